@@ -1,0 +1,6 @@
+//! cli.
+
+/// Runs the command line and returns the exit code.
+pub fn run() -> u8 {
+    0
+}

@@ -1,0 +1,19 @@
+//! Few-shot image embeddings trained on any GPU: hand-written WGSL kernels, a tiny tape, one static plan.
+//!
+//! A training step is recorded once as a graph ([`tape`]), planned once (buffers, pipelines, bind
+//! groups) and replayed for every batch. `ARCHITECTURE.md` is the map; layers import downwards only:
+//! [`cli`] → [`train`], [`fewshot`] → [`ier`] → [`nn`], [`data`] → [`tape`] → [`ops`] → [`gpu`].
+
+pub mod cli;
+pub mod data;
+pub mod error;
+pub mod fewshot;
+pub mod gpu;
+pub mod ier;
+pub mod nn;
+pub mod ops;
+pub mod random;
+pub mod tape;
+pub mod train;
+
+pub use error::{Error, Result};
