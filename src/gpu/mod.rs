@@ -1,1 +1,15 @@
-//! gpu.
+//! Adapter, device, buffers, pipelines and timing. Knows nothing of neural networks.
+//!
+//! - [`adapter`]: which adapters there are, and the choice among them.
+//! - [`device`]: the opened device, its buffers, its errors.
+//! - [`shader`]: the WGSL files, their imports and their reflection (no device needed).
+//! - [`kernel`]: a launch (shader entry point, parameters, bindings, grid) and the pipelines behind it.
+
+pub mod adapter;
+pub mod device;
+pub mod kernel;
+pub mod shader;
+
+pub use adapter::AdapterChoice;
+pub use device::Gpu;
+pub use kernel::{Launch, Scalar};

@@ -1,1 +1,132 @@
-//! ops.
+//! The operations: one file each, with its shape rule, f64 twin, gradient rule and launches.
+//!
+//! The WGSL of `ops/NAME.rs` is `shaders/NAME.wgsl`. To add an operation: write the two files, add the
+//! variant below and its cases to [`check::cases`].
+
+use crate::gpu::Launch;
+use crate::tape::{Graph, Node, Type, ValueId};
+use crate::{Error, Result};
+
+pub mod check;
+pub mod elementwise;
+
+/// A tensor on the host as a twin sees it; unsigned integers are exact in f64.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    /// Sizes, outermost first.
+    pub shape: &'a [usize],
+    /// Elements, contiguous.
+    pub data: &'a [f64],
+}
+
+/// Value ids with their shapes, as launches need them.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<'a> {
+    /// The value.
+    pub id: ValueId,
+    /// Its shape.
+    pub shape: &'a [usize],
+}
+
+impl Operand<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What every operation knows about itself.
+pub trait Operation {
+    /// `file.entry`-like name for plans, errors and reports.
+    fn name(&self) -> &'static str;
+
+    /// Shape rule. For an operation in place the last inputs are the values it updates.
+    ///
+    /// Outputs after those that the twin returns are workspace: scratch between the launches of the node.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming the operation, what it wanted and what it got.
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>>;
+
+    /// Whether the outputs are persistent values that are updated in place.
+    fn in_place(&self) -> bool {
+        false
+    }
+
+    /// The plainest correct computation, in f64. For an operation in place the last inputs are the old
+    /// values of its targets, and the result is their new values.
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>>;
+
+    /// Appends the nodes of the gradient, given the gradients of the outputs; returns one for each input.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] from the nodes it appends.
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let _ = (graph, upstream);
+        Ok(vec![None; node.inputs.len()])
+    }
+
+    /// The dispatches, in order.
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>>;
+}
+
+/// The launches of a node.
+pub fn launches(graph: &Graph, node: &Node) -> Vec<Launch<ValueId>> {
+    let operand = |&id: &ValueId| Operand { id, shape: graph.shape(id) };
+    let inputs: Vec<Operand> = node.inputs.iter().map(operand).collect();
+    let outputs: Vec<Operand> = node.outputs.iter().map(operand).collect();
+    node.op.operation().launches(&inputs, &outputs)
+}
+
+macro_rules! operations {
+    ($($variant:ident: $path:path),* $(,)?) => {
+        /// Every operation, as plain data.
+        #[derive(Clone, Debug)]
+        #[allow(missing_docs, reason = "each variant is documented at its struct")]
+        pub enum Op { $($variant($path)),* }
+
+        impl Op {
+            /// The behaviour behind the data.
+            pub fn operation(&self) -> &dyn Operation {
+                match self { $(Op::$variant(op) => op),* }
+            }
+        }
+
+        $(impl From<$path> for Op {
+            fn from(op: $path) -> Self { Op::$variant(op) }
+        })*
+    };
+}
+
+operations! {
+    Scale: elementwise::Scale,
+    Add: elementwise::Add,
+    Fill: elementwise::Fill,
+    LeakyRelu: elementwise::LeakyRelu,
+    LeakyReluBackward: elementwise::LeakyReluBackward,
+}
+
+/// The shape `[d0, d1, ...]` of input `index` if it has `N` axes of floats.
+///
+/// # Errors
+/// [`Error::Shape`] saying what was wanted.
+pub fn axes<const N: usize>(op: &'static str, inputs: &[Type], index: usize, what: &str) -> Result<[usize; N]> {
+    let shape = inputs.get(index).map(|t| t.shape.as_slice()).unwrap_or_default();
+    shape.try_into().map_err(|_| Error::shape(op, format!("{what} must have {N} axes, it has shape {shape:?}")))
+}
+
+/// Fails unless two shapes are equal.
+///
+/// # Errors
+/// [`Error::Shape`] naming both.
+pub fn same(op: &'static str, what: &str, got: &[usize], wanted: &[usize]) -> Result<()> {
+    if got == wanted {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("{what} has shape {got:?}, it must be {wanted:?}")))
+}

@@ -1,1 +1,11 @@
-//! tape.
+//! Record once ([`graph`], [`backward`]), plan once ([`plan`]), replay ([`exec`]).
+//!
+//! [`twin`] runs the same graph on the CPU in f64.
+
+pub mod backward;
+pub mod exec;
+pub mod graph;
+pub mod plan;
+pub mod twin;
+
+pub use graph::{Element, Graph, Node, Storage, Type, Value, ValueId};

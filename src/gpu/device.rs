@@ -1,0 +1,184 @@
+//! The opened device: buffers, transfers, and errors turned into sentences.
+
+use std::sync::{Arc, Mutex};
+
+use super::adapter::{self, AdapterChoice};
+use crate::{Error, Result};
+
+/// What a device is opened with beyond the adapter.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Which adapter.
+    pub choice: AdapterChoice,
+    /// Request WebGPU's default limits instead of the adapter's own, as a browser would.
+    pub default_limits: bool,
+}
+
+/// An adapter's device and queue, with what went wrong on it.
+pub struct Gpu {
+    /// Name, backend, driver of the adapter.
+    pub info: wgpu::AdapterInfo,
+    /// Why this adapter was chosen.
+    pub why: String,
+    /// The device.
+    pub device: wgpu::Device,
+    /// Its only queue.
+    pub queue: wgpu::Queue,
+    /// The limits the device was opened with.
+    pub limits: wgpu::Limits,
+    /// The features the device was opened with.
+    pub features: wgpu::Features,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl Gpu {
+    /// Opens the chosen adapter with its real limits and the optional features the kernels can use.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] when no adapter fits, [`Error::Device`] when it refuses to open.
+    pub fn open(options: &Options) -> Result<Arc<Gpu>> {
+        let (listed, why) = adapter::choose(&options.choice)?;
+        let adapter = listed.adapter;
+        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+        let limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("ieq-wgpu"),
+            required_features: adapter.features() & wanted,
+            required_limits: limits,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+            Error::Device(format!("{} did not open: {e}; try another adapter", adapter::describe(&listed.info)))
+        })?;
+        let trouble = Arc::new(Mutex::new(None));
+        let note = |slot: &Arc<Mutex<Option<String>>>, text: String| {
+            if let Ok(mut slot) = slot.lock() {
+                // The first report is the cause; what follows are consequences.
+                slot.get_or_insert(text);
+            }
+        };
+        let slot = trouble.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            note(
+                &slot,
+                match error {
+                    wgpu::Error::OutOfMemory { .. } => "the device is out of memory".to_string(),
+                    wgpu::Error::Validation { description, .. } => {
+                        format!("the device refused a command: {description}")
+                    }
+                    wgpu::Error::Internal { description, .. } => format!("the driver failed: {description}"),
+                },
+            );
+        }));
+        let slot = trouble.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                note(&slot, format!("the device was lost ({message})"));
+            }
+        });
+        let (limits, features) = (device.limits(), device.features());
+        Ok(Arc::new(Gpu { info: listed.info, why, device, queue, limits, features, trouble }))
+    }
+
+    /// One line: the adapter and why it was chosen.
+    pub fn describe(&self) -> String {
+        format!("{}, {}", adapter::describe(&self.info), self.why)
+    }
+
+    /// The first error the device has reported, if any.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with what happened and what to do.
+    pub fn check(&self) -> Result<()> {
+        match self.trouble.lock().map(|t| t.clone()) {
+            Ok(None) => Ok(()),
+            Ok(Some(text)) => Err(Error::Device(format!(
+                "{text} on {}; a smaller --batch needs less memory, and --resume continues from the last checkpoint",
+                adapter::describe(&self.info)
+            ))),
+            Err(_) => Err(Error::Internal("the device's error slot is poisoned".into())),
+        }
+    }
+
+    /// A zero-filled storage buffer of at least `bytes` (rounded up to 4).
+    ///
+    /// # Errors
+    /// [`Error::Device`] when it exceeds a limit or the memory.
+    pub fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        self.buffer_with(label, bytes, usage)
+    }
+
+    /// A buffer with explicit usages.
+    ///
+    /// # Errors
+    /// As [`Gpu::buffer`].
+    pub fn buffer_with(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let size = bytes.max(16).next_multiple_of(4);
+        let limit = self.limits.max_buffer_size.min(self.limits.max_storage_buffer_binding_size);
+        if usage.contains(wgpu::BufferUsages::STORAGE) && size > limit {
+            return Err(Error::Device(format!(
+                "{label} needs {size} bytes, and a buffer of {} holds at most {limit}; use a smaller --batch or \
+                 narrower --widths",
+                adapter::describe(&self.info)
+            )));
+        }
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
+        if pollster::block_on(memory.pop()).is_some() {
+            return Err(Error::Device(format!(
+                "{} has no memory left for {label} ({size} bytes); use a smaller --batch or narrower --widths",
+                adapter::describe(&self.info)
+            )));
+        }
+        Ok(buffer)
+    }
+
+    /// Writes `data` at `offset` before the next submission.
+    pub fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, offset: u64, data: &[T]) {
+        self.queue.write_buffer(buffer, offset, bytemuck::cast_slice(data));
+    }
+
+    /// Waits for the queue and reads `count` elements at byte `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device failed in between.
+    pub fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, offset: u64, count: usize) -> Result<Vec<T>> {
+        let bytes = (count * size_of::<T>()) as u64;
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let staging = self.buffer_with("read-back", bytes, usage)?;
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes.next_multiple_of(4));
+        self.queue.submit([encoder.finish()]);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        staging.slice(..).map_async(wgpu::MapMode::Read, move |result| drop(sender.send(result)));
+        self.wait()?;
+        receiver
+            .try_recv()
+            .map_err(|e| Error::Device(format!("the device did not answer a read ({e})")))?
+            .map_err(|e| Error::Device(format!("the device could not map memory ({e})")))?;
+        let view = staging
+            .slice(..)
+            .get_mapped_range()
+            .map_err(|e| Error::Device(format!("the device could not map memory ({e})")))?;
+        Ok(bytemuck::pod_collect_to_vec(&view[..bytes as usize]))
+    }
+
+    /// Blocks until all submitted work is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device failed.
+    pub fn wait(&self) -> Result<()> {
+        let outcome = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check()?;
+        outcome.map(drop).map_err(|e| Error::Device(format!("waiting for the device failed: {e}")))
+    }
+}

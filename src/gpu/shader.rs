@@ -1,0 +1,148 @@
+//! The WGSL files: import of common code and reflection of entry points. Needs no device.
+
+use std::collections::BTreeMap;
+
+use naga::{AddressSpace, StorageAccess, TypeInner};
+
+use crate::{Error, Result};
+
+macro_rules! shaders {
+    ($($name:literal),* $(,)?) => {
+        /// Every WGSL file of the house by its path in `shaders/` without extension.
+        pub const SOURCES: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../shaders/", $name, ".wgsl")))),*];
+    };
+}
+
+shaders!["common/index", "elementwise"];
+
+/// The text of a shader with its `#import NAME` lines replaced by the named files, each once.
+///
+/// # Errors
+/// [`Error::Internal`] for an unknown name.
+pub fn assemble(name: &str) -> Result<String> {
+    fn append(name: &str, seen: &mut Vec<String>, out: &mut String) -> Result<()> {
+        if seen.iter().any(|s| s == name) {
+            return Ok(());
+        }
+        seen.push(name.to_string());
+        let source = SOURCES
+            .iter()
+            .find(|(n, _)| *n == name)
+            .ok_or_else(|| Error::Internal(format!("there is no shader {name:?}")))?
+            .1;
+        for line in source.lines() {
+            match line.strip_prefix("#import ") {
+                Some(import) => append(import.trim(), seen, out)?,
+                None => {
+                    out.push_str(line);
+                    out.push('\n');
+                }
+            }
+        }
+        Ok(())
+    }
+    let mut out = String::new();
+    append(name, &mut Vec::new(), &mut out)?;
+    Ok(out)
+}
+
+/// Scalar type of a member of `Params`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberType {
+    /// `u32`
+    U32,
+    /// `i32`
+    I32,
+    /// `f32`
+    F32,
+}
+
+/// A resource that an entry point uses.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// `@binding` number.
+    pub binding: u32,
+    /// Whether the shader may write it.
+    pub writable: bool,
+}
+
+/// What an entry point needs to be launched.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// Storage bindings by the variable's name.
+    pub storage: BTreeMap<String, Resource>,
+    /// Binding number of the uniform `params`, when used.
+    pub params: Option<u32>,
+}
+
+/// A parsed and validated shader.
+pub struct Shader {
+    /// The assembled WGSL.
+    pub source: String,
+    /// The parsed module.
+    pub module: naga::Module,
+    /// The validator's findings.
+    pub info: naga::valid::ModuleInfo,
+    /// Entry points by name.
+    pub entries: BTreeMap<String, Entry>,
+    /// Members of `Params`: name, type, byte offset.
+    pub members: Vec<(String, MemberType, u32)>,
+    /// Bytes of `Params`.
+    pub params_bytes: u32,
+}
+
+/// Parses, validates and reflects one shader.
+///
+/// # Errors
+/// [`Error::Internal`]: a shader of the house that does not validate is a defect.
+pub fn reflect(name: &str) -> Result<Shader> {
+    let source = assemble(name)?;
+    let fail = |what: String| Error::Internal(format!("shader {name}: {what}"));
+    let module = naga::front::wgsl::parse_str(&source).map_err(|e| fail(e.emit_to_string(&source)))?;
+    let capabilities = naga::valid::Capabilities::SUBGROUP;
+    let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .map_err(|e| fail(e.emit_to_string(&source)))?;
+    let mut entries = BTreeMap::new();
+    let (mut members, mut params_bytes) = (Vec::new(), 0);
+    for (index, point) in module.entry_points.iter().enumerate() {
+        let uses = info.get_entry_point(index);
+        let mut entry = Entry::default();
+        for (handle, variable) in module.global_variables.iter() {
+            let Some(binding) = &variable.binding else { continue };
+            if uses[handle].is_empty() {
+                continue;
+            }
+            let variable_name = variable.name.clone().unwrap_or_default();
+            match variable.space {
+                AddressSpace::Uniform => {
+                    entry.params = Some(binding.binding);
+                    let TypeInner::Struct { members: fields, span } = &module.types[variable.ty].inner else {
+                        return Err(fail("params is not a struct".into()));
+                    };
+                    params_bytes = *span;
+                    members = fields
+                        .iter()
+                        .map(|field| {
+                            let kind = match module.types[field.ty].inner {
+                                TypeInner::Scalar(naga::Scalar::U32) => MemberType::U32,
+                                TypeInner::Scalar(naga::Scalar::I32) => MemberType::I32,
+                                TypeInner::Scalar(naga::Scalar::F32) => MemberType::F32,
+                                _ => return Err(fail(format!("params.{:?} is not a scalar", field.name))),
+                            };
+                            Ok((field.name.clone().unwrap_or_default(), kind, field.offset))
+                        })
+                        .collect::<Result<_>>()?;
+                }
+                AddressSpace::Storage { access } => {
+                    let writable = access.contains(StorageAccess::STORE);
+                    entry.storage.insert(variable_name, Resource { binding: binding.binding, writable });
+                }
+                _ => return Err(fail(format!("{variable_name} is neither uniform nor storage"))),
+            }
+        }
+        entries.insert(point.name.clone(), entry);
+    }
+    Ok(Shader { source, module, info, entries, members, params_bytes })
+}

@@ -1,0 +1,283 @@
+//! Holds every operation, forward and backward, against its f64 twin on a device, and the twins'
+//! gradients against finite differences. The `check` command and the tests run the same cases.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Op;
+use crate::gpu::Gpu;
+use crate::gpu::kernel::Kernels;
+use crate::random::{Rng, Stream};
+use crate::tape::backward::backward_from;
+use crate::tape::exec::{Arenas, Executor};
+use crate::tape::{Element, Graph, Storage, Type, ValueId, twin};
+use crate::{Error, Result};
+
+/// How the elements of a case's input are made.
+#[derive(Clone, Debug)]
+pub enum Fill {
+    /// Normal with this mean and standard deviation.
+    Normal(f64, f64),
+    /// Uniform in this interval.
+    Uniform(f64, f64),
+    /// Integers in 0..bound.
+    Below(u32),
+    /// 1 with this probability, else 0.
+    Mask(f64),
+    /// A random permutation of 0..n (distinct values: no ties, no kinks nearby).
+    Permutation,
+    /// These elements.
+    Values(Vec<f64>),
+}
+
+/// One input of a case.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Shape and element.
+    pub ty: Type,
+    /// Elements.
+    pub fill: Fill,
+    /// Whether its gradient is checked.
+    pub grad: bool,
+}
+
+impl Input {
+    /// A float input with a gradient, standard normal.
+    pub fn normal(shape: impl Into<Vec<usize>>) -> Self {
+        Input { ty: Type::f32(shape), fill: Fill::Normal(0.0, 1.0), grad: true }
+    }
+
+    /// A float input without a gradient.
+    pub fn constant(shape: impl Into<Vec<usize>>, fill: Fill) -> Self {
+        Input { ty: Type::f32(shape), fill, grad: false }
+    }
+
+    /// An integer input.
+    pub fn integers(shape: impl Into<Vec<usize>>, fill: Fill) -> Self {
+        Input { ty: Type::u32(shape), fill, grad: false }
+    }
+
+    /// The same input with other elements.
+    pub fn with(mut self, fill: Fill) -> Self {
+        self.fill = fill;
+        self
+    }
+
+    fn elements(&self, index: usize) -> Vec<f64> {
+        let mut rng = Rng::new(20_260, Stream::Order, self.ty.len() as u32, index as u32);
+        let n = self.ty.len();
+        let normal = |rng: &mut Rng| {
+            let (u, v) = (f64::from(rng.unit()).max(1e-7), f64::from(rng.unit()));
+            (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+        };
+        let values: Vec<f64> = match &self.fill {
+            Fill::Normal(mean, sd) => (0..n).map(|_| mean + sd * normal(&mut rng)).collect(),
+            Fill::Uniform(low, high) => (0..n).map(|_| low + (high - low) * f64::from(rng.unit())).collect(),
+            Fill::Below(bound) => (0..n).map(|_| f64::from(rng.next_bits() % bound)).collect(),
+            Fill::Mask(p) => (0..n).map(|_| f64::from(u8::from(f64::from(rng.unit()) < *p))).collect(),
+            Fill::Permutation => {
+                let mut order: Vec<usize> = (0..n).collect();
+                order.sort_by_cached_key(|_| rng.next_bits());
+                order.into_iter().map(|v| v as f64 / n.max(1) as f64 - 0.5).collect()
+            }
+            Fill::Values(values) => values.clone(),
+        };
+        match self.ty.element {
+            // The device and the twin start from the same f32 numbers.
+            Element::F32 => values.into_iter().map(|v| f64::from(v as f32)).collect(),
+            Element::U32 => values,
+        }
+    }
+}
+
+/// One operation on inputs of one size.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// `operation: what is special about it`.
+    pub name: String,
+    /// The operation.
+    pub op: Op,
+    /// Its inputs; for an operation in place the last ones are its targets.
+    pub inputs: Vec<Input>,
+    /// Largest allowed `|device - twin| / max |twin|` of any element. From the length of the sums: a sum
+    /// of n terms in f32 errs by about `sqrt(n) 2^-24` of its terms' size, and by `n 2^-24` at worst.
+    pub tolerance: f64,
+}
+
+impl Case {
+    /// A case with the tolerance for short sums.
+    pub fn new(what: impl std::fmt::Display, op: impl Into<Op>, inputs: Vec<Input>) -> Self {
+        let op = op.into();
+        Case { name: format!("{}: {what}", op.operation().name()), op, inputs, tolerance: 2e-6 }
+    }
+
+    /// The same case with another tolerance.
+    pub fn tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// The graph of the case, forward and backward, and the host's values for it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the inputs do not fit.
+    fn record(&self) -> Result<Recorded> {
+        let mut graph = Graph::new();
+        let mut values = HashMap::new();
+        let ids: Vec<ValueId> = self
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, input)| {
+                let name = format!("input {i}");
+                let id = graph.in_arena(&name, name.clone(), input.ty.clone(), input.grad);
+                values.insert(id, input.elements(i));
+                id
+            })
+            .collect();
+        let operation = self.op.operation();
+        if operation.in_place() {
+            let types: Vec<Type> = self.inputs.iter().map(|i| i.ty.clone()).collect();
+            let n = operation.outputs(&types)?.len();
+            let (read, targets) = ids.split_at(ids.len() - n);
+            graph.update(self.op.clone(), read, targets)?;
+            return Ok(Recorded { graph, values, outputs: Vec::new(), ids, gradients: HashMap::new() });
+        }
+        let mut outputs = graph.apply(self.op.clone(), &ids)?;
+        let mut gradients = HashMap::new();
+        if self.inputs.iter().any(|i| i.grad) {
+            // Workspace outputs, those that the twin does not make, are nobody's business.
+            let mut forward = values.clone();
+            twin::run(&graph, &mut forward)?;
+            outputs.retain(|o| forward.contains_key(o));
+            // Only the first output carries a gradient: the others are saved statistics.
+            let y = outputs[0];
+            let dy = Input::normal(graph.shape(y).to_vec());
+            let seed = graph.in_arena("upstream", "upstream", dy.ty.clone(), false);
+            values.insert(seed, dy.elements(99));
+            gradients = backward_from(&mut graph, &[(y, seed)])?;
+        }
+        Ok(Recorded { graph, values, outputs, ids, gradients })
+    }
+}
+
+struct Recorded {
+    graph: Graph,
+    values: HashMap<ValueId, Vec<f64>>,
+    outputs: Vec<ValueId>,
+    ids: Vec<ValueId>,
+    gradients: HashMap<ValueId, ValueId>,
+}
+
+/// The worst relative error of one case.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Name of the case.
+    pub name: String,
+    /// Largest `|device - twin| / max |twin|` over all outputs of all nodes; NaN when anything is not finite.
+    pub error: f64,
+    /// What was allowed.
+    pub tolerance: f64,
+    /// The tensor with the largest error.
+    pub worst: String,
+}
+
+impl Outcome {
+    /// Whether the error is within the tolerance. NaN is not.
+    pub fn passed(&self) -> bool {
+        self.error <= self.tolerance
+    }
+}
+
+/// Runs a case on the device and compares everything that every node made with the twin.
+///
+/// # Errors
+/// [`Error::Device`] when the device fails, [`Error::Shape`] when the case is malformed.
+pub fn run(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
+    let Recorded { mut graph, mut values, .. } = case.record()?;
+    let given: Vec<(ValueId, Vec<f64>)> = values.iter().map(|(k, v)| (*k, v.clone())).collect();
+    twin::run(&graph, &mut values)?;
+    let mut made: Vec<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.clone()).collect();
+    made.retain(|id| values.contains_key(id));
+    for &id in &made {
+        if graph.value(id).storage == Storage::Transient {
+            graph.keep(id);
+        }
+    }
+    let executor = Executor::new(kernels, &mut Arenas::new(), graph)?;
+    for (id, data) in &given {
+        executor.write_f64(*id, data)?;
+    }
+    executor.submit();
+    let mut outcome = Outcome { name: case.name.clone(), error: 0.0, tolerance: case.tolerance, worst: String::new() };
+    for id in made {
+        let (got, wanted) = (executor.read_f64(id)?, &values[&id]);
+        let scale = wanted.iter().fold(1e-30_f64, |m, v| m.max(v.abs()));
+        for (g, w) in got.iter().zip(wanted) {
+            let error = (g - w).abs() / scale;
+            if !(error <= outcome.error) {
+                outcome.error = error;
+                outcome.worst = executor.graph.value(id).name.clone();
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// Compares the twin's gradients with central differences of the twin's forward pass; returns the worst
+/// relative error over a sample of elements of every input with a gradient.
+///
+/// # Errors
+/// [`Error::Shape`] when the case is malformed.
+pub fn finite_differences(case: &Case) -> Result<f64> {
+    const STEP: f64 = 1e-5;
+    let Recorded { graph, mut values, outputs, ids, gradients } = case.record()?;
+    if gradients.is_empty() {
+        return Ok(0.0);
+    }
+    let given = values.clone();
+    twin::run(&graph, &mut values)?;
+    let seed = Input::normal(graph.shape(outputs[0]).to_vec()).elements(99);
+    let objective = |changed: ValueId, data: Vec<f64>| -> Result<f64> {
+        let mut forward = graph.clone();
+        forward.nodes.truncate(1);
+        let mut inputs = given.clone();
+        inputs.insert(changed, data);
+        twin::run(&forward, &mut inputs)?;
+        Ok(inputs[&outputs[0]].iter().zip(&seed).map(|(y, dy)| y * dy).sum())
+    };
+    let mut worst = 0.0_f64;
+    for (input, &id) in case.inputs.iter().zip(&ids) {
+        if !input.grad {
+            continue;
+        }
+        let Some(gradient) = gradients.get(&id).map(|g| &values[g]) else {
+            return Err(Error::Internal(format!("{}: no gradient for an input that wants one", case.name)));
+        };
+        let scale = gradient.iter().fold(1e-12_f64, |m, v| m.max(v.abs()));
+        let n = input.ty.len();
+        let stride = (n / 24).max(1);
+        for i in (0..n).step_by(stride) {
+            let mut moved = given[&id].clone();
+            moved[i] += STEP;
+            let up = objective(id, moved.clone())?;
+            moved[i] -= 2.0 * STEP;
+            let down = objective(id, moved)?;
+            let error = ((up - down) / (2.0 * STEP) - gradient[i]).abs() / scale;
+            if !(error <= worst) {
+                worst = error;
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// Every case of every operation.
+pub fn cases() -> Vec<Case> {
+    [super::elementwise::cases()].into_iter().flatten().collect()
+}
+
+/// Kernels on a device, for those who run cases.
+pub fn kernels(gpu: Arc<Gpu>) -> Kernels {
+    Kernels::new(gpu)
+}

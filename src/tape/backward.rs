@@ -1,0 +1,81 @@
+//! Reverse-mode differentiation: the gradient of a graph is more graph.
+
+use std::collections::HashMap;
+
+use super::graph::{Graph, Storage, Type, ValueId};
+use crate::ops::elementwise::{Add, Fill};
+use crate::{Error, Result};
+
+/// Appends the nodes that compute d `loss` / d v for every value v that requires it.
+///
+/// The first contribution to a gradient is the gradient; later ones are added. Returns the gradients by
+/// value. `loss` must be a scalar, shape `[1]`.
+///
+/// # Errors
+/// [`Error::Shape`] when the loss is not a scalar or an operation cannot be differentiated.
+pub fn backward(graph: &mut Graph, loss: ValueId) -> Result<HashMap<ValueId, ValueId>> {
+    if graph.shape(loss) != [1] {
+        return Err(Error::shape("backward", format!("the loss has shape {:?}, it must be [1]", graph.shape(loss))));
+    }
+    let seed = graph.one(Fill { value: 1.0, ty: Type::f32([1]) }, &[])?;
+    backward_from(graph, &[(loss, seed)])
+}
+
+/// As [`backward`], from given upstream gradients.
+///
+/// # Errors
+/// As [`backward`].
+pub fn backward_from(graph: &mut Graph, seeds: &[(ValueId, ValueId)]) -> Result<HashMap<ValueId, ValueId>> {
+    let mut gradients: HashMap<ValueId, ValueId> = seeds.iter().copied().collect();
+    for index in (0..graph.nodes.len()).rev() {
+        let node = graph.nodes[index].clone();
+        let upstream: Vec<Option<ValueId>> = node.outputs.iter().map(|o| gradients.get(o).copied()).collect();
+        let wanted = node.inputs.iter().any(|&i| graph.value(i).requires_grad);
+        if !wanted || upstream.iter().all(Option::is_none) {
+            continue;
+        }
+        graph.set_scope(format!("{}'", node.scope));
+        let contributions = node.op.operation().backward(graph, &node, &upstream)?;
+        for (&input, contribution) in node.inputs.iter().zip(contributions) {
+            let Some(new) = contribution else { continue };
+            if !graph.value(input).requires_grad {
+                continue;
+            }
+            let total = match gradients.get(&input) {
+                None => new,
+                Some(&old) => graph.one(Add { alpha: 1.0, beta: 1.0 }, &[old, new])?,
+            };
+            gradients.insert(input, total);
+        }
+    }
+    graph.set_scope("");
+    Ok(gradients)
+}
+
+/// Lays the gradients of all values of arena `of` out in arena `into`, at the same offsets, so that the
+/// optimiser sees parameters and gradients as two equal vectors.
+///
+/// # Errors
+/// [`Error::Internal`] when a parameter got no gradient of its own.
+pub fn place_gradients(graph: &mut Graph, gradients: &HashMap<ValueId, ValueId>, of: &str, into: &str) -> Result<()> {
+    let parameters: Vec<(ValueId, u64)> = (0..graph.values.len() as u32)
+        .map(ValueId)
+        .filter_map(|id| match &graph.value(id).storage {
+            Storage::Arena { arena, offset } if arena == of && graph.value(id).requires_grad => Some((id, *offset)),
+            _ => None,
+        })
+        .collect();
+    for (parameter, offset) in parameters {
+        let Some(&gradient) = gradients.get(&parameter) else { continue };
+        if graph.value(gradient).storage != Storage::Transient {
+            return Err(Error::Internal(format!("the gradient of {} is shared", graph.value(parameter).name)));
+        }
+        let name = format!("d {}", graph.value(parameter).name);
+        let value = &mut graph.values[gradient.0 as usize];
+        value.storage = Storage::Arena { arena: into.to_string(), offset };
+        value.name = name;
+    }
+    let bytes = graph.arenas.get(of).copied().unwrap_or(0);
+    graph.arenas.insert(into.to_string(), bytes);
+    Ok(())
+}

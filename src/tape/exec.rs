@@ -1,0 +1,188 @@
+//! Puts a planned graph on a device and replays it. The only code inside the training loop that meets wgpu.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::graph::{Element, Graph, Storage, ValueId};
+use super::plan::Plan;
+use crate::gpu::kernel::{Kernels, Prepared, Region};
+use crate::gpu::{Gpu, Launch};
+use crate::{Error, Result};
+
+/// Persistent buffers by arena name; graphs that name the same arena share it.
+#[derive(Default)]
+pub struct Arenas {
+    buffers: BTreeMap<String, wgpu::Buffer>,
+}
+
+impl Arenas {
+    /// No arenas yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The buffer of an arena, made (and zero-filled) at its first use.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when it does not fit the device; [`Error::Internal`] when two graphs disagree on its size.
+    pub fn ensure(&mut self, gpu: &Gpu, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        let bytes = bytes.max(16).next_multiple_of(4);
+        if let Some(buffer) = self.buffers.get(name) {
+            if buffer.size() < bytes {
+                return Err(Error::Internal(format!("arena {name} has {} bytes, {bytes} wanted", buffer.size())));
+            }
+            return Ok(buffer.clone());
+        }
+        let buffer = gpu.buffer(name, bytes)?;
+        self.buffers.insert(name.to_string(), buffer.clone());
+        Ok(buffer)
+    }
+
+    /// The buffer of an arena.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when there is no such arena.
+    pub fn get(&self, name: &str) -> Result<&wgpu::Buffer> {
+        self.buffers.get(name).ok_or_else(|| Error::Internal(format!("there is no arena {name}")))
+    }
+}
+
+/// A graph on a device: pipelines, bind groups and parameters are made; a step only encodes them.
+pub struct Executor {
+    gpu: Arc<Gpu>,
+    /// The graph that is executed.
+    pub graph: Graph,
+    /// Its memory layout.
+    pub plan: Plan,
+    steps: Vec<Prepared>,
+    arenas: BTreeMap<String, wgpu::Buffer>,
+    slots: Vec<wgpu::Buffer>,
+}
+
+/// Parameters of a launch are at multiples of this many bytes (WebGPU's uniform offset alignment).
+const PARAMS_STRIDE: u64 = 256;
+
+impl Executor {
+    /// Allocates the slots and missing arenas of `graph` and prepares every launch.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device refuses a buffer or a pipeline.
+    pub fn new(kernels: &mut Kernels, arenas: &mut Arenas, graph: Graph) -> Result<Self> {
+        let gpu = kernels.gpu().clone();
+        let plan = Plan::new(&graph);
+        plan.verify(&graph)?;
+        let slots = plan
+            .slot_bytes
+            .iter()
+            .enumerate()
+            .map(|(i, &bytes)| gpu.buffer(&format!("activations (slot {i})"), bytes))
+            .collect::<Result<Vec<_>>>()?;
+        let mut own = BTreeMap::new();
+        for (name, &bytes) in &graph.arenas {
+            own.insert(name.clone(), arenas.ensure(&gpu, name, bytes)?);
+        }
+        let region = |id: &ValueId| -> Region {
+            let value = graph.value(*id);
+            let bytes = value.ty.bytes().max(4);
+            match &value.storage {
+                Storage::Arena { arena, offset } => Region { buffer: own[arena].clone(), offset: *offset, bytes },
+                Storage::Transient => Region { buffer: slots[plan.slot_of[id]].clone(), offset: 0, bytes },
+            }
+        };
+        let launches: Vec<Launch<Region>> = graph
+            .nodes
+            .iter()
+            .flat_map(|node| crate::ops::launches(&graph, node))
+            .map(|launch| launch.map(|id| region(id)))
+            .collect();
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let params = gpu.buffer_with("params", PARAMS_STRIDE * launches.len() as u64, usage)?;
+        let steps = launches
+            .iter()
+            .enumerate()
+            .map(|(i, launch)| kernels.prepare(launch, &params, PARAMS_STRIDE * i as u64))
+            .collect::<Result<Vec<_>>>()?;
+        gpu.check()?;
+        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots })
+    }
+
+    /// Encodes and submits one execution of the graph.
+    pub fn submit(&self) {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for step in &self.steps {
+                step.encode(&mut pass);
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+    }
+
+    /// Where a value lives on the device: buffer and first byte.
+    pub fn locate(&self, id: ValueId) -> (&wgpu::Buffer, u64) {
+        match &self.graph.value(id).storage {
+            Storage::Arena { arena, offset } => (&self.arenas[arena], *offset),
+            Storage::Transient => (&self.slots[self.plan.slot_of[&id]], 0),
+        }
+    }
+
+    /// Writes a value before the next submission.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the length is not the value's.
+    pub fn write<T: bytemuck::NoUninit>(&self, id: ValueId, data: &[T]) -> Result<()> {
+        let value = self.graph.value(id);
+        if size_of_val(data) as u64 != value.ty.bytes() {
+            return Err(Error::Internal(format!(
+                "{} has {} bytes, {} given",
+                value.name,
+                value.ty.bytes(),
+                size_of_val(data)
+            )));
+        }
+        let (buffer, offset) = self.locate(id);
+        self.gpu.write(buffer, offset, data);
+        Ok(())
+    }
+
+    /// Reads a value after waiting for the device. A transient one must have been kept.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device failed.
+    pub fn read<T: bytemuck::Pod>(&self, id: ValueId) -> Result<Vec<T>> {
+        let (buffer, offset) = self.locate(id);
+        self.gpu.read(buffer, offset, self.graph.value(id).ty.len())
+    }
+
+    /// Writes a value from the twin's numbers.
+    ///
+    /// # Errors
+    /// As [`Executor::write`].
+    pub fn write_f64(&self, id: ValueId, data: &[f64]) -> Result<()> {
+        match self.graph.value(id).ty.element {
+            Element::F32 => self.write(id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>()),
+            Element::U32 => self.write(id, &data.iter().map(|&v| v as u32).collect::<Vec<_>>()),
+        }
+    }
+
+    /// Reads a value as the twin's numbers.
+    ///
+    /// # Errors
+    /// As [`Executor::read`].
+    pub fn read_f64(&self, id: ValueId) -> Result<Vec<f64>> {
+        Ok(match self.graph.value(id).ty.element {
+            Element::F32 => self.read::<f32>(id)?.into_iter().map(f64::from).collect(),
+            Element::U32 => self.read::<u32>(id)?.into_iter().map(f64::from).collect(),
+        })
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// Number of dispatches in one execution.
+    pub fn dispatches(&self) -> usize {
+        self.steps.len()
+    }
+}

@@ -1,0 +1,130 @@
+//! Liveness, slots and bytes of a graph. Pure: needs no device, and answers before the first step.
+//!
+//! WebGPU tracks usage per buffer: one buffer bound for reading and for writing in the same dispatch is
+//! an error even where the ranges are disjoint. So transient values are coloured into *slots*, whole
+//! buffers, instead of offsets in one arena: what is alive at one node is in different buffers.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use super::graph::{Graph, Storage, ValueId};
+use crate::{Error, Result};
+
+/// The memory layout of a graph.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Slot of every transient value.
+    pub slot_of: HashMap<ValueId, usize>,
+    /// Bytes of every slot.
+    pub slot_bytes: Vec<u64>,
+    /// First and last node at which each transient value is alive.
+    pub lifetime: HashMap<ValueId, (usize, usize)>,
+}
+
+impl Plan {
+    /// Assigns slots: the largest value first, each to the first slot that is free during its lifetime.
+    pub fn new(graph: &Graph) -> Plan {
+        let mut lifetime: HashMap<ValueId, (usize, usize)> = HashMap::new();
+        for (index, node) in graph.nodes.iter().enumerate() {
+            for &id in node.inputs.iter().chain(&node.outputs) {
+                if graph.value(id).storage == Storage::Transient {
+                    lifetime.entry(id).or_insert((index, index)).1 = index;
+                }
+            }
+        }
+        for id in &graph.kept {
+            if let Some(life) = lifetime.get_mut(id) {
+                life.1 = graph.nodes.len();
+            }
+        }
+        let mut order: Vec<ValueId> = lifetime.keys().copied().collect();
+        // Ties by id: the plan is the same on every run.
+        order.sort_by_key(|&id| (std::cmp::Reverse(graph.value(id).ty.bytes()), id));
+        let mut slots: Vec<(u64, Vec<(usize, usize)>)> = Vec::new();
+        let mut slot_of = HashMap::new();
+        for id in order {
+            let (first, last) = lifetime[&id];
+            let free = |taken: &[(usize, usize)]| taken.iter().all(|&(a, b)| last < a || b < first);
+            let slot = match slots.iter().position(|(_, taken)| free(taken)) {
+                Some(slot) => slot,
+                None => {
+                    slots.push((graph.value(id).ty.bytes(), Vec::new()));
+                    slots.len() - 1
+                }
+            };
+            slots[slot].1.push((first, last));
+            slot_of.insert(id, slot);
+        }
+        let slot_bytes = slots.into_iter().map(|(bytes, _)| bytes).collect();
+        Plan { slot_of, slot_bytes, lifetime }
+    }
+
+    /// Bytes of all slots together: the transient memory of a step.
+    pub fn transient_bytes(&self) -> u64 {
+        self.slot_bytes.iter().sum()
+    }
+
+    /// Bytes alive at each node, and thereby the least that any plan needs: `(bytes, node)` at its peak.
+    pub fn peak_live(&self, graph: &Graph) -> (u64, usize) {
+        let mut live = vec![0; graph.nodes.len() + 1];
+        for (id, &(first, last)) in &self.lifetime {
+            for bytes in &mut live[first..=last] {
+                *bytes += graph.value(*id).ty.bytes();
+            }
+        }
+        let node = (0..live.len()).max_by_key(|&i| (live[i], std::cmp::Reverse(i))).unwrap_or(0);
+        (live.get(node).copied().unwrap_or(0), node)
+    }
+
+    /// Proves that no two values that are alive together share a slot, and that each fits.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] naming the two values.
+    pub fn verify(&self, graph: &Graph) -> Result<()> {
+        let mut by_slot: HashMap<usize, Vec<ValueId>> = HashMap::new();
+        for (&id, &slot) in &self.slot_of {
+            if graph.value(id).ty.bytes() > self.slot_bytes[slot] {
+                return Err(Error::Internal(format!("{} does not fit its slot", graph.value(id).name)));
+            }
+            by_slot.entry(slot).or_default().push(id);
+        }
+        for ids in by_slot.values_mut() {
+            ids.sort_by_key(|id| self.lifetime[id]);
+            for pair in ids.windows(2) {
+                if self.lifetime[&pair[0]].1 >= self.lifetime[&pair[1]].0 {
+                    let (a, b) = (graph.value(pair[0]), graph.value(pair[1]));
+                    return Err(Error::Internal(format!("{} and {} share a slot", a.name, b.name)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan as text: every node with its shapes, slots and bytes, then the totals.
+    pub fn explain(&self, graph: &Graph) -> String {
+        let mut text = String::new();
+        let place = |id: &ValueId| match (&graph.value(*id).storage, self.slot_of.get(id)) {
+            (Storage::Arena { arena, offset }, _) => format!("{arena}+{offset}"),
+            (Storage::Transient, Some(slot)) => format!("slot {slot}"),
+            (Storage::Transient, None) => "unused".to_string(),
+        };
+        for (index, node) in graph.nodes.iter().enumerate() {
+            let outputs: Vec<String> = node
+                .outputs
+                .iter()
+                .map(|id| format!("{:?} {} B {}", graph.shape(*id), graph.value(*id).ty.bytes(), place(id)))
+                .collect();
+            let name = node.op.operation().name();
+            let _ = writeln!(text, "{index:4} {:<28} {name:<28} {}", node.scope, outputs.join(", "));
+        }
+        let (peak, node) = self.peak_live(graph);
+        let _ = writeln!(
+            text,
+            "{} nodes, {} slots, {} bytes of slots; {peak} bytes alive at the peak, node {node}",
+            graph.nodes.len(),
+            self.slot_bytes.len(),
+            self.transient_bytes()
+        );
+        text
+    }
+}
