@@ -78,7 +78,7 @@ impl Input {
             Fill::Permutation => {
                 let mut order: Vec<usize> = (0..n).collect();
                 order.sort_by_cached_key(|_| rng.next_bits());
-                order.into_iter().map(|v| v as f64 / n.max(1) as f64 - 0.5).collect()
+                order.into_iter().map(|v| (v as f64 + 0.25) / n as f64 - 0.5).collect()
             }
             Fill::Values(values) => values.clone(),
         };
