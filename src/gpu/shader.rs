@@ -14,7 +14,20 @@ macro_rules! shaders {
     };
 }
 
-shaders!["common/index", "elementwise"];
+shaders![
+    "common/index",
+    "common/conv2d_body",
+    "common/lane_rank",
+    "common/matmul_body",
+    "common/reduce",
+    "batch_norm",
+    "conv2d",
+    "conv2d_subgroup",
+    "elementwise",
+    "matmul",
+    "matmul_subgroup",
+    "pool",
+];
 
 /// The text of a shader with its `#import NAME` lines replaced by the named files, each once.
 ///
