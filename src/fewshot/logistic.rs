@@ -10,7 +10,7 @@
 
 use std::cell::Cell;
 
-use argmin::core::{ArgminError, CostFunction, Error as ArgminFailure, Executor, Gradient, State};
+use argmin::core::{ArgminError, CostFunction, Error as ArgminFailure, Executor, Gradient};
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 
@@ -20,18 +20,19 @@ use crate::{Error, Result};
 /// The inverse penalty of the field's evaluation: scikit-learn's default.
 pub const DEFAULT_C: f64 = 1.0;
 
-/// L-BFGS stops at this Euclidean norm of the gradient.
+/// The fit ends at this Euclidean norm of the gradient.
 const GRADIENT_TARGET: f64 = 1e-8;
-/// A line search compares losses, and near the optimum their differences drown in rounding (relative
-/// 1e-16 of the loss). It may stop above the target then; this much, times the loss' scale, is still a
-/// fit: the objective is 1-strongly convex in W, so W is then that close to the optimum.
+/// Where rounding keeps a search above the target, this much, times the loss' scale, is still a fit: the
+/// objective is 1-strongly convex in W, so W is then that close to the optimum.
 const GRADIENT_ACCEPTED: f64 = 1e-6;
-/// Fresh starts from the best point, with an empty history, before the fit is called a failure.
-const RESTARTS: usize = 5;
-/// Iterations of one start; a fit takes 10 to 40.
+/// How much of the gradient one stage leaves, see [`solve`].
+const STAGE: f64 = 1e-4;
+/// Stages before the fit is called a failure; 3 is usual.
+const STAGES: usize = 12;
+/// Iterations of one stage; 5 to 30 are usual.
 const ITERATIONS: u64 = 1000;
-/// Evaluations of one fit: bounds a line search that would never end.
-const EVALUATIONS: u32 = 100_000;
+/// Evaluations of one stage: ends a line search that stalls on rounding.
+const EVALUATIONS: u32 = 3000;
 /// Correction pairs that L-BFGS keeps.
 const HISTORY: usize = 10;
 
@@ -148,109 +149,166 @@ struct Objective<'a> {
     labels: &'a [u32],
     ways: usize,
     c: f64,
-    evaluations: Cell<u32>,
 }
 
 impl Objective<'_> {
-    /// The loss at `param`, its gradient written to `gradient`.
-    fn evaluate(&self, param: &[f64], gradient: &mut [f64]) -> f64 {
+    /// Logits `[rows, ways]`; linear in `param`, so a change of it gives the change of the logits.
+    fn logits(&self, param: &[f64]) -> Vec<f64> {
         let (weights, bias) = param.split_at(self.ways * self.dim);
+        let classes = || (0..self.ways).map(|k| (&weights[k * self.dim..(k + 1) * self.dim], bias[k]));
+        (0..self.labels.len())
+            .flat_map(|i| {
+                let row = &self.rows[i * self.dim..(i + 1) * self.dim];
+                classes().map(move |(weight, bias)| dot(weight, row) + bias)
+            })
+            .collect()
+    }
+
+    /// Class probabilities `[rows, ways]` at `param`.
+    fn probabilities(&self, param: &[f64]) -> Vec<f64> {
+        let mut p = self.logits(param);
+        for row in p.chunks_exact_mut(self.ways) {
+            let top = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            row.iter_mut().for_each(|x| *x = (*x - top).exp());
+            let sum: f64 = row.iter().sum();
+            row.iter_mut().for_each(|x| *x /= sum);
+        }
+        p
+    }
+
+    fn gradient_at(&self, param: &[f64]) -> Vec<f64> {
+        let mut gradient = param.to_vec();
         let (d_weights, d_bias) = gradient.split_at_mut(self.ways * self.dim);
-        d_weights.copy_from_slice(weights);
         d_bias.fill(0.0);
-        let mut loss = 0.5 * dot(weights, weights);
-        let mut p = vec![0.0; self.ways];
-        for (i, &label) in self.labels.iter().enumerate() {
+        for (i, p) in self.probabilities(param).chunks_exact(self.ways).enumerate() {
             let row = &self.rows[i * self.dim..(i + 1) * self.dim];
-            for (class, logit) in p.iter_mut().enumerate() {
-                *logit = dot(&weights[class * self.dim..(class + 1) * self.dim], row) + bias[class];
-            }
-            let at_label = p[label as usize];
-            let top = p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            p.iter_mut().for_each(|x| *x = (*x - top).exp());
-            let sum: f64 = p.iter().sum();
-            loss += self.c * (sum.ln() + top - at_label);
-            for (class, x) in p.iter().enumerate() {
-                let slope = self.c * (x / sum - f64::from(u8::from(class == label as usize)));
+            for (class, p) in p.iter().enumerate() {
+                let slope = self.c * (p - f64::from(u8::from(class == self.labels[i] as usize)));
                 add_scaled(&mut d_weights[class * self.dim..(class + 1) * self.dim], slope, row);
                 d_bias[class] += slope;
             }
         }
-        loss
-    }
-
-    /// As [`Self::evaluate`]; refuses a loss that is not finite and a search that does not end.
-    fn guarded(&self, param: &[f64]) -> std::result::Result<(f64, Vec<f64>), ArgminFailure> {
-        let refuse = |text: &str| ArgminError::ConditionViolated { text: text.to_owned() };
-        self.evaluations.set(self.evaluations.get() + 1);
-        if self.evaluations.get() > EVALUATIONS {
-            return Err(refuse("too many evaluations").into());
-        }
-        let mut gradient = vec![0.0; param.len()];
-        let loss = self.evaluate(param, &mut gradient);
-        if loss.is_finite() { Ok((loss, gradient)) } else { Err(refuse("the loss is not finite").into()) }
+        gradient
     }
 }
 
-impl CostFunction for &Objective<'_> {
+/// One stage of the search: the loss as its difference from the loss at the stage's start.
+///
+/// A line search compares losses. Near the optimum they agree to all digits of an f64 while the gradient
+/// is still 1e-7. Their difference is computed from the change of the logits, each term as small as that
+/// change, and keeps its digits.
+struct Stage<'a> {
+    objective: &'a Objective<'a>,
+    start: &'a [f64],
+    /// Class probabilities `[rows, ways]` at the start.
+    start_p: Vec<f64>,
+    evaluations: Cell<u32>,
+}
+
+impl<'a> Stage<'a> {
+    fn new(objective: &'a Objective<'a>, start: &'a [f64]) -> Self {
+        Stage { objective, start, start_p: objective.probabilities(start), evaluations: Cell::new(0) }
+    }
+
+    fn loss_change(&self, param: &[f64]) -> f64 {
+        let Objective { dim, labels, ways, c, .. } = *self.objective;
+        let change: Vec<f64> = param.iter().zip(self.start).map(|(x, x0)| x - x0).collect();
+        // (|W|^2 - |W0|^2) / 2 = (W - W0) . (W + W0) / 2
+        let weights = change.iter().zip(param.iter().zip(self.start)).take(ways * dim);
+        let penalty: f64 = weights.map(|(d, (x, x0))| 0.5 * d * (x + x0)).sum();
+        let moved = self.objective.logits(&change);
+        let terms = moved.chunks_exact(ways).zip(self.start_p.chunks_exact(ways)).zip(labels);
+        let entropy: f64 = terms
+            .map(|((moved, p), &label)| {
+                let (low, high) =
+                    moved.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &x| (l.min(x), h.max(x)));
+                let pairs = p.iter().zip(moved);
+                // log sum p exp(moved), either way; the second form neither overflows nor loses small moves.
+                let log_sum = if low < -1.0 || high > 1.0 {
+                    pairs.map(|(p, x)| p * (x - high).exp()).sum::<f64>().ln() + high
+                } else {
+                    pairs.map(|(p, x)| p * x.exp_m1()).sum::<f64>().ln_1p()
+                };
+                log_sum - moved[label as usize]
+            })
+            .sum();
+        penalty + c * entropy
+    }
+
+    /// Refuses a search that does not end, and a point that is not finite.
+    fn count(&self, param: &[f64]) -> std::result::Result<(), ArgminFailure> {
+        self.evaluations.set(self.evaluations.get() + 1);
+        let refuse = |text: &str| Err(ArgminError::ConditionViolated { text: text.to_owned() }.into());
+        if self.evaluations.get() > EVALUATIONS {
+            return refuse("too many evaluations");
+        }
+        if param.iter().any(|x| !x.is_finite()) {
+            return refuse("the search left the numbers");
+        }
+        Ok(())
+    }
+}
+
+impl CostFunction for &Stage<'_> {
     type Param = Vec<f64>;
     type Output = f64;
 
     fn cost(&self, param: &Vec<f64>) -> std::result::Result<f64, ArgminFailure> {
-        Ok(self.guarded(param)?.0)
+        self.count(param)?;
+        Ok(self.loss_change(param))
     }
 }
 
-impl Gradient for &Objective<'_> {
+impl Gradient for &Stage<'_> {
     type Param = Vec<f64>;
     type Gradient = Vec<f64>;
 
     fn gradient(&self, param: &Vec<f64>) -> std::result::Result<Vec<f64>, ArgminFailure> {
-        Ok(self.guarded(param)?.1)
+        self.count(param)?;
+        Ok(self.objective.gradient_at(param))
     }
 }
 
 /// Weights `[ways, dim]`, intercepts `[ways]` of mean 0 and the gradient norm at the minimum.
+///
+/// L-BFGS in stages: each starts at the best point so far, measures the loss from there and ends when the
+/// gradient has shrunk by [`STAGE`]. A stage that stalls on rounding is no failure, the next one sees finer.
 fn solve(rows: &[f64], dim: usize, labels: &[u32], ways: usize, c: f64) -> Result<(Vec<f64>, Vec<f64>, f64)> {
-    let objective = Objective { rows, dim, labels, ways, c, evaluations: Cell::new(0) };
-    let failed = |why: String| {
-        Error::NonFinite(format!(
-            "the logistic regression over {} rows of {ways} classes did not converge: {why}; L2-normalise the features",
-            labels.len()
-        ))
-    };
+    let objective = Objective { rows, dim, labels, ways, c };
     let mut param = vec![0.0; ways * dim + ways];
-    let mut gradient = vec![0.0; param.len()];
-    // The gradient is a sum over rows weighted by C: rounding in it grows with both.
-    let scale = (c * labels.len() as f64 / 100.0).max(1.0);
-    let mut norm = f64::NAN;
-    for _ in 0..=RESTARTS {
+    let gradient_norm = |param: &[f64]| {
+        let gradient = objective.gradient_at(param);
+        dot(&gradient, &gradient).sqrt()
+    };
+    let mut norm = gradient_norm(&param);
+    for _ in 0..STAGES {
+        if norm <= GRADIENT_TARGET {
+            break;
+        }
         let solver = LBFGS::new(MoreThuenteLineSearch::new(), HISTORY)
-            .with_tolerance_grad(GRADIENT_TARGET)
-            .and_then(|s| s.with_tolerance_cost(0.0))
+            .with_tolerance_grad((norm * STAGE).max(GRADIENT_TARGET))
+            .and_then(|solver| solver.with_tolerance_cost(0.0))
             .map_err(|e| Error::Internal(e.to_string()))?;
-        let result = Executor::new(&objective, solver)
+        let stage = Stage::new(&objective, &param);
+        let result = Executor::new(&stage, solver)
             .configure(|state| state.param(param.clone()).max_iters(ITERATIONS))
             .ctrlc(false)
             .timer(false)
             .run();
-        match result {
-            Ok(result) => {
-                // A failed line search leaves no current point, and the last step may be a worse one.
-                if let Some(best) = result.state().get_best_param() {
-                    param.clone_from(best);
-                }
-            }
-            Err(error) => return Err(failed(error.to_string())),
-        }
-        objective.evaluate(&param, &mut gradient);
-        norm = dot(&gradient, &gradient).sqrt();
-        if norm <= GRADIENT_TARGET * scale {
-            break;
-        }
+        // The point of lowest loss: the last one may be the worse end of a failed line search.
+        let best = result.ok().and_then(|mut result| result.state.take_best_param());
+        let Some(best) = best else { break };
+        param = best;
+        norm = gradient_norm(&param);
     }
+    // The gradient is a sum over rows weighted by C: rounding in it grows with both.
+    let scale = (c * labels.len() as f64 / 100.0).max(1.0);
     if !(norm <= GRADIENT_ACCEPTED * scale) {
-        return Err(failed(format!("the gradient's norm stays at {norm:.1e}")));
+        return Err(Error::NonFinite(format!(
+            "the logistic regression over {} rows of {ways} classes did not converge, its gradient's norm stays at \
+             {norm:.1e}; L2-normalise the features",
+            labels.len()
+        )));
     }
     let mut bias = param.split_off(ways * dim);
     let mean = bias.iter().sum::<f64>() / ways as f64;
@@ -283,20 +341,31 @@ mod tests {
     fn the_gradient_is_that_of_the_loss() {
         let (data, labels) = clusters(1, 3, 4, 6, 1.0);
         let rows: Vec<f64> = data.iter().map(|&x| f64::from(x)).collect();
-        let objective =
-            Objective { rows: &rows, dim: 6, labels: &labels, ways: 3, c: 2.5, evaluations: Cell::new(0) };
-        let mut param: Vec<f64> = (0..21).map(|i| (f64::from(i) * 0.7).sin()).collect();
-        let (mut gradient, mut scratch) = (vec![0.0; 21], vec![0.0; 21]);
-        objective.evaluate(&param, &mut gradient);
-        for i in 0..21 {
-            let h = 1e-5;
-            param[i] += h;
-            let up = objective.evaluate(&param, &mut scratch);
-            param[i] -= 2.0 * h;
-            let down = objective.evaluate(&param, &mut scratch);
-            param[i] += h;
-            let slope = (up - down) / (2.0 * h);
-            assert!((slope - gradient[i]).abs() <= 1e-8, "{i}: {slope} {}", gradient[i]);
+        let objective = Objective { rows: &rows, dim: 6, labels: &labels, ways: 3, c: 2.5 };
+        // Small and large moves from the start take different forms of the loss.
+        for size in [0.01, 10.0] {
+            let start: Vec<f64> = (0..21).map(|i| (f64::from(i) * 1.3).cos()).collect();
+            let stage = Stage::new(&objective, &start);
+            let mut param: Vec<f64> = (0..21).map(|i| start[i] + size * (i as f64 * 0.7).sin()).collect();
+            let gradient = objective.gradient_at(&param);
+            for i in 0..21 {
+                let h = 1e-5;
+                param[i] += h;
+                let up = stage.loss_change(&param);
+                param[i] -= 2.0 * h;
+                let down = stage.loss_change(&param);
+                param[i] += h;
+                let slope = (up - down) / (2.0 * h);
+                assert!((slope - gradient[i]).abs() <= 1e-7, "{size} {i}: {slope} {}", gradient[i]);
+            }
+            // The plain form of the loss agrees.
+            let plain = |param: &[f64]| {
+                let p = objective.probabilities(param);
+                let entropy: f64 = labels.iter().enumerate().map(|(i, &y)| -p[i * 3 + y as usize].ln()).sum();
+                0.5 * dot(&param[..18], &param[..18]) + 2.5 * entropy
+            };
+            let want = plain(&param) - plain(&start);
+            assert!((stage.loss_change(&param) - want).abs() <= 1e-10 * want.abs().max(1.0));
         }
     }
 
@@ -333,7 +402,8 @@ mod tests {
                 }
             }
         }
-        assert!(worst <= 1e-6, "{worst}");
+        // Every one reaches the target; the wider acceptance is for features that are not normalised.
+        assert!(worst <= GRADIENT_TARGET, "{worst}");
     }
 
     #[test]
