@@ -93,12 +93,8 @@ pub enum Classifier {
 
 impl Classifier {
     /// Every classifier, in the order of reports.
-    pub const ALL: [Classifier; 4] = [
-        Classifier::LogisticRegression,
-        Classifier::Cosine,
-        Classifier::NearestCentroid,
-        Classifier::NearestNeighbour,
-    ];
+    pub const ALL: [Classifier; 4] =
+        [Classifier::LogisticRegression, Classifier::Cosine, Classifier::NearestCentroid, Classifier::NearestNeighbour];
 
     /// The name on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -128,9 +124,7 @@ impl Classifier {
         }
         let queries = query.data.chunks_exact(query.dim);
         match self {
-            Classifier::LogisticRegression => {
-                LogisticRegression::fit(support, labels, ways, DEFAULT_C)?.predict(query)
-            }
+            Classifier::LogisticRegression => LogisticRegression::fit(support, labels, ways, DEFAULT_C)?.predict(query),
             Classifier::Cosine => {
                 let means = class_means(support, labels, ways);
                 // A mean of length zero has no direction: cosine 0.
@@ -241,6 +235,7 @@ pub(crate) fn arg_max(scores: &[f64]) -> u32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 

@@ -317,6 +317,7 @@ fn solve(rows: &[f64], dim: usize, labels: &[u32], ways: usize, c: f64) -> Resul
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::super::classifier::l2_normalise;
     use super::*;
@@ -418,8 +419,7 @@ mod tests {
         // Zero rows carry no information: every class is equally likely.
         let zeros = vec![0.0; 10 * 4];
         let labels: Vec<u32> = (0..10).map(|i| i / 5).collect();
-        let fit =
-            LogisticRegression::fit(Features { rows: 10, dim: 4, data: &zeros }, &labels, 2, 1.0).unwrap();
+        let fit = LogisticRegression::fit(Features { rows: 10, dim: 4, data: &zeros }, &labels, 2, 1.0).unwrap();
         assert!(fit.bias.iter().all(|b| b.abs() <= 1e-9));
     }
 

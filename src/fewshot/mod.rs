@@ -128,9 +128,7 @@ pub fn score_episodes<'a>(
         }
     }
     let scores = classifiers.iter().zip(&accuracies);
-    scores
-        .map(|(&classifier, values)| Ok(Score { classifier, accuracy: MeanInterval::of(values)? }))
-        .collect()
+    scores.map(|(&classifier, values)| Ok(Score { classifier, accuracy: MeanInterval::of(values)? })).collect()
 }
 
 /// Accuracy in 0..1 of a one-shot run (Omniglot's 20-way task): each row of `train` `[classes, dim]` is a

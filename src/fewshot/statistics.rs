@@ -51,6 +51,7 @@ impl fmt::Display for MeanInterval {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 

@@ -170,7 +170,8 @@ impl Checkpoint {
         };
         let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(&e))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(&e))?;
-        let mut metadata: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let mut metadata: BTreeMap<String, String> =
+            header.metadata().clone().unwrap_or_default().into_iter().collect();
         metadata.remove(FORMAT.0);
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {
@@ -366,6 +367,7 @@ fn replace_with(path: &Path, what: &str, write: impl FnOnce(&mut File) -> std::i
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 

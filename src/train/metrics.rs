@@ -147,6 +147,7 @@ fn bad_line(path: &Path, index: usize, error: &serde_json::Error) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 

@@ -69,7 +69,9 @@ impl DropBlockSchedule {
     /// Drop rate `rate` in [0, 1), reached after `ramp_steps` >= 1 steps, with squares of side `block` >= 1.
     pub fn new(rate: f64, ramp_steps: u64, block: u32) -> Result<Self> {
         if !(0.0..1.0).contains(&rate) {
-            return Err(Error::usage(format!("the drop rate is {rate}, it must be at least 0 and below 1, such as 0.1")));
+            return Err(Error::usage(format!(
+                "the drop rate is {rate}, it must be at least 0 and below 1, such as 0.1"
+            )));
         }
         if ramp_steps == 0 || block == 0 {
             return Err(Error::usage(format!(
@@ -99,6 +101,7 @@ impl DropBlockSchedule {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
 
