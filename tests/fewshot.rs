@@ -202,6 +202,7 @@ fn episodes_that_do_not_fit_are_refused() {
 
 /// 600 episodes, the field's number, are a matter of seconds; `--nocapture` shows the times.
 #[test]
+#[allow(clippy::print_stdout, reason = "the times are what one runs it for")]
 fn six_hundred_episodes_are_fast() {
     for dim in [128, 640] {
         let data = clusters(5, 20, 30, dim, 1.5);

@@ -303,7 +303,8 @@ fn solve(rows: &[f64], dim: usize, labels: &[u32], ways: usize, c: f64) -> Resul
     }
     // The gradient is a sum over rows weighted by C: rounding in it grows with both.
     let scale = (c * labels.len() as f64 / 100.0).max(1.0);
-    if !(norm <= GRADIENT_ACCEPTED * scale) {
+    let converged = norm <= GRADIENT_ACCEPTED * scale;
+    if !converged {
         return Err(Error::NonFinite(format!(
             "the logistic regression over {} rows of {ways} classes did not converge, its gradient's norm stays at \
              {norm:.1e}; L2-normalise the features",

@@ -245,8 +245,7 @@ pub fn compare(got: &[f32], want: &[f32], tolerance: Tolerance) -> Result<(), St
     let (mut off2, mut ref2) = (0.0_f64, 0.0_f64);
     for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
         let off = (f64::from(g) - f64::from(w)).abs();
-        // Not `off > worst`: a NaN must not be skipped.
-        if !(off <= worst) {
+        if off > worst || off.is_nan() {
             (worst, at) = (off, i);
         }
         off2 += off * off;
