@@ -89,6 +89,36 @@ fn a_tensor_without_an_entry_gets_the_rule() {
     }
 }
 
+/// Every golden file of the folder opens, agrees with itself and has tolerances that follow the rule.
+#[test]
+fn every_golden_file_is_read() {
+    let files = common::golden::files().unwrap();
+    assert!(files.contains(&"evalcls.safetensors".to_owned()));
+    for file in files {
+        let golden = Golden::open(&file).unwrap();
+        assert!(golden.outputs().next().is_some(), "{file} has no tolerances");
+        for name in golden.outputs() {
+            golden.check(name, golden.data(name).unwrap()).unwrap();
+        }
+        for case in golden.cases() {
+            golden.settings(case).unwrap();
+        }
+        for (name, listed, by_rule) in common::golden::listed_and_rule(&golden) {
+            // The list is rounded to two digits; a whole-model group's worst tensor may raise the others.
+            let (l, r) = (listed.rtol.unwrap(), by_rule.rtol.unwrap());
+            assert!(l >= 0.94 * r && listed.atol >= 0.94 * by_rule.atol, "{file} {name} {listed:?} {by_rule:?}");
+            if !file.starts_with("model") && !file.starts_with("distill") {
+                assert!(l <= 1.06 * r && listed.atol <= 1.06 * by_rule.atol, "{file} {name} {listed:?} {by_rule:?}");
+            }
+        }
+        // Without its own entry a tensor gets at least the floor and a finite tolerance.
+        for name in golden.tensors.keys() {
+            let tolerance = golden.tolerance(name).unwrap();
+            assert!(tolerance.atol >= 1e-7 && tolerance.atol.is_finite(), "{file} {name}");
+        }
+    }
+}
+
 /// `classes * each` rows around one centre a class.
 fn clusters(seed: u64, classes: usize, each: usize, dim: usize, noise: f32) -> Vec<f32> {
     let mut rng = Rng::new(seed, Stream::Episodes, 0, 0);

@@ -69,7 +69,9 @@ pub fn l2_normalise(data: &mut [f32], dim: usize) {
 ///
 /// All of them expect L2-normalised rows, as the field evaluates; [`super::score_episode`] and
 /// [`super::score_run`] normalise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 pub enum Classifier {
     /// Multinomial logistic regression with C = 1 on the support.
     #[value(name = "lr")]

@@ -379,6 +379,12 @@ mod tests {
             if shots > 1 {
                 data.copy_within(0..dim, dim);
             }
+            // One that is nearly a copy: the basis has to keep it.
+            if shots > 2 {
+                for i in 0..dim {
+                    data[2 * dim + i] = data[i] + 1e-3 * data[3 * dim + i];
+                }
+            }
             let support = Features { rows: ways * shots, dim, data: &data };
             let small = LogisticRegression::fit_in(support, &labels, ways, 1.0, true).unwrap();
             let full = LogisticRegression::fit_in(support, &labels, ways, 1.0, false).unwrap();

@@ -279,7 +279,7 @@ fn foreign(head: &[u8], length: u64) -> Option<String> {
     }
     // A zip holds a PyTorch file since 1.6; before that, and in plain Python, it is a bare pickle.
     if head.starts_with(b"PK\x03\x04") {
-        return Some(format!("is a PyTorch file (zip), not a safetensors file; {CONVERT}"));
+        return Some(format!("is a zip archive, as PyTorch files are, not a safetensors file; {CONVERT}"));
     }
     if head[0] == 0x80 && head.get(1).is_some_and(|version| (1..=5).contains(version)) && head.get(8) != Some(&b'{') {
         return Some(format!("is a PyTorch or Python pickle, not a safetensors file; {CONVERT}"));

@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 
 /// A learning rate that drops by a factor at given steps (METHOD section 4).
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct LrSchedule {
     base: f64,
     milestones: Vec<u64>,
@@ -55,7 +55,7 @@ impl LrSchedule {
 }
 
 /// DropBlock's schedule (METHOD section 2; Ghiasi et al. 2018).
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct DropBlockSchedule {
     rate: f64,
     ramp_steps: u64,

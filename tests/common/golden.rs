@@ -168,6 +168,11 @@ impl Golden {
         text.parse().map_err(|e| format!("{}: metadata {key} = {text:?}: {e}", self.file))
     }
 
+    /// Whether the file traces a whole network, not separate cases; the rule differs.
+    fn whole_model(&self) -> bool {
+        ["model", "distill"].iter().any(|start| self.file.starts_with(start))
+    }
+
     /// The tolerance of `name`: the listed one, or that of the rule in GOLDEN.md. The rule needs PyTorch's
     /// error; without an entry it is taken relative to size from the worst like-named tensor of the file
     /// (`conv3.gw` for a `conv9.gw`, `grad.*` for a `grad.x`); with none of those the rule's floor stands,
@@ -177,7 +182,7 @@ impl Golden {
         if let Some(entry) = self.entries.get(name) {
             return Ok(entry.tolerance);
         }
-        let whole_model = ["model", "distill"].iter().any(|start| self.file.starts_with(start));
+        let whole_model = self.whole_model();
         let max_ref = tensor.data.iter().fold(0.0_f64, |m, &x| m.max(f64::from(x).abs()));
         let zero_in_truth = ["eq_head.0.bias", "eq_head.3.bias", "inv_head.0.bias", "inv_head.3.bias"];
         if whole_model && name.strip_prefix("grad.").is_some_and(|rest| zero_in_truth.contains(&rest)) {
@@ -206,6 +211,18 @@ impl Golden {
         let place = format!("{} {name}", self.file);
         compare(got, &want.data, tolerance).map_err(|message| format!("{place} {:?}: {message}", want.shape))
     }
+}
+
+/// The listed tolerance of every output of `golden`, and the rule's from PyTorch's listed error.
+pub fn listed_and_rule(golden: &Golden) -> Vec<(String, Tolerance, Tolerance)> {
+    let whole_model = golden.whole_model();
+    let entries = golden.entries.iter().filter(|(_, entry)| entry.tolerance.rtol.is_some());
+    entries
+        .map(|(name, entry)| {
+            let by_rule = rule(whole_model, entry.max_abs_ref, entry.f32_abs_err, entry.f32_rel_l2);
+            (name.clone(), entry.tolerance, by_rule)
+        })
+        .collect()
 }
 
 /// The tolerance rule of GOLDEN.md for a tensor of largest size `max_ref`, of which PyTorch's f32 was off
