@@ -381,9 +381,8 @@ mod tests {
             }
             // One that is nearly a copy: the basis has to keep it.
             if shots > 2 {
-                for i in 0..dim {
-                    data[2 * dim + i] = data[i] + 1e-3 * data[3 * dim + i];
-                }
+                data.copy_within(0..dim, 2 * dim);
+                data[2 * dim] += 1e-3;
             }
             let support = Features { rows: ways * shots, dim, data: &data };
             let small = LogisticRegression::fit_in(support, &labels, ways, 1.0, true).unwrap();
