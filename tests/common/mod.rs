@@ -1,0 +1,6 @@
+//! Shared by the test binaries.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod evalcls;
+pub mod golden;
