@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{
     Backbone, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, PRESETS, SETTINGS, TransformSet,
@@ -23,11 +23,15 @@ const SCORE: &str = "Scoring";
 const OUTPUT: &str = "Output";
 const EVERYWHERE: &str = "Everywhere";
 
-const MORE: &str = "`--help` shows every setting, with defaults, units and an example.";
-
 /// Few-shot image embeddings, trained on any GPU.
 #[derive(Debug, Parser)]
-#[command(name = "ieq-wgpu", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "ieq-wgpu",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    disable_help_flag = true
+)]
 #[command(
     after_help = "Start here:\n  ieq-wgpu train                 a small run on embedded images, no files needed\n  \
     ieq-wgpu eval runs/demo        its accuracy on classes it has never seen\n\n\
@@ -59,6 +63,9 @@ pub struct GlobalArgs {
     /// No progress and no notes; warnings and errors stay
     #[arg(long, short, global = true, help_heading = EVERYWHERE)]
     pub quiet: bool,
+    /// -h: this screen; --help: all flags, defaults, an example
+    #[arg(long, short, global = true, action = ArgAction::Help, help_heading = EVERYWHERE)]
+    pub help: Option<bool>,
 }
 
 /// The commands.
@@ -67,34 +74,43 @@ pub enum Command {
     /// List adapters with their limits and features
     Devices(DevicesArgs),
     /// Train an embedding
+    ///
+    /// A run is a preset, under a TOML file (--config), under flags; each setting below ends with its key in
+    /// that file and its value in the demo preset. The effective configuration, the checkpoint and the metrics
+    /// are saved in the run folder. Ctrl-C finishes the step, saves, and says how to resume.
     Train(Box<TrainArgs>),
     /// Train a student from a trained teacher
+    ///
+    /// The student starts from fresh weights and learns from its own losses and from the teacher's outputs on the
+    /// same views. Its configuration is the teacher's, under --preset, --config and flags where given.
     Distill(Box<DistillArgs>),
     /// Score a checkpoint on few-shot episodes
+    ///
+    /// Each episode draws some classes, learns a classifier from a few embedded images of each, and scores it on
+    /// others. The result is the mean over episodes with its 95 % interval.
     Eval(Box<EvalArgs>),
     /// Write the embeddings of images as .npy
+    ///
+    /// One row an image, in the order of the list that is written beside it.
     Embed(EmbedArgs),
     /// Show memory and operations of a configuration, without a GPU
     Plan(Box<PlanArgs>),
     /// Compare every shader with its CPU twin on this device
+    ///
+    /// Forward and backward, each against plain loops in double precision; exit 1 if one is off.
     Check(CheckArgs),
 }
 
-/// List adapters with their limits and features.
-///
-/// Example: ieq-wgpu devices --json
+/// Flags of `devices`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu devices --json")]
 pub struct DevicesArgs {}
 
-/// Train an embedding.
-///
-/// A run is a preset, under a TOML file (--config), under flags. The effective configuration, the
-/// checkpoint and the metrics are saved in the run folder. Ctrl-C finishes the step, saves, and says how to
-/// resume.
-///
-/// Example: ieq-wgpu train --preset omniglot --data omniglot28.zip --steps 400 --out runs/omniglot
+/// Flags of `train`.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = "")]
+#[command(
+    after_long_help = "Example:\n  ieq-wgpu train --preset omniglot --data omniglot28.zip --steps 400 --out runs/omniglot"
+)]
 pub struct TrainArgs {
     /// The configuration.
     #[command(flatten)]
@@ -124,14 +140,11 @@ pub struct TrainArgs {
     pub explain_plan: bool,
 }
 
-/// Train a student from a trained teacher.
-///
-/// The student starts from fresh weights and learns from its own losses and from the teacher's outputs on the
-/// same views. Its configuration is the teacher's, under --preset, --config and flags where given.
-///
-/// Example: ieq-wgpu distill --teacher runs/omniglot --generations 2 --out runs/omniglot-distilled
+/// Flags of `distill`.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = "")]
+#[command(
+    after_long_help = "Example:\n  ieq-wgpu distill --teacher runs/omniglot --generations 2 --out runs/omniglot-distilled"
+)]
 pub struct DistillArgs {
     /// Checkpoint or run folder of the teacher
     #[arg(long, value_name = "CHECKPOINT", help_heading = DISTILL)]
@@ -155,13 +168,9 @@ pub struct DistillArgs {
     pub no_eval: bool,
 }
 
-/// Score a checkpoint on few-shot episodes.
-///
-/// Each episode draws some classes, learns a classifier from a few embedded images of each, and scores it on
-/// others. The result is the mean over episodes with its 95 % interval.
-///
-/// Example: ieq-wgpu eval runs/omniglot --shots 1,5 --classifier lr,centroid
+/// Flags of `eval`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu eval runs/omniglot --shots 1,5 --classifier lr,centroid")]
 pub struct EvalArgs {
     /// Checkpoint or run folder
     pub checkpoint: PathBuf,
@@ -222,12 +231,9 @@ pub struct EvalArgs {
     pub min_acc: Option<f64>,
 }
 
-/// Write the embeddings of images as .npy.
-///
-/// One row an image, in the order of the list that is written beside it.
-///
-/// Example: ieq-wgpu embed runs/demo photos/ --out photos.npy
+/// Flags of `embed`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu embed runs/demo photos/ --out photos.npy")]
 pub struct EmbedArgs {
     /// Checkpoint or run folder
     pub checkpoint: PathBuf,
@@ -251,11 +257,9 @@ pub struct EmbedArgs {
     pub normalise: bool,
 }
 
-/// Show memory and operations of a configuration, without a GPU.
-///
-/// Example: ieq-wgpu plan --preset mini-imagenet --classes 64 --images 38400 --batch 8
+/// Flags of `plan`.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = "")]
+#[command(after_long_help = "Example:\n  ieq-wgpu plan --preset mini-imagenet --classes 64 --images 38400 --batch 8")]
 pub struct PlanArgs {
     /// The configuration.
     #[command(flatten)]
@@ -274,12 +278,9 @@ pub struct PlanArgs {
     pub images: Option<usize>,
 }
 
-/// Compare every shader with its CPU twin on this device.
-///
-/// Forward and backward, each against plain loops in double precision; exit 1 if one is off.
-///
-/// Example: ieq-wgpu check --filter conv2d
+/// Flags of `check`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu check --filter conv2d")]
 pub struct CheckArgs {
     /// Only checks whose name contains TEXT
     #[arg(long, value_name = "TEXT", help_heading = RUN)]
@@ -316,6 +317,9 @@ pub enum Layer {
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct ConfigFlags {
     /// Settings to start from
+    ///
+    /// Without --preset and --config: demo, whatever the data. A --config file that names no preset starts from
+    /// the published method's own numbers.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS.map(|(name, _)| name)),
         help_heading = DATA, hide_possible_values = true)]
     pub preset: Option<String>,
@@ -359,10 +363,10 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "N", value_parser = count, help_heading = MODEL, hide_short_help = true)]
     pub projection: Option<usize>,
     /// Dropout probability after blocks 1 and 2
-    #[arg(long, value_name = "P", value_parser = number, help_heading = MODEL)]
+    #[arg(long, value_name = "P", value_parser = number, help_heading = MODEL, hide_short_help = true)]
     pub dropout: Option<f64>,
     /// Share dropped by DropBlock after blocks 3 and 4
-    #[arg(long, value_name = "P", value_parser = number, help_heading = MODEL)]
+    #[arg(long, value_name = "P", value_parser = number, help_heading = MODEL, hide_short_help = true)]
     pub drop_block_rate: Option<f64>,
     /// Side of DropBlock's squares, pixels of the feature map, or auto
     #[arg(long, value_name = "N|auto", help_heading = MODEL, hide_short_help = true)]
@@ -384,7 +388,7 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "W", value_parser = number, help_heading = METHOD, hide_short_help = true)]
     pub gamma: Option<f64>,
     /// Temperature of the contrastive loss
-    #[arg(long, value_name = "T", value_parser = number, help_heading = METHOD)]
+    #[arg(long, value_name = "T", value_parser = number, help_heading = METHOD, hide_short_help = true)]
     pub tau: Option<f64>,
     /// Negatives drawn from the memory bank each step
     #[arg(long, value_name = "K", value_parser = count, help_heading = METHOD, hide_short_help = true)]
@@ -395,7 +399,7 @@ pub struct ConfigFlags {
     /// Train without the class loss
     ///
     /// --cross-entropy switches it back on over a file that switches it off.
-    #[arg(long, overrides_with = "cross_entropy", help_heading = METHOD)]
+    #[arg(long, overrides_with = "cross_entropy", help_heading = METHOD, hide_short_help = true)]
     pub no_cross_entropy: bool,
     /// Opposite of --no-cross-entropy.
     #[arg(long, overrides_with = "no_cross_entropy", hide = true)]
@@ -403,7 +407,7 @@ pub struct ConfigFlags {
     /// Train without the transform loss
     ///
     /// --equivariance switches it back on over a file that switches it off.
-    #[arg(long, overrides_with = "equivariance", help_heading = METHOD)]
+    #[arg(long, overrides_with = "equivariance", help_heading = METHOD, hide_short_help = true)]
     pub no_equivariance: bool,
     /// Opposite of --no-equivariance.
     #[arg(long, overrides_with = "no_equivariance", hide = true)]
@@ -411,7 +415,7 @@ pub struct ConfigFlags {
     /// Train without the contrastive loss
     ///
     /// --invariance switches it back on over a file that switches it off.
-    #[arg(long, overrides_with = "invariance", help_heading = METHOD)]
+    #[arg(long, overrides_with = "invariance", help_heading = METHOD, hide_short_help = true)]
     pub no_invariance: bool,
     /// Opposite of --no-invariance.
     #[arg(long, overrides_with = "no_invariance", hide = true)]
@@ -650,16 +654,15 @@ pub fn command() -> Result<clap::Command> {
             return arg;
         };
         let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
-        let names = match *key {
-            "preset" => format!("One of {}. ", PRESETS.map(|(name, _)| name).join(", ")),
-            _ => String::new(),
-        };
+        if *key == "preset" {
+            return arg.long_help(format!("{help}\n\n[one of {}]", PRESETS.map(|(name, _)| name).join(", ")));
+        }
         let value = match demo.pointer(&format!("/{}", key.replace('.', "/"))) {
             None | Some(serde_json::Value::Null) => "not set".to_owned(),
             Some(serde_json::Value::String(text)) => text.clone(),
-            Some(value) => value.to_string().replace(['{', '}', '"'], "").replace(',', ", ").replace(':', " "),
+            Some(value) => value.to_string().replace(['{', '}', '[', ']', '"'], "").replace(':', " "),
         };
-        arg.long_help(format!("{help}\n\n{names}[{key}; demo: {value}]"))
+        arg.long_help(format!("{help}\n\n[{key}; demo: {value}]"))
     };
     Ok(Cli::command().mut_subcommands(|command| match command.get_name() {
         "train" | "distill" | "plan" => command.mut_args(with_default),
@@ -712,7 +715,7 @@ mod tests {
         let command = command().unwrap();
         let plan = command.find_subcommand("plan").unwrap();
         for (key, flags) in SETTINGS {
-            for flag in *flags {
+            for flag in flags.iter().filter(|flag| **flag != "preset") {
                 let arg = plan.get_arguments().find(|arg| arg.get_long() == Some(flag));
                 let help = arg.unwrap_or_else(|| panic!("--{flag}")).get_long_help().unwrap().to_string();
                 assert!(help.contains(&format!("[{key}; demo: ")), "--{flag}: {help}");
