@@ -113,8 +113,8 @@ impl Live {
         if self.terminal {
             if self.bar.length() != Some(total) {
                 self.bar.set_length(total);
-                if let Ok(style) = ProgressStyle::with_template("{bar:16} {wide_msg}") {
-                    self.bar.set_style(style.progress_chars("=> "));
+                if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+                    self.bar.set_style(style);
                 }
             }
             self.bar.set_position(done);
@@ -183,10 +183,6 @@ impl Meter {
 fn step_line(report: &StepReport, meter: &Meter) -> String {
     let mut line =
         format!("epoch {} step {}/{} loss {:.4}", report.epoch, report.step, report.total_steps, report.loss);
-    if report.terms.len() > 1 {
-        let terms: Vec<_> = report.terms.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
-        line += &format!(" ({})", terms.join(" "));
-    }
     if let Some(accuracy) = report.accuracy {
         line += &format!(" acc {:.1}%", 100.0 * accuracy);
     }
@@ -196,6 +192,11 @@ fn step_line(report: &StepReport, meter: &Meter) -> String {
     if let Some(seconds) = meter.seconds_per_step {
         let left = f64::from(report.total_steps.saturating_sub(report.step)) * seconds;
         line += &format!(" ETA {}", duration(left));
+    }
+    // Last, so that a narrow terminal cuts these off and nothing else.
+    if report.terms.len() > 1 {
+        let terms: Vec<_> = report.terms.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+        line += &format!(" ({})", terms.join(" "));
     }
     line
 }
@@ -254,7 +255,7 @@ mod tests {
         meter.update(Duration::from_secs(5), 10, 160);
         assert_eq!(
             step_line(&report, &meter),
-            "epoch 1 step 10/110 loss 4.5679 (ce 2.000 eq 1.500 inv 1.068) acc 12.5%"
+            "epoch 1 step 10/110 loss 4.5679 acc 12.5% (ce 2.000 eq 1.500 inv 1.068)"
         );
         meter.update(Duration::from_secs(15), 20, 320);
         (report.step, report.images) = (20, 320);
