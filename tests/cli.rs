@@ -168,6 +168,11 @@ fn bad_values_get_a_sentence() {
         (&["train", "--min-acc", "60", "--no-eval"], "--no-eval"),
         (&["train", "--out", "file"], "file: this is a file"),
         (&["train", "--out", "taken"], "taken: this folder holds a run"),
+        (&["train", "--out", "file/run"], "file: this is a file"),
+        (
+            &["distill", "--teacher", "taken", "--preset", "demo", "--resume", "--out", "empty"],
+            "empty: there is no run",
+        ),
         (&["train", "--resume", "empty"], "empty: there is no run to resume"),
         (&["train", "--resume", "--overwrite"], "--overwrite"),
         (&["train", "--config", "absent.toml"], "absent.toml: cannot read"),

@@ -155,6 +155,12 @@ pub struct DistillArgs {
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigFlags,
+    /// Continue the run in the folder
+    ///
+    /// With the same --teacher and settings: finished generations stay, the one that was stopped goes on bit
+    /// for bit.
+    #[arg(long, help_heading = RUN, conflicts_with = "overwrite")]
+    pub resume: bool,
     /// Replace the run that the folder holds
     #[arg(long, help_heading = RUN)]
     pub overwrite: bool,
@@ -164,7 +170,7 @@ pub struct DistillArgs {
     #[arg(long, value_name = "PCT", value_parser = number, help_heading = RUN, conflicts_with = "no_eval")]
     pub min_acc: Option<f64>,
     /// Skip scoring the novel classes before and after
-    #[arg(long, help_heading = RUN)]
+    #[arg(long, help_heading = RUN, hide_short_help = true)]
     pub no_eval: bool,
 }
 

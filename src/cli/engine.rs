@@ -66,7 +66,8 @@ pub struct TrainOutcome {
     pub seconds: f64,
     /// Images a second over these steps.
     pub images_per_second: f64,
-    /// Scores of the initial network on the novel classes; empty with `--no-eval`.
+    /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty with
+    /// `--no-eval`.
     pub untrained: Vec<Score>,
     /// Scores of the trained network, in the same order.
     pub trained: Vec<Score>,

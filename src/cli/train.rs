@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::args::TrainArgs;
 use super::engine::{self, TrainOutcome};
+use super::plan::{PlanJob, plan_text};
 use super::report::{self, Report};
 use super::{interrupt, meets, percentage};
-use crate::config::{CHECKPOINT_FILE, CONFIG_FILE, Config};
+use crate::config::{CHECKPOINT_FILE, CONFIG_FILE, Config, METRICS_FILE};
 use crate::{Error, Result};
 
 /// A training run with judged settings.
@@ -21,8 +22,6 @@ pub struct TrainJob {
     pub resume: bool,
     /// The folder may hold a run, which this one replaces.
     pub overwrite: bool,
-    /// Print the plan of a step first.
-    pub explain_plan: bool,
     /// Score the novel classes before and after.
     pub eval: bool,
 }
@@ -53,17 +52,7 @@ impl TrainJob {
                 let stored = stored(&checkpoint)?;
                 let mut config = flags.base(|| Ok(stored.clone()))?;
                 flags.apply(&mut config);
-                let rhythm = ["run.out", "run.checkpoint_every", "run.log_every"];
-                let changed: Vec<_> =
-                    config.differences(&stored)?.into_iter().filter(|key| !rhythm.contains(key)).collect();
-                if !changed.is_empty() {
-                    return Err(Error::usage(format!(
-                        "--resume goes on with the settings of {}, and these flags change {}: leave them out, or start \
-                         a new run with --out",
-                        out.display(),
-                        changed.join(", ")
-                    )));
-                }
+                same_settings(&config, &stored, &out)?;
                 (config, out)
             }
         };
@@ -72,39 +61,71 @@ impl TrainJob {
         if args.resume.is_none() {
             free_folder(&out, args.overwrite)?;
         }
-        Ok(TrainJob {
-            config,
-            out,
-            resume: args.resume.is_some(),
-            overwrite: args.overwrite,
-            explain_plan: args.explain_plan,
-            eval: !args.no_eval,
-        })
+        Ok(TrainJob { config, out, resume: args.resume.is_some(), overwrite: args.overwrite, eval: !args.no_eval })
     }
 
     /// Creates the run folder and saves the configuration in it: to be called once data and device are
     /// known to be good, so that a run that cannot start leaves nothing behind.
     pub fn open_folder(&self) -> Result<()> {
-        open_folder(&self.out, &self.config)
+        open_folder(&self.out, &self.config, self.resume)
     }
 }
 
-/// Creates a run folder and saves the configuration in it, whole or not at all.
-pub fn open_folder(out: &Path, config: &Config) -> Result<()> {
+/// Creates a run folder and saves the configuration in it, whole or not at all. Unless the run is resumed, an
+/// older one's checkpoint and metrics go first, so that nothing can be resumed by mistake.
+pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<()> {
     std::fs::create_dir_all(out)
         .map_err(|e| Error::io(out, "cannot create the run folder (--out names another)", e))?;
+    if !resume {
+        for name in [CHECKPOINT_FILE, METRICS_FILE] {
+            let old = out.join(name);
+            match std::fs::remove_file(&old) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(
+                        old,
+                        "cannot remove the run that this one replaces (--out names another)",
+                        e,
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
     let path = out.join(CONFIG_FILE);
     let cannot = |e| Error::io(&path, "cannot save the configuration (--out names another folder)", e);
-    let mut file = tempfile::NamedTempFile::new_in(out).map_err(cannot)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".config-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any other new file: readable as far as the user's umask allows.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(out).map_err(cannot)?;
     file.write_all(config.to_toml()?.as_bytes()).map_err(cannot)?;
     file.persist(&path).map_err(|e| cannot(e.error))?;
     Ok(())
 }
 
+/// Refuses to resume the run in `out`, whose settings are `stored`, with others.
+pub(super) fn same_settings(config: &Config, stored: &Config, out: &Path) -> Result<()> {
+    let rhythm = ["run.out", "run.checkpoint_every", "run.log_every"];
+    let changed: Vec<_> = config.differences(stored)?.into_iter().filter(|key| !rhythm.contains(key)).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "--resume goes on with the settings of {}, and these flags change {}: leave them out, or start a new run with \
+         --out",
+        out.display(),
+        changed.join(", ")
+    )))
+}
+
 /// Refuses a folder that holds a run, unless that may be replaced, and a path that is no folder.
 pub(super) fn free_folder(out: &Path, overwrite: bool) -> Result<()> {
-    if out.exists() && !out.is_dir() {
-        return Err(Error::data(out, "this is a file, and --out wants a folder"));
+    if let Some(file) = out.ancestors().find(|path| path.exists()).filter(|path| !path.is_dir()) {
+        return Err(Error::data(file, "this is a file, and --out wants a folder"));
     }
     if !overwrite && out.join(CHECKPOINT_FILE).exists() {
         return Err(Error::data(
@@ -119,6 +140,10 @@ pub(super) fn free_folder(out: &Path, overwrite: bool) -> Result<()> {
 pub fn run(args: &TrainArgs, adapter: Option<&str>, report: Report) -> Result<()> {
     let job = TrainJob::new(args, engine::checkpoint_config)?;
     interrupt::install()?;
+    if args.explain_plan {
+        let plan = engine::plan(&PlanJob { config: job.config.clone(), distill: false, size: None })?;
+        report.text(&plan_text(&plan))?;
+    }
     let mut live = report.live();
     let outcome = engine::train(&job, adapter, &mut live);
     live.finish();
@@ -212,6 +237,13 @@ mod tests {
         job.open_folder().unwrap();
         assert_eq!(Config::from_file(&out.join(CONFIG_FILE)).unwrap(), job.config);
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
+
+        std::fs::write(out.join(CHECKPOINT_FILE), "old").unwrap();
+        std::fs::write(out.join(METRICS_FILE), "old").unwrap();
+        TrainJob { resume: true, ..job.clone() }.open_folder().unwrap();
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3);
+        job.open_folder().unwrap();
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "an older run's files go");
     }
 
     #[test]
