@@ -14,7 +14,7 @@ macro_rules! shaders {
     };
 }
 
-shaders!["common/index", "elementwise"];
+shaders!["common/index", "common/philox", "dropout", "elementwise", "views",];
 
 /// The text of a shader with its `#import NAME` lines replaced by the named files, each once.
 ///

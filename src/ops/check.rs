@@ -274,7 +274,7 @@ pub fn finite_differences(case: &Case) -> Result<f64> {
 
 /// Every case of every operation.
 pub fn cases() -> Vec<Case> {
-    [super::elementwise::cases()].into_iter().flatten().collect()
+    [super::elementwise::cases(), super::dropout::cases(), super::views::cases()].into_iter().flatten().collect()
 }
 
 /// Kernels on a device, for those who run cases.

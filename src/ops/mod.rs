@@ -8,7 +8,9 @@ use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
 pub mod check;
+pub mod dropout;
 pub mod elementwise;
+pub mod views;
 
 /// A tensor on the host as a twin sees it; unsigned integers are exact in f64.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +111,12 @@ operations! {
     Fill: elementwise::Fill,
     LeakyRelu: elementwise::LeakyRelu,
     LeakyReluBackward: elementwise::LeakyReluBackward,
+    Bernoulli: dropout::Bernoulli,
+    Dropout: dropout::Dropout,
+    DropBlockKeep: dropout::DropBlockKeep,
+    KeepScale: dropout::KeepScale,
+    ApplyMask: dropout::ApplyMask,
+    Views: views::Views,
 }
 
 /// The shape `[d0, d1, ...]` of input `index` if it has `N` axes of floats.
