@@ -4,11 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stderr, reason = "a test names its adapter")]
 
-mod common {
-    #[allow(dead_code, reason = "each test binary uses a part of it")]
-    pub mod golden;
-    pub mod golden_views;
-}
+mod common;
 
 use common::golden::Golden;
 use common::golden_views;

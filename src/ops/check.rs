@@ -274,7 +274,18 @@ pub fn finite_differences(case: &Case) -> Result<f64> {
 
 /// Every case of every operation.
 pub fn cases() -> Vec<Case> {
-    [super::elementwise::cases(), super::dropout::cases(), super::views::cases()].into_iter().flatten().collect()
+    [
+        super::elementwise::cases(),
+        super::conv2d::cases(),
+        super::matmul::cases(),
+        super::batch_norm::cases(),
+        super::pool::cases(),
+        super::dropout::cases(),
+        super::views::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Kernels on a device, for those who run cases.

@@ -7,9 +7,13 @@ use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
+pub mod batch_norm;
 pub mod check;
+pub mod conv2d;
 pub mod dropout;
 pub mod elementwise;
+pub mod matmul;
+pub mod pool;
 pub mod views;
 
 /// A tensor on the host as a twin sees it; unsigned integers are exact in f64.
@@ -111,6 +115,20 @@ operations! {
     Fill: elementwise::Fill,
     LeakyRelu: elementwise::LeakyRelu,
     LeakyReluBackward: elementwise::LeakyReluBackward,
+    Conv2d: conv2d::Conv2d,
+    Conv2dBackwardInput: conv2d::Conv2dBackwardInput,
+    Conv2dBackwardWeight: conv2d::Conv2dBackwardWeight,
+    Matmul: matmul::Matmul,
+    AddRow: matmul::AddRow,
+    ColumnSum: matmul::ColumnSum,
+    BatchNorm: batch_norm::BatchNorm,
+    BatchNormEval: batch_norm::BatchNormEval,
+    BatchNormBackward: batch_norm::BatchNormBackward,
+    BatchNormRunning: batch_norm::BatchNormRunning,
+    MaxPool: pool::MaxPool,
+    MaxPoolBackward: pool::MaxPoolBackward,
+    GlobalAveragePool: pool::GlobalAveragePool,
+    GlobalAveragePoolBackward: pool::GlobalAveragePoolBackward,
     Bernoulli: dropout::Bernoulli,
     Dropout: dropout::Dropout,
     DropBlockKeep: dropout::DropBlockKeep,
