@@ -19,14 +19,17 @@ shaders![
     "common/conv2d_body",
     "common/lane_rank",
     "common/matmul_body",
+    "common/philox",
     "common/reduce",
     "batch_norm",
     "conv2d",
     "conv2d_subgroup",
+    "dropout",
     "elementwise",
     "matmul",
     "matmul_subgroup",
     "pool",
+    "views",
 ];
 
 /// The text of a shader with its `#import NAME` lines replaced by the named files, each once.

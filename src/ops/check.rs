@@ -285,6 +285,8 @@ pub fn cases() -> Vec<Case> {
         super::matmul::cases(),
         super::batch_norm::cases(),
         super::pool::cases(),
+        super::dropout::cases(),
+        super::views::cases(),
     ]
     .into_iter()
     .flatten()

@@ -10,9 +10,11 @@ use crate::{Error, Result};
 pub mod batch_norm;
 pub mod check;
 pub mod conv2d;
+pub mod dropout;
 pub mod elementwise;
 pub mod matmul;
 pub mod pool;
+pub mod views;
 
 /// A tensor on the host as a twin sees it; unsigned integers are exact in f64.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +129,12 @@ operations! {
     MaxPoolBackward: pool::MaxPoolBackward,
     GlobalAveragePool: pool::GlobalAveragePool,
     GlobalAveragePoolBackward: pool::GlobalAveragePoolBackward,
+    Bernoulli: dropout::Bernoulli,
+    Dropout: dropout::Dropout,
+    DropBlockKeep: dropout::DropBlockKeep,
+    KeepScale: dropout::KeepScale,
+    ApplyMask: dropout::ApplyMask,
+    Views: views::Views,
 }
 
 /// The shape `[d0, d1, ...]` of input `index` if it has `N` axes of floats.

@@ -4,3 +4,4 @@
 
 pub mod evalcls;
 pub mod golden;
+pub mod golden_views;
