@@ -167,6 +167,7 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 /// Shaders and pipelines made so far on one device.
 pub struct Kernels {
     gpu: Arc<Gpu>,
+    subgroups: bool,
     shaders: HashMap<&'static str, (Shader, wgpu::ShaderModule)>,
     pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
 }
@@ -201,9 +202,23 @@ pub struct Region {
 }
 
 impl Kernels {
-    /// An empty cache for `gpu`.
+    /// An empty cache for `gpu`. Kernels with a variant for subgroups use it where the device has
+    /// subgroups of at least four lanes.
     pub fn new(gpu: Arc<Gpu>) -> Self {
-        Kernels { gpu, shaders: HashMap::new(), pipelines: HashMap::new() }
+        let subgroups = gpu.features.contains(wgpu::Features::SUBGROUP) && gpu.info.subgroup_min_size >= 4;
+        Kernels { gpu, subgroups, shaders: HashMap::new(), pipelines: HashMap::new() }
+    }
+
+    /// The same cache with the plain variant of every kernel.
+    pub fn without_subgroups(mut self) -> Self {
+        self.subgroups = false;
+        self
+    }
+
+    /// The file behind a launch: `NAME_subgroup` where there is one and the device can run it.
+    fn variant(&self, name: &'static str) -> &'static str {
+        let wanted = shader::SOURCES.iter().map(|(n, _)| *n).find(|n| n.strip_suffix("_subgroup") == Some(name));
+        if self.subgroups { wanted.unwrap_or(name) } else { name }
     }
 
     /// The device behind the cache.
@@ -229,8 +244,9 @@ impl Kernels {
     /// [`Error::Internal`] when launch and shader disagree; [`Error::Device`] when the device refuses.
     pub fn prepare(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, arena_offset: u64) -> Result<Prepared> {
         let gpu = self.gpu.clone();
-        self.load(launch.shader)?;
-        let (shader, module) = &self.shaders[launch.shader];
+        let file = self.variant(launch.shader);
+        self.load(file)?;
+        let (shader, module) = &self.shaders[file];
         check_bindings(shader, launch)?;
         let params = pack(shader, &launch.label(), &launch.params)?;
         let entry = shader.entries[launch.entry].clone();
