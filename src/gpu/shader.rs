@@ -14,7 +14,20 @@ macro_rules! shaders {
     };
 }
 
-shaders!["common/index", "elementwise"];
+shaders![
+    "common/index",
+    "elementwise",
+    "common/reduce",
+    "common/finite",
+    "common/log1p",
+    "reduce",
+    "softmax_xent",
+    "contrast",
+    "distill",
+    "bank",
+    "sgd",
+    "health",
+];
 
 /// The text of a shader with its `#import NAME` lines replaced by the named files, each once.
 ///

@@ -1,1 +1,3 @@
 //! ier.
+
+pub mod negatives;

@@ -274,7 +274,19 @@ pub fn finite_differences(case: &Case) -> Result<f64> {
 
 /// Every case of every operation.
 pub fn cases() -> Vec<Case> {
-    [super::elementwise::cases()].into_iter().flatten().collect()
+    [
+        super::elementwise::cases(),
+        super::reduce::cases(),
+        super::softmax_xent::cases(),
+        super::contrast::cases(),
+        super::distill::cases(),
+        super::bank::cases(),
+        super::health::cases(),
+        super::sgd::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Kernels on a device, for those who run cases.

@@ -7,8 +7,15 @@ use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
+pub mod bank;
 pub mod check;
+pub mod contrast;
+pub mod distill;
 pub mod elementwise;
+pub mod health;
+pub mod reduce;
+pub mod sgd;
+pub mod softmax_xent;
 
 /// A tensor on the host as a twin sees it; unsigned integers are exact in f64.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +116,26 @@ operations! {
     Fill: elementwise::Fill,
     LeakyRelu: elementwise::LeakyRelu,
     LeakyReluBackward: elementwise::LeakyReluBackward,
+    Mean: reduce::Mean,
+    MeanBackward: reduce::MeanBackward,
+    CrossEntropy: softmax_xent::CrossEntropy,
+    CrossEntropyBackward: softmax_xent::CrossEntropyBackward,
+    Correct: softmax_xent::Correct,
+    RowNormalise: contrast::RowNormalise,
+    RowNormaliseBackward: contrast::RowNormaliseBackward,
+    ContrastAnchors: contrast::ContrastAnchors,
+    ContrastAnchorsBackward: contrast::ContrastAnchorsBackward,
+    FirstRows: contrast::FirstRows,
+    Nce: contrast::Nce,
+    NceBackward: contrast::NceBackward,
+    KlDivergence: distill::KlDivergence,
+    KlDivergenceBackward: distill::KlDivergenceBackward,
+    SquaredError: distill::SquaredError,
+    SquaredErrorBackward: distill::SquaredErrorBackward,
+    GatherRows: bank::GatherRows,
+    BankUpdate: bank::BankUpdate,
+    HealthCheck: health::HealthCheck,
+    Sgd: sgd::Sgd,
 }
 
 /// The shape `[d0, d1, ...]` of input `index` if it has `N` axes of floats.
