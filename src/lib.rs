@@ -5,6 +5,7 @@
 //! [`cli`] → [`train`], [`fewshot`] → [`ier`] → [`nn`], [`data`] → [`tape`] → [`ops`] → [`gpu`].
 
 pub mod cli;
+pub mod config;
 pub mod data;
 pub mod error;
 pub mod fewshot;

@@ -1,38 +1,49 @@
-// Reductions over a workgroup: the only ones in the house. WG must be a power of two.
-//
-// The tree has one fixed order, so the result has the same bits on every run. Every invocation must
-// call them, in uniform control flow, and every invocation gets the result.
+// Reductions over the invocations of a workgroup: the only ones in the house. WG is a power of two.
+// The tree has one fixed order, so the result has the same bits on every run. All invocations of the
+// workgroup must call them, in uniform control flow, and all get the result.
 #import common/index
 
 var<workgroup> sh_reduce: array<f32, WG>;
+var<workgroup> sh_sum: array<vec2<f32>, WG>;
 
-// Sum of `value` over the workgroup.
+// Sum over the workgroup.
 fn wg_sum(value: f32, local: u32) -> f32 {
+    workgroupBarrier();
     sh_reduce[local] = value;
-    workgroupBarrier();
-    for (var stride = WG / 2u; stride > 0u; stride = stride / 2u) {
-        if local < stride {
-            sh_reduce[local] = sh_reduce[local] + sh_reduce[local + stride];
-        }
+    for (var half = WG / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
+        if local < half {
+            sh_reduce[local] += sh_reduce[local + half];
+        }
     }
-    let total = sh_reduce[0];
-    // The next reduction writes what slower invocations still read here.
     workgroupBarrier();
-    return total;
+    return sh_reduce[0];
 }
 
-// Largest `value` of the workgroup; NaN does not count.
+// Largest value of the workgroup; NaN does not count.
 fn wg_max(value: f32, local: u32) -> f32 {
+    workgroupBarrier();
     sh_reduce[local] = value;
-    workgroupBarrier();
-    for (var stride = WG / 2u; stride > 0u; stride = stride / 2u) {
-        if local < stride {
-            sh_reduce[local] = max(sh_reduce[local], sh_reduce[local + stride]);
-        }
+    for (var half = WG / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
+        if local < half {
+            sh_reduce[local] = max(sh_reduce[local], sh_reduce[local + half]);
+        }
     }
-    let largest = sh_reduce[0];
     workgroupBarrier();
-    return largest;
+    return sh_reduce[0];
+}
+
+// Sums of both components over the workgroup.
+fn workgroup_sum2(value: vec2<f32>, local: u32) -> vec2<f32> {
+    workgroupBarrier();
+    sh_sum[local] = value;
+    for (var half = WG / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if local < half {
+            sh_sum[local] += sh_sum[local + half];
+        }
+    }
+    workgroupBarrier();
+    return sh_sum[0];
 }

@@ -1,6 +1,111 @@
-//! cli.
+//! Words in, words out: [`args`] spells the flags, one file a command judges them and prints the result,
+//! [`engine`] is where the work begins, [`report`] where every word leaves.
 
-/// Runs the command line and returns the exit code.
+pub mod args;
+pub mod check;
+pub mod devices;
+pub mod distill;
+pub mod embed;
+pub mod engine;
+pub mod eval;
+pub mod interrupt;
+pub mod plan;
+pub mod report;
+pub mod train;
+
+use clap::FromArgMatches;
+
+use crate::{Error, Result};
+use args::{Cli, Command};
+use report::Report;
+
+/// Runs the command line and returns the exit code: see [`Error::exit_code`].
 pub fn run() -> u8 {
-    0
+    let command = match args::command() {
+        Ok(command) => command,
+        Err(error) => return report::fail(&error),
+    };
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let result = match parsed {
+        Ok(cli) => dispatch(cli),
+        Err(words) => {
+            // Help, version and mistakes in spelling; a reader that has gone away is no error.
+            let _ = words.print();
+            return u8::try_from(words.exit_code()).unwrap_or(2);
+        }
+    };
+    match result {
+        Ok(()) => 0,
+        Err(error) => report::fail(&error),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
+    let report = Report { json: cli.global.json, quiet: cli.global.quiet };
+    let adapter = cli.global.adapter.as_deref().filter(|name| !name.is_empty());
+    match cli.command {
+        Command::Devices(_) => devices::run(adapter, report),
+        Command::Train(args) => train::run(&args, adapter, report),
+        Command::Distill(args) => distill::run(&args, adapter, report),
+        Command::Eval(args) => eval::run(&args, adapter, report),
+        Command::Embed(args) => embed::run(&args, adapter, report),
+        Command::Plan(args) => plan::run(&args, report),
+        Command::Check(args) => check::run(&args, adapter, report),
+    }
+}
+
+/// Judges a percentage given to `--min-acc`.
+fn percentage(value: Option<f64>) -> Result<Option<f64>> {
+    match value {
+        Some(pct) if !(0.0..=100.0).contains(&pct) => {
+            Err(Error::usage(format!("--min-acc must be from 0 to 100 percent, got {pct} (try 60)")))
+        }
+        other => Ok(other),
+    }
+}
+
+/// Judges a number given to a flag that is no setting of a run.
+fn within(flag: &str, n: usize, low: usize, high: usize) -> Result<usize> {
+    if (low..=high).contains(&n) {
+        return Ok(n);
+    }
+    Err(Error::usage(format!("--{flag} must be from {low} to {high}, got {n}")))
+}
+
+/// The target of `--min-acc`, judged on a run's first score.
+fn meets(target: Option<f64>, scores: &[engine::Score]) -> Result<()> {
+    let Some(target) = target else { return Ok(()) };
+    match scores.first() {
+        Some(score) if score.accuracy_pct >= target => Ok(()),
+        Some(score) => Err(Error::TargetMissed(format!(
+            "{}-way {}-shot accuracy ({}) is {:.1} %, below --min-acc {target}",
+            score.ways, score.shots, score.classifier, score.accuracy_pct
+        ))),
+        None => Err(Error::TargetMissed(format!("there is no score to hold against --min-acc {target}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_met_or_missed() {
+        let score = |accuracy_pct| engine::Score {
+            classifier: "lr".into(),
+            ways: 5,
+            shots: 1,
+            queries: 15,
+            episodes: 600,
+            accuracy_pct,
+            interval_pct: 0.8,
+        };
+        assert!(meets(Some(60.0), &[score(60.0)]).is_ok());
+        assert!(meets(None, &[]).is_ok());
+        for missed in [meets(Some(60.0), &[score(59.9)]), meets(Some(60.0), &[score(f64::NAN)]), meets(Some(1.0), &[])]
+        {
+            assert!(matches!(&missed, Err(e) if e.exit_code() == 1), "{missed:?}");
+        }
+        assert!(percentage(Some(f64::NAN)).is_err());
+    }
 }

@@ -15,18 +15,27 @@ macro_rules! shaders {
 }
 
 shaders![
-    "common/index",
-    "elementwise",
-    "common/reduce",
+    "common/conv2d_body",
     "common/finite",
+    "common/index",
+    "common/lane_rank",
     "common/log1p",
-    "reduce",
-    "softmax_xent",
-    "contrast",
-    "distill",
+    "common/matmul_body",
+    "common/reduce",
     "bank",
-    "sgd",
+    "batch_norm",
+    "contrast",
+    "conv2d",
+    "conv2d_subgroup",
+    "distill",
+    "elementwise",
     "health",
+    "matmul",
+    "matmul_subgroup",
+    "pool",
+    "reduce",
+    "sgd",
+    "softmax_xent",
 ];
 
 /// The text of a shader with its `#import NAME` lines replaced by the named files, each once.

@@ -1,3 +1,4 @@
 //! ier.
 
+pub mod losses;
 pub mod negatives;

@@ -283,6 +283,10 @@ pub fn cases() -> Vec<Case> {
         super::bank::cases(),
         super::health::cases(),
         super::sgd::cases(),
+        super::conv2d::cases(),
+        super::matmul::cases(),
+        super::batch_norm::cases(),
+        super::pool::cases(),
     ]
     .into_iter()
     .flatten()

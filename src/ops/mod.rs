@@ -8,11 +8,15 @@ use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
 pub mod bank;
+pub mod batch_norm;
 pub mod check;
 pub mod contrast;
+pub mod conv2d;
 pub mod distill;
 pub mod elementwise;
 pub mod health;
+pub mod matmul;
+pub mod pool;
 pub mod reduce;
 pub mod sgd;
 pub mod softmax_xent;
@@ -136,6 +140,20 @@ operations! {
     BankUpdate: bank::BankUpdate,
     HealthCheck: health::HealthCheck,
     Sgd: sgd::Sgd,
+    Conv2d: conv2d::Conv2d,
+    Conv2dBackwardInput: conv2d::Conv2dBackwardInput,
+    Conv2dBackwardWeight: conv2d::Conv2dBackwardWeight,
+    Matmul: matmul::Matmul,
+    AddRow: matmul::AddRow,
+    ColumnSum: matmul::ColumnSum,
+    BatchNorm: batch_norm::BatchNorm,
+    BatchNormEval: batch_norm::BatchNormEval,
+    BatchNormBackward: batch_norm::BatchNormBackward,
+    BatchNormRunning: batch_norm::BatchNormRunning,
+    MaxPool: pool::MaxPool,
+    MaxPoolBackward: pool::MaxPoolBackward,
+    GlobalAveragePool: pool::GlobalAveragePool,
+    GlobalAveragePoolBackward: pool::GlobalAveragePoolBackward,
 }
 
 /// The shape `[d0, d1, ...]` of input `index` if it has `N` axes of floats.

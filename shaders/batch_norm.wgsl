@@ -1,0 +1,233 @@
+// Batch normalisation over x [batch, channels, size] (size = height x width, 1 for vectors).
+//   y = gamma (x - mean) rstd + beta,  rstd = 1 / sqrt(var + eps),  var biased
+//   dgamma = sum dy xhat,  dbeta = sum dy,  xhat = (x - mean) rstd
+//   dx = gamma rstd (dy - dbeta / count - xhat dgamma / count)      batch statistics (TRAIN)
+//   dx = gamma rstd dy                                              running statistics
+// statistics [3, channels]: mean, rstd, var.
+//
+// Means and variances are exact in the way f32 allows: a workgroup takes the mean of its chunk (some images
+// of one channel), then the squares around that mean (two passes); chunks are joined with Chan's formula in
+// order. E[x^2] - E[x]^2 would lose all digits where the mean is large.
+//   partial_statistics, partial_gradients: one workgroup a channel and chunk
+//   combine_statistics, combine_gradients, from_running, running: one invocation a channel
+//   apply, backward: one workgroup a run of 16 x WG elements
+#import common/index
+#import common/reduce
+
+struct Params {
+    n: u32,             // items of a one-dimensional entry point, or elements of x
+    batch: u32,
+    channels: u32,
+    size: u32,
+    chunks: u32,        // chunks of a channel
+    chunk_images: u32,  // images of a chunk
+    step_plane: u32,    // WG / size: planes that WG elements span
+    step_size: u32,     // WG % size
+    step_channel: u32,  // step_plane % channels
+    epsilon: f32,
+    momentum: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> dy: array<f32>;
+@group(0) @binding(3) var<storage, read> gamma: array<f32>;
+@group(0) @binding(4) var<storage, read> beta: array<f32>;
+@group(0) @binding(5) var<storage, read> statistics: array<f32>;
+@group(0) @binding(6) var<storage, read> partial: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+@group(0) @binding(8) var<storage, read_write> partial_out: array<vec2<f32>>;
+@group(0) @binding(9) var<storage, read_write> dgamma: array<f32>;
+@group(0) @binding(10) var<storage, read_write> dbeta: array<f32>;
+@group(0) @binding(11) var<storage, read> running_mean_in: array<f32>;
+@group(0) @binding(12) var<storage, read> running_var_in: array<f32>;
+@group(0) @binding(13) var<storage, read_write> running_mean: array<f32>;
+@group(0) @binding(14) var<storage, read_write> running_var: array<f32>;
+
+override TRAIN: bool = true;
+
+// Images of a chunk; the last one may be short.
+fn images_of(chunk: u32) -> u32 {
+    return min(params.chunk_images, params.batch - min(chunk * params.chunk_images, params.batch));
+}
+
+// Walks the elements of one channel in the images of a chunk, WG lanes side by side.
+struct Walk {
+    image: u32,
+    at: u32,
+}
+
+fn walk_from(chunk: u32, local: u32) -> Walk {
+    return Walk(chunk * params.chunk_images + local / params.size, local % params.size);
+}
+
+fn walk_on(walk: Walk) -> Walk {
+    let at = walk.at + params.step_size;
+    let carry = u32(at >= params.size);
+    return Walk(walk.image + params.step_plane + carry, at - carry * params.size);
+}
+
+@compute @workgroup_size(WG)
+fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                      @builtin(local_invocation_index) local: u32) {
+    let linear = group_index(group, groups);
+    let channel = min(linear / params.chunks, params.channels - 1u);
+    let chunk = linear % params.chunks;
+    let images = images_of(chunk);
+    let last = chunk * params.chunk_images + images;
+    var sum = 0.0;
+    for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
+        sum += x[(w.image * params.channels + channel) * params.size + w.at];
+    }
+    let mean = workgroup_sum2(vec2<f32>(sum, 0.0), local).x / f32(max(images, 1u) * params.size);
+    var squares = 0.0;
+    var residue = 0.0;
+    for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
+        let d = x[(w.image * params.channels + channel) * params.size + w.at] - mean;
+        squares += d * d;
+        residue += d;
+    }
+    let both = workgroup_sum2(vec2<f32>(squares, residue), local);
+    if local == 0u && linear < params.chunks * params.channels {
+        // The residue is what rounding left of the mean.
+        let correction = both.y / f32(max(images, 1u) * params.size);
+        partial_out[linear] = vec2<f32>(mean + correction, both.x - correction * both.y);
+    }
+}
+
+@compute @workgroup_size(WG)
+fn combine_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                      @builtin(local_invocation_index) local: u32) {
+    let c = item_index(group, groups, local);
+    if c < params.n {
+        var count = 0.0;
+        var mean = 0.0;
+        var squares = 0.0;
+        for (var chunk = 0u; chunk < params.chunks; chunk++) {
+            let part = partial[c * params.chunks + chunk];
+            let part_count = f32(images_of(chunk) * params.size);
+            let total = count + part_count;
+            let delta = part.x - mean;
+            mean += delta * (part_count / total);
+            squares += part.y + delta * delta * (count * part_count / total);
+            count = total;
+        }
+        let variance = squares / count;
+        y[c] = mean;
+        y[params.channels + c] = 1.0 / sqrt(variance + params.epsilon);
+        y[2u * params.channels + c] = variance;
+    }
+}
+
+// Statistics for evaluation, from the running ones.
+@compute @workgroup_size(WG)
+fn from_running(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                @builtin(local_invocation_index) local: u32) {
+    let c = item_index(group, groups, local);
+    if c < params.n {
+        let variance = running_var_in[c];
+        y[c] = running_mean_in[c];
+        y[params.channels + c] = 1.0 / sqrt(variance + params.epsilon);
+        y[2u * params.channels + c] = variance;
+    }
+}
+
+// running = (1 - momentum) running + momentum batch, with the unbiased variance.
+@compute @workgroup_size(WG)
+fn running(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let c = item_index(group, groups, local);
+    if c < params.n {
+        let count = f32(params.batch * params.size);
+        let unbiased = statistics[2u * params.channels + c] * (count / (count - 1.0));
+        running_mean[c] += params.momentum * (statistics[c] - running_mean[c]);
+        running_var[c] += params.momentum * (unbiased - running_var[c]);
+    }
+}
+
+@compute @workgroup_size(WG)
+fn apply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+         @builtin(local_invocation_index) local: u32) {
+    let start = group_index(group, groups) * (16u * WG) + local;
+    let end = min(start + 16u * WG - local, params.n);
+    var at = start % params.size;
+    var channel = (start / params.size) % params.channels;
+    for (var i = start; i < end; i += WG) {
+        let mean = statistics[channel];
+        let rstd = statistics[params.channels + channel];
+        y[i] = (x[i] - mean) * (rstd * gamma[channel]) + beta[channel];
+        at += params.step_size;
+        channel += params.step_channel;
+        if at >= params.size {
+            at -= params.size;
+            channel += 1u;
+        }
+        if channel >= params.channels {
+            channel -= params.channels;
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn partial_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                     @builtin(local_invocation_index) local: u32) {
+    let linear = group_index(group, groups);
+    let channel = min(linear / params.chunks, params.channels - 1u);
+    let chunk = linear % params.chunks;
+    let last = chunk * params.chunk_images + images_of(chunk);
+    let mean = statistics[channel];
+    let rstd = statistics[params.channels + channel];
+    var sums = vec2<f32>(0.0);
+    for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
+        let i = (w.image * params.channels + channel) * params.size + w.at;
+        let g = dy[i];
+        sums += vec2<f32>(g * ((x[i] - mean) * rstd), g);
+    }
+    let total = workgroup_sum2(sums, local);
+    if local == 0u && linear < params.chunks * params.channels {
+        partial_out[linear] = total;
+    }
+}
+
+@compute @workgroup_size(WG)
+fn combine_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                     @builtin(local_invocation_index) local: u32) {
+    let c = item_index(group, groups, local);
+    if c < params.n {
+        var sums = vec2<f32>(0.0);
+        for (var chunk = 0u; chunk < params.chunks; chunk++) {
+            sums += partial[c * params.chunks + chunk];
+        }
+        dgamma[c] = sums.x;
+        dbeta[c] = sums.y;
+        // The same sums as means, for backward: it may not bind the gradients, which live in one buffer.
+        partial_out[c] = sums / f32(params.batch * params.size);
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+            @builtin(local_invocation_index) local: u32) {
+    let start = group_index(group, groups) * (16u * WG) + local;
+    let end = min(start + 16u * WG - local, params.n);
+    var at = start % params.size;
+    var channel = (start / params.size) % params.channels;
+    for (var i = start; i < end; i += WG) {
+        let rstd = statistics[params.channels + channel];
+        var g = dy[i];
+        if TRAIN {
+            let means = partial[channel];
+            g -= means.y + (x[i] - statistics[channel]) * (rstd * means.x);
+        }
+        y[i] = gamma[channel] * rstd * g;
+        at += params.step_size;
+        channel += params.step_channel;
+        if at >= params.size {
+            at -= params.size;
+            channel += 1u;
+        }
+        if channel >= params.channels {
+            channel -= params.channels;
+        }
+    }
+}

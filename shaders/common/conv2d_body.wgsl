@@ -1,0 +1,440 @@
+// 2-D convolution, NCHW, and its two gradients.
+//   forward           y[n,o,i,j]  = sum_{c,k,l} w[o,c,k,l] x[n,c, i s + k - p, j s + l - p]
+//   backward_input    dx = the same sum over dy with the kernel mirrored and its two channel axes swapped,
+//                     padding K-1-p, and dy spread out by the stride (DILATE)
+//   backward_weight   dw[o,c,k,l] = sum_{n,i,j} dy[n,o,i,j] x[n,c, i s + k - p, j s + l - p]
+// Terms outside the image are zero. Sums are f32 in a fixed order.
+//
+// pack / pack_mirrored: weights [o,c,k,l] -> `packed`, for each (input channel, k, l) a row of output channels,
+//   four to a vector, padded with zeros to a multiple of 16.
+// forward: one invocation computes 16 output channels x 4 neighbouring pixels of a row (16 vec4 sums); of a
+//   kernel row it keeps a window of 4 inputs in registers and loads one new input a tap where the stride is 1.
+// backward_weight: one invocation computes 16 output channels x a block of 3 x 3 taps of one input channel,
+//   summed over the image rows of its split; `reduce` adds the splits in order.
+// The 16 values that all lanes of a workgroup share come from packed_quad and dy_quad, which differ between
+// conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (four lanes load, the subgroup broadcasts).
+#import common/index
+
+struct Params {
+    n: u32,            // items of a one-dimensional entry point
+    batch: u32,
+    c_in: u32,
+    h_in: u32,
+    w_in: u32,
+    c_out: u32,
+    h_out: u32,
+    w_out: u32,
+    k_h: u32,
+    k_w: u32,
+    pad_y: i32,        // zeros above and to the left; negative where backward_input crops
+    pad_x: i32,
+    blocks: u32,       // ceil(c_out / 16)
+    splits: u32,       // backward_weight: parts of the batch x h_out rows
+    split_rows: u32,   // rows of one split
+    columns: u32,      // backward_weight: workgroups along the input channels
+}
+
+struct Quad {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> packed: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> dy: array<f32>;
+@group(0) @binding(5) var<storage, read> partial: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(7) var<storage, read_write> packed_out: array<vec4<f32>>;
+
+override STRIDE: u32 = 1u;
+override DILATE: u32 = 1u;
+
+// ---------------------------------------------------------------------------------------------- packing
+
+fn packed_weight(o: u32, c: u32, k: u32, l: u32) -> f32 {
+    return select(0.0, weight[((min(o, params.c_out - 1u) * params.c_in + c) * params.k_h + k) * params.k_w + l],
+                  o < params.c_out);
+}
+
+// The weight that carries output-side channel o of the backward convolution, i.e. input channel o of the forward one.
+fn mirrored_weight(o: u32, c: u32, k: u32, l: u32) -> f32 {
+    let at = ((c * params.c_out + min(o, params.c_out - 1u)) * params.k_h + (params.k_h - 1u - k)) * params.k_w;
+    return select(0.0, weight[at + params.k_w - 1u - l], o < params.c_out);
+}
+
+@compute @workgroup_size(WG)
+fn pack(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        let quads = params.blocks * 4u;
+        let o = (i % quads) * 4u;
+        let tap = i / quads;
+        let l = tap % params.k_w;
+        let k = (tap / params.k_w) % params.k_h;
+        let c = tap / (params.k_w * params.k_h);
+        packed_out[i] = vec4<f32>(packed_weight(o, c, k, l), packed_weight(o + 1u, c, k, l),
+                                  packed_weight(o + 2u, c, k, l), packed_weight(o + 3u, c, k, l));
+    }
+}
+
+@compute @workgroup_size(WG)
+fn pack_mirrored(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                 @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        let quads = params.blocks * 4u;
+        let o = (i % quads) * 4u;
+        let tap = i / quads;
+        let l = tap % params.k_w;
+        let k = (tap / params.k_w) % params.k_h;
+        let c = tap / (params.k_w * params.k_h);
+        packed_out[i] = vec4<f32>(mirrored_weight(o, c, k, l), mirrored_weight(o + 1u, c, k, l),
+                                  mirrored_weight(o + 2u, c, k, l), mirrored_weight(o + 3u, c, k, l));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- forward
+
+// x[row + column] with zero outside the image; `column` counts in the spread-out input.
+fn input_at(row: u32, row_inside: bool, column: i32) -> f32 {
+    let dilate = i32(DILATE);
+    let j = column / dilate;
+    let inside = row_inside && column >= 0 && j < i32(params.w_in) && column % dilate == 0;
+    return select(0.0, x[row + u32(clamp(j, 0, i32(params.w_in) - 1))], inside);
+}
+
+fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
+    if live && o < params.c_out {
+        let first = at + o * params.h_out * params.w_out;
+        y[first] = sum.x;
+        if j + 1u < params.w_out { y[first + 1u] = sum.y; }
+        if j + 2u < params.w_out { y[first + 2u] = sum.z; }
+        if j + 3u < params.w_out { y[first + 3u] = sum.w; }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let lane = lane_rank();
+    let linear = group_index(group, groups);
+    // Neighbouring workgroups take the same pixels and other channels: the input is read from cache.
+    let block = linear % params.blocks;
+    let i = (linear / params.blocks) * WG + local;
+    let fours = (params.w_out + 3u) / 4u;
+    let live = i < params.n;
+    let j = (i % fours) * 4u;
+    let row = (i / fours) % params.h_out;
+    let image = min(i / (fours * params.h_out), params.batch - 1u);
+    let quads = params.blocks * 4u;
+    var tap = block * 4u;
+    var s0 = vec4<f32>(0.0);
+    var s1 = vec4<f32>(0.0);
+    var s2 = vec4<f32>(0.0);
+    var s3 = vec4<f32>(0.0);
+    var s4 = vec4<f32>(0.0);
+    var s5 = vec4<f32>(0.0);
+    var s6 = vec4<f32>(0.0);
+    var s7 = vec4<f32>(0.0);
+    var s8 = vec4<f32>(0.0);
+    var s9 = vec4<f32>(0.0);
+    var s10 = vec4<f32>(0.0);
+    var s11 = vec4<f32>(0.0);
+    var s12 = vec4<f32>(0.0);
+    var s13 = vec4<f32>(0.0);
+    var s14 = vec4<f32>(0.0);
+    var s15 = vec4<f32>(0.0);
+    let left = i32(j * STRIDE) - params.pad_x;
+    let step = i32(STRIDE);
+    for (var c = 0u; c < params.c_in; c++) {
+        let plane = (image * params.c_in + c) * params.h_in;
+        for (var k = 0u; k < params.k_h; k++) {
+            let up = i32(row * STRIDE + k) - params.pad_y;
+            let source = up / i32(DILATE);
+            let row_inside = up >= 0 && source < i32(params.h_in) && up % i32(DILATE) == 0;
+            let start = (plane + u32(clamp(source, 0, i32(params.h_in) - 1))) * params.w_in;
+            var window = vec4<f32>(0.0);
+            if STRIDE == 1u {
+                window = vec4<f32>(0.0, input_at(start, row_inside, left), input_at(start, row_inside, left + 1),
+                                   input_at(start, row_inside, left + 2));
+            }
+            for (var l = 0u; l < params.k_w; l++) {
+                let at = left + i32(l);
+                if STRIDE == 1u {
+                    window = vec4<f32>(window.yzw, input_at(start, row_inside, at + 3));
+                } else {
+                    window = vec4<f32>(input_at(start, row_inside, at), input_at(start, row_inside, at + step),
+                                       input_at(start, row_inside, at + 2 * step),
+                                       input_at(start, row_inside, at + 3 * step));
+                }
+                let q = packed_quad(tap, lane);
+                tap += quads;
+                s0 = fma(vec4<f32>(q.a.x), window, s0);
+                s1 = fma(vec4<f32>(q.a.y), window, s1);
+                s2 = fma(vec4<f32>(q.a.z), window, s2);
+                s3 = fma(vec4<f32>(q.a.w), window, s3);
+                s4 = fma(vec4<f32>(q.b.x), window, s4);
+                s5 = fma(vec4<f32>(q.b.y), window, s5);
+                s6 = fma(vec4<f32>(q.b.z), window, s6);
+                s7 = fma(vec4<f32>(q.b.w), window, s7);
+                s8 = fma(vec4<f32>(q.c.x), window, s8);
+                s9 = fma(vec4<f32>(q.c.y), window, s9);
+                s10 = fma(vec4<f32>(q.c.z), window, s10);
+                s11 = fma(vec4<f32>(q.c.w), window, s11);
+                s12 = fma(vec4<f32>(q.d.x), window, s12);
+                s13 = fma(vec4<f32>(q.d.y), window, s13);
+                s14 = fma(vec4<f32>(q.d.z), window, s14);
+                s15 = fma(vec4<f32>(q.d.w), window, s15);
+            }
+        }
+    }
+    let o = block * 16u;
+    let at = (image * params.c_out * params.h_out + row) * params.w_out + j;
+    store_four(o + 0u, at, j, live, s0);
+    store_four(o + 1u, at, j, live, s1);
+    store_four(o + 2u, at, j, live, s2);
+    store_four(o + 3u, at, j, live, s3);
+    store_four(o + 4u, at, j, live, s4);
+    store_four(o + 5u, at, j, live, s5);
+    store_four(o + 6u, at, j, live, s6);
+    store_four(o + 7u, at, j, live, s7);
+    store_four(o + 8u, at, j, live, s8);
+    store_four(o + 9u, at, j, live, s9);
+    store_four(o + 10u, at, j, live, s10);
+    store_four(o + 11u, at, j, live, s11);
+    store_four(o + 12u, at, j, live, s12);
+    store_four(o + 13u, at, j, live, s13);
+    store_four(o + 14u, at, j, live, s14);
+    store_four(o + 15u, at, j, live, s15);
+}
+
+// ---------------------------------------------------------------------------------------------- backward_weight
+
+// dy of the output channels o..o+3 at one pixel; `first` is channel 0 of the image at that pixel.
+fn dy_four(first: u32, o: u32) -> vec4<f32> {
+    let plane = params.h_out * params.w_out;
+    // Channels past the last repeat it; their sums are not stored.
+    let last = params.c_out - 1u;
+    return vec4<f32>(dy[first + min(o, last) * plane], dy[first + min(o + 1u, last) * plane],
+                     dy[first + min(o + 2u, last) * plane], dy[first + min(o + 3u, last) * plane]);
+}
+
+fn store_tap(block: u32, c: u32, k: u32, l: u32, split: u32, live: bool, q: Quad) {
+    if live && k < params.k_h && l < params.k_w {
+        let taps = params.k_h * params.k_w;
+        let sums = array<vec4<f32>, 4>(q.a, q.b, q.c, q.d);
+        for (var i = 0u; i < 16u; i++) {
+            let o = block * 16u + i;
+            if o < params.c_out {
+                y[((split * params.c_out + o) * params.c_in + c) * taps + k * params.k_w + l] = sums[i / 4u][i % 4u];
+            }
+        }
+    }
+}
+
+// Taps of the block that the kernel has; a 1 x 1 kernel computes one of nine.
+override TAP_ROWS: u32 = 3u;
+override TAP_COLUMNS: u32 = 3u;
+
+@compute @workgroup_size(WG)
+fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
+    let lane = lane_rank();
+    var linear = group_index(group, groups);
+    let column = linear % params.columns;
+    linear /= params.columns;
+    let block = linear % params.blocks;
+    linear /= params.blocks;
+    let across = (params.k_w + 2u) / 3u;
+    let down = (params.k_h + 2u) / 3u;
+    let l0 = (linear % across) * 3u;
+    linear /= across;
+    let k0 = (linear % down) * 3u;
+    let split = linear / down;
+    let wanted = column * WG + local;
+    let live = wanted < params.c_in && split < params.splits;
+    let c = min(wanted, params.c_in - 1u);
+    var s00a = vec4<f32>(0.0);
+    var s00b = vec4<f32>(0.0);
+    var s00c = vec4<f32>(0.0);
+    var s00d = vec4<f32>(0.0);
+    var s01a = vec4<f32>(0.0);
+    var s01b = vec4<f32>(0.0);
+    var s01c = vec4<f32>(0.0);
+    var s01d = vec4<f32>(0.0);
+    var s02a = vec4<f32>(0.0);
+    var s02b = vec4<f32>(0.0);
+    var s02c = vec4<f32>(0.0);
+    var s02d = vec4<f32>(0.0);
+    var s10a = vec4<f32>(0.0);
+    var s10b = vec4<f32>(0.0);
+    var s10c = vec4<f32>(0.0);
+    var s10d = vec4<f32>(0.0);
+    var s11a = vec4<f32>(0.0);
+    var s11b = vec4<f32>(0.0);
+    var s11c = vec4<f32>(0.0);
+    var s11d = vec4<f32>(0.0);
+    var s12a = vec4<f32>(0.0);
+    var s12b = vec4<f32>(0.0);
+    var s12c = vec4<f32>(0.0);
+    var s12d = vec4<f32>(0.0);
+    var s20a = vec4<f32>(0.0);
+    var s20b = vec4<f32>(0.0);
+    var s20c = vec4<f32>(0.0);
+    var s20d = vec4<f32>(0.0);
+    var s21a = vec4<f32>(0.0);
+    var s21b = vec4<f32>(0.0);
+    var s21c = vec4<f32>(0.0);
+    var s21d = vec4<f32>(0.0);
+    var s22a = vec4<f32>(0.0);
+    var s22b = vec4<f32>(0.0);
+    var s22c = vec4<f32>(0.0);
+    var s22d = vec4<f32>(0.0);
+    let rows = params.batch * params.h_out;
+    let last_row = min((split + 1u) * params.split_rows, rows);
+    let step = i32(STRIDE);
+    for (var r = split * params.split_rows; r < last_row; r++) {
+        let image = r / params.h_out;
+        let row = r % params.h_out;
+        let plane = (image * params.c_in + c) * params.h_in;
+        let first = image * params.c_out * params.h_out * params.w_out + row * params.w_out;
+        let up = i32(row * STRIDE + k0) - params.pad_y;
+        let left = i32(l0) - params.pad_x;
+        let bottom = i32(params.h_in) - 1;
+        let in0 = up >= 0 && up <= bottom;
+        let in1 = up >= -1 && up < bottom;
+        let in2 = up >= -2 && up + 1 < bottom;
+        let row0 = (plane + u32(clamp(up, 0, bottom))) * params.w_in;
+        let row1 = (plane + u32(clamp(up + 1, 0, bottom))) * params.w_in;
+        let row2 = (plane + u32(clamp(up + 2, 0, bottom))) * params.w_in;
+        var x0 = vec3<f32>(0.0);
+        var x1 = vec3<f32>(0.0);
+        var x2 = vec3<f32>(0.0);
+        if STRIDE == 1u && TAP_COLUMNS > 1u {
+            x0 = vec3<f32>(0.0, input_at(row0, in0, left), input_at(row0, in0, left + 1));
+            if TAP_ROWS > 1u {
+                x1 = vec3<f32>(0.0, input_at(row1, in1, left), input_at(row1, in1, left + 1));
+                x2 = vec3<f32>(0.0, input_at(row2, in2, left), input_at(row2, in2, left + 1));
+            }
+        }
+        for (var j = 0u; j < params.w_out; j++) {
+            let at = left + i32(j) * step;
+            if TAP_COLUMNS == 1u {
+                x0.x = input_at(row0, in0, at);
+                if TAP_ROWS > 1u {
+                    x1.x = input_at(row1, in1, at);
+                    x2.x = input_at(row2, in2, at);
+                }
+            } else if STRIDE == 1u {
+                x0 = vec3<f32>(x0.yz, input_at(row0, in0, at + 2));
+                if TAP_ROWS > 1u {
+                    x1 = vec3<f32>(x1.yz, input_at(row1, in1, at + 2));
+                    x2 = vec3<f32>(x2.yz, input_at(row2, in2, at + 2));
+                }
+            } else {
+                x0 = vec3<f32>(input_at(row0, in0, at), input_at(row0, in0, at + 1), input_at(row0, in0, at + 2));
+                if TAP_ROWS > 1u {
+                    x1 = vec3<f32>(input_at(row1, in1, at), input_at(row1, in1, at + 1), input_at(row1, in1, at + 2));
+                    x2 = vec3<f32>(input_at(row2, in2, at), input_at(row2, in2, at + 1), input_at(row2, in2, at + 2));
+                }
+            }
+            let q = dy_quad(first + j, block * 16u, lane);
+            s00a = fma(q.a, vec4<f32>(x0.x), s00a);
+            s00b = fma(q.b, vec4<f32>(x0.x), s00b);
+            s00c = fma(q.c, vec4<f32>(x0.x), s00c);
+            s00d = fma(q.d, vec4<f32>(x0.x), s00d);
+            if TAP_COLUMNS > 1u {
+                s01a = fma(q.a, vec4<f32>(x0.y), s01a);
+                s01b = fma(q.b, vec4<f32>(x0.y), s01b);
+                s01c = fma(q.c, vec4<f32>(x0.y), s01c);
+                s01d = fma(q.d, vec4<f32>(x0.y), s01d);
+            }
+            if TAP_COLUMNS > 1u {
+                s02a = fma(q.a, vec4<f32>(x0.z), s02a);
+                s02b = fma(q.b, vec4<f32>(x0.z), s02b);
+                s02c = fma(q.c, vec4<f32>(x0.z), s02c);
+                s02d = fma(q.d, vec4<f32>(x0.z), s02d);
+            }
+            if TAP_ROWS > 1u {
+                s10a = fma(q.a, vec4<f32>(x1.x), s10a);
+                s10b = fma(q.b, vec4<f32>(x1.x), s10b);
+                s10c = fma(q.c, vec4<f32>(x1.x), s10c);
+                s10d = fma(q.d, vec4<f32>(x1.x), s10d);
+            }
+            if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
+                s11a = fma(q.a, vec4<f32>(x1.y), s11a);
+                s11b = fma(q.b, vec4<f32>(x1.y), s11b);
+                s11c = fma(q.c, vec4<f32>(x1.y), s11c);
+                s11d = fma(q.d, vec4<f32>(x1.y), s11d);
+            }
+            if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
+                s12a = fma(q.a, vec4<f32>(x1.z), s12a);
+                s12b = fma(q.b, vec4<f32>(x1.z), s12b);
+                s12c = fma(q.c, vec4<f32>(x1.z), s12c);
+                s12d = fma(q.d, vec4<f32>(x1.z), s12d);
+            }
+            if TAP_ROWS > 1u {
+                s20a = fma(q.a, vec4<f32>(x2.x), s20a);
+                s20b = fma(q.b, vec4<f32>(x2.x), s20b);
+                s20c = fma(q.c, vec4<f32>(x2.x), s20c);
+                s20d = fma(q.d, vec4<f32>(x2.x), s20d);
+            }
+            if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
+                s21a = fma(q.a, vec4<f32>(x2.y), s21a);
+                s21b = fma(q.b, vec4<f32>(x2.y), s21b);
+                s21c = fma(q.c, vec4<f32>(x2.y), s21c);
+                s21d = fma(q.d, vec4<f32>(x2.y), s21d);
+            }
+            if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
+                s22a = fma(q.a, vec4<f32>(x2.z), s22a);
+                s22b = fma(q.b, vec4<f32>(x2.z), s22b);
+                s22c = fma(q.c, vec4<f32>(x2.z), s22c);
+                s22d = fma(q.d, vec4<f32>(x2.z), s22d);
+            }
+        }
+    }
+    store_tap(block, c, k0 + 0u, l0 + 0u, split, live, Quad(s00a, s00b, s00c, s00d));
+    if TAP_COLUMNS > 1u {
+        store_tap(block, c, k0 + 0u, l0 + 1u, split, live, Quad(s01a, s01b, s01c, s01d));
+    }
+    if TAP_COLUMNS > 1u {
+        store_tap(block, c, k0 + 0u, l0 + 2u, split, live, Quad(s02a, s02b, s02c, s02d));
+    }
+    if TAP_ROWS > 1u {
+        store_tap(block, c, k0 + 1u, l0 + 0u, split, live, Quad(s10a, s10b, s10c, s10d));
+    }
+    if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
+        store_tap(block, c, k0 + 1u, l0 + 1u, split, live, Quad(s11a, s11b, s11c, s11d));
+    }
+    if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
+        store_tap(block, c, k0 + 1u, l0 + 2u, split, live, Quad(s12a, s12b, s12c, s12d));
+    }
+    if TAP_ROWS > 1u {
+        store_tap(block, c, k0 + 2u, l0 + 0u, split, live, Quad(s20a, s20b, s20c, s20d));
+    }
+    if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
+        store_tap(block, c, k0 + 2u, l0 + 1u, split, live, Quad(s21a, s21b, s21c, s21d));
+    }
+    if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
+        store_tap(block, c, k0 + 2u, l0 + 2u, split, live, Quad(s22a, s22b, s22c, s22d));
+    }
+}
+
+// dw = sum of the splits, in order.
+@compute @workgroup_size(WG)
+fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+          @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        var sum = 0.0;
+        for (var split = 0u; split < params.splits; split++) {
+            sum += partial[split * params.n + i];
+        }
+        y[i] = sum;
+    }
+}

@@ -1,0 +1,138 @@
+// C[m,n] = sum_k A(m,k) B(k,n), each operand stored as it is or transposed: A(m,k) = a[m a_m + k a_k].
+// One invocation computes 16 rows x 4 columns; the 16 values of A are shared by all lanes of a workgroup
+// and come from a_quad (matmul.wgsl: each lane loads all; matmul_subgroup.wgsl: four lanes load and
+// broadcast). Sums are f32 in the order of k.
+//   add_row:     y[r,c] = x[r,c] + bias[c]
+//   column_sum:  y[c] = sum_r x[r,c]
+#import common/index
+
+struct Params {
+    n: u32,          // items of a one-dimensional entry point
+    rows: u32,
+    columns: u32,
+    inner: u32,
+    a_m: u32,
+    a_k: u32,
+    b_k: u32,
+    b_n: u32,
+    blocks: u32,     // ceil(rows / 16)
+}
+
+struct Quad {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+// A(m..m+3, k); rows past the last repeat it and are not stored.
+fn a_four(m: u32, k: u32) -> vec4<f32> {
+    let last = params.rows - 1u;
+    let at = k * params.a_k;
+    return vec4<f32>(a[min(m, last) * params.a_m + at], a[min(m + 1u, last) * params.a_m + at],
+                     a[min(m + 2u, last) * params.a_m + at], a[min(m + 3u, last) * params.a_m + at]);
+}
+
+fn store_row(m: u32, n: u32, sum: vec4<f32>) {
+    if m < params.rows {
+        let first = m * params.columns + n;
+        if n < params.columns { y[first] = sum.x; }
+        if n + 1u < params.columns { y[first + 1u] = sum.y; }
+        if n + 2u < params.columns { y[first + 2u] = sum.z; }
+        if n + 3u < params.columns { y[first + 3u] = sum.w; }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let lane = lane_rank();
+    let linear = group_index(group, groups);
+    let m = (linear % params.blocks) * 16u;
+    let n = ((linear / params.blocks) * WG + local) * 4u;
+    let last = params.columns - 1u;
+    let n0 = min(n, last) * params.b_n;
+    let n1 = min(n + 1u, last) * params.b_n;
+    let n2 = min(n + 2u, last) * params.b_n;
+    let n3 = min(n + 3u, last) * params.b_n;
+    var s0 = vec4<f32>(0.0);
+    var s1 = vec4<f32>(0.0);
+    var s2 = vec4<f32>(0.0);
+    var s3 = vec4<f32>(0.0);
+    var s4 = vec4<f32>(0.0);
+    var s5 = vec4<f32>(0.0);
+    var s6 = vec4<f32>(0.0);
+    var s7 = vec4<f32>(0.0);
+    var s8 = vec4<f32>(0.0);
+    var s9 = vec4<f32>(0.0);
+    var s10 = vec4<f32>(0.0);
+    var s11 = vec4<f32>(0.0);
+    var s12 = vec4<f32>(0.0);
+    var s13 = vec4<f32>(0.0);
+    var s14 = vec4<f32>(0.0);
+    var s15 = vec4<f32>(0.0);
+    for (var k = 0u; k < params.inner; k++) {
+        let at = k * params.b_k;
+        let right = vec4<f32>(b[at + n0], b[at + n1], b[at + n2], b[at + n3]);
+        let q = a_quad(m, k, lane);
+        s0 = fma(vec4<f32>(q.a.x), right, s0);
+        s1 = fma(vec4<f32>(q.a.y), right, s1);
+        s2 = fma(vec4<f32>(q.a.z), right, s2);
+        s3 = fma(vec4<f32>(q.a.w), right, s3);
+        s4 = fma(vec4<f32>(q.b.x), right, s4);
+        s5 = fma(vec4<f32>(q.b.y), right, s5);
+        s6 = fma(vec4<f32>(q.b.z), right, s6);
+        s7 = fma(vec4<f32>(q.b.w), right, s7);
+        s8 = fma(vec4<f32>(q.c.x), right, s8);
+        s9 = fma(vec4<f32>(q.c.y), right, s9);
+        s10 = fma(vec4<f32>(q.c.z), right, s10);
+        s11 = fma(vec4<f32>(q.c.w), right, s11);
+        s12 = fma(vec4<f32>(q.d.x), right, s12);
+        s13 = fma(vec4<f32>(q.d.y), right, s13);
+        s14 = fma(vec4<f32>(q.d.z), right, s14);
+        s15 = fma(vec4<f32>(q.d.w), right, s15);
+    }
+    store_row(m, n, s0);
+    store_row(m + 1u, n, s1);
+    store_row(m + 2u, n, s2);
+    store_row(m + 3u, n, s3);
+    store_row(m + 4u, n, s4);
+    store_row(m + 5u, n, s5);
+    store_row(m + 6u, n, s6);
+    store_row(m + 7u, n, s7);
+    store_row(m + 8u, n, s8);
+    store_row(m + 9u, n, s9);
+    store_row(m + 10u, n, s10);
+    store_row(m + 11u, n, s11);
+    store_row(m + 12u, n, s12);
+    store_row(m + 13u, n, s13);
+    store_row(m + 14u, n, s14);
+    store_row(m + 15u, n, s15);
+}
+
+@compute @workgroup_size(WG)
+fn add_row(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        y[i] = a[i] + b[i % params.columns];
+    }
+}
+
+@compute @workgroup_size(WG)
+fn column_sum(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+              @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        var sum = 0.0;
+        for (var r = 0u; r < params.rows; r++) {
+            sum += a[r * params.columns + i];
+        }
+        y[i] = sum;
+    }
+}

@@ -1,0 +1,10 @@
+// Matrix product without subgroup operations: every lane loads its own copy of the shared operand.
+#import common/matmul_body
+
+fn lane_rank() -> u32 {
+    return 0u;
+}
+
+fn a_quad(m: u32, k: u32, lane: u32) -> Quad {
+    return Quad(a_four(m, k), a_four(m + 4u, k), a_four(m + 8u, k), a_four(m + 12u, k));
+}

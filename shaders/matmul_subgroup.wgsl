@@ -1,0 +1,10 @@
+// Matrix product with subgroup broadcasts: each of the first four lanes loads four of the 16 values that
+// all lanes share. Needs subgroups of at least four lanes, of any size.
+#import common/matmul_body
+#import common/lane_rank
+
+fn a_quad(m: u32, k: u32, lane: u32) -> Quad {
+    let mine = a_four(m + (lane & 3u) * 4u, k);
+    return Quad(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u),
+                subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u));
+}

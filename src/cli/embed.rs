@@ -1,0 +1,117 @@
+//! `embed`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::args::{EmbedArgs, Layer, checkpoint_file};
+use super::engine::{self, EmbedOutcome};
+use super::report::Report;
+use crate::{Error, Result};
+
+/// An embedding job with judged settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbedJob {
+    /// The checkpoint file.
+    pub checkpoint: PathBuf,
+    /// The images.
+    pub input: Input,
+    /// The array to write.
+    pub out: PathBuf,
+    /// The list to write: one path a line, in the order of the rows.
+    pub list: PathBuf,
+    /// Which output of the network.
+    pub layer: Layer,
+    /// Scale every row to length 1.
+    pub normalise: bool,
+}
+
+/// The images of an embedding job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Folders, zip files and image files, in the order given.
+    Paths(Vec<PathBuf>),
+    /// A split of a data set.
+    Split {
+        /// `glyphs` or a path.
+        data: String,
+        /// The split's name.
+        split: String,
+    },
+}
+
+impl EmbedJob {
+    /// Judges the flags.
+    pub fn new(args: &EmbedArgs) -> Result<EmbedJob> {
+        if args.out.file_name().is_none() || args.out.is_dir() {
+            return Err(Error::usage(format!(
+                "--out wants the name of a file, got `{}` (try embeddings.npy)",
+                args.out.display()
+            )));
+        }
+        let list = args.out.with_extension("txt");
+        if list == args.out {
+            return Err(Error::usage(format!(
+                "--out {} is also the name of the list that goes beside it: end it in .npy",
+                args.out.display()
+            )));
+        }
+        if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty())
+            && !folder.is_dir()
+        {
+            return Err(Error::data(folder, "there is no such folder to write --out in: create it first"));
+        }
+        let input = match &args.data {
+            Some(data) if data.is_empty() => {
+                return Err(Error::usage("--data is empty (try glyphs, or a folder)"));
+            }
+            Some(data) => Input::Split { data: data.clone(), split: args.split.clone() },
+            None => {
+                if let Some(missing) = args.inputs.iter().find(|path| !path.exists()) {
+                    return Err(Error::data(missing, "there is no such file or folder to embed"));
+                }
+                Input::Paths(args.inputs.clone())
+            }
+        };
+        Ok(EmbedJob {
+            checkpoint: checkpoint_file(&args.checkpoint)?,
+            input,
+            out: args.out.clone(),
+            list,
+            layer: args.layer,
+            normalise: args.normalise,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    checkpoint: &'a Path,
+    array: &'a Path,
+    list: &'a Path,
+    #[serde(flatten)]
+    outcome: &'a EmbedOutcome,
+}
+
+/// Embeds and says what was written.
+pub fn run(args: &EmbedArgs, adapter: Option<&str>, report: Report) -> Result<()> {
+    let job = EmbedJob::new(args)?;
+    let mut live = report.live();
+    let outcome = engine::embed(&job, adapter, &mut live);
+    live.finish();
+    let outcome = outcome?;
+    let body = Body { checkpoint: &job.checkpoint, array: &job.out, list: &job.list, outcome: &outcome };
+    report.result("embed", &body, || {
+        let skipped = match outcome.skipped.len() {
+            0 => String::new(),
+            n => format!("; {n} inputs left out"),
+        };
+        format!(
+            "{} x {} float32 in {}, paths in {}{skipped}",
+            outcome.rows,
+            outcome.columns,
+            job.out.display(),
+            job.list.display()
+        )
+    })
+}

@@ -1,0 +1,387 @@
+//! 2-D convolution without bias, and its gradients to the input and the weight.
+
+use super::check::{Case, Input};
+use super::{Host, Operand, Operation, axes};
+use crate::gpu::Launch;
+use crate::gpu::kernel::WORKGROUP;
+use crate::tape::{Graph, Node, Type, ValueId};
+use crate::{Error, Result};
+
+const SHADER: &str = "conv2d";
+
+/// Output channels that one invocation computes; the shader's packed weights are padded to it.
+const TILE: usize = 16;
+
+/// Sizes of one convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sizes {
+    batch: usize,
+    c_in: usize,
+    h_in: usize,
+    w_in: usize,
+    c_out: usize,
+    h_out: usize,
+    w_out: usize,
+    k_h: usize,
+    k_w: usize,
+    stride: usize,
+    padding: usize,
+}
+
+impl Sizes {
+    fn new(op: &'static str, x: &[usize], weight: &[usize], stride: usize, padding: usize) -> Result<Self> {
+        let four = |shape: &[usize], what: &str| axes::<4>(op, &[Type::f32(shape)], 0, what);
+        let [batch, c_in, h_in, w_in] = four(x, "x")?;
+        let [c_out, c_weight, k_h, k_w] = four(weight, "weight")?;
+        if c_weight != c_in {
+            return Err(Error::shape(
+                op,
+                format!("weight has {c_weight} input channels, x has {c_in} (x: {x:?}, weight: {weight:?})"),
+            ));
+        }
+        if stride == 0 || k_h == 0 || k_w == 0 || h_in + 2 * padding < k_h || w_in + 2 * padding < k_w {
+            return Err(Error::shape(
+                op,
+                format!("a {k_h}x{k_w} kernel with stride {stride} and padding {padding} does not fit x {x:?}"),
+            ));
+        }
+        let h_out = (h_in + 2 * padding - k_h) / stride + 1;
+        let w_out = (w_in + 2 * padding - k_w) / stride + 1;
+        Ok(Sizes { batch, c_in, h_in, w_in, c_out, h_out, w_out, k_h, k_w, stride, padding })
+    }
+
+    /// As [`Sizes::new`] after the shapes were checked.
+    fn of(x: &[usize], weight: &[usize], stride: usize, padding: usize) -> Self {
+        let at = |shape: &[usize], i: usize| shape.get(i).copied().unwrap_or(1);
+        Sizes {
+            batch: at(x, 0),
+            c_in: at(x, 1),
+            h_in: at(x, 2),
+            w_in: at(x, 3),
+            c_out: at(weight, 0),
+            h_out: (at(x, 2) + 2 * padding - at(weight, 2)) / stride + 1,
+            w_out: (at(x, 3) + 2 * padding - at(weight, 3)) / stride + 1,
+            k_h: at(weight, 2),
+            k_w: at(weight, 3),
+            stride,
+            padding,
+        }
+    }
+
+    /// The convolution that computes dx from dy: channels swapped, the kernel mirrored, stride 1 over dy
+    /// spread out by the stride.
+    fn mirrored(&self) -> Self {
+        Sizes {
+            c_in: self.c_out,
+            h_in: self.h_out,
+            w_in: self.w_out,
+            c_out: self.c_in,
+            h_out: self.h_in,
+            w_out: self.w_in,
+            ..*self
+        }
+    }
+
+    fn taps(&self) -> usize {
+        self.k_h * self.k_w
+    }
+
+    fn blocks(&self) -> usize {
+        self.c_out.div_ceil(TILE)
+    }
+
+    /// Packed weights: vec4 rows of all output channels for each input channel and tap.
+    fn packed(&self) -> Type {
+        Type::f32([self.c_in * self.taps(), self.blocks() * TILE])
+    }
+
+    /// Workgroups along the input channels in backward_weight, and their size: no more lanes than channels.
+    fn columns(&self) -> (usize, usize) {
+        let lanes = self.c_in.next_power_of_two().clamp(8, WORKGROUP as usize);
+        (self.c_in.div_ceil(lanes), lanes)
+    }
+
+    /// Independent pieces of work in one split of backward_weight.
+    fn groups_per_split(&self) -> usize {
+        self.columns().0 * self.blocks() * self.k_h.div_ceil(3) * self.k_w.div_ceil(3)
+    }
+
+    /// Parts of batch x h_out that backward_weight sums separately: enough workgroups to fill a device,
+    /// short sums for accuracy, and no more partial sums than 64 MiB hold.
+    fn splits(&self) -> (usize, usize) {
+        let rows = self.batch * self.h_out;
+        let weight_bytes = 4 * self.c_out * self.c_in * self.taps();
+        let room = ((64 << 20) / weight_bytes).max(1);
+        let wanted = (1024 / self.groups_per_split()).max(16).min(room).min(rows);
+        let split_rows = rows.div_ceil(wanted);
+        (rows.div_ceil(split_rows), split_rows)
+    }
+
+    fn launch(&self, entry: &'static str, n: usize, padding: (i32, i32)) -> Launch<ValueId> {
+        let (splits, split_rows) = self.splits();
+        Launch::items(SHADER, entry, n)
+            .param("batch", self.batch)
+            .param("c_in", self.c_in)
+            .param("h_in", self.h_in)
+            .param("w_in", self.w_in)
+            .param("c_out", self.c_out)
+            .param("h_out", self.h_out)
+            .param("w_out", self.w_out)
+            .param("k_h", self.k_h)
+            .param("k_w", self.k_w)
+            .param("pad_y", padding.0)
+            .param("pad_x", padding.1)
+            .param("blocks", self.blocks())
+            .param("splits", splits)
+            .param("split_rows", split_rows)
+            .param("columns", self.columns().0)
+    }
+
+    /// Packing and the convolution itself, forward or mirrored.
+    fn convolve(
+        &self,
+        pack: &'static str,
+        x: ValueId,
+        weight: ValueId,
+        y: ValueId,
+        packed: ValueId,
+        (stride, dilate): (usize, usize),
+        padding: (i32, i32),
+    ) -> Vec<Launch<ValueId>> {
+        let vectors = self.c_in * self.taps() * self.blocks() * TILE / 4;
+        let fours = self.batch * self.h_out * self.w_out.div_ceil(4);
+        let mut forward = self
+            .launch("forward", fours, padding)
+            .constant("STRIDE", stride as u32)
+            .constant("DILATE", dilate as u32)
+            .bind("x", x)
+            .bind("packed", packed)
+            .bind("y", y);
+        forward.groups = crate::gpu::kernel::fold(fours.div_ceil(WORKGROUP as usize) * self.blocks());
+        vec![self.launch(pack, vectors, padding).bind("weight", weight).bind("packed_out", packed), forward]
+    }
+}
+
+/// y = x * weight. Inputs: x [n, c_in, h, w], weight [c_out, c_in, k_h, k_w]. Output: y [n, c_out, h', w']
+/// with h' = (h + 2 padding - k_h) / stride + 1; workspace: packed weights.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    /// Step of the window, equal on both axes.
+    pub stride: usize,
+    /// Zeros on every side.
+    pub padding: usize,
+}
+
+impl Operation for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d.forward"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [x, weight] = inputs else { return Err(Error::shape(self.name(), "wants x and weight")) };
+        let s = Sizes::new(self.name(), &x.shape, &weight.shape, self.stride, self.padding)?;
+        Ok(vec![Type::f32([s.batch, s.c_out, s.h_out, s.w_out]), s.packed()])
+    }
+
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let (x, w) = (inputs[0], inputs[1]);
+        let s = Sizes::of(x.shape, w.shape, self.stride, self.padding);
+        let mut y = vec![0.0; s.batch * s.c_out * s.h_out * s.w_out];
+        s.each_term(|y_at, x_at, w_at| y[y_at] += x.data[x_at] * w.data[w_at]);
+        vec![y]
+    }
+
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let (Some(dy), x, weight) = (upstream[0], node.inputs[0], node.inputs[1]) else { return Ok(vec![None, None]) };
+        let (stride, padding) = (self.stride, self.padding);
+        let dx = if graph.value(x).requires_grad {
+            let [h, w] = [graph.shape(x)[2], graph.shape(x)[3]];
+            Some(graph.one(Conv2dBackwardInput { stride, padding, h, w }, &[dy, weight])?)
+        } else {
+            None
+        };
+        let dw = if graph.value(weight).requires_grad {
+            let [k_h, k_w] = [graph.shape(weight)[2], graph.shape(weight)[3]];
+            Some(graph.one(Conv2dBackwardWeight { stride, padding, k_h, k_w }, &[x, dy])?)
+        } else {
+            None
+        };
+        Ok(vec![dx, dw])
+    }
+
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let s = Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding);
+        let p = self.padding as i32;
+        s.convolve("pack", inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id, (self.stride, 1), (p, p))
+    }
+}
+
+impl Sizes {
+    /// Calls `f(y, x, w)` with the positions of every term of the sum: the definition, for the twins.
+    fn each_term(&self, mut f: impl FnMut(usize, usize, usize)) {
+        for n in 0..self.batch {
+            for o in 0..self.c_out {
+                for i in 0..self.h_out {
+                    for j in 0..self.w_out {
+                        let y_at = ((n * self.c_out + o) * self.h_out + i) * self.w_out + j;
+                        for c in 0..self.c_in {
+                            for k in 0..self.k_h {
+                                for l in 0..self.k_w {
+                                    let (v, h) = (i * self.stride + k, j * self.stride + l);
+                                    let inside =
+                                        |at: usize, size: usize| at >= self.padding && at < size + self.padding;
+                                    if inside(v, self.h_in) && inside(h, self.w_in) {
+                                        let row = (n * self.c_in + c) * self.h_in + v - self.padding;
+                                        let w_at = ((o * self.c_in + c) * self.k_h + k) * self.k_w + l;
+                                        f(y_at, row * self.w_in + h - self.padding, w_at);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// dx of [`Conv2d`]. Inputs: dy, weight. Output: dx [n, c_in, h, w]; workspace: mirrored packed weights.
+#[derive(Clone, Debug)]
+pub struct Conv2dBackwardInput {
+    /// Step of the forward window.
+    pub stride: usize,
+    /// Zeros on every side of the forward input.
+    pub padding: usize,
+    /// Height of x.
+    pub h: usize,
+    /// Width of x.
+    pub w: usize,
+}
+
+impl Conv2dBackwardInput {
+    fn sizes(&self, dy: &[usize], weight: &[usize]) -> Sizes {
+        let at = |shape: &[usize], i: usize| shape.get(i).copied().unwrap_or(1);
+        Sizes::of(&[at(dy, 0), at(weight, 1), self.h, self.w], weight, self.stride, self.padding)
+    }
+}
+
+impl Operation for Conv2dBackwardInput {
+    fn name(&self) -> &'static str {
+        "conv2d.backward_input"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [dy, weight] = inputs else { return Err(Error::shape(self.name(), "wants dy and weight")) };
+        axes::<4>(self.name(), inputs, 0, "dy")?;
+        let [_, c_in, _, _] = axes::<4>(self.name(), inputs, 1, "weight")?;
+        let x = [dy.shape[0], c_in, self.h, self.w];
+        let s = Sizes::new(self.name(), &x, &weight.shape, self.stride, self.padding)?;
+        super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
+        Ok(vec![Type::f32(x), s.mirrored().packed()])
+    }
+
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let (dy, w) = (inputs[0], inputs[1]);
+        let s = self.sizes(dy.shape, w.shape);
+        let mut dx = vec![0.0; s.batch * s.c_in * s.h_in * s.w_in];
+        s.each_term(|y_at, x_at, w_at| dx[x_at] += dy.data[y_at] * w.data[w_at]);
+        vec![dx]
+    }
+
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let s = self.sizes(inputs[0].shape, inputs[1].shape);
+        let padding = (s.k_h as i32 - 1 - self.padding as i32, s.k_w as i32 - 1 - self.padding as i32);
+        let (dy, weight, dx, packed) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
+        s.mirrored().convolve("pack_mirrored", dy, weight, dx, packed, (1, self.stride), padding)
+    }
+}
+
+/// dw of [`Conv2d`]. Inputs: x, dy. Output: dw [c_out, c_in, k_h, k_w]; workspace: the splits' sums.
+#[derive(Clone, Debug)]
+pub struct Conv2dBackwardWeight {
+    /// Step of the forward window.
+    pub stride: usize,
+    /// Zeros on every side of x.
+    pub padding: usize,
+    /// Height of the kernel.
+    pub k_h: usize,
+    /// Width of the kernel.
+    pub k_w: usize,
+}
+
+impl Conv2dBackwardWeight {
+    fn weight(&self, x: &[usize], dy: &[usize]) -> [usize; 4] {
+        [dy.get(1).copied().unwrap_or(1), x.get(1).copied().unwrap_or(1), self.k_h, self.k_w]
+    }
+}
+
+impl Operation for Conv2dBackwardWeight {
+    fn name(&self) -> &'static str {
+        "conv2d.backward_weight"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [x, dy] = inputs else { return Err(Error::shape(self.name(), "wants x and dy")) };
+        let weight = self.weight(&x.shape, &dy.shape);
+        let s = Sizes::new(self.name(), &x.shape, &weight, self.stride, self.padding)?;
+        super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
+        Ok(vec![Type::f32(weight), Type::f32([s.splits().0, weight.iter().product()])])
+    }
+
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let (x, dy) = (inputs[0], inputs[1]);
+        let weight = self.weight(x.shape, dy.shape);
+        let mut dw = vec![0.0; weight.iter().product()];
+        let s = Sizes::of(x.shape, &weight, self.stride, self.padding);
+        s.each_term(|y_at, x_at, w_at| dw[w_at] += x.data[x_at] * dy.data[y_at]);
+        vec![dw]
+    }
+
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let s = Sizes::of(inputs[0].shape, &self.weight(inputs[0].shape, inputs[1].shape), self.stride, self.padding);
+        let (x, dy, dw, partial) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
+        let p = (self.padding as i32, self.padding as i32);
+        let mut sums = s.launch("backward_weight", 0, p).bind("x", x).bind("dy", dy).bind("y", partial);
+        sums.constants = vec![
+            ("WG", s.columns().1 as f64),
+            ("STRIDE", self.stride as f64),
+            ("TAP_ROWS", if self.k_h == 1 { 1.0 } else { 3.0 }),
+            ("TAP_COLUMNS", if self.k_w == 1 { 1.0 } else { 3.0 }),
+        ];
+        sums.groups = crate::gpu::kernel::fold(s.groups_per_split() * s.splits().0);
+        let n = s.c_out * s.c_in * s.taps();
+        vec![sums, s.launch("reduce", n, p).bind("partial", partial).bind("y", dw)]
+    }
+}
+
+/// Cases for `check` and the tests.
+pub fn cases() -> Vec<Case> {
+    // batch, c_in, h, w, c_out, k_h, k_w, stride, padding
+    [
+        (1, 1, 1, 1, 1, 1, 1, 1, 0),
+        (2, 3, 8, 8, 16, 3, 3, 1, 1),
+        (3, 5, 7, 9, 6, 3, 3, 1, 1),
+        (2, 8, 21, 21, 16, 1, 1, 1, 0),
+        (2, 6, 15, 15, 10, 3, 3, 2, 1),
+        (1, 17, 5, 5, 33, 3, 3, 1, 1),
+        (2, 7, 1, 1, 9, 3, 3, 1, 1),
+        (2, 10, 9, 9, 7, 1, 1, 2, 0),
+        (2, 4, 11, 6, 5, 5, 5, 1, 2),
+        (2, 3, 10, 13, 4, 2, 4, 3, 1),
+        (1, 2, 6, 6, 3, 3, 3, 1, 0),
+        (1, 2, 7, 5, 3, 1, 3, 1, 1),
+        (2, 70, 4, 4, 20, 3, 3, 1, 1),
+        (1, 3, 9, 9, 2, 7, 7, 2, 3),
+        (1, 1, 4, 4, 1, 2, 2, 1, 2),
+        (5, 16, 28, 28, 16, 3, 3, 1, 1),
+    ]
+    .into_iter()
+    .map(|(n, c, h, w, o, k_h, k_w, stride, padding)| {
+        Case::new(
+            format!("x {n}x{c}x{h}x{w}, weight {o}x{c}x{k_h}x{k_w}, stride {stride}, padding {padding}"),
+            Conv2d { stride, padding },
+            vec![Input::normal([n, c, h, w]), Input::normal([o, c, k_h, k_w])],
+        )
+    })
+    .collect()
+}

@@ -1,0 +1,195 @@
+//! Matrix product, bias and bias gradient: the linear layer and the contrastive similarities.
+
+use super::check::{Case, Input};
+use super::{Host, Operand, Operation, axes, same};
+use crate::gpu::Launch;
+use crate::gpu::kernel::{WORKGROUP, fold};
+use crate::tape::{Graph, Node, Type, ValueId};
+use crate::{Error, Result};
+
+const SHADER: &str = "matmul";
+
+/// Rows that one invocation computes.
+const TILE: usize = 16;
+
+fn launch(entry: &'static str, n: usize, rows: usize, columns: usize) -> Launch<ValueId> {
+    Launch::items(SHADER, entry, n).param("rows", rows).param("columns", columns).param("blocks", rows.div_ceil(TILE))
+}
+
+fn without_strides(launch: Launch<ValueId>) -> Launch<ValueId> {
+    ["inner", "a_m", "a_k", "b_k", "b_n"].into_iter().fold(launch, |l, name| l.param(name, 0_u32))
+}
+
+/// C = A B with A [m, k] (stored [k, m] if `trans_a`) and B [k, n] (stored [n, k] if `trans_b`).
+#[derive(Clone, Debug)]
+pub struct Matmul {
+    /// The first input holds A transposed.
+    pub trans_a: bool,
+    /// The second input holds B transposed.
+    pub trans_b: bool,
+}
+
+impl Matmul {
+    fn sizes(&self, a: &[usize], b: &[usize]) -> (usize, usize, usize, usize) {
+        let at = |shape: &[usize], i: usize| shape.get(i).copied().unwrap_or(1);
+        let (m, k) = if self.trans_a { (at(a, 1), at(a, 0)) } else { (at(a, 0), at(a, 1)) };
+        let (inner, n) = if self.trans_b { (at(b, 1), at(b, 0)) } else { (at(b, 0), at(b, 1)) };
+        (m, k, inner, n)
+    }
+}
+
+impl Operation for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul.product"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [a, b] = inputs else { return Err(Error::shape(self.name(), "wants two matrices")) };
+        axes::<2>(self.name(), inputs, 0, "the first matrix")?;
+        axes::<2>(self.name(), inputs, 1, "the second matrix")?;
+        let (m, k, inner, n) = self.sizes(&a.shape, &b.shape);
+        if k != inner {
+            let (a, b) = (&a.shape, &b.shape);
+            return Err(Error::shape(self.name(), format!("the inner sizes {k} and {inner} differ ({a:?}, {b:?})")));
+        }
+        Ok(vec![Type::f32([m, n])])
+    }
+
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let (a, b) = (inputs[0].data, inputs[1].data);
+        let (m, k, _, n) = self.sizes(inputs[0].shape, inputs[1].shape);
+        let mut c = vec![0.0; m * n];
+        for i in 0..m {
+            for j in 0..n {
+                for l in 0..k {
+                    let left = if self.trans_a { a[l * m + i] } else { a[i * k + l] };
+                    let right = if self.trans_b { b[j * k + l] } else { b[l * n + j] };
+                    c[i * n + j] += left * right;
+                }
+            }
+        }
+        vec![c]
+    }
+
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let Some(dc) = upstream[0] else { return Ok(vec![None, None]) };
+        let (a, b) = (node.inputs[0], node.inputs[1]);
+        let (ta, tb) = (self.trans_a, self.trans_b);
+        let wanted = [graph.value(a).requires_grad, graph.value(b).requires_grad];
+        let mut product = |wanted: bool, left: (ValueId, bool), right: (ValueId, bool)| {
+            let op = Matmul { trans_a: left.1, trans_b: right.1 };
+            if wanted { graph.one(op, &[left.0, right.0]).map(Some) } else { Ok(None) }
+        };
+        // dA = dC B', dB = A' dC, each transposed where the operand is stored so.
+        let (left, right) = if ta { ((b, tb), (dc, true)) } else { ((dc, false), (b, !tb)) };
+        let da = product(wanted[0], left, right)?;
+        let (left, right) = if tb { ((dc, true), (a, ta)) } else { ((a, !ta), (dc, false)) };
+        let db = product(wanted[1], left, right)?;
+        Ok(vec![da, db])
+    }
+
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let (m, k, _, n) = self.sizes(inputs[0].shape, inputs[1].shape);
+        let (a_m, a_k) = if self.trans_a { (1, m) } else { (k, 1) };
+        let (b_k, b_n) = if self.trans_b { (1, k) } else { (n, 1) };
+        let lanes = n.div_ceil(4).next_power_of_two().clamp(8, WORKGROUP as usize);
+        let mut product = launch("product", 0, m, n)
+            .param("inner", k)
+            .param("a_m", a_m)
+            .param("a_k", a_k)
+            .param("b_k", b_k)
+            .param("b_n", b_n)
+            .bind("a", inputs[0].id)
+            .bind("b", inputs[1].id)
+            .bind("y", outputs[0].id);
+        product.constants = vec![("WG", lanes as f64)];
+        product.groups = fold(m.div_ceil(TILE) * n.div_ceil(4 * lanes));
+        vec![product]
+    }
+}
+
+/// y = x + bias on every row. Inputs: x [r, c], bias [c].
+#[derive(Clone, Debug)]
+pub struct AddRow;
+
+impl Operation for AddRow {
+    fn name(&self) -> &'static str {
+        "matmul.add_row"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [_, c] = axes::<2>(self.name(), inputs, 0, "x")?;
+        let bias = inputs.get(1).map(|t| t.shape.as_slice()).unwrap_or_default();
+        same(self.name(), "bias", bias, &[c])?;
+        Ok(inputs[..1].to_vec())
+    }
+
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let (x, bias) = (inputs[0].data, inputs[1].data);
+        vec![x.iter().enumerate().map(|(i, v)| v + bias[i % bias.len()]).collect()]
+    }
+
+    fn backward(&self, graph: &mut Graph, _: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let Some(dy) = upstream[0] else { return Ok(vec![None, None]) };
+        Ok(vec![Some(dy), Some(graph.one(ColumnSum, &[dy])?)])
+    }
+
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let (rows, columns) = (inputs[0].shape[0], inputs[0].shape[1]);
+        let launch = without_strides(launch("add_row", inputs[0].len(), rows, columns));
+        vec![launch.bind("a", inputs[0].id).bind("b", inputs[1].id).bind("y", outputs[0].id)]
+    }
+}
+
+/// y[c] = sum over rows of x [r, c]: the gradient of a bias.
+#[derive(Clone, Debug)]
+pub struct ColumnSum;
+
+impl Operation for ColumnSum {
+    fn name(&self) -> &'static str {
+        "matmul.column_sum"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [_, c] = axes::<2>(self.name(), inputs, 0, "x")?;
+        Ok(vec![Type::f32([c])])
+    }
+
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let columns = inputs[0].shape[1];
+        let mut sums = vec![0.0; columns];
+        inputs[0].data.iter().enumerate().for_each(|(i, v)| sums[i % columns] += v);
+        vec![sums]
+    }
+
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let (rows, columns) = (inputs[0].shape[0], inputs[0].shape[1]);
+        let launch = without_strides(launch("column_sum", columns, rows, columns));
+        vec![launch.bind("a", inputs[0].id).bind("y", outputs[0].id)]
+    }
+}
+
+/// y = x W' + b, the linear layer: x [r, in], weight [out, in], bias [out].
+///
+/// # Errors
+/// [`Error::Shape`] when the sizes differ.
+pub fn linear(graph: &mut Graph, x: ValueId, weight: ValueId, bias: ValueId) -> Result<ValueId> {
+    let product = graph.one(Matmul { trans_a: false, trans_b: true }, &[x, weight])?;
+    graph.one(AddRow, &[product, bias])
+}
+
+/// Cases for `check` and the tests.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (m, k, n) in [(1, 1, 1), (7, 13, 5), (17, 64, 65), (33, 5, 300), (64, 257, 10)] {
+        for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
+            let a = if trans_a { [k, m] } else { [m, k] };
+            let b = if trans_b { [n, k] } else { [k, n] };
+            let what = format!("{m}x{k} by {k}x{n}, transposed {trans_a} {trans_b}");
+            cases.push(Case::new(what, Matmul { trans_a, trans_b }, vec![Input::normal(a), Input::normal(b)]));
+        }
+    }
+    cases.push(Case::new("7x5", AddRow, vec![Input::normal([7, 5]), Input::normal([5])]));
+    cases.push(Case::new("129x70", AddRow, vec![Input::normal([129, 70]), Input::normal([70])]));
+    cases
+}

@@ -1,0 +1,408 @@
+//! Checkpoints: one safetensors file that PyTorch reads, equal bytes for equal state.
+//!
+//! Weights carry PyTorch's state-dict names (METHOD section 2). Whatever else a run needs to resume
+//! (momentum, memory bank, ...) goes under [`TRAINING_PREFIX`]; settings and counters are strings in the
+//! file's metadata.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+
+use crate::{Error, Result};
+
+/// Names that start so are training state, not part of the network.
+pub const TRAINING_PREFIX: &str = "train.";
+
+/// PyTorch's counter beside each batch norm's running statistics: nothing here depends on it.
+const IGNORED_SUFFIX: &str = ".num_batches_tracked";
+/// The metadata key that tells readers which library's conventions the file follows.
+const FORMAT: (&str, &str) = ("format", "pt");
+/// The header key of the metadata, reserved by the format.
+const METADATA: &str = "__metadata__";
+/// How many names of each kind a sentence about a misfit lists.
+const NAMES_SHOWN: usize = 3;
+
+/// The numbers of a tensor, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TensorData {
+    /// Real numbers. F16, BF16 and F64 become this when read.
+    F32(Vec<f32>),
+    /// Whole numbers and truth values. All narrower integer types become this when read.
+    I64(Vec<i64>),
+}
+
+impl TensorData {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            TensorData::F32(values) => values.len(),
+            TensorData::I64(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A tensor of a checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Sizes, outermost first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// As many numbers as the shape says.
+    pub data: TensorData,
+}
+
+impl Tensor {
+    /// A tensor of real numbers.
+    pub fn f32(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
+        Tensor { shape: shape.into(), data: TensorData::F32(data) }
+    }
+
+    /// A tensor of whole numbers.
+    pub fn i64(shape: impl Into<Vec<usize>>, data: Vec<i64>) -> Self {
+        Tensor { shape: shape.into(), data: TensorData::I64(data) }
+    }
+}
+
+impl View for &Tensor {
+    fn dtype(&self) -> Dtype {
+        match self.data {
+            TensorData::F32(_) => Dtype::F32,
+            TensorData::I64(_) => Dtype::I64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = Vec::with_capacity(self.data_len());
+        match &self.data {
+            TensorData::F32(values) => values.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes())),
+            TensorData::I64(values) => values.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes())),
+        }
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.data.len() * self.dtype().bitsize() / 8
+    }
+}
+
+/// Everything in a checkpoint file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checkpoint {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Settings and counters. The key `format` belongs to the file: written as `pt`, dropped when read.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint to `path`, replacing a file there in one step: on any failure the old file
+    /// is intact and nothing new is left. Equal checkpoints give equal bytes. Numbers that are not finite
+    /// are refused, so that a diverged run cannot replace the last good state.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        for (name, tensor) in &self.tensors {
+            let size = tensor.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
+            if size != Some(tensor.data.len()) || name == METADATA {
+                return Err(Error::Internal(format!(
+                    "tensor {name:?} of shape {:?} holds {} numbers",
+                    tensor.shape,
+                    tensor.data.len()
+                )));
+            }
+            if let Some(i) = not_finite(&tensor.data) {
+                return Err(Error::NonFinite(format!(
+                    "{}: not written, {name} is not finite at element {i}; lower the learning rate and resume",
+                    path.display()
+                )));
+            }
+        }
+        replace_file(path, "cannot write the checkpoint", &self.encode()?)
+    }
+
+    /// The file's bytes.
+    fn encode(&self) -> Result<Vec<u8>> {
+        let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("cannot encode a checkpoint: {e}"));
+        let plain = safetensors::serialize(&self.tensors, None).map_err(|e| internal(&e))?;
+        // The library takes the metadata as a HashMap and writes it in that map's random order. Its header
+        // is one JSON object, so the metadata goes in front of the tensors here, sorted.
+        let (length, rest) = plain.split_first_chunk::<8>().ok_or_else(|| internal(&"no header"))?;
+        let (header, body) = rest
+            .split_at_checked(u64::from_le_bytes(*length) as usize)
+            .ok_or_else(|| internal(&"the header is cut short"))?;
+        let tensors = header.trim_ascii_end().strip_prefix(b"{").ok_or_else(|| internal(&"the header is no object"))?;
+        let mut metadata = self.metadata.clone();
+        metadata.insert(FORMAT.0.to_owned(), FORMAT.1.to_owned());
+        let mut header = format!("{{{METADATA:?}:").into_bytes();
+        serde_json::to_writer(&mut header, &metadata).map_err(|e| internal(&e))?;
+        if tensors != b"}" {
+            header.push(b',');
+        }
+        header.extend_from_slice(tensors);
+        // The format aligns the numbers to 8 bytes with spaces.
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = Vec::with_capacity(8 + header.len() + body.len());
+        bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(body);
+        Ok(bytes)
+    }
+
+    /// Reads the checkpoint at `path`; any safetensors file of real and whole numbers will do. Half and
+    /// double precision become f32. The prefix `module.`, which PyTorch's data-parallel training puts
+    /// before every name, is removed.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = read_file(path)?;
+        let broken = |e: &dyn std::fmt::Display| {
+            Error::data(path, format!("is not a complete safetensors file ({e}); copy it again or use an earlier one"))
+        };
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(&e))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(&e))?;
+        let mut metadata: BTreeMap<String, String> =
+            header.metadata().clone().unwrap_or_default().into_iter().collect();
+        metadata.remove(FORMAT.0);
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.iter() {
+            let data = decode(&view).map_err(|message| Error::data(path, format!("tensor {name} {message}")))?;
+            if let Some(i) = not_finite(&data) {
+                return Err(Error::data(
+                    path,
+                    format!("tensor {name} is not finite in f32 at element {i}; use a checkpoint from before that"),
+                ));
+            }
+            tensors.insert(name.to_owned(), Tensor { shape: view.shape().to_vec(), data });
+        }
+        const PARALLEL: &str = "module.";
+        if tensors.keys().all(|name| name.starts_with(PARALLEL)) {
+            tensors = tensors.into_iter().map(|(name, tensor)| (name[PARALLEL.len()..].to_owned(), tensor)).collect();
+        }
+        Ok(Checkpoint { tensors, metadata })
+    }
+
+    /// Whether the network's tensors are exactly `expected` (name, shape), all of real numbers; `path` is
+    /// for the message. Training state and PyTorch's batch counters may be there besides.
+    pub fn check_against(&self, path: impl AsRef<Path>, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        let known: std::collections::BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+        let unexpected = self.tensors.keys().filter(|name| {
+            !known.contains(name.as_str()) && !name.starts_with(TRAINING_PREFIX) && !name.ends_with(IGNORED_SUFFIX)
+        });
+        self.check(path.as_ref(), expected, unexpected.cloned().collect())
+    }
+
+    /// Whether every one of `expected` (name, shape) is there, of real numbers; more may be. For the
+    /// backbone of a network whose heads do not matter.
+    pub fn check_contains(&self, path: impl AsRef<Path>, expected: &[(String, Vec<usize>)]) -> Result<()> {
+        self.check(path.as_ref(), expected, Vec::new())
+    }
+
+    fn check(&self, path: &Path, expected: &[(String, Vec<usize>)], unexpected: Vec<String>) -> Result<()> {
+        let (mut missing, mut wrong) = (Vec::new(), Vec::new());
+        for (name, shape) in expected {
+            match self.tensors.get(name) {
+                None => missing.push(name.clone()),
+                Some(tensor) if tensor.shape != *shape => {
+                    wrong.push(format!("{name} ({:?} in the file, {shape:?} in the network)", tensor.shape));
+                }
+                Some(Tensor { data: TensorData::I64(_), .. }) => {
+                    wrong.push(format!("{name} (whole numbers in the file, real ones in the network)"));
+                }
+                Some(_) => {}
+            }
+        }
+        let kinds = [("missing", missing), ("of another shape or type", wrong), ("unexpected", unexpected)];
+        let found: Vec<String> = kinds.iter().filter(|(_, names)| !names.is_empty()).map(list).collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(Error::data(
+            path,
+            format!(
+                "does not fit the network: {}; set the backbone, widths, classes, transforms and embedding it was trained with",
+                found.join("; ")
+            ),
+        ))
+    }
+}
+
+/// `missing a, b, c and 4 more`.
+fn list((kind, names): &(&str, Vec<String>)) -> String {
+    let shown = names[..names.len().min(NAMES_SHOWN)].join(", ");
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => format!("{kind} {shown}"),
+        more => format!("{kind} {shown} and {more} more"),
+    }
+}
+
+fn not_finite(data: &TensorData) -> Option<usize> {
+    match data {
+        TensorData::F32(values) => values.iter().position(|v| !v.is_finite()),
+        TensorData::I64(_) => None,
+    }
+}
+
+/// The bytes of `path`, once its first ones can be those of a safetensors file: a wrong file may be large.
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let io = |e| Error::io(path, "cannot read the checkpoint", e);
+    let mut file = File::open(path).map_err(io)?;
+    let about = file.metadata().map_err(io)?;
+    if !about.is_file() {
+        let what = if about.is_dir() { "a folder" } else { "a device or pipe" };
+        return Err(Error::data(path, format!("is {what}; name a .safetensors file")));
+    }
+    let mut bytes = Vec::new();
+    (&mut file).take(16).read_to_end(&mut bytes).map_err(io)?;
+    if let Some(message) = foreign(&bytes, about.len()) {
+        return Err(Error::data(path, message));
+    }
+    file.read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
+/// What a file is that starts with `head`, if it is no safetensors file.
+fn foreign(head: &[u8], length: u64) -> Option<String> {
+    const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(state_dict, \"model.safetensors\"), \
+                           where state_dict is torch.load(...) or the entry \"model\" of it";
+    if head.is_empty() {
+        return Some("is empty; copy it again or use an earlier checkpoint".to_owned());
+    }
+    // A zip holds a PyTorch file since 1.6; before that, and in plain Python, it is a bare pickle.
+    if head.starts_with(b"PK\x03\x04") {
+        return Some(format!("is a zip archive, as PyTorch files are, not a safetensors file; {CONVERT}"));
+    }
+    if head[0] == 0x80 && head.get(1).is_some_and(|version| (1..=5).contains(version)) && head.get(8) != Some(&b'{') {
+        return Some(format!("is a PyTorch or Python pickle, not a safetensors file; {CONVERT}"));
+    }
+    let (size, rest) = head.split_first_chunk::<8>().map(|(size, rest)| (u64::from_le_bytes(*size), rest))?;
+    if rest.first().is_some_and(|&first| first != b'{') {
+        return Some("is not a safetensors file; name a checkpoint of this program or a converted one".to_owned());
+    }
+    if size > length.saturating_sub(8) {
+        return Some(format!(
+            "is cut short: it has {length} bytes and announces a header of {size}; copy it again or use an earlier one"
+        ));
+    }
+    None
+}
+
+/// The numbers of `view` as f32 or i64; what is wrong with them otherwise.
+fn decode(view: &TensorView<'_>) -> std::result::Result<TensorData, String> {
+    fn all<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+        bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect()
+    }
+    let bytes = view.data();
+    Ok(match view.dtype() {
+        Dtype::F32 => TensorData::F32(all(bytes, f32::from_le_bytes)),
+        Dtype::F64 => TensorData::F32(all(bytes, |b| f64::from_le_bytes(b) as f32)),
+        Dtype::F16 => TensorData::F32(all(bytes, |b| f16_to_f32(u16::from_le_bytes(b)))),
+        Dtype::BF16 => TensorData::F32(all(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))),
+        Dtype::I64 => TensorData::I64(all(bytes, i64::from_le_bytes)),
+        Dtype::I32 => TensorData::I64(all(bytes, |b| i64::from(i32::from_le_bytes(b)))),
+        Dtype::I16 => TensorData::I64(all(bytes, |b| i64::from(i16::from_le_bytes(b)))),
+        Dtype::I8 => TensorData::I64(all(bytes, |b| i64::from(i8::from_le_bytes(b)))),
+        Dtype::U32 => TensorData::I64(all(bytes, |b| i64::from(u32::from_le_bytes(b)))),
+        Dtype::U16 => TensorData::I64(all(bytes, |b| i64::from(u16::from_le_bytes(b)))),
+        Dtype::U8 | Dtype::BOOL => TensorData::I64(all(bytes, |[b]: [u8; 1]| i64::from(b))),
+        other => return Err(format!("has the number type {other}; save it as float32 or int64")),
+    })
+}
+
+/// IEEE 754 binary16 to binary32, exact.
+fn f16_to_f32(bits: u16) -> f32 {
+    let sign = u32::from(bits >> 15) << 31;
+    let (exponent, fraction) = (u32::from(bits >> 10) & 31, u32::from(bits) & 1023);
+    let magnitude = match exponent {
+        // Subnormal: a multiple of 2^-24, which f32 holds as a normal number.
+        0 => (fraction as f32 / 16_777_216.0).to_bits(),
+        31 => 255 << 23 | fraction << 13,
+        _ => (exponent + 112) << 23 | fraction << 13,
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+/// Puts `bytes` at `path` in one step: written to a temporary file in the same folder, brought to the
+/// disk, renamed over the old one. On any failure the old file is intact and the temporary one is gone;
+/// `what` says what failed, as in "cannot write the checkpoint".
+pub fn replace_file(path: &Path, what: &str, bytes: &[u8]) -> Result<()> {
+    replace_with(path, what, |file| file.write_all(bytes))
+}
+
+fn replace_with(path: &Path, what: &str, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    let io = |e| Error::io(path, what, e);
+    // A rename would put a plain file in the place of a device such as /dev/full.
+    if path.metadata().is_ok_and(|about| !about.is_file()) {
+        return Err(Error::data(path, format!("{what}: there is a folder or a device; name a file")));
+    }
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    // Private by default; a checkpoint is an ordinary file under the user's umask.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut temporary = builder.tempfile_in(folder).map_err(io)?;
+    write(temporary.as_file_mut()).map_err(io)?;
+    temporary.as_file().sync_all().map_err(io)?;
+    temporary.persist(path).map_err(|e| io(e.error))?;
+    // The rename itself is on the disk once the folder is. The file is complete either way, and some file
+    // systems cannot sync a folder: no reason to call the save a failure.
+    #[cfg(unix)]
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f16_covers_every_kind_of_number() {
+        for (bits, want) in [
+            (0x0000, 0.0),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0400, 6.103_515_6e-5),
+            (0x0001, 5.960_464_5e-8),
+            (0x03ff, 6.097_555e-5),
+            (0x3555, 0.333_251_95),
+            (0x7c00, f32::INFINITY),
+            (0xfc00, f32::NEG_INFINITY),
+        ] {
+            assert_eq!(f16_to_f32(bits), want, "{bits:#x}");
+        }
+        assert!(f16_to_f32(0x8000).is_sign_negative() && f16_to_f32(0x8000) == 0.0);
+        assert!(f16_to_f32(0x7e00).is_nan());
+    }
+
+    #[test]
+    fn a_write_that_fails_half_way_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last.safetensors");
+        std::fs::write(&path, "old").unwrap();
+        let error = replace_with(&path, "cannot write the checkpoint", |file| {
+            file.write_all(b"half")?;
+            Err(std::io::ErrorKind::StorageFull.into())
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("last.safetensors: cannot write the checkpoint: "), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

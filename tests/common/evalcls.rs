@@ -1,0 +1,47 @@
+//! `evalcls.safetensors`: the few-shot classifiers against scikit-learn's converged solutions.
+
+use ieq_wgpu::fewshot::{Classifier, Features, LogisticRegression};
+
+use super::golden::Golden;
+
+/// Compares every case of `golden`: number of comparisons and the failed ones' messages.
+pub fn evaluate(golden: &Golden) -> Result<(usize, Vec<String>), String> {
+    let mut count = 0;
+    let mut failures = Vec::new();
+    for case in golden.cases() {
+        let name = |part: &str| format!("{case}.{part}");
+        if !golden.has(&name("support")) {
+            return Err(format!("{}: case {case} is of an unknown kind, it has no support", golden.file));
+        }
+        let features = |part: &str| -> Result<Features<'_>, String> {
+            match *golden.shape(&name(part))? {
+                [rows, dim] => Ok(Features { rows, dim, data: golden.data(&name(part))? }),
+                ref other => Err(format!("{case}.{part}: shape {other:?} is no matrix")),
+            }
+        };
+        let (support, query) = (features("support")?, features("query")?);
+        let labels = golden.indices(&name("support_y"))?;
+        let ways = labels.iter().max().map_or(0, |&top| top as usize + 1);
+        let say = |e: ieq_wgpu::Error| format!("{case}: {e}");
+        let as_f32 = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
+        let as_index = |values: Vec<u32>| values.into_iter().map(|x| x as f32).collect::<Vec<_>>();
+
+        let fit = LogisticRegression::fit(support, &labels, ways, 1.0).map_err(say)?;
+        let by_lr = Classifier::LogisticRegression.predict(support, &labels, ways, query).map_err(say)?;
+        let by_centroid = Classifier::NearestCentroid.predict(support, &labels, ways, query).map_err(say)?;
+        let computed = [
+            ("W", as_f32(&fit.weights)),
+            ("b", as_f32(&fit.bias)),
+            ("logits", as_f32(&fit.decision(query).map_err(say)?)),
+            ("pred", as_index(by_lr)),
+            ("pred_centroid", as_index(by_centroid)),
+        ];
+        for (part, got) in computed {
+            if golden.has(&name(part)) {
+                count += 1;
+                failures.extend(golden.check(&name(part), &got).err());
+            }
+        }
+    }
+    Ok((count, failures))
+}
