@@ -12,7 +12,7 @@ const SHADER: &str = "softmax_xent";
 fn sizes(op: &'static str, inputs: &[Type]) -> Result<[usize; 2]> {
     let [rows, columns] = axes::<2>(op, inputs, 0, "the logits")?;
     let [targets] = axes::<1>(op, inputs, 1, "the targets")?;
-    same(op, "the targets", &[targets], &[rows])?;
+    same(op, "the list of targets", &[targets], &[rows])?;
     if inputs[1].element != Element::U32 {
         return Err(Error::shape(op, "the targets must be unsigned integers, they are floats"));
     }
