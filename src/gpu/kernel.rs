@@ -127,9 +127,6 @@ pub fn fold(groups: usize) -> [u32; 3] {
 pub fn pack(shader: &Shader, label: &str, params: &[(&str, Scalar)]) -> Result<Vec<u8>> {
     let mut bytes = vec![0; shader.params_bytes.next_multiple_of(16) as usize];
     for (name, kind, offset) in &shader.members {
-        if name.starts_with("pad") {
-            continue;
-        }
         let value = params.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
         let word = match (value, kind) {
             (Some(Scalar::U32(v)), MemberType::U32) => v.to_le_bytes(),

@@ -21,6 +21,7 @@ shaders![
     "common/lane_rank",
     "common/log1p",
     "common/matmul_body",
+    "common/philox",
     "common/reduce",
     "bank",
     "batch_norm",
@@ -28,6 +29,7 @@ shaders![
     "conv2d",
     "conv2d_subgroup",
     "distill",
+    "dropout",
     "elementwise",
     "health",
     "matmul",
@@ -36,6 +38,7 @@ shaders![
     "reduce",
     "sgd",
     "softmax_xent",
+    "views",
 ];
 
 /// The text of a shader with its `#import NAME` lines replaced by the named files, each once.

@@ -189,6 +189,11 @@ impl Outcome {
     }
 }
 
+/// Whether `error` replaces `worst`: a NaN does, and is never replaced.
+fn worse(error: f64, worst: f64) -> bool {
+    !worst.is_nan() && (error.is_nan() || error > worst)
+}
+
 /// Runs a case on the device and compares everything that every node made with the twin.
 ///
 /// # Errors
@@ -215,7 +220,7 @@ pub fn run(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
         let scale = wanted.iter().fold(1e-30_f64, |m, v| m.max(v.abs()));
         for (g, w) in got.iter().zip(wanted) {
             let error = (g - w).abs() / scale;
-            if !(error <= outcome.error) {
+            if worse(error, outcome.error) {
                 outcome.error = error;
                 outcome.worst = executor.graph.value(id).name.clone();
             }
@@ -264,7 +269,7 @@ pub fn finite_differences(case: &Case) -> Result<f64> {
             moved[i] -= 2.0 * STEP;
             let down = objective(id, moved)?;
             let error = ((up - down) / (2.0 * STEP) - gradient[i]).abs() / scale;
-            if !(error <= worst) {
+            if worse(error, worst) {
                 worst = error;
             }
         }
@@ -287,6 +292,8 @@ pub fn cases() -> Vec<Case> {
         super::matmul::cases(),
         super::batch_norm::cases(),
         super::pool::cases(),
+        super::dropout::cases(),
+        super::views::cases(),
     ]
     .into_iter()
     .flatten()

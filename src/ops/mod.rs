@@ -13,6 +13,7 @@ pub mod check;
 pub mod contrast;
 pub mod conv2d;
 pub mod distill;
+pub mod dropout;
 pub mod elementwise;
 pub mod health;
 pub mod matmul;
@@ -20,6 +21,7 @@ pub mod pool;
 pub mod reduce;
 pub mod sgd;
 pub mod softmax_xent;
+pub mod views;
 
 /// A tensor on the host as a twin sees it; unsigned integers are exact in f64.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +156,12 @@ operations! {
     MaxPoolBackward: pool::MaxPoolBackward,
     GlobalAveragePool: pool::GlobalAveragePool,
     GlobalAveragePoolBackward: pool::GlobalAveragePoolBackward,
+    Bernoulli: dropout::Bernoulli,
+    Dropout: dropout::Dropout,
+    DropBlockKeep: dropout::DropBlockKeep,
+    KeepScale: dropout::KeepScale,
+    ApplyMask: dropout::ApplyMask,
+    Views: views::Views,
 }
 
 /// The shape `[d0, d1, ...]` of input `index` if it has `N` axes of floats.

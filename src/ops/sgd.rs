@@ -1,6 +1,7 @@
 //! Stochastic gradient descent with momentum and weight decay.
 
 use super::check::{Case, Fill, Input};
+use super::dropout::{STEP_WORDS, step_block};
 use super::health::{self, raise};
 use super::{Host, Operand, Operation, axes, same};
 use crate::Result;
@@ -8,15 +9,6 @@ use crate::gpu::Launch;
 use crate::tape::{Type, ValueId};
 
 const SHADER: &str = "sgd";
-
-/// Words of the step block, the scalars that change from step to step: step, seed (low, high), learning
-/// rate, DropBlock's drop probability (both as float bits), three reserved.
-pub const STEP_WORDS: usize = 8;
-
-/// The step block of a step.
-pub fn step_block(step: u32, seed: u64, learning_rate: f32, drop_probability: f32) -> [u32; STEP_WORDS] {
-    [step, seed as u32, (seed >> 32) as u32, learning_rate.to_bits(), drop_probability.to_bits(), 0, 0, 0]
-}
 
 /// v = `momentum` v + (g + `weight_decay` p); p = p - learning rate v, in place (PyTorch's form).
 ///

@@ -5,3 +5,4 @@
 pub mod evalcls;
 pub mod golden;
 pub mod golden_losses;
+pub mod golden_views;
