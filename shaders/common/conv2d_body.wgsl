@@ -229,16 +229,13 @@ fn dy_two(first: u32, o: u32) -> vec2<f32> {
     return vec2<f32>(dy[first + min(o, last) * plane], dy[first + min(o + 1u, last) * plane]);
 }
 
+// Partial sums are laid out [split, k, l, c, o], o padded to a multiple of 8: whole vectors, no tails.
 fn store_tap(block: u32, c: u32, k: u32, l: u32, split: u32, live: bool, pair: Pair) {
     if live && k < params.k_h && l < params.k_w {
-        let taps = params.k_h * params.k_w;
-        let sums = array<vec4<f32>, 2>(pair.a, pair.b);
-        for (var i = 0u; i < 8u; i++) {
-            let o = block * 8u + i;
-            if o < params.c_out {
-                y[((split * params.c_out + o) * params.c_in + c) * taps + k * params.k_w + l] = sums[i / 4u][i % 4u];
-            }
-        }
+        let tap = (split * params.k_h + k) * params.k_w + l;
+        let at = ((tap * params.c_in + c) * params.half_blocks + block) * 2u;
+        packed_out[at] = pair.a;
+        packed_out[at + 1u] = pair.b;
     }
 }
 
@@ -400,9 +397,15 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
           @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
+        let taps = params.k_h * params.k_w;
+        let tap = i % taps;
+        let c = (i / taps) % params.c_in;
+        let o = i / (taps * params.c_in);
+        let channels = params.half_blocks * 8u;
+        let first = (tap * params.c_in + c) * channels + o;
         var sum = 0.0;
         for (var split = 0u; split < params.splits; split++) {
-            sum += partial[split * params.n + i];
+            sum += partial[split * taps * params.c_in * channels + first];
         }
         y[i] = sum;
     }

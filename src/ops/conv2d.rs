@@ -94,6 +94,10 @@ impl Sizes {
         self.c_out.div_ceil(TILE)
     }
 
+    fn half_blocks(&self) -> usize {
+        self.c_out.div_ceil(WEIGHT_TILE)
+    }
+
     /// Packed weights: vec4 rows of all output channels for each input channel and tap.
     fn packed(&self) -> Type {
         Type::f32([self.c_in * self.taps(), self.blocks() * TILE])
@@ -107,7 +111,7 @@ impl Sizes {
 
     /// Independent pieces of work in one split of backward_weight.
     fn groups_per_split(&self) -> usize {
-        self.columns().0 * self.c_out.div_ceil(WEIGHT_TILE) * self.k_h.div_ceil(3) * self.k_w.div_ceil(3)
+        self.columns().0 * self.half_blocks() * self.k_h.div_ceil(3) * self.k_w.div_ceil(3)
     }
 
     /// Parts of batch x h_out that backward_weight sums separately: enough workgroups to fill a device,
@@ -136,7 +140,7 @@ impl Sizes {
             .param("pad_y", padding.0)
             .param("pad_x", padding.1)
             .param("blocks", self.blocks())
-            .param("half_blocks", self.c_out.div_ceil(WEIGHT_TILE))
+            .param("half_blocks", self.half_blocks())
             .param("splits", splits)
             .param("split_rows", split_rows)
             .param("columns", self.columns().0)
@@ -328,7 +332,7 @@ impl Operation for Conv2dBackwardWeight {
         let weight = self.weight(&x.shape, &dy.shape);
         let s = Sizes::new(self.name(), &x.shape, &weight, self.stride, self.padding)?;
         super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
-        Ok(vec![Type::f32(weight), Type::f32([s.splits().0, weight.iter().product()])])
+        Ok(vec![Type::f32(weight), Type::f32([s.splits().0, s.taps() * s.c_in, s.half_blocks() * WEIGHT_TILE])])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -344,7 +348,7 @@ impl Operation for Conv2dBackwardWeight {
         let s = Sizes::of(inputs[0].shape, &self.weight(inputs[0].shape, inputs[1].shape), self.stride, self.padding);
         let (x, dy, dw, partial) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
         let p = (self.padding as i32, self.padding as i32);
-        let mut sums = s.launch("backward_weight", 0, p).bind("x", x).bind("dy", dy).bind("y", partial);
+        let mut sums = s.launch("backward_weight", 0, p).bind("x", x).bind("dy", dy).bind("packed_out", partial);
         sums.constants = vec![
             ("WG", s.columns().1 as f64),
             ("STRIDE", self.stride as f64),
