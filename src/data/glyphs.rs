@@ -4,8 +4,9 @@
 //! square; an instance jitters the strokes' control points, bends the whole glyph by a small affine
 //! map and picks a pen width. Both are pure functions of (seed, class, instance), and every class
 //! belongs to one split. About as hard as Omniglot: the nearest neighbour of raw pixels is right in
-//! 46 % of 5-way 1-shot queries (mean over five seeds), against 41 % on the katakana and others of
-//! `omniglot28`. Only additions, products, quotients and square roots: the same bits on every machine.
+//! 47 % of 5-way 1-shot queries (mean over five seeds), against 41 % on 106 novel classes of Omniglot
+//! at the same size. Only additions, products, quotients and square roots: the same bits on every
+//! machine.
 
 use super::split::Split;
 use super::{DataOptions, ImageSet, decode};
@@ -181,7 +182,7 @@ fn between(rng: &mut Rng, low: f32, high: f32) -> f32 {
 
 fn bounds(strokes: &[Stroke]) -> (Point, Point) {
     let (mut low, mut high) = ([f32::MAX; 2], [f32::MIN; 2]);
-    for point in strokes.iter().flat_map(|stroke| flatten(stroke)) {
+    for point in strokes.iter().flat_map(flatten) {
         for axis in 0..2 {
             low[axis] = low[axis].min(point[axis]);
             high[axis] = high[axis].max(point[axis]);

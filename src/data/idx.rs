@@ -118,7 +118,10 @@ fn open(path: &Path) -> Result<(Vec<usize>, Box<dyn Read>)> {
         content.read_exact(&mut bytes).map(|()| bytes).map_err(|source| damaged(path, &source.to_string()))
     };
     let [0, 0, kind, n_dims] = word()? else {
-        return Err(Error::data(path, "is not an idx file (its first two bytes are not 0)"));
+        return Err(Error::data(
+            path,
+            "is not an idx file (its first two bytes are not 0); unpack other archives first",
+        ));
     };
     if kind != 8 || !(1..=4).contains(&n_dims) {
         return Err(Error::data(
