@@ -236,7 +236,8 @@ impl<'a> Machine<'a> {
     }
 
     fn raw_line(&mut self) -> Result<&'a [u8]> {
-        let n = self.bytes[self.at..].iter().position(|&byte| byte == b'\n').unwrap_or(usize::MAX);
+        let rest = &self.bytes[self.at..];
+        let n = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len() + 1);
         let line = self.take(n)?;
         self.at += 1;
         Ok(line)
