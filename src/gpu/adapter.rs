@@ -54,13 +54,22 @@ pub fn describe(info: &wgpu::AdapterInfo) -> String {
 }
 
 /// All adapters with compute shaders, in a stable order (the order of the `devices` command).
+///
+/// OpenGL is asked only where nothing else answers, or where `WGPU_BACKEND=gl` asks for it: it shows the same
+/// hardware once more, and looking for it can print complaints of the display system.
 pub fn list() -> Vec<Listed> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
-        .into_iter()
-        .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
-        .map(|adapter| Listed { info: adapter.get_info(), adapter })
-        .collect()
+    let found = |backends: wgpu::Backends| -> Vec<Listed> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = backends;
+        let instance = wgpu::Instance::new(descriptor.with_env());
+        pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+            .into_iter()
+            .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
+            .map(|adapter| Listed { info: adapter.get_info(), adapter })
+            .collect()
+    };
+    let native = found(wgpu::Backends::all() - wgpu::Backends::GL);
+    if native.is_empty() { found(wgpu::Backends::GL) } else { native }
 }
 
 /// Picks one adapter: it, its position in the list, and why.

@@ -267,7 +267,7 @@ impl<'d> Trainer<'d> {
                     loss: losses[0].1,
                     terms: losses[1..].to_vec(),
                     accuracy: Some(accuracy),
-                    images,
+                    images: u64::from(done) * self.spec.batch as u64,
                 });
                 log.write(&Record {
                     step: u64::from(done),
