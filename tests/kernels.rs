@@ -1,5 +1,7 @@
 //! Every operation on the device against its f64 twin, and every gradient against finite differences.
 
+#![allow(clippy::print_stderr, reason = "a test reports its adapter and its measured errors")]
+
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
