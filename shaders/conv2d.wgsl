@@ -9,6 +9,7 @@ fn packed_quad(first: u32, lane: u32) -> Quad {
     return Quad(packed[first], packed[first + 1u], packed[first + 2u], packed[first + 3u]);
 }
 
-fn dy_quad(first: u32, o: u32, lane: u32) -> Quad {
-    return Quad(dy_four(first, o), dy_four(first, o + 4u), dy_four(first, o + 8u), dy_four(first, o + 12u));
+fn dy_pair(first: u32, o: u32, lane: u32) -> Pair {
+    return Pair(vec4<f32>(dy_two(first, o), dy_two(first, o + 2u)),
+                vec4<f32>(dy_two(first, o + 4u), dy_two(first, o + 6u)));
 }

@@ -9,9 +9,9 @@
 //   four to a vector, padded with zeros to a multiple of 16.
 // forward: one invocation computes 16 output channels x 4 neighbouring pixels of a row (16 vec4 sums); of a
 //   kernel row it keeps a window of 4 inputs in registers and loads one new input a tap where the stride is 1.
-// backward_weight: one invocation computes 16 output channels x a block of 3 x 3 taps of one input channel,
+// backward_weight: one invocation computes 8 output channels x a block of 3 x 3 taps of one input channel,
 //   summed over the image rows of its split; `reduce` adds the splits in order.
-// The 16 values that all lanes of a workgroup share come from packed_quad and dy_quad, which differ between
+// The values that all lanes of a workgroup share come from packed_quad and dy_pair, which differ between
 // conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (four lanes load, the subgroup broadcasts).
 #import common/index
 
@@ -29,6 +29,7 @@ struct Params {
     pad_y: i32,        // zeros above and to the left; negative where backward_input crops
     pad_x: i32,
     blocks: u32,       // ceil(c_out / 16)
+    half_blocks: u32,  // ceil(c_out / 8)
     splits: u32,       // backward_weight: parts of the batch x h_out rows
     split_rows: u32,   // rows of one split
     columns: u32,      // backward_weight: workgroups along the input channels
@@ -39,6 +40,11 @@ struct Quad {
     b: vec4<f32>,
     c: vec4<f32>,
     d: vec4<f32>,
+}
+
+struct Pair {
+    a: vec4<f32>,
+    b: vec4<f32>,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -215,25 +221,21 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 
 // ---------------------------------------------------------------------------------------------- backward_weight
 
-// dy of the output channels o..o+3 at one pixel; `first` is channel 0 of the image at that pixel.
-fn dy_four(first: u32, o: u32) -> vec4<f32> {
+// dy of the output channels o, o+1 at one pixel; `first` is channel 0 of the image at that pixel.
+fn dy_two(first: u32, o: u32) -> vec2<f32> {
     let plane = params.h_out * params.w_out;
     // Channels past the last repeat it; their sums are not stored.
     let last = params.c_out - 1u;
-    return vec4<f32>(dy[first + min(o, last) * plane], dy[first + min(o + 1u, last) * plane],
-                     dy[first + min(o + 2u, last) * plane], dy[first + min(o + 3u, last) * plane]);
+    return vec2<f32>(dy[first + min(o, last) * plane], dy[first + min(o + 1u, last) * plane]);
 }
 
-fn store_tap(block: u32, c: u32, k: u32, l: u32, split: u32, live: bool, q: Quad) {
+// Partial sums are laid out [split, k, l, c, o], o padded to a multiple of 8: whole vectors, no tails.
+fn store_tap(block: u32, c: u32, k: u32, l: u32, split: u32, live: bool, pair: Pair) {
     if live && k < params.k_h && l < params.k_w {
-        let taps = params.k_h * params.k_w;
-        let sums = array<vec4<f32>, 4>(q.a, q.b, q.c, q.d);
-        for (var i = 0u; i < 16u; i++) {
-            let o = block * 16u + i;
-            if o < params.c_out {
-                y[((split * params.c_out + o) * params.c_in + c) * taps + k * params.k_w + l] = sums[i / 4u][i % 4u];
-            }
-        }
+        let tap = (split * params.k_h + k) * params.k_w + l;
+        let at = ((tap * params.c_in + c) * params.half_blocks + block) * 2u;
+        packed_out[at] = pair.a;
+        packed_out[at + 1u] = pair.b;
     }
 }
 
@@ -248,8 +250,8 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     var linear = group_index(group, groups);
     let column = linear % params.columns;
     linear /= params.columns;
-    let block = linear % params.blocks;
-    linear /= params.blocks;
+    let block = linear % params.half_blocks;
+    linear /= params.half_blocks;
     let across = (params.k_w + 2u) / 3u;
     let down = (params.k_h + 2u) / 3u;
     let l0 = (linear % across) * 3u;
@@ -261,40 +263,22 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     let c = min(wanted, params.c_in - 1u);
     var s00a = vec4<f32>(0.0);
     var s00b = vec4<f32>(0.0);
-    var s00c = vec4<f32>(0.0);
-    var s00d = vec4<f32>(0.0);
     var s01a = vec4<f32>(0.0);
     var s01b = vec4<f32>(0.0);
-    var s01c = vec4<f32>(0.0);
-    var s01d = vec4<f32>(0.0);
     var s02a = vec4<f32>(0.0);
     var s02b = vec4<f32>(0.0);
-    var s02c = vec4<f32>(0.0);
-    var s02d = vec4<f32>(0.0);
     var s10a = vec4<f32>(0.0);
     var s10b = vec4<f32>(0.0);
-    var s10c = vec4<f32>(0.0);
-    var s10d = vec4<f32>(0.0);
     var s11a = vec4<f32>(0.0);
     var s11b = vec4<f32>(0.0);
-    var s11c = vec4<f32>(0.0);
-    var s11d = vec4<f32>(0.0);
     var s12a = vec4<f32>(0.0);
     var s12b = vec4<f32>(0.0);
-    var s12c = vec4<f32>(0.0);
-    var s12d = vec4<f32>(0.0);
     var s20a = vec4<f32>(0.0);
     var s20b = vec4<f32>(0.0);
-    var s20c = vec4<f32>(0.0);
-    var s20d = vec4<f32>(0.0);
     var s21a = vec4<f32>(0.0);
     var s21b = vec4<f32>(0.0);
-    var s21c = vec4<f32>(0.0);
-    var s21d = vec4<f32>(0.0);
     var s22a = vec4<f32>(0.0);
     var s22b = vec4<f32>(0.0);
-    var s22c = vec4<f32>(0.0);
-    var s22d = vec4<f32>(0.0);
     let rows = params.batch * params.h_out;
     let last_row = min((split + 1u) * params.split_rows, rows);
     let step = i32(STRIDE);
@@ -343,85 +327,67 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
                     x2 = vec3<f32>(input_at(row2, in2, at), input_at(row2, in2, at + 1), input_at(row2, in2, at + 2));
                 }
             }
-            let q = dy_quad(first + j, block * 16u, lane);
-            s00a = fma(q.a, vec4<f32>(x0.x), s00a);
-            s00b = fma(q.b, vec4<f32>(x0.x), s00b);
-            s00c = fma(q.c, vec4<f32>(x0.x), s00c);
-            s00d = fma(q.d, vec4<f32>(x0.x), s00d);
+            let pair = dy_pair(first + j, block * 8u, lane);
+            s00a = fma(pair.a, vec4<f32>(x0.x), s00a);
+            s00b = fma(pair.b, vec4<f32>(x0.x), s00b);
             if TAP_COLUMNS > 1u {
-                s01a = fma(q.a, vec4<f32>(x0.y), s01a);
-                s01b = fma(q.b, vec4<f32>(x0.y), s01b);
-                s01c = fma(q.c, vec4<f32>(x0.y), s01c);
-                s01d = fma(q.d, vec4<f32>(x0.y), s01d);
+                s01a = fma(pair.a, vec4<f32>(x0.y), s01a);
+                s01b = fma(pair.b, vec4<f32>(x0.y), s01b);
             }
             if TAP_COLUMNS > 1u {
-                s02a = fma(q.a, vec4<f32>(x0.z), s02a);
-                s02b = fma(q.b, vec4<f32>(x0.z), s02b);
-                s02c = fma(q.c, vec4<f32>(x0.z), s02c);
-                s02d = fma(q.d, vec4<f32>(x0.z), s02d);
+                s02a = fma(pair.a, vec4<f32>(x0.z), s02a);
+                s02b = fma(pair.b, vec4<f32>(x0.z), s02b);
             }
             if TAP_ROWS > 1u {
-                s10a = fma(q.a, vec4<f32>(x1.x), s10a);
-                s10b = fma(q.b, vec4<f32>(x1.x), s10b);
-                s10c = fma(q.c, vec4<f32>(x1.x), s10c);
-                s10d = fma(q.d, vec4<f32>(x1.x), s10d);
+                s10a = fma(pair.a, vec4<f32>(x1.x), s10a);
+                s10b = fma(pair.b, vec4<f32>(x1.x), s10b);
             }
             if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-                s11a = fma(q.a, vec4<f32>(x1.y), s11a);
-                s11b = fma(q.b, vec4<f32>(x1.y), s11b);
-                s11c = fma(q.c, vec4<f32>(x1.y), s11c);
-                s11d = fma(q.d, vec4<f32>(x1.y), s11d);
+                s11a = fma(pair.a, vec4<f32>(x1.y), s11a);
+                s11b = fma(pair.b, vec4<f32>(x1.y), s11b);
             }
             if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-                s12a = fma(q.a, vec4<f32>(x1.z), s12a);
-                s12b = fma(q.b, vec4<f32>(x1.z), s12b);
-                s12c = fma(q.c, vec4<f32>(x1.z), s12c);
-                s12d = fma(q.d, vec4<f32>(x1.z), s12d);
+                s12a = fma(pair.a, vec4<f32>(x1.z), s12a);
+                s12b = fma(pair.b, vec4<f32>(x1.z), s12b);
             }
             if TAP_ROWS > 1u {
-                s20a = fma(q.a, vec4<f32>(x2.x), s20a);
-                s20b = fma(q.b, vec4<f32>(x2.x), s20b);
-                s20c = fma(q.c, vec4<f32>(x2.x), s20c);
-                s20d = fma(q.d, vec4<f32>(x2.x), s20d);
+                s20a = fma(pair.a, vec4<f32>(x2.x), s20a);
+                s20b = fma(pair.b, vec4<f32>(x2.x), s20b);
             }
             if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-                s21a = fma(q.a, vec4<f32>(x2.y), s21a);
-                s21b = fma(q.b, vec4<f32>(x2.y), s21b);
-                s21c = fma(q.c, vec4<f32>(x2.y), s21c);
-                s21d = fma(q.d, vec4<f32>(x2.y), s21d);
+                s21a = fma(pair.a, vec4<f32>(x2.y), s21a);
+                s21b = fma(pair.b, vec4<f32>(x2.y), s21b);
             }
             if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-                s22a = fma(q.a, vec4<f32>(x2.z), s22a);
-                s22b = fma(q.b, vec4<f32>(x2.z), s22b);
-                s22c = fma(q.c, vec4<f32>(x2.z), s22c);
-                s22d = fma(q.d, vec4<f32>(x2.z), s22d);
+                s22a = fma(pair.a, vec4<f32>(x2.z), s22a);
+                s22b = fma(pair.b, vec4<f32>(x2.z), s22b);
             }
         }
     }
-    store_tap(block, c, k0 + 0u, l0 + 0u, split, live, Quad(s00a, s00b, s00c, s00d));
+    store_tap(block, c, k0 + 0u, l0 + 0u, split, live, Pair(s00a, s00b));
     if TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 0u, l0 + 1u, split, live, Quad(s01a, s01b, s01c, s01d));
+        store_tap(block, c, k0 + 0u, l0 + 1u, split, live, Pair(s01a, s01b));
     }
     if TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 0u, l0 + 2u, split, live, Quad(s02a, s02b, s02c, s02d));
+        store_tap(block, c, k0 + 0u, l0 + 2u, split, live, Pair(s02a, s02b));
     }
     if TAP_ROWS > 1u {
-        store_tap(block, c, k0 + 1u, l0 + 0u, split, live, Quad(s10a, s10b, s10c, s10d));
+        store_tap(block, c, k0 + 1u, l0 + 0u, split, live, Pair(s10a, s10b));
     }
     if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 1u, l0 + 1u, split, live, Quad(s11a, s11b, s11c, s11d));
+        store_tap(block, c, k0 + 1u, l0 + 1u, split, live, Pair(s11a, s11b));
     }
     if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 1u, l0 + 2u, split, live, Quad(s12a, s12b, s12c, s12d));
+        store_tap(block, c, k0 + 1u, l0 + 2u, split, live, Pair(s12a, s12b));
     }
     if TAP_ROWS > 1u {
-        store_tap(block, c, k0 + 2u, l0 + 0u, split, live, Quad(s20a, s20b, s20c, s20d));
+        store_tap(block, c, k0 + 2u, l0 + 0u, split, live, Pair(s20a, s20b));
     }
     if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 2u, l0 + 1u, split, live, Quad(s21a, s21b, s21c, s21d));
+        store_tap(block, c, k0 + 2u, l0 + 1u, split, live, Pair(s21a, s21b));
     }
     if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 2u, l0 + 2u, split, live, Quad(s22a, s22b, s22c, s22d));
+        store_tap(block, c, k0 + 2u, l0 + 2u, split, live, Pair(s22a, s22b));
     }
 }
 
@@ -431,9 +397,15 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
           @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
+        let taps = params.k_h * params.k_w;
+        let tap = i % taps;
+        let c = (i / taps) % params.c_in;
+        let o = i / (taps * params.c_in);
+        let channels = params.half_blocks * 8u;
+        let first = (tap * params.c_in + c) * channels + o;
         var sum = 0.0;
         for (var split = 0u; split < params.splits; split++) {
-            sum += partial[split * params.n + i];
+            sum += partial[split * taps * params.c_in * channels + first];
         }
         y[i] = sum;
     }

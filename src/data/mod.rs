@@ -1,1 +1,241 @@
-//! data.
+//! Data sets: reading the field's formats into host memory, splitting classes, ordering epochs, and
+//! sampling episodes.
+//!
+//! Every random choice is a pure function of (seed, epoch or episode index): nothing here keeps
+//! generator state. One file per format; [`load`] tells them apart by content and layout.
+
+mod array_files;
+mod arrays;
+mod decode;
+mod episodes;
+mod glyphs;
+mod idx;
+mod image_folder;
+mod listing;
+mod npz;
+mod oneshot;
+mod order;
+mod pickle;
+mod split;
+mod unpickle;
+mod zip_archive;
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+pub use decode::Fit;
+pub use episodes::{Episode, read_episodes, sample};
+pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
+pub use oneshot::{OneShotRun, read_oneshot_runs};
+pub use order::epoch_order;
+pub use split::{Split, class_split};
+
+use listing::{FolderListing, Listing};
+use zip_archive::ZipListing;
+
+/// The largest side an image may be resized to.
+const MAX_SIDE: usize = 4096;
+
+/// Labelled square RGB images of one split, resident in host memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageSet {
+    /// Width and height of every image in pixels.
+    pub side: usize,
+    /// One RGBA8 word per pixel (R in the low byte, A = 255), row-major, images back to back:
+    /// `len() * side * side` words.
+    pub pixels: Vec<u32>,
+    /// One label per image in `0..n_classes()`: the rank of its class. Empty for unlabelled images.
+    pub labels: Vec<u32>,
+    /// The class of each label: a folder's name or the number a file gives it.
+    pub class_names: Vec<String>,
+    /// One display name or path per image, in the same order.
+    pub names: Vec<String>,
+}
+
+impl ImageSet {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Number of classes; 0 for unlabelled images.
+    pub fn n_classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// The pixels of image `i`.
+    pub fn image(&self, i: usize) -> &[u32] {
+        let words = self.side * self.side;
+        &self.pixels[i * words..(i + 1) * words]
+    }
+
+    /// The images of each class, in ascending order: the table that [`sample`] draws from.
+    pub fn by_class(&self) -> Vec<Vec<u32>> {
+        let mut classes = vec![Vec::new(); self.n_classes()];
+        for (i, &label) in self.labels.iter().enumerate() {
+            classes[label as usize].push(i as u32);
+        }
+        classes
+    }
+
+    /// The images at `indices`, in that order. Labels and class names stay as they are, so that a
+    /// label means the same class in both sets.
+    pub fn subset(&self, indices: &[u32]) -> ImageSet {
+        let at = |i: &u32| *i as usize;
+        ImageSet {
+            side: self.side,
+            pixels: indices.iter().flat_map(|i| self.image(at(i))).copied().collect(),
+            labels: if self.labels.is_empty() {
+                Vec::new()
+            } else {
+                indices.iter().map(|i| self.labels[at(i)]).collect()
+            },
+            class_names: self.class_names.clone(),
+            names: indices.iter().map(|i| self.names[at(i)].clone()).collect(),
+        }
+    }
+}
+
+/// How to read a data set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataOptions {
+    /// Side of the square images in pixels; `None`: the images' own size, which must then be square
+    /// and equal (for `glyphs`: [`GLYPH_SIDE`]). An image that already has it is kept bit for bit.
+    pub side: Option<usize>,
+    /// Seed of the class split where the data has none of its own, and of the embedded glyphs.
+    pub split_seed: u64,
+    /// How an image that is not `side` x `side` is made so.
+    pub fit: Fit,
+    /// A JSON file `{"train": [class names], "val": [..], "novel": [..]}`, or one of a group of CSV
+    /// files `train.csv`, `val.csv`, `test.csv` with the columns `filename,label`, that decides the
+    /// split instead of folder names or the seed.
+    pub split_file: Option<PathBuf>,
+}
+
+/// Reads one split of a data set.
+///
+/// `source` is `glyphs` (the embedded procedural set; write `./glyphs` for a folder of that name) or
+/// a path, told apart by content and layout:
+///
+/// - a folder or zip of class folders, with split folders above them or not;
+/// - a folder with one pickle (or `.npz` and labels pickle) per split, or a single such file;
+/// - a folder of idx files, or one idx file of images beside its labels.
+///
+/// Where the data has no splits, its classes are split by seed ([`class_split`]).
+pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSet> {
+    check_side(options)?;
+    if source == "glyphs" {
+        return glyphs::load(split, options);
+    }
+    let path = Path::new(source);
+    if is_folder(path)? {
+        if let Some(set) = array_files::load_folder(path, split, options)? {
+            return Ok(set);
+        }
+        if let Some(files) = idx::find(path)? {
+            return idx::load(path, &files, split, options);
+        }
+        return image_folder::load(&FolderListing::open(path)?, split, options);
+    }
+    match sniff(path)? {
+        FileKind::Zip if npz::is_npz(path)? => array_files::load_file(path, split, options),
+        FileKind::Zip => image_folder::load(&ZipListing::open(path)?, split, options),
+        FileKind::Pickle => array_files::load_file(path, split, options),
+        FileKind::Idx => idx::load(path, &[path.to_path_buf()], split, options),
+        FileKind::Image => Err(Error::data(path, "is one image; give the folder that holds the class folders")),
+        FileKind::Unknown => Err(Error::data(
+            path,
+            "is neither a zip, a pickle, an .npz nor an idx file; give one of these, a folder, or the word glyphs",
+        )),
+    }
+}
+
+/// Reads images without labels, for embedding: every path is an image, a zip, or a folder that is
+/// searched recursively. Images keep the order of `paths`, and are sorted bytewise by name inside
+/// each.
+pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
+    check_side(options)?;
+    let mut listings: Vec<Box<dyn Listing>> = Vec::new();
+    for path in paths {
+        listings.push(if is_folder(path)? {
+            Box::new(FolderListing::open(path)?)
+        } else {
+            match sniff(path)? {
+                FileKind::Zip => Box::new(ZipListing::open(path)?),
+                FileKind::Pickle | FileKind::Idx => {
+                    return Err(Error::data(path, "holds arrays; give images, folders of images, or a zip of images"));
+                }
+                FileKind::Image | FileKind::Unknown => Box::new(listing::OneFile::new(path)),
+            }
+        });
+    }
+    let mut items = Vec::new();
+    for listing in &listings {
+        let before = items.len();
+        for i in 0..listing.files().len() {
+            if listing::is_image_or_note(listing.as_ref(), i)? {
+                items.push((listing.as_ref(), i));
+            }
+        }
+        if items.len() == before {
+            return Err(Error::data(listing.origin(), format!("holds no image ({} are read)", listing::IMAGE_KINDS)));
+        }
+    }
+    if items.is_empty() {
+        return Err(Error::usage("no images given; give images, folders of images, or zips of images"));
+    }
+    let names = items.iter().map(|&(listing, i)| listing.locate(i).display().to_string()).collect();
+    let (side, pixels) = decode::decode_all(&items, options)?;
+    Ok(ImageSet { side, pixels, labels: Vec::new(), class_names: Vec::new(), names })
+}
+
+fn check_side(options: &DataOptions) -> Result<()> {
+    match options.side {
+        Some(side) if side == 0 || side > MAX_SIDE => {
+            Err(Error::usage(format!("the image side must lie in 1..={MAX_SIDE}, got {side} (try 84)")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_folder(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(source) => Err(Error::io(
+            path,
+            "cannot read the data (give a folder, a .zip, .pickle, .npz or idx file, or the word glyphs)",
+            source,
+        )),
+    }
+}
+
+/// What a file is, by its first bytes.
+enum FileKind {
+    Zip,
+    Pickle,
+    Idx,
+    Image,
+    Unknown,
+}
+
+fn sniff(path: &Path) -> Result<FileKind> {
+    let mut head = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, 16), &mut head))
+        .map_err(|source| Error::io(path, "cannot read the data", source))?;
+    let extension = listing::extension(&path.to_string_lossy());
+    Ok(match head.as_slice() {
+        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => FileKind::Zip,
+        [0x1f, 0x8b, ..] | [0, 0, 8, 1..=4, ..] => FileKind::Idx,
+        // Protocols 0 and 1 have no signature: there the name has to say it.
+        [0x80, 2..=5, ..] => FileKind::Pickle,
+        _ if matches!(extension.as_str(), "pickle" | "pkl") => FileKind::Pickle,
+        _ if image::guess_format(&head).is_ok() || listing::is_image_name(&path.to_string_lossy()) => FileKind::Image,
+        _ => FileKind::Unknown,
+    })
+}

@@ -15,20 +15,29 @@ macro_rules! shaders {
 }
 
 shaders![
-    "common/index",
     "common/conv2d_body",
+    "common/finite",
+    "common/index",
     "common/lane_rank",
+    "common/log1p",
     "common/matmul_body",
     "common/philox",
     "common/reduce",
+    "bank",
     "batch_norm",
+    "contrast",
     "conv2d",
     "conv2d_subgroup",
+    "distill",
     "dropout",
     "elementwise",
+    "health",
     "matmul",
     "matmul_subgroup",
     "pool",
+    "reduce",
+    "sgd",
+    "softmax_xent",
     "views",
 ];
 

@@ -1,3 +1,5 @@
 //! The method, built from operations: views and their transforms, losses, memory bank, distillation.
 
+pub mod losses;
+pub mod negatives;
 pub mod transforms;

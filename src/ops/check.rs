@@ -302,6 +302,13 @@ pub fn finite_differences(case: &Case) -> Result<f64> {
 pub fn cases() -> Vec<Case> {
     [
         super::elementwise::cases(),
+        super::reduce::cases(),
+        super::softmax_xent::cases(),
+        super::contrast::cases(),
+        super::distill::cases(),
+        super::bank::cases(),
+        super::health::cases(),
+        super::sgd::cases(),
         super::conv2d::cases(),
         super::matmul::cases(),
         super::batch_norm::cases(),

@@ -9,8 +9,12 @@ use crate::{Error, Result};
 
 const SHADER: &str = "conv2d";
 
-/// Output channels that one invocation computes; the shader's packed weights are padded to it.
+/// Output channels that one invocation of `forward` computes; the packed weights are padded to it.
 const TILE: usize = 16;
+
+/// Output channels that one invocation of `backward_weight` computes, with 3 x 3 taps each: 72 sums. More
+/// would be faster on some devices; SwiftShader takes minutes to compile 144.
+const WEIGHT_TILE: usize = 8;
 
 /// Sizes of one convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +94,10 @@ impl Sizes {
         self.c_out.div_ceil(TILE)
     }
 
+    fn half_blocks(&self) -> usize {
+        self.c_out.div_ceil(WEIGHT_TILE)
+    }
+
     /// Packed weights: vec4 rows of all output channels for each input channel and tap.
     fn packed(&self) -> Type {
         Type::f32([self.c_in * self.taps(), self.blocks() * TILE])
@@ -103,7 +111,7 @@ impl Sizes {
 
     /// Independent pieces of work in one split of backward_weight.
     fn groups_per_split(&self) -> usize {
-        self.columns().0 * self.blocks() * self.k_h.div_ceil(3) * self.k_w.div_ceil(3)
+        self.columns().0 * self.half_blocks() * self.k_h.div_ceil(3) * self.k_w.div_ceil(3)
     }
 
     /// Parts of batch x h_out that backward_weight sums separately: enough workgroups to fill a device,
@@ -132,22 +140,22 @@ impl Sizes {
             .param("pad_y", padding.0)
             .param("pad_x", padding.1)
             .param("blocks", self.blocks())
+            .param("half_blocks", self.half_blocks())
             .param("splits", splits)
             .param("split_rows", split_rows)
             .param("columns", self.columns().0)
     }
 
-    /// Packing and the convolution itself, forward or mirrored.
+    /// Packing and the convolution itself, forward or mirrored. `inputs`: x, weight; `outputs`: y, packed weights.
     fn convolve(
         &self,
         pack: &'static str,
-        x: ValueId,
-        weight: ValueId,
-        y: ValueId,
-        packed: ValueId,
+        inputs: &[Operand],
+        outputs: &[Operand],
         (stride, dilate): (usize, usize),
         padding: (i32, i32),
     ) -> Vec<Launch<ValueId>> {
+        let (x, weight, y, packed) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
         let vectors = self.c_in * self.taps() * self.blocks() * TILE / 4;
         let fours = self.batch * self.h_out * self.w_out.div_ceil(4);
         let mut forward = self
@@ -212,7 +220,7 @@ impl Operation for Conv2d {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding);
         let p = self.padding as i32;
-        s.convolve("pack", inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id, (self.stride, 1), (p, p))
+        s.convolve("pack", inputs, outputs, (self.stride, 1), (p, p))
     }
 }
 
@@ -291,8 +299,7 @@ impl Operation for Conv2dBackwardInput {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs[0].shape, inputs[1].shape);
         let padding = (s.k_h as i32 - 1 - self.padding as i32, s.k_w as i32 - 1 - self.padding as i32);
-        let (dy, weight, dx, packed) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
-        s.mirrored().convolve("pack_mirrored", dy, weight, dx, packed, (1, self.stride), padding)
+        s.mirrored().convolve("pack_mirrored", inputs, outputs, (1, self.stride), padding)
     }
 }
 
@@ -325,7 +332,7 @@ impl Operation for Conv2dBackwardWeight {
         let weight = self.weight(&x.shape, &dy.shape);
         let s = Sizes::new(self.name(), &x.shape, &weight, self.stride, self.padding)?;
         super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
-        Ok(vec![Type::f32(weight), Type::f32([s.splits().0, weight.iter().product()])])
+        Ok(vec![Type::f32(weight), Type::f32([s.splits().0, s.taps() * s.c_in, s.half_blocks() * WEIGHT_TILE])])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -341,7 +348,7 @@ impl Operation for Conv2dBackwardWeight {
         let s = Sizes::of(inputs[0].shape, &self.weight(inputs[0].shape, inputs[1].shape), self.stride, self.padding);
         let (x, dy, dw, partial) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
         let p = (self.padding as i32, self.padding as i32);
-        let mut sums = s.launch("backward_weight", 0, p).bind("x", x).bind("dy", dy).bind("y", partial);
+        let mut sums = s.launch("backward_weight", 0, p).bind("x", x).bind("dy", dy).bind("packed_out", partial);
         sums.constants = vec![
             ("WG", s.columns().1 as f64),
             ("STRIDE", self.stride as f64),

@@ -7,13 +7,20 @@ use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
+pub mod bank;
 pub mod batch_norm;
 pub mod check;
+pub mod contrast;
 pub mod conv2d;
+pub mod distill;
 pub mod dropout;
 pub mod elementwise;
+pub mod health;
 pub mod matmul;
 pub mod pool;
+pub mod reduce;
+pub mod sgd;
+pub mod softmax_xent;
 pub mod views;
 
 /// A tensor on the host as a twin sees it; unsigned integers are exact in f64.
@@ -115,6 +122,26 @@ operations! {
     Fill: elementwise::Fill,
     LeakyRelu: elementwise::LeakyRelu,
     LeakyReluBackward: elementwise::LeakyReluBackward,
+    Mean: reduce::Mean,
+    MeanBackward: reduce::MeanBackward,
+    CrossEntropy: softmax_xent::CrossEntropy,
+    CrossEntropyBackward: softmax_xent::CrossEntropyBackward,
+    Correct: softmax_xent::Correct,
+    RowNormalise: contrast::RowNormalise,
+    RowNormaliseBackward: contrast::RowNormaliseBackward,
+    ContrastAnchors: contrast::ContrastAnchors,
+    ContrastAnchorsBackward: contrast::ContrastAnchorsBackward,
+    FirstRows: contrast::FirstRows,
+    Nce: contrast::Nce,
+    NceBackward: contrast::NceBackward,
+    KlDivergence: distill::KlDivergence,
+    KlDivergenceBackward: distill::KlDivergenceBackward,
+    SquaredError: distill::SquaredError,
+    SquaredErrorBackward: distill::SquaredErrorBackward,
+    GatherRows: bank::GatherRows,
+    BankUpdate: bank::BankUpdate,
+    HealthCheck: health::HealthCheck,
+    Sgd: sgd::Sgd,
     Conv2d: conv2d::Conv2d,
     Conv2dBackwardInput: conv2d::Conv2dBackwardInput,
     Conv2dBackwardWeight: conv2d::Conv2dBackwardWeight,

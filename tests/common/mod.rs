@@ -4,4 +4,5 @@
 
 pub mod evalcls;
 pub mod golden;
+pub mod golden_losses;
 pub mod golden_views;

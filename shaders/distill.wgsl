@@ -1,0 +1,97 @@
+// Distillation losses of a student s [rows, columns] towards a teacher t of the same shape.
+//   kl:           p = softmax(t[r] / T), q = softmax(s[r] / T);  y[r] = T^2 sum_c p_c (log p_c - log q_c)
+//   kl_backward:  y[r,c] = T (q_c - p_c) dy[r]
+//   square:           y[i] = (s[i] - t[i])^2
+//   square_backward:  y[i] = 2 (s[i] - t[i]) dy[i]
+// kl: one workgroup makes one row, n = rows. The others: one invocation makes one element, n = their number.
+// stats [rows, 4]: largest logit and sum of exponentials of the student, then of the teacher.
+// The largest logit is taken out before the division by T, so the exponents are exact.
+#import common/reduce
+
+struct Params {
+    n: u32,
+    columns: u32,
+    temperature: f32,
+    inverse_temperature: f32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> student: array<f32>;
+@group(0) @binding(2) var<storage, read> teacher: array<f32>;
+@group(0) @binding(3) var<storage, read> dy: array<f32>;
+@group(0) @binding(4) var<storage, read> stats_in: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<storage, read_write> stats: array<f32>;
+
+const LOWEST: f32 = -3.4e38;
+
+@compute @workgroup_size(WG)
+fn kl(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+      @builtin(local_invocation_index) local: u32) {
+    let row = group_index(group, groups);
+    let live = row < params.n;
+    let columns = select(0u, params.columns, live);
+    let first = row * params.columns;
+    var part_s = LOWEST;
+    var part_t = LOWEST;
+    for (var c = local; c < columns; c += WG) {
+        part_s = max(part_s, student[first + c]);
+        part_t = max(part_t, teacher[first + c]);
+    }
+    let max_s = wg_max(part_s, local);
+    let max_t = wg_max(part_t, local);
+    part_s = 0.0;
+    part_t = 0.0;
+    for (var c = local; c < columns; c += WG) {
+        part_s += exp((student[first + c] - max_s) * params.inverse_temperature);
+        part_t += exp((teacher[first + c] - max_t) * params.inverse_temperature);
+    }
+    let sum_s = wg_sum(part_s, local);
+    let sum_t = wg_sum(part_t, local);
+    let log_ratio = log(sum_s) - log(sum_t);
+    part_t = 0.0;
+    for (var c = local; c < columns; c += WG) {
+        let log_s = (student[first + c] - max_s) * params.inverse_temperature;
+        let log_t = (teacher[first + c] - max_t) * params.inverse_temperature;
+        part_t += exp(log_t) * (log_t - log_s + log_ratio);
+    }
+    let total = wg_sum(part_t, local);
+    if local == 0u && live {
+        y[row] = params.temperature * params.temperature * (total / sum_t);
+        stats[4u * row] = max_s;
+        stats[4u * row + 1u] = sum_s;
+        stats[4u * row + 2u] = max_t;
+        stats[4u * row + 3u] = sum_t;
+    }
+}
+
+@compute @workgroup_size(WG)
+fn kl_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+               @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        let row = i / params.columns;
+        let q = exp((student[i] - stats_in[4u * row]) * params.inverse_temperature) / stats_in[4u * row + 1u];
+        let p = exp((teacher[i] - stats_in[4u * row + 2u]) * params.inverse_temperature) / stats_in[4u * row + 3u];
+        y[i] = params.temperature * (q - p) * dy[row];
+    }
+}
+
+@compute @workgroup_size(WG)
+fn square(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+          @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        let difference = student[i] - teacher[i];
+        y[i] = difference * difference;
+    }
+}
+
+@compute @workgroup_size(WG)
+fn square_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        y[i] = 2.0 * (student[i] - teacher[i]) * dy[i];
+    }
+}

@@ -1,0 +1,38 @@
+// Stochastic gradient descent with momentum and weight decay, in PyTorch's form, over flat vectors [n]:
+//   v = mu v + (g + decay p);  p = p - rate v
+// One invocation updates one element. The rate is word 3 of the step block [8], as the bits of a float.
+// Where g is not finite, p and v stay as they are and health_mask is raised in health[0].
+// Padding between tensors is 0 in all three vectors and stays 0.
+#import common/index
+#import common/finite
+
+struct Params {
+    n: u32,
+    momentum: f32,
+    weight_decay: f32,
+    health_mask: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> gradient: array<f32>;
+@group(0) @binding(2) var<storage, read> step_block: array<u32>;
+@group(0) @binding(3) var<storage, read_write> parameter: array<f32>;
+@group(0) @binding(4) var<storage, read_write> velocity: array<f32>;
+@group(0) @binding(5) var<storage, read_write> health: array<atomic<u32>>;
+
+@compute @workgroup_size(WG)
+fn step(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) local: u32) {
+    let i = item_index(group, groups, local);
+    if i < params.n {
+        let g = gradient[i];
+        if is_finite(g) {
+            let p = parameter[i];
+            let v = params.momentum * velocity[i] + (g + params.weight_decay * p);
+            velocity[i] = v;
+            parameter[i] = p - bitcast<f32>(step_block[3]) * v;
+        } else {
+            atomicOr(&health[0], params.health_mask);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Few-shot episodes: sampled, or read from a file.
+
+use std::path::Path;
+
+use rand::seq::index;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::random::{Rng, Stream};
+use crate::{Error, Result};
+
+/// One N-way K-shot task: indices into an image set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Episode {
+    /// The labelled images, `ways * shots`, class after class.
+    pub support: Vec<u32>,
+    /// The images to be classified, `ways * queries`, class after class.
+    pub query: Vec<u32>,
+    /// Number of classes.
+    pub ways: usize,
+    /// Support images per class.
+    pub shots: usize,
+    /// Query images per class.
+    pub queries: usize,
+}
+
+/// Draws episode `i`: a pure function of the seed and `i`. Classes and their images are drawn without
+/// replacement from `by_class` ([`super::ImageSet::by_class`]).
+pub fn sample(by_class: &[Vec<u32>], ways: usize, shots: usize, queries: usize, seed: u64, i: u32) -> Result<Episode> {
+    if ways < 2 || shots == 0 || queries == 0 {
+        return Err(Error::usage(format!(
+            "an episode needs at least 2 ways, 1 shot and 1 query, got {ways} ways, {shots} shots and {queries} queries"
+        )));
+    }
+    if by_class.len() < ways {
+        return Err(Error::usage(format!(
+            "{ways}-way episodes need {ways} classes and the split has {}; lower the ways or choose another split",
+            by_class.len()
+        )));
+    }
+    let per_class = shots.saturating_add(queries);
+    if let Some((label, images)) = by_class.iter().enumerate().find(|(_, images)| images.len() < per_class) {
+        return Err(Error::usage(format!(
+            "{shots} shots and {queries} queries need {per_class} images per class and class {label} has {}; lower one of them",
+            images.len()
+        )));
+    }
+    let rng = &mut Rng::new(seed, Stream::Episodes, i, 0);
+    let (mut support, mut query) = (Vec::with_capacity(ways * shots), Vec::with_capacity(ways * queries));
+    for class in index::sample(rng, by_class.len(), ways) {
+        let images = &by_class[class];
+        let drawn: Vec<u32> = index::sample(rng, images.len(), per_class).iter().map(|at| images[at]).collect();
+        support.extend(&drawn[..shots]);
+        query.extend(&drawn[shots..]);
+    }
+    Ok(Episode { support, query, ways, shots, queries })
+}
+
+/// Reads fixed episodes: the tensor `{shots}shot` of shape `[episodes, ways, shots + queries]`, support
+/// first, in a safetensors file; whole numbers of any type, each below `n_images`.
+pub fn read_episodes(path: &Path, shots: usize, n_images: usize) -> Result<Vec<Episode>> {
+    let bytes = std::fs::read(path).map_err(|source| Error::io(path, "cannot read the episodes", source))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| Error::data(path, format!("is not a safetensors file ({error}); give one with episodes")))?;
+    let name = format!("{shots}shot");
+    let Ok(tensor) = file.tensor(&name) else {
+        let mut names: Vec<&str> = file.names();
+        names.sort_unstable();
+        return Err(Error::data(
+            path,
+            format!("has no tensor {name} (it has {}); choose other shots", names.join(", ")),
+        ));
+    };
+    let (ways, per_class) = match *tensor.shape() {
+        [n, ways, per_class] if n > 0 && ways >= 2 && shots > 0 && per_class > shots => (ways, per_class),
+        ref shape => {
+            return Err(Error::data(
+                path,
+                format!(
+                    "{name} has shape {shape:?}; it must be [episodes, ways, {shots} + queries] with 2 ways or more"
+                ),
+            ));
+        }
+    };
+    let indices = whole_numbers(tensor.dtype(), tensor.data()).ok_or_else(|| {
+        Error::data(path, format!("{name} has type {:?}; use int32, int64 or float32", tensor.dtype()))
+    })?;
+    let mut checked = Vec::with_capacity(indices.len());
+    for (at, index) in indices.into_iter().enumerate() {
+        let valid = index.fract() == 0.0 && index >= 0.0 && index < n_images as f64;
+        if !valid {
+            return Err(Error::data(
+                path,
+                format!(
+                    "{name}, episode {}: {index} is not the index of one of the {n_images} images; choose the split the episodes were made for",
+                    at / (ways * per_class)
+                ),
+            ));
+        }
+        checked.push(index as u32);
+    }
+    let episode = |indices: &[u32]| Episode {
+        support: indices.chunks(per_class).flat_map(|class| &class[..shots]).copied().collect(),
+        query: indices.chunks(per_class).flat_map(|class| &class[shots..]).copied().collect(),
+        ways,
+        shots,
+        queries: per_class - shots,
+    };
+    Ok(checked.chunks(ways * per_class).map(episode).collect())
+}
+
+/// The values as f64, which is exact for every index.
+fn whole_numbers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {
+    macro_rules! read {
+        ($type:ty) => {{
+            let (values, _) = bytes.as_chunks::<{ size_of::<$type>() }>();
+            Some(values.iter().map(|&bytes| <$type>::from_le_bytes(bytes) as f64).collect())
+        }};
+    }
+    match dtype {
+        Dtype::U8 => read!(u8),
+        Dtype::I8 => read!(i8),
+        Dtype::U16 => read!(u16),
+        Dtype::I16 => read!(i16),
+        Dtype::U32 => read!(u32),
+        Dtype::I32 => read!(i32),
+        Dtype::U64 => read!(u64),
+        Dtype::I64 => read!(i64),
+        Dtype::F32 => read!(f32),
+        Dtype::F64 => read!(f64),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn classes(n: usize, images: usize) -> Vec<Vec<u32>> {
+        (0..n).map(|class| (0..images).map(|i| (i * n + class) as u32).collect()).collect()
+    }
+
+    #[test]
+    fn an_episode_draws_without_replacement() {
+        let by_class = classes(7, 20);
+        let episode = sample(&by_class, 5, 5, 15, 3, 9).expect("enough images");
+        assert_eq!((episode.support.len(), episode.query.len()), (25, 75));
+        let all: BTreeSet<u32> = episode.support.iter().chain(&episode.query).copied().collect();
+        assert_eq!(all.len(), 100);
+        // Class-major: image i belongs to class i % 7.
+        for way in 0..5 {
+            let class = episode.support[way * 5] % 7;
+            assert!(episode.support[way * 5..][..5].iter().all(|i| i % 7 == class));
+            assert!(episode.query[way * 15..][..15].iter().all(|i| i % 7 == class));
+        }
+        assert_eq!(sample(&by_class, 5, 5, 15, 3, 9).ok(), Some(episode.clone()));
+        assert_ne!(sample(&by_class, 5, 5, 15, 3, 10).ok(), Some(episode));
+    }
+
+    #[test]
+    fn too_little_data_is_a_sentence() {
+        let says = |result: Result<Episode>, words: &str| {
+            assert!(result.is_err_and(|error| error.to_string().contains(words)), "{words}");
+        };
+        says(sample(&classes(4, 20), 5, 1, 15, 0, 0), "need 5 classes and the split has 4");
+        says(sample(&classes(5, 15), 5, 1, 15, 0, 0), "need 16 images per class and class 0 has 15");
+        says(sample(&classes(5, 15), 1, 1, 15, 0, 0), "at least 2 ways");
+        says(sample(&classes(5, 15), 5, usize::MAX, 15, 0, 0), "lower one of them");
+    }
+}

@@ -1,0 +1,491 @@
+//! The stack machine: one instruction at a time, with the few calls that arrays need.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::literal::{integer, unescape, unquote};
+use super::{Array, Global, Id, Value, kind, raw, text};
+use crate::{Error, Result};
+
+/// The most values, memo entries and stack slots of one file.
+const MAX_VALUES: usize = 1 << 24;
+
+/// The stack machine.
+pub(super) struct Machine<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    at: usize,
+    values: Vec<Value<'a>>,
+    stack: Vec<Id>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Id>,
+}
+
+impl<'a> Machine<'a> {
+    /// The machine before the first byte of `bytes`, the content of `path`.
+    pub(super) fn new(path: &'a Path, bytes: &'a [u8]) -> Self {
+        Machine { path, bytes, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
+    }
+
+    /// A value of the arena.
+    pub(super) fn value(&self, id: Id) -> &Value<'a> {
+        &self.values[id as usize]
+    }
+
+    /// The arena.
+    pub(super) fn into_values(self) -> Vec<Value<'a>> {
+        self.values
+    }
+
+    /// Runs to the STOP instruction; the top value.
+    pub(super) fn run(&mut self) -> Result<Id> {
+        loop {
+            let start = self.at;
+            let code = self.take(1)?[0];
+            if code == b'.' {
+                return self.pop();
+            }
+            self.step(code, start)?;
+            if self.values.len().max(self.stack.len()).max(self.marks.len()).max(self.memo.len()) > MAX_VALUES {
+                return Err(
+                    self.error(format!("holds more than {MAX_VALUES} values; save the images as one uint8 array"))
+                );
+            }
+        }
+    }
+
+    fn step(&mut self, code: u8, start: usize) -> Result<()> {
+        match code {
+            // Protocol and frames: nothing to do.
+            0x80 => match self.take(1)?[0] {
+                0..=5 => Ok(()),
+                other => Err(self.error(format!(
+                    "is a pickle of protocol {other}, but 0 to 5 are read; save it again with protocol=4"
+                ))),
+            },
+            0x95 => self.take(8).map(drop),
+            // Constants.
+            b'N' => self.push(Value::None),
+            0x88 => self.push(Value::Bool(true)),
+            0x89 => self.push(Value::Bool(false)),
+            b'J' => self.fixed(4, true),
+            b'K' => self.fixed(1, false),
+            b'M' => self.fixed(2, false),
+            0x8a => {
+                let n = self.size(1)?;
+                self.fixed(n, true)
+            }
+            0x8b => {
+                let n = self.size(4)?;
+                self.fixed(n, true)
+            }
+            b'I' => match self.line()? {
+                "00" => self.push(Value::Bool(false)),
+                "01" => self.push(Value::Bool(true)),
+                digits => self.decimal(digits),
+            },
+            b'L' => {
+                let digits = self.line()?;
+                self.decimal(digits.strip_suffix('L').unwrap_or(digits))
+            }
+            b'F' => {
+                self.line()?;
+                self.push(Value::Float)
+            }
+            b'G' => {
+                self.take(8)?;
+                self.push(Value::Float)
+            }
+            // Text and bytes. What Python 2 called a string is bytes.
+            b'X' => self.text(4),
+            0x8c => self.text(1),
+            0x8d => self.text(8),
+            b'U' | b'C' => self.blob(1),
+            b'T' | b'B' => self.blob(4),
+            0x8e | 0x96 => self.blob(8),
+            b'S' => {
+                let line = self.raw_line()?;
+                let bytes = unquote(line).ok_or_else(|| self.error("has a string without its quotes".into()))?;
+                self.push(Value::Bytes(bytes.into()))
+            }
+            b'V' => {
+                let line = self.raw_line()?;
+                let text = unescape(line).ok_or_else(|| self.error("has a malformed string escape".into()))?;
+                self.push(Value::Text(text.into()))
+            }
+            // Containers.
+            b'(' => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
+            b']' => self.push(Value::List(Vec::new())),
+            b'}' => self.push(Value::Dict(Vec::new())),
+            b')' => self.push(Value::Tuple(Vec::new())),
+            0x85..=0x87 => {
+                let items = self.pop_n(usize::from(code - 0x84))?;
+                self.push(Value::Tuple(items))
+            }
+            b't' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Tuple(items))
+            }
+            b'l' => {
+                let items = self.pop_mark()?;
+                self.push(Value::List(items))
+            }
+            b'd' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Dict(pairs(&items)))
+            }
+            b'a' => {
+                let items = self.pop_n(1)?;
+                self.extend(&items)
+            }
+            b'e' => {
+                let items = self.pop_mark()?;
+                self.extend(&items)
+            }
+            b's' => {
+                let items = self.pop_n(2)?;
+                self.set_items(&items)
+            }
+            b'u' => {
+                let items = self.pop_mark()?;
+                self.set_items(&items)
+            }
+            // Stack and memo.
+            b'0' => self.pop().map(drop),
+            b'1' => self.pop_mark().map(drop),
+            b'2' => {
+                let top = self.top()?;
+                self.stack.push(top);
+                Ok(())
+            }
+            b'p' => {
+                let index = self.memo_index()?;
+                self.put(index)
+            }
+            b'q' => {
+                let index = self.size(1)?;
+                self.put(index as u32)
+            }
+            b'r' => {
+                let index = self.size(4)?;
+                self.put(index as u32)
+            }
+            0x94 => self.put(self.memo.len() as u32),
+            b'g' => {
+                let index = self.memo_index()?;
+                self.fetch(index)
+            }
+            b'h' => {
+                let index = self.size(1)?;
+                self.fetch(index as u32)
+            }
+            b'j' => {
+                let index = self.size(4)?;
+                self.fetch(index as u32)
+            }
+            // Functions.
+            b'c' | b'i' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.global(module, name)?;
+                if code == b'i' { Err(self.malformed(code, start)) } else { Ok(()) }
+            }
+            0x93 => {
+                let names = self.pop_n(2)?;
+                let (module, name) = (text(&self.values, names[0]), text(&self.values, names[1]));
+                self.global(&module.unwrap_or_default(), &name.unwrap_or_default())
+            }
+            // `cls.__new__(cls, *args)` is the same as a call for the types that are read.
+            b'R' | 0x81 => self.call(),
+            b'b' => self.build(),
+            _ => Err(self.malformed(code, start)),
+        }
+    }
+
+    fn error(&self, message: String) -> Error {
+        Error::data(self.path, message)
+    }
+
+    fn malformed(&self, code: u8, at: usize) -> Error {
+        self.error(format!(
+            "has the pickle instruction 0x{code:02x} at byte {at}, which is out of place or not one that arrays, lists and dicts need; save it again with pickle.dump"
+        ))
+    }
+
+    fn take(&mut self, n: usize) -> Result<&'a [u8]> {
+        let rest = &self.bytes[self.at..];
+        if n > rest.len() {
+            return Err(self.error(format!(
+                "is cut off or damaged: it wants {n} bytes at byte {} and has {}; copy or download it again",
+                self.at,
+                rest.len()
+            )));
+        }
+        self.at += n;
+        Ok(&rest[..n])
+    }
+
+    /// An unsigned length of `n` bytes.
+    fn size(&mut self, n: usize) -> Result<usize> {
+        let mut bytes = [0; 8];
+        bytes[..n].copy_from_slice(self.take(n)?);
+        Ok(usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX))
+    }
+
+    fn raw_line(&mut self) -> Result<&'a [u8]> {
+        let rest = &self.bytes[self.at..];
+        let n = rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len() + 1);
+        let line = self.take(n)?;
+        self.at += 1;
+        Ok(line)
+    }
+
+    fn line(&mut self) -> Result<&'a str> {
+        let line = self.raw_line()?;
+        std::str::from_utf8(line)
+            .map_err(|_| self.error(format!("has a name that is not UTF-8 before byte {}", self.at)))
+    }
+
+    fn push(&mut self, value: Value<'a>) -> Result<()> {
+        self.stack.push(self.values.len() as Id);
+        self.values.push(value);
+        Ok(())
+    }
+
+    fn fixed(&mut self, n: usize, signed: bool) -> Result<()> {
+        let number = integer(self.take(n)?, signed, false);
+        let number = number.ok_or_else(|| self.error("holds an integer of more than 64 bits".into()))?;
+        self.push(Value::Int(number))
+    }
+
+    fn decimal(&mut self, digits: &str) -> Result<()> {
+        let number = digits
+            .trim()
+            .parse()
+            .map_err(|_| self.error(format!("holds {digits:?} where a 64-bit integer belongs")))?;
+        self.push(Value::Int(number))
+    }
+
+    fn text(&mut self, length_bytes: usize) -> Result<()> {
+        let n = self.size(length_bytes)?;
+        let text = std::str::from_utf8(self.take(n)?);
+        let text = text.map_err(|_| self.error(format!("has text that is not UTF-8 before byte {}", self.at)))?;
+        self.push(Value::Text(text.into()))
+    }
+
+    fn blob(&mut self, length_bytes: usize) -> Result<()> {
+        let n = self.size(length_bytes)?;
+        let bytes = self.take(n)?;
+        self.push(Value::Bytes(bytes.into()))
+    }
+
+    fn empty_stack(&self) -> Error {
+        self.error(format!(
+            "is damaged: it takes a value that is not there before byte {}; copy or download it again",
+            self.at
+        ))
+    }
+
+    fn pop(&mut self) -> Result<Id> {
+        self.stack.pop().ok_or_else(|| self.empty_stack())
+    }
+
+    fn top(&self) -> Result<Id> {
+        self.stack.last().copied().ok_or_else(|| self.empty_stack())
+    }
+
+    fn pop_n(&mut self, n: usize) -> Result<Vec<Id>> {
+        let start = self.stack.len().checked_sub(n).ok_or_else(|| self.empty_stack())?;
+        Ok(self.stack.split_off(start))
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Id>> {
+        let start = self.marks.pop().filter(|&start| start <= self.stack.len()).ok_or_else(|| self.empty_stack())?;
+        Ok(self.stack.split_off(start))
+    }
+
+    fn extend(&mut self, items: &[Id]) -> Result<()> {
+        let list = self.top()?;
+        match &mut self.values[list as usize] {
+            Value::List(list) => list.extend(items),
+            other => {
+                let kind = kind(other);
+                return Err(self.error(format!("is damaged: it appends to {kind}; copy or download it again")));
+            }
+        }
+        Ok(())
+    }
+
+    fn set_items(&mut self, items: &[Id]) -> Result<()> {
+        let dict = self.top()?;
+        match &mut self.values[dict as usize] {
+            Value::Dict(dict) => dict.extend(pairs(items)),
+            other => {
+                let kind = kind(other);
+                return Err(self.error(format!("is damaged: it sets a key of {kind}; copy or download it again")));
+            }
+        }
+        Ok(())
+    }
+
+    fn memo_index(&mut self) -> Result<u32> {
+        let line = self.line()?;
+        line.parse()
+            .map_err(|_| self.error(format!("is damaged: {line:?} is not a memo index; copy or download it again")))
+    }
+
+    fn put(&mut self, index: u32) -> Result<()> {
+        let top = self.top()?;
+        self.memo.insert(index, top);
+        Ok(())
+    }
+
+    fn fetch(&mut self, index: u32) -> Result<()> {
+        let id = self.memo.get(&index).copied();
+        let id =
+            id.ok_or_else(|| self.error(format!("is damaged: memo {index} was never set; copy or download it again")))?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn global(&mut self, module: &str, name: &str) -> Result<()> {
+        match Global::named(module, name) {
+            Some(global) => self.push(Value::Global(global)),
+            None => Err(self.error(format!(
+                "refers to {}.{}; only NumPy arrays, lists and dicts are read",
+                shown(module),
+                shown(name)
+            ))),
+        }
+    }
+
+    fn call(&mut self) -> Result<()> {
+        let operands = self.pop_n(2)?;
+        let (callee, args) = (operands[0], operands[1]);
+        let (Value::Global(global), Value::Tuple(args)) = (&self.values[callee as usize], &self.values[args as usize])
+        else {
+            return Err(self.error(format!(
+                "calls {}; only NumPy arrays, lists and dicts are read",
+                kind(&self.values[callee as usize])
+            )));
+        };
+        let unusual = || self.error(format!("calls {global:?} with unusual arguments; save it again with pickle.dump"));
+        let value = match (global, args.as_slice()) {
+            (Global::Reconstruct, [_, _, _]) => Value::NewArray,
+            (Global::Dtype, [code, ..]) => {
+                let code = text(&self.values, *code).filter(|code| code.len() < 64).ok_or_else(unusual)?;
+                // `|u1`, `<i8` and `>i8` also occur as the code itself.
+                let big_endian = code.starts_with('>');
+                Value::Dtype { code: code.trim_start_matches(['|', '<', '>', '=']).to_string(), big_endian }
+            }
+            (Global::Scalar, [dtype, data]) => {
+                let Value::Dtype { code, big_endian } = &self.values[*dtype as usize] else { return Err(unusual()) };
+                let array = Array {
+                    shape: Vec::new(),
+                    code: code.clone(),
+                    big_endian: *big_endian,
+                    bytes: self.short(*data).ok_or_else(unusual)?,
+                };
+                match (code.as_str(), array.integers().as_deref()) {
+                    ("i1" | "i2" | "i4" | "i8" | "u1" | "u2" | "u4" | "u8", Some([number])) => Value::Int(*number),
+                    ("f2" | "f4" | "f8", _) => Value::Float,
+                    _ => return Err(unusual()),
+                }
+            }
+            (Global::FromBuffer, [data, dtype, shape, order]) => Value::Array {
+                shape: self.shape(*shape).ok_or_else(unusual)?,
+                dtype: *dtype,
+                fortran: text(&self.values, *order).ok_or_else(unusual)? == "F",
+                data: *data,
+            },
+            (Global::Encode, [source, codec]) | (Global::ByteArray, [source, codec]) => {
+                let codec = text(&self.values, *codec).unwrap_or_default();
+                if !matches!(codec.as_str(), "latin1" | "latin-1") {
+                    return Err(unusual());
+                }
+                if !matches!(self.values[*source as usize], Value::Text(_)) {
+                    return Err(unusual());
+                }
+                Value::Latin1(*source)
+            }
+            (Global::Bytes | Global::ByteArray, []) => Value::Bytes(Cow::Borrowed(&[])),
+            (Global::ByteArray, [source]) => match &self.values[*source as usize] {
+                // Only what borrows from the file, so that copies cannot pile up.
+                Value::Bytes(Cow::Borrowed(bytes)) => Value::Bytes(Cow::Borrowed(bytes)),
+                _ => return Err(unusual()),
+            },
+            (Global::OrderedDict, []) => Value::Dict(Vec::new()),
+            (Global::OrderedDict, [list]) => {
+                let Value::List(items) = &self.values[*list as usize] else { return Err(unusual()) };
+                let pair = |id: &Id| match &self.values[*id as usize] {
+                    Value::List(pair) | Value::Tuple(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
+                    _ => None,
+                };
+                let (list, dict) = (*list, items.iter().map(pair).collect::<Option<_>>().ok_or_else(unusual)?);
+                // Used up, so that one list cannot become any number of dicts.
+                self.values[list as usize] = Value::None;
+                Value::Dict(dict)
+            }
+            _ => return Err(unusual()),
+        };
+        self.push(value)
+    }
+
+    /// The bytes of one number.
+    fn short(&self, id: Id) -> Option<Cow<'_, [u8]>> {
+        match &self.values[id as usize] {
+            Value::Latin1(source) if !matches!(&self.values[*source as usize], Value::Text(text) if text.len() <= 16) => {
+                None
+            }
+            _ => raw(&self.values, id).filter(|bytes| bytes.len() <= 8),
+        }
+    }
+
+    fn shape(&self, id: Id) -> Option<Vec<usize>> {
+        let Value::Tuple(items) = &self.values[id as usize] else { return None };
+        if items.len() > 8 {
+            return None;
+        }
+        let length = |id: &Id| match self.values[*id as usize] {
+            Value::Int(n) => usize::try_from(n).ok(),
+            _ => None,
+        };
+        items.iter().map(length).collect()
+    }
+
+    /// Gives an array or a type its state.
+    fn build(&mut self) -> Result<()> {
+        let state = self.pop()?;
+        let object = self.top()?;
+        let unusual = || self.error("gives an object an unusual state; save it again with pickle.dump".into());
+        let Value::Tuple(state) = &self.values[state as usize] else { return Err(unusual()) };
+        let value = match (&self.values[object as usize], state.as_slice()) {
+            // (version,) shape, type, Fortran order, values.
+            (Value::NewArray, [.., shape, dtype, fortran, data]) => Value::Array {
+                shape: self.shape(*shape).ok_or_else(unusual)?,
+                dtype: *dtype,
+                fortran: matches!(self.values[*fortran as usize], Value::Bool(true) | Value::Int(1)),
+                data: *data,
+            },
+            // version, byte order, and parts that plain types do not have.
+            (Value::Dtype { code, .. }, [_, order, ..]) => {
+                Value::Dtype { code: code.clone(), big_endian: text(&self.values, *order).ok_or_else(unusual)? == ">" }
+            }
+            _ => return Err(unusual()),
+        };
+        self.values[object as usize] = value;
+        Ok(())
+    }
+}
+
+fn pairs(items: &[Id]) -> Vec<(Id, Id)> {
+    items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+/// A name from the file, fit for one line.
+fn shown(name: &str) -> String {
+    name.chars().take(60).flat_map(char::escape_default).collect()
+}

@@ -1,0 +1,124 @@
+//! Image folders inside a zip, stored or deflated. Nothing is extracted to disk.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use zip::ZipArchive;
+use zip::result::ZipError;
+
+use super::listing::{Listing, MAX_FILE_BYTES, is_noise};
+use crate::{Error, Result};
+
+/// What one reading may unpack in all.
+const MAX_TOTAL_BYTES: u64 = 16 << 30;
+/// An entry above `RATIO_FREE_BYTES` may not unpack to more than this many times its stored size.
+const MAX_RATIO: u64 = 200;
+/// Small entries may be as empty as they like.
+const RATIO_FREE_BYTES: u64 = 16 << 20;
+
+/// The files of a zip archive.
+pub(super) struct ZipListing {
+    path: PathBuf,
+    files: Vec<String>,
+    /// Index in the archive of each file.
+    entries: Vec<usize>,
+    folders: Vec<String>,
+    state: Mutex<State>,
+}
+
+struct State {
+    archive: ZipArchive<BufReader<File>>,
+    unpacked: u64,
+}
+
+/// Opens an archive.
+pub(super) fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
+    let file = File::open(path).map_err(|source| Error::io(path, "cannot open the zip", source))?;
+    ZipArchive::new(BufReader::new(file)).map_err(|error| explain(path, &error))
+}
+
+/// What is wrong with an archive or an entry, in the house's words.
+pub(super) fn explain(path: &Path, error: &ZipError) -> Error {
+    match error {
+        ZipError::UnsupportedArchive(why) if *why == ZipError::PASSWORD_REQUIRED => {
+            Error::data(path, "is encrypted; repack it without a password")
+        }
+        ZipError::UnsupportedArchive(why) => {
+            Error::data(path, format!("cannot be unpacked ({why}); repack it with the deflate or stored method"))
+        }
+        ZipError::CompressionMethodNotSupported(method) => {
+            Error::data(path, format!("uses zip method {method}; repack it with the deflate or stored method"))
+        }
+        other => Error::data(path, format!("is not a whole zip ({other}); copy or download it again")),
+    }
+}
+
+impl ZipListing {
+    /// Lists the archive at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let archive = open(path)?;
+        let (mut found, mut folders) = (Vec::new(), std::collections::BTreeSet::new());
+        for entry in 0..archive.len() {
+            let Some(name) = archive.name_for_index(entry) else { continue };
+            let raw = name.map_err(|error| explain(path, &error))?.replace('\\', "/");
+            let parts: Vec<&str> = raw.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
+            if parts.is_empty() || parts.iter().any(|part| is_noise(part)) {
+                continue;
+            }
+            let is_folder = raw.ends_with('/');
+            for depth in 1..parts.len() + usize::from(is_folder) {
+                folders.insert(parts[..depth].join("/"));
+            }
+            if !is_folder {
+                found.push((parts.join("/"), entry));
+            }
+        }
+        found.sort();
+        let (files, entries) = found.into_iter().unzip();
+        let state = Mutex::new(State { archive, unpacked: 0 });
+        Ok(ZipListing { path: path.to_path_buf(), files, entries, folders: folders.into_iter().collect(), state })
+    }
+}
+
+impl Listing for ZipListing {
+    fn origin(&self) -> &Path {
+        &self.path
+    }
+    fn files(&self) -> &[String] {
+        &self.files
+    }
+    fn folders(&self) -> &[String] {
+        &self.folders
+    }
+
+    /// Counts the bytes that come out: what the header promises is not trusted.
+    fn read(&self, file: usize) -> Result<Vec<u8>> {
+        let path = self.locate(file);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { archive, unpacked } = &mut *state;
+        let entry = archive.by_index(self.entries[file]).map_err(|error| explain(&path, &error))?;
+        let by_ratio = entry.compressed_size().saturating_mul(MAX_RATIO).max(RATIO_FREE_BYTES);
+        let limit = MAX_FILE_BYTES.min(by_ratio);
+        let mut content = Vec::new();
+        entry.take(limit + 1).read_to_end(&mut content).map_err(|source| {
+            Error::data(&path, format!("cannot be unpacked ({source}); copy or download the zip again"))
+        })?;
+        if content.len() as u64 > limit {
+            let why = if limit == MAX_FILE_BYTES { "256 MiB" } else { "200 times its stored size" };
+            return Err(Error::data(
+                &path,
+                format!("unpacks to more than {why}; a zip of images never does, remove it"),
+            ));
+        }
+        *unpacked += content.len() as u64;
+        if *unpacked > MAX_TOTAL_BYTES {
+            return Err(Error::data(
+                &self.path,
+                format!("unpacks to more than {} GiB; unpack it to a folder first", MAX_TOTAL_BYTES >> 30),
+            ));
+        }
+        Ok(content)
+    }
+}

@@ -1,0 +1,92 @@
+//! The losses as graph builders: each appends the nodes and returns a scalar, shape `[1]`.
+
+use crate::Result;
+use crate::ops::contrast::{ContrastAnchors, NORM_EPSILON, Nce, RowNormalise};
+use crate::ops::distill::{KlDivergence, SquaredError};
+use crate::ops::matmul::Matmul;
+use crate::ops::reduce::Mean;
+use crate::ops::softmax_xent::{Correct, CrossEntropy};
+use crate::tape::{Graph, ValueId};
+
+/// Mean cross-entropy of logits `[rows, classes]` and targets u32 `[rows]`.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the shapes do not fit.
+pub fn cross_entropy(graph: &mut Graph, logits: ValueId, targets: ValueId) -> Result<ValueId> {
+    let rows = graph.one(CrossEntropy, &[logits, targets])?;
+    graph.one(Mean, &[rows])
+}
+
+/// Share of the rows of logits `[rows, classes]` whose first largest logit is the target's; no gradient.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the shapes do not fit.
+pub fn accuracy(graph: &mut Graph, logits: ValueId, targets: ValueId) -> Result<ValueId> {
+    let rows = graph.one(Correct, &[logits, targets])?;
+    graph.one(Mean, &[rows])
+}
+
+/// L_inv of embeddings z `[copies batch, d]`, bank rows `[batch, d]` and negatives `[k, d]`: the mean over
+/// all rows of -log h(anchor, row), where the anchor of the first batch is its bank row and that of every
+/// other is its image in the first batch.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the shapes do not fit.
+pub fn contrastive_loss(
+    graph: &mut Graph,
+    z: ValueId,
+    bank_rows: ValueId,
+    negatives: ValueId,
+    tau: f32,
+) -> Result<ValueId> {
+    let [z, bank_rows, negatives] = normalised(graph, [z, bank_rows, negatives])?;
+    let anchors = graph.one(ContrastAnchors, &[bank_rows, z])?;
+    nce_of_normalised(graph, anchors, z, negatives, tau)
+}
+
+/// Mean over the rows of -log h(anchor, other) with the negatives `[k, d]`; gradients to all three.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the shapes do not fit.
+pub fn nce(graph: &mut Graph, anchor: ValueId, other: ValueId, negatives: ValueId, tau: f32) -> Result<ValueId> {
+    let [anchor, other, negatives] = normalised(graph, [anchor, other, negatives])?;
+    nce_of_normalised(graph, anchor, other, negatives, tau)
+}
+
+fn normalised<const N: usize>(graph: &mut Graph, mut values: [ValueId; N]) -> Result<[ValueId; N]> {
+    for value in &mut values {
+        *value = graph.one(RowNormalise { epsilon: NORM_EPSILON }, &[*value])?;
+    }
+    Ok(values)
+}
+
+fn nce_of_normalised(
+    graph: &mut Graph,
+    anchor: ValueId,
+    other: ValueId,
+    negatives: ValueId,
+    tau: f32,
+) -> Result<ValueId> {
+    let scores = graph.one(Matmul { trans_a: false, trans_b: true }, &[other, negatives])?;
+    let rows = graph.one(Nce { tau }, &[anchor, other, scores])?;
+    graph.one(Mean, &[rows])
+}
+
+/// Kullback-Leibler divergence of the student's from the teacher's softmax at a temperature T, times T^2,
+/// mean over rows; gradient to the student.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the shapes do not fit.
+pub fn kl_divergence(graph: &mut Graph, student: ValueId, teacher: ValueId, temperature: f32) -> Result<ValueId> {
+    let rows = graph.one(KlDivergence { temperature }, &[student, teacher])?;
+    graph.one(Mean, &[rows])
+}
+
+/// Mean squared difference over all elements; gradient to the student.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the shapes do not fit.
+pub fn mean_squared_error(graph: &mut Graph, student: ValueId, teacher: ValueId) -> Result<ValueId> {
+    let squares = graph.one(SquaredError, &[student, teacher])?;
+    graph.one(Mean, &[squares])
+}

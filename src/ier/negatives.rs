@@ -1,0 +1,85 @@
+//! The memory bank's host side: its first rows, and the negatives of a step.
+
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::random::{Rng, Stream};
+
+/// The bank rows that a step contrasts with: min(`k`, rows outside the batch) distinct indices below `n`,
+/// uniform without replacement, none of them in `batch`. A pure function of its arguments.
+pub fn negatives(seed: u64, step: u32, n: usize, batch: &[u32], k: usize) -> Vec<u32> {
+    let mut excluded: Vec<usize> = batch.iter().map(|&row| row as usize).filter(|&row| row < n).collect();
+    excluded.sort_unstable();
+    excluded.dedup();
+    let left = n - excluded.len();
+    // The number of rows of the pool before each excluded row: pool row j comes after as many excluded
+    // rows as there are entries up to j.
+    let before: Vec<usize> = excluded.iter().enumerate().map(|(i, row)| row - i).collect();
+    let mut rng = Rng::new(seed, Stream::Negatives, step, 0);
+    rand::seq::index::sample(&mut rng, left, k.min(left))
+        .iter()
+        .map(|j| (j + before.partition_point(|&b| b <= j)) as u32)
+        .collect()
+}
+
+/// The first bank: `n` random rows of length one in `d` dimensions, row-major.
+pub fn bank_init(seed: u64, n: usize, d: usize) -> Vec<f32> {
+    let mut bank = Vec::with_capacity(n * d);
+    for row in 0..n {
+        let mut rng = Rng::new(seed, Stream::Bank, 0, row as u32);
+        let values: Vec<f64> = (0..d).map(|_| StandardNormal.sample(&mut rng)).collect();
+        let norm = values.iter().map(|v| v * v).sum::<f64>().sqrt() + 1e-6;
+        bank.extend(values.iter().map(|v| (v / norm) as f32));
+    }
+    bank
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negatives_are_distinct_and_outside_the_batch() {
+        for (n, batch, k) in [
+            (10, vec![0, 9, 4], 7),
+            (10, vec![3, 2, 3], 100),
+            (1000, (100..164).collect(), 50),
+            (450_000, (0..64).map(|i| i * 7_000).collect(), 6400),
+            (5, vec![0, 1, 2, 3, 4], 3),
+            (6, vec![], 6),
+        ] {
+            let mut drawn = negatives(3, 8, n, &batch, k);
+            assert_eq!(drawn, negatives(3, 8, n, &batch, k));
+            let distinct: std::collections::HashSet<u32> = batch.iter().copied().collect();
+            assert_eq!(drawn.len(), k.min(n - distinct.len()));
+            drawn.sort_unstable();
+            assert!(drawn.windows(2).all(|pair| pair[0] < pair[1]));
+            assert!(drawn.iter().all(|row| !distinct.contains(row) && (*row as usize) < n));
+        }
+    }
+
+    #[test]
+    fn every_row_outside_the_batch_is_equally_likely() {
+        let mut counts = [0_u32; 12];
+        for step in 0..6000 {
+            for row in negatives(1, step, 12, &[2, 7, 11], 3) {
+                counts[row as usize] += 1;
+            }
+        }
+        for (row, &count) in counts.iter().enumerate() {
+            // Expected 2000 with a standard deviation of 37.
+            let wanted = if [2, 7, 11].contains(&row) { count == 0 } else { count.abs_diff(2000) < 180 };
+            assert!(wanted, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn bank_rows_have_length_one_and_differ() {
+        let bank = bank_init(5, 50, 64);
+        for row in bank.chunks(64) {
+            let norm: f32 = row.iter().map(|v| v * v).sum::<f32>().sqrt();
+            assert!((norm - 1.0).abs() < 1e-5);
+        }
+        assert_ne!(bank[..64], bank[64..128]);
+        assert_eq!(bank[..640], bank_init(5, 10, 64)[..]);
+    }
+}

@@ -1,0 +1,137 @@
+//! The memory bank: rows gathered by index, and rows blended with new embeddings in place.
+
+use super::check::{Case, Fill, Input};
+use super::{Host, Operand, Operation, axes, same};
+use crate::gpu::Launch;
+use crate::tape::{Element, Type, ValueId};
+use crate::{Error, Result};
+
+const SHADER: &str = "bank";
+
+fn indices(op: &'static str, inputs: &[Type], index: usize) -> Result<usize> {
+    let [count] = axes::<1>(op, inputs, index, "the indices")?;
+    if inputs[index].element != Element::U32 {
+        return Err(Error::shape(op, "the indices must be unsigned integers, they are floats"));
+    }
+    Ok(count)
+}
+
+/// y\[k\] = table\[index\[k\]\]. Inputs: table `[rows, columns]`, index `[count]`; no gradient.
+///
+/// An index beyond the table gives zeros.
+#[derive(Clone, Debug)]
+pub struct GatherRows;
+
+impl Operation for GatherRows {
+    fn name(&self) -> &'static str {
+        "bank.gather"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [_, columns] = axes::<2>(self.name(), inputs, 0, "the table")?;
+        Ok(vec![Type::f32([indices(self.name(), inputs, 1)?, columns])])
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let columns = inputs[0].shape[1];
+        let mut y = Vec::new();
+        for &k in inputs[1].data {
+            match inputs[0].data.chunks(columns).nth(k as usize) {
+                Some(row) => y.extend_from_slice(row),
+                None => y.extend(vec![0.0; columns]),
+            }
+        }
+        vec![y]
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let &[rows, columns] = inputs[0].shape else { unreachable!("checked by the shape rule") };
+        vec![
+            launch("gather", outputs[0].len(), rows, columns, 0.0, 0.0)
+                .bind("x", inputs[0].id)
+                .bind("index", inputs[1].id)
+                .bind("y", outputs[0].id),
+        ]
+    }
+}
+
+fn launch(entry: &'static str, n: usize, rows: usize, columns: usize, keep: f32, take: f32) -> Launch<ValueId> {
+    Launch::items(SHADER, entry, n)
+        .param("columns", columns)
+        .param("rows", rows)
+        .param("keep", keep)
+        .param("take", take)
+}
+
+/// bank\[index\[i\]\] = `momentum` bank\[index\[i\]\] + (1 - `momentum`) z\[i\], in place.
+///
+/// Inputs: index `[batch]` (distinct; one beyond the bank is skipped), z `[at least batch, columns]`, whose
+/// first rows are the untransformed images; target: bank `[rows, columns]`.
+#[derive(Clone, Debug)]
+pub struct BankUpdate {
+    /// Share of the old row.
+    pub momentum: f32,
+}
+
+impl Operation for BankUpdate {
+    fn name(&self) -> &'static str {
+        "bank.blend"
+    }
+    fn in_place(&self) -> bool {
+        true
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let batch = indices(self.name(), inputs, 0)?;
+        let [rows, columns] = axes::<2>(self.name(), inputs, 1, "the new rows")?;
+        let [_, wanted] = axes::<2>(self.name(), inputs, 2, "the bank")?;
+        same(self.name(), "a new row", &[columns], &[wanted])?;
+        if rows < batch {
+            return Err(Error::shape(self.name(), format!("there are {rows} new rows for {batch} indices")));
+        }
+        Ok(inputs[2..].to_vec())
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let momentum = f64::from(self.momentum);
+        let [rows, columns] = [inputs[2].shape[0], inputs[2].shape[1]];
+        let mut bank = inputs[2].data.to_vec();
+        for (i, &row) in inputs[0].data.iter().enumerate() {
+            for c in 0..columns {
+                if (row as usize) < rows {
+                    let old = &mut bank[row as usize * columns + c];
+                    *old = momentum * *old + (1.0 - momentum) * inputs[1].data[i * columns + c];
+                }
+            }
+        }
+        vec![bank]
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let &[rows, columns] = outputs[0].shape else { unreachable!("checked by the shape rule") };
+        let take = (1.0 - f64::from(self.momentum)) as f32;
+        vec![
+            launch("blend", inputs[0].len() * columns, rows, columns, self.momentum, take)
+                .bind("index", inputs[0].id)
+                .bind("x", inputs[1].id)
+                .bind("y", outputs[0].id),
+        ]
+    }
+}
+
+/// Cases for `check` and the tests.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let table = |rows: usize, columns: usize| Input::constant([rows, columns], Fill::Normal(0.0, 1.0));
+    for (rows, columns, count) in [(1, 1, 1), (7, 3, 12), (100, 64, 37), (997, 16, 257), (20, 65, 64)] {
+        let what = format!("{count} of {rows} rows of {columns}");
+        // Some indices lie beyond the table.
+        let index = Input::integers([count], Fill::Below(rows as u32 + rows as u32 / 4 + 1));
+        cases.push(Case::new(what, GatherRows, vec![table(rows, columns), index]).tolerance(0.0));
+    }
+    for (rows, columns, batch, copies) in [(1, 1, 1, 1), (7, 3, 4, 4), (100, 64, 32, 16), (997, 16, 131, 2)] {
+        let what = format!("{batch} of {rows} rows of {columns}, {copies} views");
+        let index: Vec<f64> = (0..batch).map(|i| ((i * 11 + 3) % rows) as f64).collect();
+        let index = Input::integers([batch], Fill::Values(index));
+        let inputs = vec![index, table(copies * batch, columns), table(rows, columns)];
+        cases.push(Case::new(what, BankUpdate { momentum: 0.99 }, inputs));
+    }
+    let index = Input::integers([3], Fill::Values(vec![4.0, 1.0, 4e9]));
+    let inputs = vec![index, table(3, 5), table(4, 5)];
+    cases.push(Case::new("indices beyond the bank", BankUpdate { momentum: 0.5 }, inputs));
+    cases
+}

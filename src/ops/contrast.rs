@@ -1,0 +1,419 @@
+//! The contrastive loss between bank rows, views and negatives: normalisation, anchors, loss.
+
+use super::check::{Case, Fill, Input};
+use super::{Host, Operand, Operation, axes, same};
+use crate::gpu::Launch;
+use crate::tape::{Graph, Node, Type, ValueId};
+use crate::{Error, Result};
+
+const SHADER: &str = "contrast";
+
+/// What is added to a norm before a row is divided by it.
+pub const NORM_EPSILON: f32 = 1e-6;
+
+/// What the loss adds to the sum of exponentials.
+const SUM_EPSILON: f64 = 1e-6;
+
+/// `Params` of a launch; a member that an entry point does not use is 0.
+#[derive(Default)]
+struct Params {
+    columns: usize,
+    batch: usize,
+    negatives: usize,
+    epsilon: f32,
+    tau: Option<f32>,
+}
+
+impl Params {
+    fn launch(&self, launch: Launch<ValueId>) -> Launch<ValueId> {
+        let (inverse, floor) = match self.tau.map(f64::from) {
+            Some(tau) => (1.0 / tau, tau * SUM_EPSILON.ln()),
+            None => (0.0, 0.0),
+        };
+        launch
+            .param("columns", self.columns)
+            .param("batch", self.batch)
+            .param("negatives", self.negatives)
+            .param("epsilon", self.epsilon)
+            .param("inverse_tau", inverse as f32)
+            .param("floor_score", floor as f32)
+    }
+    fn rows(&self, entry: &'static str, rows: usize) -> Launch<ValueId> {
+        self.launch(Launch::groups(SHADER, entry, rows).param("n", rows))
+    }
+    fn elements(&self, entry: &'static str, n: usize) -> Launch<ValueId> {
+        self.launch(Launch::items(SHADER, entry, n))
+    }
+}
+
+/// n(x) = x / (||x|| + `epsilon`) of every row of x `[rows, columns]`.
+///
+/// Second output, for the gradient: the norms, `[rows]`.
+#[derive(Clone, Debug)]
+pub struct RowNormalise {
+    /// Added to the norm.
+    pub epsilon: f32,
+}
+
+impl Operation for RowNormalise {
+    fn name(&self) -> &'static str {
+        "contrast.normalise"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [rows, _] = axes::<2>(self.name(), inputs, 0, "the input")?;
+        Ok(vec![inputs[0].clone(), Type::f32([rows])])
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let (mut y, mut norms) = (Vec::new(), Vec::new());
+        for x in inputs[0].data.chunks(inputs[0].shape[1]) {
+            let norm = x.iter().map(|v| v * v).sum::<f64>().sqrt();
+            y.extend(x.iter().map(|v| v / (norm + f64::from(self.epsilon))));
+            norms.push(norm);
+        }
+        vec![y, norms]
+    }
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let Some(dy) = upstream[0] else { return Ok(vec![None]) };
+        let op = RowNormaliseBackward { epsilon: self.epsilon };
+        Ok(vec![Some(graph.one(op, &[node.inputs[0], node.outputs[1], dy])?)])
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let &[rows, columns] = inputs[0].shape else { unreachable!("checked by the shape rule") };
+        vec![
+            Params { columns, epsilon: self.epsilon, ..Params::default() }
+                .rows("normalise", rows)
+                .bind("x", inputs[0].id)
+                .bind("y", outputs[0].id)
+                .bind("stats", outputs[1].id),
+        ]
+    }
+}
+
+/// Gradient of [`RowNormalise`]; the derivative of a norm at 0 is taken as 0, as PyTorch does.
+///
+/// Inputs: x, its rows' norms, dy.
+#[derive(Clone, Debug)]
+pub struct RowNormaliseBackward {
+    /// Added to the norm.
+    pub epsilon: f32,
+}
+
+impl Operation for RowNormaliseBackward {
+    fn name(&self) -> &'static str {
+        "contrast.normalise_backward"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [rows, _] = axes::<2>(self.name(), inputs, 0, "the input")?;
+        same(self.name(), "the saved norms", &inputs[1].shape, &[rows])?;
+        same(self.name(), "the upstream gradient", &inputs[2].shape, &inputs[0].shape)?;
+        Ok(inputs[..1].to_vec())
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let columns = inputs[0].shape[1];
+        let mut dx = Vec::new();
+        let rows = inputs[0].data.chunks(columns).zip(inputs[2].data.chunks(columns));
+        for ((x, dy), &norm) in rows.zip(inputs[1].data) {
+            let length = norm + f64::from(self.epsilon);
+            let dot: f64 = x.iter().zip(dy).map(|(a, b)| a * b).sum();
+            let along = if norm > 0.0 { dot / (norm * length * length) } else { 0.0 };
+            dx.extend(x.iter().zip(dy).map(|(a, b)| b / length - a * along));
+        }
+        vec![dx]
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let &[rows, columns] = inputs[0].shape else { unreachable!("checked by the shape rule") };
+        vec![
+            Params { columns, epsilon: self.epsilon, ..Params::default() }
+                .rows("normalise_backward", rows)
+                .bind("x", inputs[0].id)
+                .bind("stats_in", inputs[1].id)
+                .bind("dy", inputs[2].id)
+                .bind("y", outputs[0].id),
+        ]
+    }
+}
+
+/// The anchor of every row: row r < batch meets its bank row, row m batch + i meets z\[i\].
+///
+/// Inputs: bank rows `[batch, columns]`, z `[copies batch, columns]`; output as z.
+#[derive(Clone, Debug)]
+pub struct ContrastAnchors;
+
+impl Operation for ContrastAnchors {
+    fn name(&self) -> &'static str {
+        "contrast.anchors"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [batch, columns] = axes::<2>(self.name(), inputs, 0, "the bank rows")?;
+        let [rows, wanted] = axes::<2>(self.name(), inputs, 1, "the embeddings")?;
+        same(self.name(), "a bank row", &[columns], &[wanted])?;
+        if batch == 0 || !rows.is_multiple_of(batch) {
+            let message = format!("{rows} embeddings are not a whole number of batches of {batch}");
+            return Err(Error::shape(self.name(), message));
+        }
+        Ok(inputs[1..].to_vec())
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let block = inputs[0].data.len();
+        let anchor = |i: usize| if i < block { inputs[0].data[i] } else { inputs[1].data[i % block] };
+        vec![(0..inputs[1].data.len()).map(anchor).collect()]
+    }
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let Some(dy) = upstream[0] else { return Ok(vec![None, None]) };
+        let batch = graph.shape(node.inputs[0])[0];
+        let wants = |graph: &Graph, i: usize| graph.value(node.inputs[i]).requires_grad;
+        let bank = wants(graph, 0).then(|| graph.one(FirstRows { rows: batch }, &[dy])).transpose()?;
+        let z = wants(graph, 1).then(|| graph.one(ContrastAnchorsBackward { batch }, &[dy])).transpose()?;
+        Ok(vec![bank, z])
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let &[batch, columns] = inputs[0].shape else { unreachable!("checked by the shape rule") };
+        vec![
+            Params { columns, batch, ..Params::default() }
+                .elements("anchors", outputs[0].len())
+                .bind("anchor", inputs[0].id)
+                .bind("x", inputs[1].id)
+                .bind("y", outputs[0].id),
+        ]
+    }
+}
+
+/// dz\[i\] = sum over m >= 1 of dy\[m batch + i\] for i < batch, 0 for the other rows. Input: dy.
+#[derive(Clone, Debug)]
+pub struct ContrastAnchorsBackward {
+    /// Images of a batch.
+    pub batch: usize,
+}
+
+impl Operation for ContrastAnchorsBackward {
+    fn name(&self) -> &'static str {
+        "contrast.anchors_backward"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        axes::<2>(self.name(), inputs, 0, "the upstream gradient")?;
+        Ok(inputs.to_vec())
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let block = self.batch * inputs[0].shape[1];
+        let mut dz = vec![0.0; inputs[0].data.len()];
+        for (i, dy) in inputs[0].data.iter().enumerate().skip(block) {
+            dz[i % block] += dy;
+        }
+        vec![dz]
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        vec![
+            Params { columns: outputs[0].shape[1], batch: self.batch, ..Params::default() }
+                .elements("anchors_backward", outputs[0].len())
+                .bind("dy", inputs[0].id)
+                .bind("y", outputs[0].id),
+        ]
+    }
+}
+
+/// The first `rows` rows of a matrix: the gradient of [`ContrastAnchors`] in its bank rows.
+#[derive(Clone, Debug)]
+pub struct FirstRows {
+    /// How many.
+    pub rows: usize,
+}
+
+impl Operation for FirstRows {
+    fn name(&self) -> &'static str {
+        "contrast.first_rows"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [rows, columns] = axes::<2>(self.name(), inputs, 0, "the input")?;
+        if rows < self.rows {
+            return Err(Error::shape(self.name(), format!("there are {rows} rows, {} wanted", self.rows)));
+        }
+        Ok(vec![Type::f32([self.rows, columns])])
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        vec![inputs[0].data[..self.rows * inputs[0].shape[1]].to_vec()]
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        vec![
+            Params::default().elements("first_rows", outputs[0].len()).bind("x", inputs[0].id).bind("y", outputs[0].id),
+        ]
+    }
+}
+
+/// loss\[r\] = -log( e^(p/tau) / (e^(p/tau) + sum_k e^(s\[r,k\]/tau) + 1e-6) ), p = a\[r\] . o\[r\].
+///
+/// Inputs: anchors a and others o, both normalised, `[rows, columns]`; scores s `[rows, negatives]`, the
+/// others' products with the normalised negatives, not divided by tau. Computed as a log-sum-exp over the
+/// positive, the negatives and ln 1e-6, so that it stays finite for small tau. Second output, for the
+/// gradient: the largest of tau times those, the sum of exponentials relative to it, and that sum without
+/// the positive, `[rows, 3]`.
+#[derive(Clone, Debug)]
+pub struct Nce {
+    /// The temperature.
+    pub tau: f32,
+}
+
+fn nce_sizes(op: &'static str, inputs: &[Type], tau: f32) -> Result<[usize; 3]> {
+    if !(tau > 0.0 && tau.is_finite()) {
+        return Err(Error::shape(op, format!("the temperature must be > 0, got {tau}")));
+    }
+    let [rows, columns] = axes::<2>(op, inputs, 0, "the anchors")?;
+    axes::<2>(op, inputs, 1, "the others")?;
+    same(op, "the others", &inputs[1].shape, &[rows, columns])?;
+    let [scores, negatives] = axes::<2>(op, inputs, 2, "the scores")?;
+    same(op, "a column of the scores", &[scores], &[rows])?;
+    Ok([rows, columns, negatives])
+}
+
+impl Operation for Nce {
+    fn name(&self) -> &'static str {
+        "contrast.nce"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [rows, ..] = nce_sizes(self.name(), inputs, self.tau)?;
+        Ok(vec![Type::f32([rows]), Type::f32([rows, 3])])
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let tau = f64::from(self.tau);
+        let [columns, negatives] = [inputs[0].shape[1], inputs[2].shape[1]];
+        let (mut loss, mut stats) = (Vec::new(), Vec::new());
+        for r in 0..inputs[0].shape[0] {
+            let p: f64 = (r * columns..(r + 1) * columns).map(|i| inputs[0].data[i] * inputs[1].data[i]).sum();
+            let mut others = inputs[2].data[r * negatives..(r + 1) * negatives].to_vec();
+            others.push(tau * SUM_EPSILON.ln());
+            let largest = others.iter().copied().fold(p, f64::max);
+            let rest: f64 = others.iter().map(|s| ((s - largest) / tau).exp()).sum();
+            let sum = rest + ((p - largest) / tau).exp();
+            loss.push(if p == largest { rest.ln_1p() } else { sum.ln() + (largest - p) / tau });
+            stats.extend([largest, sum, rest]);
+        }
+        vec![loss, stats]
+    }
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let Some(dloss) = upstream[0] else { return Ok(vec![None; 3]) };
+        let inputs = [node.inputs[0], node.inputs[1], node.inputs[2], node.outputs[1], dloss];
+        let gradients = graph.apply(NceBackward { tau: self.tau }, &inputs)?;
+        Ok(gradients.into_iter().map(Some).collect())
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let &[rows, columns] = inputs[0].shape else { unreachable!("checked by the shape rule") };
+        vec![
+            Params { columns, negatives: inputs[2].shape[1], tau: Some(self.tau), ..Params::default() }
+                .rows("nce", rows)
+                .bind("anchor", inputs[0].id)
+                .bind("other", inputs[1].id)
+                .bind("scores", inputs[2].id)
+                .bind("y", outputs[0].id)
+                .bind("stats", outputs[1].id),
+        ]
+    }
+}
+
+/// Gradients of [`Nce`] in its three inputs. Inputs: those three, its statistics, dloss.
+#[derive(Clone, Debug)]
+pub struct NceBackward {
+    /// The temperature.
+    pub tau: f32,
+}
+
+impl Operation for NceBackward {
+    fn name(&self) -> &'static str {
+        "contrast.nce_backward"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [rows, ..] = nce_sizes(self.name(), inputs, self.tau)?;
+        same(self.name(), "the saved statistics", &inputs[3].shape, &[rows, 3])?;
+        same(self.name(), "the upstream gradient", &inputs[4].shape, &[rows])?;
+        Ok(inputs[..3].to_vec())
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let tau = f64::from(self.tau);
+        let [rows, columns] = [inputs[0].shape[0], inputs[0].shape[1]];
+        let negatives = inputs[2].shape[1];
+        let (mut da, mut d_other, mut ds) = (Vec::new(), Vec::new(), Vec::new());
+        for r in 0..rows {
+            let [largest, sum, rest] = [0, 1, 2].map(|i| inputs[3].data[3 * r + i]);
+            let dloss = inputs[4].data[r];
+            for i in r * columns..(r + 1) * columns {
+                da.push(-dloss * rest / sum / tau * inputs[1].data[i]);
+                d_other.push(-dloss * rest / sum / tau * inputs[0].data[i]);
+            }
+            for i in r * negatives..(r + 1) * negatives {
+                ds.push(dloss * ((inputs[2].data[i] - largest) / tau).exp() / sum / tau);
+            }
+        }
+        vec![da, d_other, ds]
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let (columns, negatives) = (inputs[0].shape[1], inputs[2].shape[1]);
+        let params = Params { columns, negatives, tau: Some(self.tau), ..Params::default() };
+        let mut launches = vec![
+            params
+                .elements("nce_backward_vectors", outputs[0].len())
+                .bind("anchor", inputs[0].id)
+                .bind("other", inputs[1].id)
+                .bind("stats_in", inputs[3].id)
+                .bind("dy", inputs[4].id)
+                .bind("y", outputs[0].id)
+                .bind("dother", outputs[1].id),
+        ];
+        launches.push(
+            params
+                .elements("nce_backward_scores", outputs[2].len())
+                .bind("scores", inputs[2].id)
+                .bind("stats_in", inputs[3].id)
+                .bind("dy", inputs[4].id)
+                .bind("y", outputs[2].id),
+        );
+        launches
+    }
+}
+
+/// Cases for `check` and the tests.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (rows, columns) in [(1, 1), (1, 64), (7, 16), (13, 64), (5, 65), (131, 3), (67, 640)] {
+        let what = format!("{rows} rows of {columns}");
+        cases.push(Case::new(what, RowNormalise { epsilon: NORM_EPSILON }, vec![Input::normal([rows, columns])]));
+    }
+    let many = vec![Input::normal([65_537, 1])];
+    cases.push(Case::new("more rows than one axis holds", RowNormalise { epsilon: 0.5 }, many));
+    let zeros = Input::constant([3, 4], Fill::Values([[0.0; 4], [1.0, -2.0, 0.5, 3.0], [0.0; 4]].concat()));
+    let norms = Input::constant([3], Fill::Values(vec![0.0, 14.25_f64.sqrt(), 0.0]));
+    let dy = Input::constant([3, 4], Fill::Normal(0.0, 1.0));
+    let epsilon = NORM_EPSILON;
+    cases.push(Case::new("a row of zeros", RowNormalise { epsilon }, vec![zeros.clone()]));
+    cases.push(Case::new("a row of zeros", RowNormaliseBackward { epsilon }, vec![zeros, norms, dy]));
+    for (batch, copies, columns) in [(1, 1, 1), (1, 4, 64), (7, 16, 16), (5, 1, 3), (33, 4, 64)] {
+        let what = format!("{batch} images, {copies} views of {columns}");
+        let z = Input::normal([copies * batch, columns]);
+        let bank = Input::normal([batch, columns]);
+        cases.push(Case::new(what, ContrastAnchors, vec![bank, z]));
+    }
+    for (rows, columns, negatives, tau) in [
+        (1, 1, 1, 1.0),
+        (7, 16, 1, 0.5),
+        (5, 64, 257, 0.1),
+        (13, 64, 64, 0.01),
+        (67, 16, 100, 1.0),
+        (3, 64, 2003, 0.07),
+        (131, 1, 5, 0.01),
+    ] {
+        let what = format!("{rows} rows of {columns}, {negatives} negatives, tau {tau}");
+        // Products of rows of length one.
+        let unit = || Input::normal([rows, columns]).with(Fill::Normal(0.0, (columns as f64).sqrt().recip()));
+        let scores = Input::normal([rows, negatives]).with(Fill::Uniform(-1.0, 1.0));
+        // An exponent of 1 / tau turns a score's rounding, 2^-24, into 2^-24 / tau.
+        let tolerance = 2e-6 + 1.2e-7 / f64::from(tau);
+        cases.push(Case::new(what, Nce { tau }, vec![unit(), unit(), scores]).tolerance(tolerance));
+    }
+    for p in [1.0, -1.0] {
+        // The positive alone at one end, the negatives at the other.
+        let inputs = vec![
+            Input::normal([2, 2]).with(Fill::Values(vec![p, 0.0, 0.0, p])),
+            Input::normal([2, 2]).with(Fill::Values(vec![1.0, 0.0, 0.0, 1.0])),
+            Input::normal([2, 3]).with(Fill::Values(vec![-p; 6])),
+        ];
+        cases.push(Case::new(format!("products of {p} and {}, tau 0.01", -p), Nce { tau: 0.01 }, inputs));
+    }
+    cases
+}

@@ -1,0 +1,107 @@
+//! Mean of all elements of a float tensor.
+
+use super::check::{Case, Fill, Input};
+use super::{Host, Operand, Operation};
+use crate::gpu::Launch;
+use crate::gpu::kernel::WORKGROUP;
+use crate::tape::{Element, Graph, Node, Type, ValueId};
+use crate::{Error, Result};
+
+const SHADER: &str = "reduce";
+
+/// Elements that one invocation adds; passed to the shader as `ITEMS`.
+const ITEMS: usize = 16;
+
+/// Elements that one workgroup adds.
+const CHUNK: usize = ITEMS * WORKGROUP as usize;
+
+/// y = mean of all elements of x, shape `[1]`.
+#[derive(Clone, Debug)]
+pub struct Mean;
+
+impl Operation for Mean {
+    fn name(&self) -> &'static str {
+        "reduce.mean"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [x] = inputs else { return Err(Error::shape(self.name(), "wants one input")) };
+        if x.is_empty() || x.element != Element::F32 {
+            let message = format!("the input must hold floats and not be empty, it is {:?} {:?}", x.element, x.shape);
+            return Err(Error::shape(self.name(), message));
+        }
+        let mut outputs = vec![Type::f32([1])];
+        let mut left = x.len();
+        while left > CHUNK {
+            left = left.div_ceil(CHUNK);
+            outputs.push(Type::f32([left]));
+        }
+        Ok(outputs)
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        vec![vec![inputs[0].data.iter().sum::<f64>() / inputs[0].data.len() as f64]]
+    }
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let Some(dy) = upstream[0] else { return Ok(vec![None]) };
+        let shape = graph.shape(node.inputs[0]).to_vec();
+        Ok(vec![Some(graph.one(MeanBackward { shape }, &[dy])?)])
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let (result, partial) = (&outputs[..1], &outputs[1..]);
+        let sources = inputs.iter().chain(partial);
+        let targets = partial.iter().chain(result);
+        sources
+            .zip(targets)
+            .map(|(x, y)| {
+                let divisor = if y.id == result[0].id { inputs[0].len() as f32 } else { 1.0 };
+                Launch::groups(SHADER, "sum_chunks", x.len().div_ceil(CHUNK))
+                    .constant("ITEMS", ITEMS as u32)
+                    .param("n", x.len())
+                    .param("divisor", divisor)
+                    .bind("x", x.id)
+                    .bind("y", y.id)
+            })
+            .collect()
+    }
+}
+
+/// dx = dy / n for each of the n elements.
+#[derive(Clone, Debug)]
+pub struct MeanBackward {
+    /// Shape of the forward input.
+    pub shape: Vec<usize>,
+}
+
+impl Operation for MeanBackward {
+    fn name(&self) -> &'static str {
+        "reduce.mean_backward"
+    }
+    fn outputs(&self, _: &[Type]) -> Result<Vec<Type>> {
+        Ok(vec![Type::f32(self.shape.clone())])
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let n: usize = self.shape.iter().product();
+        vec![vec![inputs[0].data[0] / n as f64; n]]
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let n = outputs[0].len();
+        vec![
+            Launch::items(SHADER, "broadcast", n)
+                .param("divisor", n as f32)
+                .bind("x", inputs[0].id)
+                .bind("y", outputs[0].id),
+        ]
+    }
+}
+
+/// Cases for `check` and the tests.
+pub fn cases() -> Vec<Case> {
+    // Away from a mean of zero, where an error relative to the result says nothing about the sum.
+    let x = |shape: Vec<usize>| vec![Input::normal(shape).with(Fill::Normal(1.0, 0.5))];
+    let around = [1, 63, 64, 65, 997, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK * CHUNK, CHUNK * CHUNK + 1];
+    let mut cases: Vec<Case> =
+        around.into_iter().map(|n| Case::new(format!("{n} elements"), Mean, x(vec![n])).tolerance(5e-7)).collect();
+    cases.push(Case::new("a matrix", Mean, x(vec![37, 53])).tolerance(5e-7));
+    let many = 64 * 65_536 + 3;
+    cases.push(Case::new("more groups than one axis holds", Mean, x(vec![many])).tolerance(5e-7));
+    cases
+}

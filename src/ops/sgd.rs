@@ -1,0 +1,90 @@
+//! Stochastic gradient descent with momentum and weight decay.
+
+use super::check::{Case, Fill, Input};
+use super::dropout::{STEP_WORDS, step_block};
+use super::health::{self, raise};
+use super::{Host, Operand, Operation, axes, same};
+use crate::Result;
+use crate::gpu::Launch;
+use crate::tape::{Type, ValueId};
+
+const SHADER: &str = "sgd";
+
+/// v = `momentum` v + (g + `weight_decay` p); p = p - learning rate v, in place (PyTorch's form).
+///
+/// Inputs: gradient g `[n]`, step block u32 `[8]`; targets: parameters p `[n]`, momentum v `[n]`, health
+/// u32 `[4]`. Where g is not finite p and v stay as they are, and [`health::GRADIENT`] is raised.
+#[derive(Clone, Debug)]
+pub struct Sgd {
+    /// Share of the old velocity that is kept.
+    pub momentum: f32,
+    /// Share of the parameter that is added to its gradient.
+    pub weight_decay: f32,
+}
+
+impl Operation for Sgd {
+    fn name(&self) -> &'static str {
+        "sgd.step"
+    }
+    fn in_place(&self) -> bool {
+        true
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [n] = axes::<1>(self.name(), inputs, 0, "the gradient")?;
+        let [words] = axes::<1>(self.name(), inputs, 1, "the step block")?;
+        same(self.name(), "the step block", &[words], &[STEP_WORDS])?;
+        let [parameters] = axes::<1>(self.name(), inputs, 2, "the parameters")?;
+        same(self.name(), "the parameters", &[parameters], &[n])?;
+        let [velocity] = axes::<1>(self.name(), inputs, 3, "the momentum")?;
+        same(self.name(), "the momentum", &[velocity], &[n])?;
+        axes::<1>(self.name(), inputs, 4, "the health value")?;
+        health::check_type(self.name(), &inputs[4])?;
+        Ok(inputs[2..].to_vec())
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let (mu, decay) = (f64::from(self.momentum), f64::from(self.weight_decay));
+        let rate = f64::from(f32::from_bits(inputs[1].data[3] as u32));
+        let [mut p, mut v, mut health] = [2, 3, 4].map(|i| inputs[i].data.to_vec());
+        for (i, &g) in inputs[0].data.iter().enumerate() {
+            if g.is_finite() {
+                v[i] = mu * v[i] + (g + decay * p[i]);
+                p[i] -= rate * v[i];
+            } else {
+                raise(&mut health, health::GRADIENT);
+            }
+        }
+        vec![p, v, health]
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        vec![
+            Launch::items(SHADER, "step", inputs[0].len())
+                .param("momentum", self.momentum)
+                .param("weight_decay", self.weight_decay)
+                .param("health_mask", 1u32 << health::GRADIENT)
+                .bind("gradient", inputs[0].id)
+                .bind("step_block", inputs[1].id)
+                .bind("parameter", outputs[0].id)
+                .bind("velocity", outputs[1].id)
+                .bind("health", outputs[2].id),
+        ]
+    }
+}
+
+/// Cases for `check` and the tests.
+pub fn cases() -> Vec<Case> {
+    let vector = |n: usize| Input::constant([n], Fill::Normal(0.0, 1.0));
+    let block = step_block(7, 1 << 40 | 3, 0.05, 0.1).map(f64::from).to_vec();
+    let inputs = |gradient: Input| {
+        let n = gradient.ty.len();
+        let health = Input::integers([health::WORDS], Fill::Values(vec![2.0, 0.0, 0.0, 0.0]));
+        vec![gradient, Input::integers([STEP_WORDS], Fill::Values(block.clone())), vector(n), vector(n), health]
+    };
+    let sgd = Sgd { momentum: 0.9, weight_decay: 5e-4 };
+    let mut cases = Vec::new();
+    for n in [1, 63, 64, 65, 997, 64 * 65_536 + 3] {
+        cases.push(Case::new(format!("{n} parameters"), sgd.clone(), inputs(vector(n))));
+    }
+    let odd = Input::constant([5], Fill::Values(vec![1.0, f64::NAN, f64::INFINITY, -2.0, f64::NEG_INFINITY]));
+    cases.push(Case::new("gradients that are not finite", sgd, inputs(odd)));
+    cases
+}
