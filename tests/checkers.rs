@@ -5,12 +5,14 @@
 #[path = "common/golden.rs"]
 mod golden;
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use golden::{Tolerance, compare};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, Launch, Scalar, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::ops;
 use ieq_wgpu::ops::check::{self, Case, Fill, Input, Outcome};
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu, LeakyReluBackward, Scale};
 use ieq_wgpu::ops::matmul::Matmul;
@@ -214,4 +216,43 @@ fn swapped_inputs_on_the_device_fail() {
         launch
     });
     assert!(!outcome.passed(), "the kernel got its inputs the other way round unnoticed");
+}
+
+/// Kernels that one item too many does not harm, and why.
+const HARMLESS: [(&str, &str); 3] = [
+    ("bank", "blend"),         // the index behind the end is no row of the bank, and is skipped as such
+    ("conv2d", "forward"),     // an item behind the end computes an item of the last image once more
+    ("dropout", "count_kept"), // NaN behind the end compares as not unequal to zero
+];
+
+#[test]
+fn every_kernel_that_counts_to_n_is_caught_counting_further() {
+    let counts =
+        |launch: &Launch<ValueId>| launch.params.iter().any(|p| matches!(p, ("n", Scalar::U32(n)) if n % 64 != 0));
+    let mut caught: BTreeMap<(&str, &str), bool> = BTreeMap::new();
+    for case in check::cases() {
+        let graph = case.graph().expect("the case's inputs fit its operation");
+        let launches: Vec<_> = graph.nodes.iter().flat_map(|node| ops::launches(&graph, node)).collect();
+        for launch in launches.iter().filter(|l| counts(l)) {
+            let (shader, entry) = (launch.shader, launch.entry);
+            let seen = caught.entry((shader, entry)).or_insert(false);
+            if *seen {
+                continue;
+            }
+            let outcome = run_changed(&case, &|l| {
+                if (l.shader, l.entry) != (shader, entry) {
+                    return l;
+                }
+                // A kernel with a workgroup for each item needs one more to get there.
+                let mut further = with_param(&l, entry, "n", one_more);
+                further.groups[0] += 1;
+                further
+            });
+            *seen = !outcome.passed();
+        }
+    }
+    let missed = caught.iter().filter(|(kernel, seen)| !**seen && !HARMLESS.contains(kernel));
+    let missed: Vec<String> = missed.map(|((shader, entry), _)| format!("{shader}.{entry}")).collect();
+    assert!(caught.len() > HARMLESS.len(), "no kernel was tried");
+    assert!(missed.is_empty(), "one item too many goes unnoticed in {}", missed.join(", "));
 }
