@@ -2,4 +2,5 @@
 
 pub mod losses;
 pub mod negatives;
+pub mod step;
 pub mod transforms;

@@ -1,1 +1,312 @@
-//! nn.
+//! Layers, backbones and heads as functions that append to a graph.
+//!
+//! Parameters live in one arena in the order they are named, running statistics in another; a graph that
+//! names a prefix of them (the backbone alone) shares the buffers with one that names all. Names are those
+//! of the authors' PyTorch modules, so a checkpoint loads there (METHOD section 2).
+
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::config::{Backbone, ModelConfig};
+use crate::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormRunning};
+use crate::ops::conv2d::Conv2d;
+use crate::ops::dropout;
+use crate::ops::elementwise::{Add, LeakyRelu, Reshape};
+use crate::ops::matmul::linear;
+use crate::ops::pool::{GlobalAveragePool, MaxPool};
+use crate::random::{Rng, Stream};
+use crate::tape::{Graph, Type, ValueId};
+use crate::{Error, Result};
+
+/// Slope of every LeakyReLU of ResNet-12.
+pub const SLOPE: f32 = 0.1;
+
+/// How a parameter or statistic starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f32),
+    /// Uniform in plus and minus this bound.
+    Uniform(f32),
+    /// This value.
+    Constant(f32),
+}
+
+/// A named tensor of a model.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Name in PyTorch's state dict.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Initial values.
+    pub init: Init,
+    /// The value in the graph it was recorded into.
+    pub value: ValueId,
+}
+
+impl Entry {
+    /// The initial elements: a pure function of the seed, the entry's position and its shape.
+    pub fn initial(&self, seed: u64, position: usize) -> Vec<f32> {
+        let mut rng = Rng::new(seed, Stream::Weights, 0, position as u32);
+        let n = self.shape.iter().product();
+        match self.init {
+            Init::Constant(value) => vec![value; n],
+            Init::Uniform(bound) => (0..n).map(|_| bound * (2.0 * rng.unit() - 1.0)).collect(),
+            Init::Normal(sd) => (0..n)
+                .map(|_| {
+                    let z: f32 = StandardNormal.sample(&mut rng);
+                    sd * z
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Whether batch norm uses the batch (and moves the running statistics) or the running statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics; gradients wanted.
+    Train,
+    /// Running statistics; nothing is trained.
+    Eval,
+}
+
+/// Regularisation at the end of the blocks.
+#[derive(Clone, Debug)]
+pub enum Drop {
+    /// None.
+    Off,
+    /// Dropout in blocks 1 and 2, DropBlock in blocks 3 and 4, drawn on the device for each step.
+    Random {
+        /// The step block.
+        step: ValueId,
+        /// Dropout probability; 0 leaves it out.
+        dropout: f32,
+        /// Side of a dropped square; 0 leaves DropBlock out.
+        block: usize,
+    },
+    /// Given keep masks and factors, one for each block.
+    Given(Vec<(ValueId, f32)>),
+}
+
+/// The shape of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetSpec {
+    /// Backbone.
+    pub backbone: Backbone,
+    /// Channels of its four blocks.
+    pub widths: [usize; 4],
+    /// Classes of the classifier.
+    pub n_classes: usize,
+    /// Outputs of the equivariant head; without it if `None`.
+    pub n_transforms: Option<usize>,
+    /// Outputs of the invariant head; without it if `None`.
+    pub projection: Option<usize>,
+}
+
+impl NetSpec {
+    /// The network of a configuration.
+    pub fn new(model: &ModelConfig, n_classes: usize, n_transforms: Option<usize>, invariant: bool) -> Self {
+        NetSpec {
+            backbone: model.backbone,
+            widths: model.widths,
+            n_classes,
+            n_transforms,
+            projection: invariant.then_some(model.projection),
+        }
+    }
+}
+
+/// What a network computes from a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Outputs {
+    /// The embedding [rows, d].
+    pub feat: ValueId,
+    /// Class logits [rows, classes].
+    pub class: ValueId,
+    /// Transform logits [rows, transforms].
+    pub transform: Option<ValueId>,
+    /// Invariant embedding [rows, projection].
+    pub invariant: Option<ValueId>,
+}
+
+/// Appends a network to a graph.
+pub struct Net<'g> {
+    /// The graph.
+    pub graph: &'g mut Graph,
+    /// Trained tensors in order.
+    pub parameters: Vec<Entry>,
+    /// Running statistics in order.
+    pub statistics: Vec<Entry>,
+    arenas: [String; 2],
+    mode: Mode,
+}
+
+impl<'g> Net<'g> {
+    /// A network whose parameters live in the arenas `{prefix}parameters` and `{prefix}statistics`.
+    pub fn new(graph: &'g mut Graph, prefix: &str, mode: Mode) -> Self {
+        let arenas = ["parameters", "statistics"].map(|a| format!("{prefix}{a}"));
+        Net { graph, parameters: Vec::new(), statistics: Vec::new(), arenas, mode }
+    }
+
+    fn parameter(&mut self, name: String, shape: &[usize], init: Init) -> ValueId {
+        let trained = self.mode == Mode::Train;
+        let value = self.graph.in_arena(&self.arenas[0], name.clone(), Type::f32(shape), trained);
+        self.parameters.push(Entry { name, shape: shape.to_vec(), init, value });
+        value
+    }
+
+    fn statistic(&mut self, name: String, channels: usize, init: f32) -> ValueId {
+        let value = self.graph.in_arena(&self.arenas[1], name.clone(), Type::f32([channels]), false);
+        self.statistics.push(Entry { name, shape: vec![channels], init: Init::Constant(init), value });
+        value
+    }
+
+    fn conv(&mut self, name: &str, x: ValueId, channels: usize, kernel: usize) -> Result<ValueId> {
+        self.graph.set_scope(name);
+        let c_in = self.graph.shape(x)[1];
+        let sd = (2.0 / (channels * kernel * kernel) as f32).sqrt();
+        let weight = self.parameter(format!("{name}.weight"), &[channels, c_in, kernel, kernel], Init::Normal(sd));
+        self.graph.one(Conv2d { stride: 1, padding: kernel / 2 }, &[x, weight])
+    }
+
+    fn batch_norm(&mut self, name: &str, x: ValueId) -> Result<ValueId> {
+        self.graph.set_scope(name);
+        let shape = self.graph.shape(x).to_vec();
+        let channels = shape[1];
+        let gamma = self.parameter(format!("{name}.weight"), &[channels], Init::Constant(1.0));
+        let beta = self.parameter(format!("{name}.bias"), &[channels], Init::Constant(0.0));
+        let mean = self.statistic(format!("{name}.running_mean"), channels, 0.0);
+        let var = self.statistic(format!("{name}.running_var"), channels, 1.0);
+        match self.mode {
+            Mode::Eval => self.graph.one(BatchNormEval, &[x, gamma, beta, mean, var]),
+            Mode::Train => {
+                let made = self.graph.apply(BatchNorm, &[x, gamma, beta])?;
+                let count = shape.iter().product::<usize>() / channels;
+                self.graph.update(BatchNormRunning { count }, &[made[1]], &[mean, var])?;
+                Ok(made[0])
+            }
+        }
+    }
+
+    fn linear(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
+        self.graph.set_scope(name);
+        let inputs = self.graph.shape(x)[1];
+        let init = Init::Uniform(1.0 / (inputs as f32).sqrt());
+        let weight = self.parameter(format!("{name}.weight"), &[outputs, inputs], init);
+        let bias = self.parameter(format!("{name}.bias"), &[outputs], init);
+        linear(self.graph, x, weight, bias)
+    }
+
+    fn relu(&mut self, x: ValueId, slope: f32) -> Result<ValueId> {
+        self.graph.one(LeakyRelu { slope }, &[x])
+    }
+
+    /// Block `b` (from 1) of ResNet-12: three 3x3 convolutions with a 1x1 shortcut, then 2x2 max pooling.
+    fn residual_block(&mut self, b: usize, x: ValueId, channels: usize) -> Result<ValueId> {
+        let name = |part: &str| format!("layer{b}.0.{part}");
+        let mut h = x;
+        for i in 1..=3 {
+            h = self.conv(&name(&format!("conv{i}")), h, channels, 3)?;
+            h = self.batch_norm(&name(&format!("bn{i}")), h)?;
+            if i < 3 {
+                h = self.relu(h, SLOPE)?;
+            }
+        }
+        let shortcut = self.conv(&name("downsample.0"), x, channels, 1)?;
+        let shortcut = self.batch_norm(&name("downsample.1"), shortcut)?;
+        self.graph.set_scope(format!("layer{b}.0"));
+        let sum = self.graph.one(Add { alpha: 1.0, beta: 1.0 }, &[h, shortcut])?;
+        let active = self.relu(sum, SLOPE)?;
+        self.graph.one(MaxPool, &[active])
+    }
+
+    /// Block `b` (from 1) of Conv4: 3x3 convolution, batch norm, ReLU, 2x2 max pooling.
+    fn plain_block(&mut self, b: usize, x: ValueId, channels: usize) -> Result<ValueId> {
+        let h = self.conv(&format!("layer{b}.0"), x, channels, 3)?;
+        let h = self.batch_norm(&format!("layer{b}.1"), h)?;
+        let h = self.relu(h, 0.0)?;
+        self.graph.one(MaxPool, &[h])
+    }
+
+    fn drop(&mut self, b: usize, x: ValueId, drop: &Drop) -> Result<ValueId> {
+        match drop {
+            Drop::Off => Ok(x),
+            Drop::Random { step, dropout: p, .. } if b <= 2 => {
+                if *p > 0.0 {
+                    dropout::dropout(self.graph, x, *step, b as u32, *p)
+                } else {
+                    Ok(x)
+                }
+            }
+            Drop::Random { step, block, .. } => {
+                if *block > 0 {
+                    dropout::drop_block(self.graph, x, *step, b as u32, *block)
+                } else {
+                    Ok(x)
+                }
+            }
+            Drop::Given(masks) => {
+                let (mask, scale) =
+                    *masks.get(b - 1).ok_or_else(|| Error::Internal(format!("no mask for block {b}")))?;
+                dropout::apply_given_mask(self.graph, x, mask, scale)
+            }
+        }
+    }
+
+    /// The embedding of images x [rows, 3, s, s]: [rows, d]. ResNet-12 averages its last map, Conv4 flattens it.
+    /// Also returns the outputs of the four blocks.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the images are too small.
+    pub fn embed(
+        &mut self,
+        x: ValueId,
+        backbone: Backbone,
+        widths: [usize; 4],
+        drop: &Drop,
+    ) -> Result<(ValueId, Vec<ValueId>)> {
+        let (mut h, mut maps) = (x, Vec::new());
+        for (i, &channels) in widths.iter().enumerate() {
+            h = match backbone {
+                Backbone::Resnet12 => self.residual_block(i + 1, h, channels)?,
+                Backbone::Conv4 => self.plain_block(i + 1, h, channels)?,
+            };
+            h = self.drop(i + 1, h, drop)?;
+            maps.push(h);
+        }
+        self.graph.set_scope("embedding");
+        let feat = match backbone {
+            Backbone::Resnet12 => self.graph.one(GlobalAveragePool, &[h])?,
+            Backbone::Conv4 => {
+                let [rows, c, s, t] = [0, 1, 2, 3].map(|i| self.graph.shape(h)[i]);
+                self.graph.one(Reshape { shape: vec![rows, c * s * t] }, &[h])?
+            }
+        };
+        Ok((feat, maps))
+    }
+
+    fn head(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
+        let d = self.graph.shape(x)[1];
+        let mut h = x;
+        for (i, j) in [(0, 1), (3, 4)] {
+            h = self.linear(&format!("{name}.{i}"), h, d)?;
+            h = self.batch_norm(&format!("{name}.{j}"), h)?;
+            h = self.relu(h, 0.0)?;
+        }
+        self.linear(&format!("{name}.6"), h, outputs)
+    }
+
+    /// Backbone and heads.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the images are too small.
+    pub fn forward(&mut self, x: ValueId, spec: &NetSpec, drop: &Drop) -> Result<(Outputs, Vec<ValueId>)> {
+        let (feat, maps) = self.embed(x, spec.backbone, spec.widths, drop)?;
+        let class = self.linear("classifier", feat, spec.n_classes)?;
+        let transform = spec.n_transforms.map(|n| self.head("eq_head", feat, n)).transpose()?;
+        let invariant = spec.projection.map(|n| self.head("inv_head", feat, n)).transpose()?;
+        self.graph.set_scope("");
+        Ok((Outputs { feat, class, transform, invariant }, maps))
+    }
+}

@@ -44,6 +44,38 @@ impl Operation for Scale {
     }
 }
 
+/// The same elements under another shape (a copy).
+#[derive(Clone, Debug)]
+pub struct Reshape {
+    /// The new shape.
+    pub shape: Vec<usize>,
+}
+
+impl Operation for Reshape {
+    fn name(&self) -> &'static str {
+        "elementwise.reshape"
+    }
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let (old, new): (usize, usize) = (inputs[0].len(), self.shape.iter().product());
+        if old != new {
+            let what = format!("{:?} has {old} elements, {:?} has {new}", inputs[0].shape, self.shape);
+            return Err(Error::shape(self.name(), what));
+        }
+        Ok(vec![Type::f32(self.shape.clone())])
+    }
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        vec![inputs[0].data.to_vec()]
+    }
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let Some(dy) = upstream[0] else { return Ok(vec![None]) };
+        let shape = graph.shape(node.inputs[0]).to_vec();
+        Ok(vec![Some(graph.one(Reshape { shape }, &[dy])?)])
+    }
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        vec![launch("scale", inputs[0].len(), 1.0, 0.0).bind("a", inputs[0].id).bind("y", outputs[0].id)]
+    }
+}
+
 /// y = `alpha` a + `beta` b.
 #[derive(Clone, Debug)]
 pub struct Add {
@@ -169,6 +201,7 @@ pub fn cases() -> Vec<Case> {
     let apart = |n: usize| Input::normal([n]).with(Elements::Permutation);
     let mut cases = vec![
         Case::new("one element", Scale { alpha: -0.5 }, vec![Input::normal([1])]),
+        Case::new("2x3x4 to 2x12", Reshape { shape: vec![2, 12] }, vec![Input::normal([2, 3, 4])]),
         Case::new("weighted", Add { alpha: 0.7, beta: -1.3 }, vec![Input::normal([5, 7]), Input::normal([5, 7])]),
         Case::new("sum", Add { alpha: 1.0, beta: 1.0 }, vec![Input::normal([130]), Input::normal([130])]),
         Case::new("constant", Fill { value: 0.3, ty: Type::f32([67]) }, vec![]),

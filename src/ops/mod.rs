@@ -118,6 +118,7 @@ macro_rules! operations {
 
 operations! {
     Scale: elementwise::Scale,
+    Reshape: elementwise::Reshape,
     Add: elementwise::Add,
     Fill: elementwise::Fill,
     LeakyRelu: elementwise::LeakyRelu,
