@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu, Scale};
+use ieq_wgpu::ops::matmul::Matmul;
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::plan::Plan;
 use ieq_wgpu::tape::{Graph, Storage, Type, ValueId};
@@ -12,21 +13,27 @@ use proptest::prelude::*;
 /// One step of a recipe: which operation, and on which of the values made so far (modulo their number).
 type Step = (u8, u16, u16);
 
-/// Inputs of these sizes, then the steps; afterwards some values are kept and some moved into an arena.
-fn build(sizes: &[usize], steps: &[Step], kept: &[u16], persistent: &[u16], differentiate: bool) -> Graph {
+/// Matrices of these sizes, then the steps; afterwards some values are kept and some moved into an arena.
+fn build(sizes: &[[usize; 2]], steps: &[Step], kept: &[u16], persistent: &[u16], differentiate: bool) -> Graph {
     let mut graph = Graph::new();
     let mut values: Vec<ValueId> =
-        sizes.iter().enumerate().map(|(i, &n)| graph.in_arena(&format!("x{i}"), "x", Type::f32([n]), true)).collect();
+        sizes.iter().enumerate().map(|(i, &s)| graph.in_arena(&format!("x{i}"), "x", Type::f32(s), true)).collect();
     let inputs = values.len();
     for &(kind, a, b) in steps {
         let a = values[usize::from(a) % values.len()];
-        let made = match kind % 3 {
+        let made = match kind % 4 {
             0 => graph.one(Scale { alpha: 0.5 }, &[a]),
             1 => graph.one(LeakyRelu { slope: 0.1 }, &[a]),
-            _ => {
+            2 => {
                 let equal: Vec<ValueId> =
                     values.iter().copied().filter(|&v| graph.shape(v) == graph.shape(a)).collect();
                 graph.one(Add { alpha: 1.0, beta: 2.0 }, &[a, equal[usize::from(b) % equal.len()]])
+            }
+            // Makes larger and smaller values than it reads.
+            _ => {
+                let fitting: Vec<ValueId> =
+                    values.iter().copied().filter(|&v| graph.shape(v)[1] == graph.shape(a)[1]).collect();
+                graph.one(Matmul { trans_a: false, trans_b: true }, &[a, fitting[usize::from(b) % fitting.len()]])
             }
         };
         values.push(made.expect("the shapes fit"));
@@ -51,7 +58,7 @@ fn build(sizes: &[usize], steps: &[Step], kept: &[u16], persistent: &[u16], diff
 
 fn graphs() -> impl Strategy<Value = Graph> {
     (
-        prop::collection::vec(prop::sample::select(vec![1_usize, 2, 3, 64, 65, 1000]), 1..4),
+        prop::collection::vec(prop::sample::select(vec![[1, 1], [1, 3], [65, 3], [8, 3], [8, 40], [65, 40]]), 1..5),
         prop::collection::vec(any::<Step>(), 0..60),
         prop::collection::vec(any::<u16>(), 0..4),
         prop::collection::vec(any::<u16>(), 0..3),
@@ -135,12 +142,12 @@ proptest! {
 }
 
 fn chain() -> Graph {
-    build(&[100], &[(0, 0, 0), (1, 1, 0), (2, 2, 1), (0, 3, 0)], &[], &[], false)
+    build(&[[10, 10]], &[(0, 0, 0), (1, 1, 0), (2, 2, 1), (0, 3, 0)], &[], &[], false)
 }
 
 #[test]
 fn a_chain_alternates_between_few_slots() {
-    let graph = build(&[100], &(0..40).map(|i| (i as u8 % 2, i, 0)).collect::<Vec<_>>(), &[], &[], false);
+    let graph = build(&[[10, 10]], &(0..40).map(|i| (i as u8 % 2, i, 0)).collect::<Vec<_>>(), &[], &[], false);
     let plan = Plan::new(&graph);
     assert_eq!(plan.slot_bytes, [400, 400], "a chain needs the value that is read and the one that is made");
 }
@@ -175,14 +182,14 @@ fn a_plan_with_false_lifetimes_is_refused() {
 
 #[test]
 fn a_plan_for_another_graph_is_refused() {
-    let (graph, other) = (chain(), build(&[100], &[(0, 0, 0)], &[], &[], false));
+    let (graph, other) = (chain(), build(&[[10, 10]], &[(0, 0, 0)], &[], &[], false));
     assert!(Plan::new(&other).verify(&graph).is_err());
 }
 
 #[test]
 fn a_kept_value_outlives_the_step() {
     let steps: Vec<Step> = (0..10).map(|i| (0, i, 0)).collect();
-    let graph = build(&[8], &steps, &[0], &[], false);
+    let graph = build(&[[8, 1]], &steps, &[0], &[], false);
     let plan = Plan::new(&graph);
     let first = graph.nodes[0].outputs[0];
     let sharing: HashMap<_, _> = plan.slot_of.iter().filter(|(_, s)| **s == plan.slot_of[&first]).collect();
