@@ -75,7 +75,7 @@ impl Executor {
         Self::build(kernels, arenas, graph, Vec::new(), &|launch| launch)
     }
 
-    /// As [`Executor::new`], for checks: keeps every value, binds [`CANARY_BYTES`] more than a value has and
+    /// As [`Executor::new`], for checks: keeps every value, binds 256 bytes more than a value has and
     /// fills them with canaries. A load from behind a value yields NaN; a store to it is found by
     /// [`Executor::overrun`]. `change` sees every launch first, so that tests can break one on purpose.
     ///
