@@ -18,6 +18,7 @@ use toml::Table;
 
 use crate::{Error, Result};
 
+pub use crate::ier::transforms::TransformSet;
 pub use progress::{Progress, Silent, StepReport};
 pub use schedule::Schedule;
 
@@ -428,77 +429,6 @@ impl MethodConfig {
             Method::Ier => self.transforms.n_transforms(),
             Method::Baseline => 1,
         }
-    }
-}
-
-/// The transforms every image is shown under; the transform head tells them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransformSet {
-    /// Rotations by 0, 90, 180 and 270 degrees.
-    Rot4,
-    /// The whole image and three windows of two thirds.
-    Crop4,
-    /// Every window under every rotation.
-    Rot4Crop4,
-    /// That many fixed affine warps.
-    Affine(u32),
-    /// That many fixed projective warps.
-    Projective(u32),
-}
-
-impl TransformSet {
-    /// The number of transforms.
-    pub fn n_transforms(self) -> usize {
-        match self {
-            TransformSet::Rot4 | TransformSet::Crop4 => 4,
-            TransformSet::Rot4Crop4 => 16,
-            TransformSet::Affine(k) | TransformSet::Projective(k) => k as usize,
-        }
-    }
-}
-
-impl fmt::Display for TransformSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TransformSet::Rot4 => f.write_str("rot4"),
-            TransformSet::Crop4 => f.write_str("crop4"),
-            TransformSet::Rot4Crop4 => f.write_str("rot4xcrop4"),
-            TransformSet::Affine(k) => write!(f, "affine-{k}"),
-            TransformSet::Projective(k) => write!(f, "projective-{k}"),
-        }
-    }
-}
-
-impl FromStr for TransformSet {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let count = |k: &str| match k.parse() {
-            Ok(k @ 2..=64) => Ok(k),
-            _ => Err(format!("the number of warps must be from 2 to 64, got `{k}`")),
-        };
-        match (text, text.split_once('-')) {
-            ("rot4", _) => Ok(TransformSet::Rot4),
-            ("crop4", _) => Ok(TransformSet::Crop4),
-            ("rot4xcrop4", _) => Ok(TransformSet::Rot4Crop4),
-            (_, Some(("affine", k))) => count(k).map(TransformSet::Affine),
-            (_, Some(("projective", k))) => count(k).map(TransformSet::Projective),
-            _ => Err(format!(
-                "rot4, crop4, rot4xcrop4, affine-K or projective-K (as in affine-8) is wanted, got `{text}`"
-            )),
-        }
-    }
-}
-
-impl Serialize for TransformSet {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TransformSet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+pub use crate::fewshot::Classifier;
+pub use crate::train::features::Layer;
 
 use crate::config::{
     Backbone, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, PRESETS, SETTINGS, TransformSet,
@@ -256,7 +259,7 @@ pub struct EmbedArgs {
     #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
     pub out: PathBuf,
     /// Which output of the network
-    #[arg(long, value_enum, default_value_t = Layer::Feat, help_heading = OUTPUT)]
+    #[arg(long, value_enum, default_value_t = Layer::Feature, help_heading = OUTPUT)]
     pub layer: Layer,
     /// Scale every row to length 1
     #[arg(long, visible_alias = "normalize", help_heading = OUTPUT)]
@@ -291,32 +294,6 @@ pub struct CheckArgs {
     /// Only checks whose name contains TEXT
     #[arg(long, value_name = "TEXT", help_heading = RUN)]
     pub filter: Option<String>,
-}
-
-/// A few-shot classifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Classifier {
-    /// Multinomial logistic regression.
-    Lr,
-    /// Nearest mean by cosine.
-    Cosine,
-    /// Nearest mean.
-    Centroid,
-    /// Nearest neighbour.
-    Nn,
-}
-
-/// An output of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Layer {
-    /// The embedding.
-    Feat,
-    /// Class outputs of the training classes.
-    Class,
-    /// Transform outputs.
-    Transform,
-    /// Outputs of the invariance head.
-    Invariant,
 }
 
 /// Every setting of [`Config`] but distillation's, each optional; what is given lies over the rest.

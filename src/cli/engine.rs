@@ -1,17 +1,36 @@
 //! The seam between the commands and the jobs: one function a command, called with judged settings only.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::check::CheckJob;
 use super::distill::DistillJob;
 use super::embed::EmbedJob;
+use super::embed::Input;
+use super::eval::Episodes;
 use super::eval::EvalJob;
 use super::plan::PlanJob;
 use super::train::TrainJob;
-use crate::config::{Config, Progress};
+use crate::config::{Config, DataConfig, Progress, TransformSet};
+use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes, sample};
+use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval, l2_normalise};
+use crate::gpu::adapter::{self, AdapterChoice};
+use crate::gpu::device::{Gpu, Options, WANTED_FEATURES};
+use crate::gpu::kernel::Kernels;
+use crate::ier::transforms::{Augmentation, ViewSampler};
+use crate::ops::{self, Op};
+use crate::random::Stream;
+use crate::tape::plan::Plan;
+use crate::tape::{Graph, Node, ValueId};
+use crate::train::checkpoint::{Checkpoint, replace_file};
+use crate::train::features::Layer;
+use crate::train::record::{DataShape, spec, training_step};
+use crate::train::trainer::{SIDE_KEY, number, stored_config};
+use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
+use npyz::WriterBuilder;
 
 /// An adapter of this machine.
 #[derive(Clone, Debug, Serialize)]
@@ -108,6 +127,12 @@ pub struct PlanOutcome {
     pub parameters: u64,
     /// Most bytes on the device at once.
     pub peak_bytes: u64,
+    /// Bytes of everything that outlives a step, by purpose.
+    pub arenas: Vec<(String, u64)>,
+    /// Bytes of activations, gradients of activations and workspace.
+    pub activations_bytes: u64,
+    /// Position of the operation at which most bytes are alive.
+    pub peak_node: usize,
     /// Multiply-adds of a step.
     pub multiply_adds: u64,
     /// Every operation in order.
@@ -121,8 +146,10 @@ pub struct PlanEntry {
     pub op: String,
     /// Shape of its output.
     pub shape: Vec<usize>,
-    /// Slot that holds the output.
-    pub slot: usize,
+    /// Layer that it belongs to; backward operations end in '.
+    pub scope: String,
+    /// Slot that holds the output; none where it outlives the step.
+    pub slot: Option<usize>,
     /// Bytes of the output.
     pub bytes: u64,
 }
@@ -140,46 +167,444 @@ pub struct CheckEntry {
     pub passed: bool,
 }
 
-fn not_wired<T>(what: &str) -> Result<T> {
-    Err(Error::Internal(format!("{what} is not wired yet")))
+fn open_device(adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
+    let gpu = Gpu::open(&Options { choice: AdapterChoice::parse(adapter), default_limits: false })?;
+    progress.note(&format!("adapter: {}", gpu.describe()));
+    Ok(gpu)
+}
+
+fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
+    DataOptions {
+        side: side.or(data.side),
+        split_seed: data.split_seed,
+        split_file: data.split_file.clone(),
+        ..DataOptions::default()
+    }
 }
 
 /// The adapters of this machine; `adapter` is the user's choice.
-pub fn devices(_adapter: Option<&str>) -> Result<Vec<DeviceEntry>> {
-    not_wired("devices")
+pub fn devices(adapter: Option<&str>) -> Result<Vec<DeviceEntry>> {
+    let (_, chosen, _) = adapter::choose(&AdapterChoice::parse(adapter))?;
+    let entries = adapter::list().into_iter().enumerate().map(|(index, listed)| {
+        let limits = listed.adapter.limits();
+        let features = listed.adapter.features();
+        let mut names: Vec<String> = features
+            .iter_names()
+            .filter(|(_, f)| WANTED_FEATURES.contains(*f))
+            .map(|(n, _)| n.to_lowercase())
+            .collect();
+        names.sort();
+        DeviceEntry {
+            index,
+            name: listed.info.name.clone(),
+            backend: format!("{:?}", listed.info.backend).to_lowercase(),
+            kind: match listed.info.device_type {
+                wgpu::DeviceType::DiscreteGpu => "discrete",
+                wgpu::DeviceType::IntegratedGpu => "integrated",
+                wgpu::DeviceType::VirtualGpu => "virtual",
+                wgpu::DeviceType::Cpu => "cpu",
+                wgpu::DeviceType::Other => "other",
+            }
+            .into(),
+            driver: format!("{} {}", listed.info.driver, listed.info.driver_info).trim().to_owned(),
+            chosen: index == chosen,
+            limits: [
+                ("maxBufferSize", limits.max_buffer_size),
+                ("maxStorageBufferBindingSize", limits.max_storage_buffer_binding_size),
+                ("maxStorageBuffersPerShaderStage", u64::from(limits.max_storage_buffers_per_shader_stage)),
+                ("maxComputeWorkgroupStorageSize", u64::from(limits.max_compute_workgroup_storage_size)),
+                ("maxComputeInvocationsPerWorkgroup", u64::from(limits.max_compute_invocations_per_workgroup)),
+                ("maxComputeWorkgroupsPerDimension", u64::from(limits.max_compute_workgroups_per_dimension)),
+                ("minSubgroupSize", u64::from(listed.info.subgroup_min_size)),
+                ("maxSubgroupSize", u64::from(listed.info.subgroup_max_size)),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .to_vec(),
+            features: names,
+        }
+    });
+    Ok(entries.collect())
 }
 
 /// The configuration inside a checkpoint.
-pub fn checkpoint_config(_checkpoint: &Path) -> Result<Config> {
-    not_wired("reading a checkpoint")
+pub fn checkpoint_config(checkpoint: &Path) -> Result<Config> {
+    stored_config(checkpoint, &Checkpoint::load(checkpoint)?)
+}
+
+/// Episodes on the novel classes that a run is scored with before and after: 5-way, 1 and 5 shots.
+const RUN_EPISODES: (usize, [usize; 2], usize, usize) = (5, [1, 5], 15, 600);
+
+/// The scores of features over episodes drawn by seed, or read.
+fn score(
+    features: &[f32],
+    width: usize,
+    episodes: &[Episode],
+    classifiers: &[Classifier],
+    copies: &[Vec<f32>],
+) -> Result<Vec<Score>> {
+    let Some(first) = episodes.first() else { return Ok(Vec::new()) };
+    // Augmented copies of the support follow the images as further rows.
+    let rows = features.len() / width;
+    let mut all = features.to_vec();
+    copies.iter().for_each(|copy| all.extend_from_slice(copy));
+    let supports: Vec<Vec<u32>> = episodes
+        .iter()
+        .map(|e| {
+            let class = |c: usize| &e.support[c * e.shots..(c + 1) * e.shots];
+            let with_copies =
+                |c: usize| (0..=copies.len()).flat_map(move |k| class(c).iter().map(move |i| i + (k * rows) as u32));
+            (0..e.ways).flat_map(with_copies).collect()
+        })
+        .collect();
+    let size = EpisodeSize { ways: first.ways, shots: first.shots * (1 + copies.len()), queries: first.queries };
+    let pairs = supports.iter().zip(episodes).map(|(s, e)| (s.as_slice(), e.query.as_slice()));
+    let scores = fewshot::score_episodes(Features::new(&all, width)?, pairs, size, classifiers)?;
+    Ok(scores
+        .into_iter()
+        .map(|s| Score {
+            classifier: s.classifier.name().into(),
+            ways: first.ways,
+            shots: first.shots,
+            queries: first.queries,
+            episodes: s.accuracy.n,
+            accuracy_pct: 100.0 * s.accuracy.mean,
+            interval_pct: 100.0 * s.accuracy.half_width.unwrap_or(0.0),
+        })
+        .collect())
+}
+
+fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usize, seed: u64) -> Result<Vec<Episode>> {
+    let by_class = images.by_class();
+    (0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect()
+}
+
+fn score_run(extractor: &Extractor, novel: &ImageSet, progress: &mut dyn Progress) -> Result<Vec<Score>> {
+    let features = extractor.features(novel, Layer::Feature, None, progress)?;
+    let width = features.len() / novel.len();
+    let (ways, shots, queries, n) = RUN_EPISODES;
+    let mut scores = Vec::new();
+    for shots in shots {
+        let episodes = draw(novel, ways, shots, queries, n, 0)?;
+        scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], &[])?);
+    }
+    Ok(scores)
+}
+
+/// What a run needs besides its settings.
+struct Run<'a> {
+    config: &'a Config,
+    folder: &'a Path,
+    resume: bool,
+    eval: bool,
+    teacher: Option<(&'a Path, &'a Checkpoint)>,
+    resume_command: String,
+}
+
+/// Trains one network in `run.folder`; `open_folder` is called once the data and the device are known good.
+fn train_one(
+    run: &Run,
+    adapter: Option<&str>,
+    progress: &mut dyn Progress,
+    open_folder: &dyn Fn() -> Result<()>,
+) -> Result<TrainOutcome> {
+    let config = run.config;
+    let options = data_options(&config.data, None);
+    let data = data::load(&config.data.source, Split::Train, &options)?;
+    if data.n_classes() < 2 {
+        return Err(Error::data(
+            &config.data.source,
+            "the train split has one class, and a classifier needs two or more: add classes or change --split-seed",
+        ));
+    }
+    let novel = match run.eval {
+        false => None,
+        true => Some(data::load(&config.data.source, Split::Novel, &data_options(&config.data, Some(data.side)))?),
+    };
+    progress.note(&format!(
+        "{}: {} training images of {} classes, {} x {} pixels",
+        config.data.source,
+        data.len(),
+        data.n_classes(),
+        data.side,
+        data.side
+    ));
+    let gpu = open_device(adapter, progress)?;
+    let mut trainer = Trainer::new(gpu, config, &data, run.teacher)?;
+    let file = run.folder.join(crate::config::CHECKPOINT_FILE);
+    let extractor = if run.eval { Some(trainer.extractor()?) } else { None };
+    let mut untrained = Vec::new();
+    if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
+        untrained = score_run(extractor, novel, progress)?;
+    }
+    if run.resume {
+        trainer.restore(&file, &Checkpoint::load(&file)?)?;
+        progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
+    }
+    open_folder()?;
+    let finished = trainer.run(run.folder, &run.resume_command, progress)?;
+    let mut trained = Vec::new();
+    if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
+        trained = score_run(extractor, novel, progress)?;
+    }
+    Ok(TrainOutcome {
+        checkpoint: file,
+        steps: trainer.total_steps(),
+        loss: finished.loss,
+        seconds: finished.seconds,
+        images_per_second: f64::from(finished.steps) * config.optimiser.batch as f64 / finished.seconds.max(1e-9),
+        untrained,
+        trained,
+    })
 }
 
 /// Trains, and scores the novel classes before and after unless told not to.
-pub fn train(_job: &TrainJob, _adapter: Option<&str>, _progress: &mut dyn Progress) -> Result<TrainOutcome> {
-    not_wired("train")
+pub fn train(job: &TrainJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<TrainOutcome> {
+    let run = Run {
+        config: &job.config,
+        folder: &job.out,
+        resume: job.resume,
+        eval: job.eval,
+        teacher: None,
+        resume_command: format!("ieq-wgpu train --resume {}", job.out.display()),
+    };
+    train_one(&run, adapter, progress, &|| job.open_folder())
 }
 
 /// Trains the generations one after the other; one outcome each.
-pub fn distill(_job: &DistillJob, _adapter: Option<&str>, _progress: &mut dyn Progress) -> Result<Vec<TrainOutcome>> {
-    not_wired("distill")
+pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Vec<TrainOutcome>> {
+    let mut outcomes = Vec::new();
+    let mut teacher = job.teacher.clone();
+    for generation in 1..=job.config.distill.generations {
+        let folder = job.folder(generation);
+        let resume = job.resume && folder.join(crate::config::CHECKPOINT_FILE).is_file();
+        progress.note(&format!("generation {generation}: the teacher is {}", teacher.display()));
+        let weights = Checkpoint::load(&teacher)?;
+        let run = Run {
+            config: &job.config,
+            folder: &folder,
+            resume,
+            eval: job.eval,
+            teacher: Some((&teacher, &weights)),
+            resume_command: format!(
+                "ieq-wgpu distill --resume --teacher {} --out {}",
+                job.teacher.display(),
+                job.out.display()
+            ),
+        };
+        let outcome = train_one(&run, adapter, progress, &|| job.open_folder(generation, resume))?;
+        teacher = outcome.checkpoint.clone();
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
 }
 
 /// Scores a checkpoint.
-pub fn eval(_job: &EvalJob, _adapter: Option<&str>, _progress: &mut dyn Progress) -> Result<EvalOutcome> {
-    not_wired("eval")
+pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<EvalOutcome> {
+    let checkpoint = Checkpoint::load(&job.checkpoint)?;
+    let stored = stored_config(&job.checkpoint, &checkpoint)?;
+    let side = number(&job.checkpoint, &checkpoint, SIDE_KEY)? as usize;
+    let source = job.data.clone().unwrap_or_else(|| stored.data.source.clone());
+    let options = match job.data {
+        // Another data set has no use for the split file of the training set.
+        Some(ref other) if *other != stored.data.source => {
+            DataOptions { side: Some(side), split_seed: stored.data.split_seed, ..DataOptions::default() }
+        }
+        _ => data_options(&stored.data, Some(side)),
+    };
+    if job.episodes == Episodes::OmniglotOneshot {
+        let runs = data::read_oneshot_runs(&source, &options)?.ok_or_else(|| {
+            Error::data(&source, "there is no `oneshot` folder with run01, run02, ... in it for --oneshot")
+        })?;
+        let gpu = open_device(adapter, progress)?;
+        let (extractor, _) = Extractor::open(gpu, &job.checkpoint, &checkpoint, job.untrained)?;
+        return oneshot(&extractor, &runs, job, source, progress);
+    }
+    let split: Split = job.split.parse()?;
+    let images = data::load(&source, split, &options)?;
+    let mut batches = Vec::new();
+    match &job.episodes {
+        Episodes::Drawn { ways, shots, queries, n_episodes, seed } => {
+            for &shots in shots {
+                batches.push(draw(&images, *ways, shots, *queries, *n_episodes, *seed)?);
+            }
+        }
+        Episodes::File { path, shots } => {
+            for &shots in shots {
+                batches.push(read_episodes(path, shots, images.len())?);
+            }
+        }
+        Episodes::OmniglotOneshot => {}
+    }
+    let gpu = open_device(adapter, progress)?;
+    let (extractor, config) = Extractor::open(gpu, &job.checkpoint, &checkpoint, job.untrained)?;
+    let features = extractor.features(&images, Layer::Feature, None, progress)?;
+    let width = features.len() / images.len().max(1);
+    let augment = Augmentation { jitter: 0.0, ..Augmentation::default() };
+    let padding = config.data.crop_padding_for(side);
+    let sampler = ViewSampler::new(TransformSet::Rot4, side, padding, config.run.seed, augment);
+    let sampler = sampler.with_stream(Stream::Support);
+    let mut copies = Vec::new();
+    for copy in 1..job.support_copies as u32 {
+        copies.push(extractor.features(&images, Layer::Feature, Some((&sampler, copy)), progress)?);
+    }
+    let mut scores = Vec::new();
+    for episodes in &batches {
+        scores.extend(score(&features, width, episodes, &job.classifiers, &copies)?);
+    }
+    Ok(EvalOutcome {
+        data: source,
+        split: split.to_string(),
+        classes: images.n_classes(),
+        images: images.len(),
+        scores,
+    })
+}
+
+/// The official Omniglot runs: each test drawing goes to one of the run's training drawings.
+fn oneshot(
+    extractor: &Extractor,
+    runs: &[data::OneShotRun],
+    job: &EvalJob,
+    source: String,
+    progress: &mut dyn Progress,
+) -> Result<EvalOutcome> {
+    let mut accuracies = vec![Vec::new(); job.classifiers.len()];
+    for run in runs {
+        let mut train = extractor.features(&run.train, Layer::Feature, None, progress)?;
+        let mut test = extractor.features(&run.test, Layer::Feature, None, progress)?;
+        let width = train.len() / run.train.len().max(1);
+        l2_normalise(&mut train, width);
+        l2_normalise(&mut test, width);
+        for (classifier, all) in job.classifiers.iter().zip(&mut accuracies) {
+            let (train, test) = (Features::new(&train, width)?, Features::new(&test, width)?);
+            all.push(fewshot::score_run(train, test, &run.answer, *classifier)?);
+        }
+    }
+    let ways = runs.first().map_or(0, |run| run.train.len());
+    let mut scores = Vec::new();
+    for (classifier, all) in job.classifiers.iter().zip(&accuracies) {
+        let accuracy = MeanInterval::of(all)?;
+        scores.push(Score {
+            classifier: classifier.name().into(),
+            ways,
+            shots: 1,
+            queries: 1,
+            episodes: accuracy.n,
+            accuracy_pct: 100.0 * accuracy.mean,
+            interval_pct: 100.0 * accuracy.half_width.unwrap_or(0.0),
+        });
+    }
+    let images = runs.iter().map(|run| run.train.len() + run.test.len()).sum();
+    Ok(EvalOutcome { data: source, split: "oneshot".into(), classes: ways * runs.len(), images, scores })
 }
 
 /// Embeds images and writes the array and its list.
-pub fn embed(_job: &EmbedJob, _adapter: Option<&str>, _progress: &mut dyn Progress) -> Result<EmbedOutcome> {
-    not_wired("embed")
+pub fn embed(job: &EmbedJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<EmbedOutcome> {
+    let checkpoint = Checkpoint::load(&job.checkpoint)?;
+    let stored = stored_config(&job.checkpoint, &checkpoint)?;
+    let side = number(&job.checkpoint, &checkpoint, SIDE_KEY)? as usize;
+    let options = data_options(&stored.data, Some(side));
+    let images = match &job.input {
+        Input::Paths(paths) => data::load_unlabelled(paths, &options)?,
+        Input::Split { data, split } => data::load(data, split.parse()?, &options)?,
+    };
+    let gpu = open_device(adapter, progress)?;
+    let (extractor, _) = Extractor::open(gpu, &job.checkpoint, &checkpoint, false)?;
+    let mut features = extractor.features(&images, job.layer, None, progress)?;
+    let columns = extractor.width(job.layer).unwrap_or(1);
+    if job.normalise {
+        l2_normalise(&mut features, columns);
+    }
+    let mut array = Vec::new();
+    let internal = |e: std::io::Error| Error::Internal(format!("the array cannot be encoded: {e}"));
+    let mut writer = npyz::WriteOptions::new()
+        .default_dtype()
+        .shape(&[images.len() as u64, columns as u64])
+        .writer(&mut array)
+        .begin_nd()
+        .map_err(internal)?;
+    writer.extend(features.iter().copied()).map_err(internal)?;
+    writer.finish().map_err(internal)?;
+    let list: String = images.names.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
+    replace_file(&job.out, "write the embeddings", &array)?;
+    replace_file(&job.list, "write the list of paths", list.as_bytes())?;
+    Ok(EmbedOutcome { rows: images.len(), columns, skipped: Vec::new() })
 }
 
 /// Plans a step.
-pub fn plan(_job: &PlanJob) -> Result<PlanOutcome> {
-    not_wired("plan")
+pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
+    let config = &job.config;
+    let shape = match job.size {
+        Some((classes, images)) => {
+            let side = config.data.side.ok_or_else(|| Error::usage("--classes and --images want --side as well"))?;
+            DataShape { side, classes, images }
+        }
+        None => {
+            let data = data::load(&config.data.source, Split::Train, &data_options(&config.data, None))?;
+            DataShape { side: data.side, classes: data.n_classes(), images: data.len() }
+        }
+    };
+    config.check_side(shape.side)?;
+    let spec = spec(config, shape, job.distill);
+    let resident = 4 * (shape.images * shape.side * shape.side) as u64 <= RESIDENT_BYTES;
+    let (graph, recorded) = training_step(config, shape, job.distill, resident)?;
+    let plan = Plan::new(&graph);
+    plan.verify(&graph)?;
+    let ops = graph.nodes.iter().map(|node| {
+        let first = node.outputs[0];
+        PlanEntry {
+            op: node.op.operation().name().into(),
+            scope: node.scope.clone(),
+            shape: graph.shape(first).to_vec(),
+            slot: plan.slot_of.get(&first).copied(),
+            bytes: graph.value(first).ty.bytes(),
+        }
+    });
+    let persistent: u64 = graph.arenas.values().sum();
+    let arenas = graph.arenas.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect();
+    let (_, peak_node) = plan.peak_live(&graph);
+    Ok(PlanOutcome {
+        rows: spec.batch * spec.copies,
+        parameters: recorded.step.parameters.iter().map(|e| e.shape.iter().product::<usize>() as u64).sum(),
+        peak_bytes: persistent + plan.transient_bytes(),
+        arenas,
+        activations_bytes: plan.transient_bytes(),
+        peak_node,
+        multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum(),
+        ops: ops.collect(),
+    })
+}
+
+/// Largest training set that a plan keeps on the device: what an adapter with 2 GiB bindings holds.
+const RESIDENT_BYTES: u64 = (1 << 31) - 1;
+
+/// Multiply-adds of a node: convolutions and matrix products; the rest is bandwidth.
+fn multiply_adds(graph: &Graph, node: &Node) -> u64 {
+    let n = |id: ValueId| graph.shape(id).iter().product::<usize>() as u64;
+    match &node.op {
+        Op::Conv2d(_) => n(node.outputs[0]) * n(node.inputs[1]) / graph.shape(node.inputs[1])[0] as u64,
+        Op::Conv2dBackwardInput(_) => n(node.inputs[0]) * n(node.inputs[1]) / graph.shape(node.inputs[1])[0] as u64,
+        Op::Conv2dBackwardWeight(_) => n(node.inputs[1]) * n(node.outputs[0]) / graph.shape(node.outputs[0])[0] as u64,
+        Op::Matmul(product) => {
+            let a = graph.shape(node.inputs[0]);
+            n(node.outputs[0]) * a[if product.trans_a { 0 } else { 1 }] as u64
+        }
+        _ => 0,
+    }
 }
 
 /// Compares shaders with their twins; an empty list means that no name matched the filter.
-pub fn check(_job: &CheckJob, _adapter: Option<&str>, _progress: &mut dyn Progress) -> Result<Vec<CheckEntry>> {
-    not_wired("check")
+pub fn check(job: &CheckJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Vec<CheckEntry>> {
+    let gpu = open_device(adapter, progress)?;
+    let mut kernels = Kernels::new(gpu);
+    let filter = job.filter.as_deref().unwrap_or_default();
+    let cases: Vec<_> = ops::check::cases().into_iter().filter(|case| case.name.contains(filter)).collect();
+    let mut entries = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        let outcome = ops::check::run(case, &mut kernels)?;
+        let passed = outcome.passed();
+        entries.push(CheckEntry { name: outcome.name, error: outcome.error, tolerance: outcome.tolerance, passed });
+        progress.advance("check", i as u64 + 1, cases.len() as u64);
+    }
+    Ok(entries)
 }

@@ -52,24 +52,32 @@ pub fn run(args: &PlanArgs, report: Report) -> Result<()> {
 
 /// A plan for people.
 pub fn plan_text(plan: &PlanOutcome) -> String {
-    let mut rows = vec![["", "op", "shape", "slot", "bytes"].map(String::from).to_vec()];
+    let mut rows = vec![["", "layer", "op", "shape", "slot", "bytes"].map(String::from).to_vec()];
     for (i, entry) in plan.ops.iter().enumerate() {
         let shape: Vec<_> = entry.shape.iter().map(usize::to_string).collect();
         rows.push(vec![
             i.to_string(),
+            entry.scope.clone(),
             entry.op.clone(),
             shape.join("x"),
-            entry.slot.to_string(),
+            entry.slot.map_or_else(|| "kept".into(), |slot| slot.to_string()),
             entry.bytes.to_string(),
         ]);
     }
+    let mut memory = vec![vec!["memory".to_string(), "bytes".into(), String::new()]];
+    let all = plan.arenas.iter().map(|(name, n)| (name.as_str(), *n));
+    for (name, n) in all.chain([("activations and workspace", plan.activations_bytes), ("peak", plan.peak_bytes)]) {
+        memory.push(vec![name.into(), n.to_string(), bytes(n)]);
+    }
     format!(
-        "{}\n{} operations, {} rows, {} parameters, {:.2} G multiply-adds a step, peak {}",
+        "{}\n\n{}\n\n{} operations, {} rows, {} parameters, {:.2} G multiply-adds a step, peak {} at operation {}",
         table(&rows),
+        table(&memory),
         plan.ops.len(),
         plan.rows,
         plan.parameters,
         plan.multiply_adds as f64 / 1e9,
-        bytes(plan.peak_bytes)
+        bytes(plan.peak_bytes),
+        plan.peak_node
     )
 }

@@ -63,11 +63,11 @@ pub fn list() -> Vec<Listed> {
         .collect()
 }
 
-/// Picks one adapter and says why.
+/// Picks one adapter: it, its position in the list, and why.
 ///
 /// # Errors
 /// [`Error::NoAdapter`] when there is none, or none that the choice names; the message lists what there is.
-pub fn choose(choice: &AdapterChoice) -> Result<(Listed, String)> {
+pub fn choose(choice: &AdapterChoice) -> Result<(Listed, usize, String)> {
     let mut all = list();
     if all.is_empty() {
         return Err(Error::NoAdapter(
@@ -102,5 +102,5 @@ pub fn choose(choice: &AdapterChoice) -> Result<(Listed, String)> {
             (index, format!("best of {}", all.len()))
         }
     };
-    Ok((all.swap_remove(index), why))
+    Ok((all.swap_remove(index), index, why))
 }

@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex};
 use super::adapter::{self, AdapterChoice};
 use crate::{Error, Result};
 
+/// The optional features that the engine uses where an adapter has them.
+pub const WANTED_FEATURES: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP);
+
 /// What a device is opened with beyond the adapter.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -37,13 +40,12 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] when no adapter fits, [`Error::Device`] when it refuses to open.
     pub fn open(options: &Options) -> Result<Arc<Gpu>> {
-        let (listed, why) = adapter::choose(&options.choice)?;
+        let (listed, _, why) = adapter::choose(&options.choice)?;
         let adapter = listed.adapter;
-        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
         let limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ieq-wgpu"),
-            required_features: adapter.features() & wanted,
+            required_features: adapter.features() & WANTED_FEATURES,
             required_limits: limits,
             ..Default::default()
         };
@@ -172,12 +174,24 @@ impl Gpu {
         Ok(bytemuck::pod_collect_to_vec(&view[..bytes as usize]))
     }
 
+    /// Blocks until one submission is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device failed.
+    pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<()> {
+        self.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None })
+    }
+
     /// Blocks until all submitted work is done.
     ///
     /// # Errors
     /// [`Error::Device`] when the device failed.
     pub fn wait(&self) -> Result<()> {
-        let outcome = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    fn poll(&self, until: wgpu::PollType) -> Result<()> {
+        let outcome = self.device.poll(until);
         self.check()?;
         outcome.map(drop).map_err(|e| Error::Device(format!("waiting for the device failed: {e}")))
     }

@@ -7,13 +7,13 @@ use crate::ops::elementwise::Add;
 use crate::ops::health::{self, HealthCheck};
 use crate::ops::sgd::Sgd;
 use crate::tape::backward::{backward, place_gradients};
-use crate::tape::{Graph, Type, ValueId};
+use crate::tape::{Graph, Storage, Type, ValueId};
 use crate::{Error, Result};
 
 /// Prefix of the teacher's arenas.
 pub const TEACHER: &str = "teacher ";
 
-/// Arena of the scalars that the host reads back: losses, accuracy.
+/// Prefix of the arenas of the scalars that the host reads back: losses, accuracy.
 pub const METRICS: &str = "metrics";
 
 /// Weights of the distillation terms; METHOD section 3.
@@ -117,9 +117,9 @@ pub struct Step {
     pub teacher_outputs: Option<Outputs>,
     /// Outputs of the four blocks.
     pub maps: Vec<ValueId>,
-    /// Loss terms by name, `total` first; in the arena [`METRICS`].
+    /// Loss terms by name, `total` first; in arenas of their own.
     pub losses: Vec<(&'static str, ValueId)>,
-    /// Share of the rows whose class was right; in the arena [`METRICS`].
+    /// Share of the rows whose class was right; in arenas of their own.
     pub accuracy: ValueId,
     /// All parameters, all gradients and all momentum as vectors.
     pub flat: [ValueId; 3],
@@ -223,13 +223,11 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         &[flat[0], flat[2], health],
     )?;
     graph.set_scope("");
-    let mut scalars: Vec<ValueId> = all.iter().map(|(_, value)| *value).collect();
-    scalars.push(accuracy);
-    scalars.dedup();
-    for scalar in scalars {
-        // A single term with weight 1 is the total itself and is placed once.
-        if graph.value(scalar).storage == crate::tape::Storage::Transient {
-            graph.persist(scalar, METRICS);
+    for &(name, scalar) in all.iter().chain([&("accuracy", accuracy)]) {
+        // A single term with weight 1 is the total itself and is placed once. Each scalar has an arena of its
+        // own: sums read some of them and write another, and a dispatch may not do both with one buffer.
+        if graph.value(scalar).storage == Storage::Transient {
+            graph.persist(scalar, &format!("{METRICS} {name}"));
         }
     }
     let (teacher_outputs, teacher) = teacher.map_or((None, Vec::new()), |(o, e)| (Some(o), e));

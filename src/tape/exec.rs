@@ -189,7 +189,7 @@ impl Executor {
     }
 
     /// Encodes and submits one execution of the graph.
-    pub fn submit(&self) {
+    pub fn submit(&self) -> wgpu::SubmissionIndex {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
@@ -197,7 +197,7 @@ impl Executor {
                 step.encode(&mut pass);
             }
         }
-        self.gpu.queue.submit([encoder.finish()]);
+        self.gpu.queue.submit([encoder.finish()])
     }
 
     /// Where a value lives on the device: buffer and first byte.

@@ -19,9 +19,9 @@ pub struct Record {
     pub epoch: u32,
     /// Learning rate of the last step.
     pub lr: f32,
-    /// Mean of each loss term since the last record, by name.
+    /// Each loss term of the step, by name.
     pub losses: BTreeMap<String, f32>,
-    /// Training accuracy in 0..1 since the last record.
+    /// Share of the step's rows whose class was right, in 0..1.
     pub accuracy: f32,
     /// Images (before views) a second of wall time since the last record. The one field that differs
     /// between two runs of one seed.

@@ -1,5 +1,10 @@
-//! Training: schedules, checkpoints and the metric log.
+//! Training: the loop, its state, checkpoints and the metric log.
 
 pub mod checkpoint;
+pub mod features;
 pub mod metrics;
-pub mod schedule;
+pub mod record;
+pub mod trainer;
+
+pub use features::Extractor;
+pub use trainer::Trainer;

@@ -1,0 +1,160 @@
+//! Features of images from a trained network in evaluation mode.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::checkpoint::Checkpoint;
+use super::trainer::{CLASSES_KEY, SIDE_KEY, expected, load, number, stored_config};
+use crate::Result;
+use crate::config::{Config, Progress};
+use crate::data::ImageSet;
+use crate::gpu::Gpu;
+use crate::gpu::kernel::Kernels;
+use crate::ier::transforms::ViewSampler;
+use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
+use crate::tape::exec::{Arenas, Executor};
+use crate::tape::{Graph, Type, ValueId};
+
+/// Images of one pass.
+const BATCH: usize = 64;
+
+/// An output of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layer {
+    /// The embedding.
+    #[value(name = "feat")]
+    Feature,
+    /// Class logits.
+    Class,
+    /// Transform logits; only where the network was trained with them.
+    Transform,
+    /// Invariant embedding; only where the network was trained with it.
+    Invariant,
+}
+
+/// The network in evaluation mode on a device, made for batches of images.
+pub struct Extractor {
+    executor: Executor,
+    images: ValueId,
+    parameters: ValueId,
+    outputs: Outputs,
+    entries: Vec<Entry>,
+    side: usize,
+    padding: usize,
+}
+
+impl Extractor {
+    /// Shares the arenas `parameters` and `statistics` with a network that is being trained.
+    pub(super) fn shared(
+        kernels: &mut Kernels,
+        arenas: &mut Arenas,
+        config: &Config,
+        net: &NetSpec,
+        side: usize,
+    ) -> Result<Self> {
+        let mut graph = Graph::new();
+        let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
+            graph.in_arena(&format!("evaluation {name}"), name, Type::u32(shape), false)
+        };
+        let images = input(&mut graph, "images", vec![BATCH, side, side]);
+        let index = input(&mut graph, "view index", vec![BATCH]);
+        let parameters = input(&mut graph, "view parameters", vec![BATCH, PARAMETER_WORDS]);
+        let padding = config.data.crop_padding_for(side);
+        let mut make = Views::plain(config.data.mean.map(|v| v as f32), config.data.std.map(|v| v as f32));
+        make.padding = padding;
+        let x = graph.one(make, &[images, index, parameters])?;
+        let mut network = Net::new(&mut graph, "", Mode::Eval);
+        let (outputs, _) = network.forward(x, net, &Drop::Off)?;
+        let entries = [network.parameters, network.statistics].concat();
+        for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
+            output.into_iter().for_each(|o| graph.keep(o));
+        }
+        let executor = Executor::new(kernels, arenas, graph)?;
+        executor.write(index, &(0..BATCH as u32).collect::<Vec<_>>())?;
+        Ok(Extractor { executor, images, parameters, outputs, entries, side, padding })
+    }
+
+    /// The network of a checkpoint, or with `untrained` the one its run began with.
+    ///
+    /// # Errors
+    /// [`crate::Error::Data`] when the file is not a checkpoint or does not fit its own configuration.
+    pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
+        let config = stored_config(path, checkpoint)?;
+        let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
+        let side = number(path, checkpoint, SIDE_KEY)? as usize;
+        config.check_side(side)?;
+        let shape = super::record::DataShape { side, classes, images: 2 * config.optimiser.batch };
+        let net = super::record::spec(&config, shape, false).net;
+        let mut kernels = Kernels::new(gpu);
+        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side)?;
+        checkpoint.check_against(path, &expected(&extractor.entries))?;
+        if untrained {
+            for (position, entry) in extractor.entries.iter().enumerate() {
+                extractor.executor.write(entry.value, &entry.initial(config.run.seed, position))?;
+            }
+        } else {
+            load(&extractor.executor, &extractor.entries, checkpoint)?;
+        }
+        Ok((extractor, config))
+    }
+
+    /// Side of the images it takes.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
+    /// Columns of an output, if the network has it.
+    pub fn width(&self, layer: Layer) -> Option<usize> {
+        self.value(layer).map(|v| self.executor.graph.shape(v)[1])
+    }
+
+    fn value(&self, layer: Layer) -> Option<ValueId> {
+        match layer {
+            Layer::Feature => Some(self.outputs.feat),
+            Layer::Class => Some(self.outputs.class),
+            Layer::Transform => self.outputs.transform,
+            Layer::Invariant => self.outputs.invariant,
+        }
+    }
+
+    /// The output of every image, [images, width] row-major.
+    ///
+    /// With a sampler the images are augmented (crop, flip) as copy number `copy`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] when the device fails; [`crate::Error::Usage`] when the network lacks the layer.
+    pub fn features(
+        &self,
+        images: &ImageSet,
+        layer: Layer,
+        augmented: Option<(&ViewSampler, u32)>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<f32>> {
+        let value = self
+            .value(layer)
+            .ok_or_else(|| crate::Error::usage("the network was trained without this head: choose another --layer"))?;
+        let width = self.executor.graph.shape(value)[1];
+        let size = self.side * self.side;
+        let mut features = Vec::with_capacity(images.len() * width);
+        if augmented.is_none() {
+            self.executor.write(self.parameters, &identity_words(self.side, self.padding, BATCH))?;
+        }
+        for first in (0..images.len()).step_by(BATCH) {
+            let n = (images.len() - first).min(BATCH);
+            let mut pixels = images.pixels[first * size..(first + n) * size].to_vec();
+            pixels.resize(BATCH * size, 0);
+            self.executor.write(self.images, &pixels)?;
+            if let Some((sampler, copy)) = augmented {
+                // Each pass draws from its own counter, so a copy does not repeat over the passes.
+                let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / BATCH) as u32);
+                self.executor.write(self.parameters, &sampler.parameters(pass, BATCH))?;
+            }
+            self.executor.submit();
+            let rows: Vec<f32> = self.executor.read(value)?;
+            features.extend_from_slice(&rows[..n * width]);
+            progress.advance("embedding", (first + n) as u64, images.len() as u64);
+        }
+        Ok(features)
+    }
+}

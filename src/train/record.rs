@@ -1,0 +1,109 @@
+//! From a configuration to the graph of its training step. Needs no device: `plan` uses it, too.
+
+use crate::Result;
+use crate::config::{Config, Method, TransformSet};
+use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
+use crate::nn::{Drop, NetSpec};
+use crate::ops::dropout::STEP_WORDS;
+use crate::ops::views::{PARAMETER_WORDS, Views};
+use crate::tape::{Graph, Type, ValueId};
+
+/// What the data decides about a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataShape {
+    /// Side of the images.
+    pub side: usize,
+    /// Training classes.
+    pub classes: usize,
+    /// Training images.
+    pub images: usize,
+}
+
+/// The handles of a recorded training step with its views.
+pub struct Recorded {
+    /// Forward, losses and update.
+    pub step: Step,
+    /// Packed pixels: all training images, or the batch's.
+    pub images: ValueId,
+    /// Which of them each batch slot takes.
+    pub view_index: ValueId,
+    /// Parameters of the views.
+    pub view_parameters: ValueId,
+    /// Whether `images` holds the whole training set.
+    pub resident: bool,
+}
+
+/// The transforms in effect: the baseline has one, the whole image unturned.
+pub fn views_of(config: &Config) -> (TransformSet, usize, usize) {
+    let set = config.method.transforms;
+    match config.method.kind {
+        Method::Ier => (set, set.views(), set.rotations()),
+        Method::Baseline => (TransformSet::Rot4, 1, 1),
+    }
+}
+
+/// The step of a configuration.
+pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
+    let (method, terms) = (&config.method, config.method.terms());
+    let (_, views, rotations) = views_of(config);
+    let copies = views * rotations;
+    let d = &config.distill;
+    StepSpec {
+        net: NetSpec::new(&config.model, data.classes, terms.equivariance.then_some(copies), terms.invariance),
+        batch: config.optimiser.batch,
+        copies,
+        bank_rows: data.images,
+        negatives: method.negatives.min(data.images.saturating_sub(config.optimiser.batch)),
+        cross_entropy: terms.cross_entropy,
+        gamma: method.gamma as f32,
+        tau: method.tau as f32,
+        bank_momentum: method.bank_momentum as f32,
+        momentum: config.optimiser.momentum as f32,
+        weight_decay: config.optimiser.weight_decay as f32,
+        distill: distill.then(|| DistillSpec {
+            temperature: d.temperature as f32,
+            weight_loss: d.weight_loss as f32,
+            weight_distill: d.weight_distill as f32,
+            kl_class: d.kl_class as f32,
+            kl_transform: d.kl_transform as f32,
+            mse_invariant: d.mse_invariant as f32,
+            mse_feature: d.mse_feature as f32,
+        }),
+    }
+}
+
+/// Records views, forward pass, losses, backward pass and update; `resident`: the graph's input holds the whole
+/// training set, not only the batch.
+///
+/// # Errors
+/// [`crate::Error::Shape`] or [`crate::Error::Usage`] when the configuration does not fit the data.
+pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<(Graph, Recorded)> {
+    let spec = spec(config, data, distill);
+    let (_, views, rotations) = views_of(config);
+    let mut graph = Graph::new();
+    let stored = if resident { data.images } else { spec.batch };
+    let images = graph.input("images", Type::u32([stored, data.side, data.side]));
+    let view_index = graph.input("view index", Type::u32([spec.batch]));
+    let view_parameters = graph.input("view parameters", Type::u32([views * spec.batch, PARAMETER_WORDS]));
+    let step = graph.input("step", Type::u32([STEP_WORDS]));
+    let index = graph.input("index", Type::u32([spec.batch]));
+    graph.set_scope("views");
+    let make = Views {
+        views,
+        rotations,
+        padding: config.data.crop_padding_for(data.side),
+        float_images: false,
+        mean: config.data.mean.map(|v| v as f32),
+        std: config.data.std.map(|v| v as f32),
+    };
+    let x = graph.one(make, &[images, view_index, view_parameters])?;
+    let inputs = StepInputs::declare(&mut graph, &spec, x, step, index);
+    let model = &config.model;
+    let block = if model.drop_block.rate > 0.0 { model.drop_block.size.for_side(data.side) } else { 0 };
+    let drop = match (model.dropout, block) {
+        (0.0, 0) => Drop::Off,
+        (dropout, block) => Drop::Random { step, dropout: dropout as f32, block },
+    };
+    let step = record(&mut graph, &spec, inputs, &drop)?;
+    Ok((graph, Recorded { step, images, view_index, view_parameters, resident }))
+}
