@@ -1,16 +1,22 @@
 //! Every operation on the device against its f64 twin, and every gradient against finite differences.
 
+#![allow(clippy::print_stderr, reason = "a test reports its adapter and its measured errors")]
+
+use std::sync::Arc;
+
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::check;
 
-#[test]
-fn every_kernel_agrees_with_its_twin() {
+fn open(default_limits: bool) -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, default_limits: false }).expect("a GPU test needs an adapter");
+    let gpu = Gpu::open(&Options { choice, default_limits }).expect("a GPU test needs an adapter");
     eprintln!("adapter: {}", gpu.describe());
-    let mut kernels = Kernels::new(gpu);
+    gpu
+}
+
+fn all_cases(mut kernels: Kernels) {
     let filter = std::env::var("IEQ_CASE").unwrap_or_default();
     let mut failures = Vec::new();
     for case in check::cases().iter().filter(|c| c.name.contains(&filter)) {
@@ -24,6 +30,17 @@ fn every_kernel_agrees_with_its_twin() {
         }
     }
     assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_kernel_agrees_with_its_twin() {
+    all_cases(Kernels::new(open(false)));
+}
+
+/// What a browser would run: no optional feature is used, no limit raised.
+#[test]
+fn every_plain_kernel_agrees_with_its_twin_within_the_default_limits() {
+    all_cases(Kernels::new(open(true)).without_subgroups());
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Op;
-use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
+use crate::gpu::{Gpu, Launch};
 use crate::random::{Rng, Stream};
 use crate::tape::backward::backward_from;
 use crate::tape::exec::{Arenas, Executor};
-use crate::tape::{Element, Graph, Storage, Type, ValueId, twin};
+use crate::tape::{Element, Graph, Type, ValueId, twin};
 use crate::{Error, Result};
 
 /// How the elements of a case's input are made.
@@ -117,6 +117,14 @@ impl Case {
         self
     }
 
+    /// The graph of the case, forward and backward.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the inputs do not fit.
+    pub fn graph(&self) -> Result<Graph> {
+        Ok(self.record()?.graph)
+    }
+
     /// The graph of the case, forward and backward, and the host's values for it.
     ///
     /// # Errors
@@ -174,7 +182,8 @@ struct Recorded {
 pub struct Outcome {
     /// Name of the case.
     pub name: String,
-    /// Largest `|device - twin| / max |twin|` over all outputs of all nodes; NaN when anything is not finite.
+    /// Largest `|device - twin| / max |twin|` over all outputs of all nodes; NaN when anything is not finite,
+    /// infinite when a kernel wrote past the end of a tensor.
     pub error: f64,
     /// What was allowed.
     pub tolerance: f64,
@@ -194,27 +203,39 @@ fn worse(error: f64, worst: f64) -> bool {
     !worst.is_nan() && (error.is_nan() || error > worst)
 }
 
-/// Runs a case on the device and compares everything that every node made with the twin.
+/// Runs a case on the device and compares everything that every node made with the twin, and the bytes
+/// behind every tensor with the canaries that were there before.
 ///
 /// # Errors
 /// [`Error::Device`] when the device fails, [`Error::Shape`] when the case is malformed.
 pub fn run(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
-    let Recorded { mut graph, mut values, .. } = case.record()?;
+    run_changed(case, kernels, &|launch| launch)
+}
+
+/// As [`run`], with every launch changed first: a test breaks one to see that the outcome fails.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_changed(
+    case: &Case,
+    kernels: &mut Kernels,
+    change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
+) -> Result<Outcome> {
+    let Recorded { graph, mut values, .. } = case.record()?;
     let given: Vec<(ValueId, Vec<f64>)> = values.iter().map(|(k, v)| (*k, v.clone())).collect();
     twin::run(&graph, &mut values)?;
     let mut made: Vec<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.clone()).collect();
     made.retain(|id| values.contains_key(id));
-    for &id in &made {
-        if graph.value(id).storage == Storage::Transient {
-            graph.keep(id);
-        }
-    }
-    let executor = Executor::new(kernels, &mut Arenas::new(), graph)?;
+    let executor = Executor::with_canaries(kernels, &mut Arenas::new(), graph, change)?;
     for (id, data) in &given {
         executor.write_f64(*id, data)?;
     }
     executor.submit();
     let mut outcome = Outcome { name: case.name.clone(), error: 0.0, tolerance: case.tolerance, worst: String::new() };
+    if let Some(&id) = executor.overrun()?.first() {
+        outcome.error = f64::INFINITY;
+        outcome.worst = format!("what follows {}", executor.graph.value(id).name);
+    }
     for id in made {
         let (got, wanted) = (executor.read_f64(id)?, &values[&id]);
         let scale = wanted.iter().fold(1e-30_f64, |m, v| m.max(v.abs()));

@@ -1,9 +1,9 @@
 //! Puts a planned graph on a device and replays it. The only code inside the training loop that meets wgpu.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::graph::{Element, Graph, Storage, ValueId};
+use super::graph::{Element, Graph, Node, Storage, ValueId};
 use super::plan::Plan;
 use crate::gpu::kernel::{Kernels, Prepared, Region};
 use crate::gpu::{Gpu, Launch};
@@ -57,7 +57,11 @@ pub struct Executor {
     steps: Vec<Prepared>,
     arenas: BTreeMap<String, wgpu::Buffer>,
     slots: Vec<wgpu::Buffer>,
+    guarded: Vec<ValueId>,
 }
+
+/// Bytes of canaries behind a value.
+const CANARY_BYTES: u64 = 256;
 
 /// Parameters of a launch are at multiples of this many bytes (WebGPU's uniform offset alignment).
 const PARAMS_STRIDE: u64 = 256;
@@ -68,22 +72,70 @@ impl Executor {
     /// # Errors
     /// [`Error::Device`] when the device refuses a buffer or a pipeline.
     pub fn new(kernels: &mut Kernels, arenas: &mut Arenas, graph: Graph) -> Result<Self> {
+        Self::build(kernels, arenas, graph, Vec::new(), &|launch| launch)
+    }
+
+    /// As [`Executor::new`], for checks: keeps every value, binds 256 bytes more than a value has and
+    /// fills them with canaries. A load from behind a value yields NaN; a store to it is found by
+    /// [`Executor::overrun`]. `change` sees every launch first, so that tests can break one on purpose.
+    ///
+    /// Only a value that is the last of its arena has canaries; behind others lies the next value.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn with_canaries(
+        kernels: &mut Kernels,
+        arenas: &mut Arenas,
+        mut graph: Graph,
+        change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
+    ) -> Result<Self> {
+        let all = || (0..graph.values.len() as u32).map(ValueId);
+        let behind = |id: ValueId| match &graph.value(id).storage {
+            Storage::Transient => true,
+            Storage::Arena { arena, offset } => all().filter(|&other| other != id).all(|other| {
+                let value = graph.value(other);
+                !matches!(&value.storage, Storage::Arena { arena: a, offset: o }
+                    if a == arena && o + value.ty.bytes() > *offset)
+            }),
+        };
+        let used: BTreeSet<ValueId> =
+            graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).copied().collect();
+        let guarded = used.into_iter().filter(|&id| behind(id)).collect();
+        // What lives until the end shares its slot with nothing, and has the bytes behind it to itself.
+        graph.kept = all().filter(|&id| graph.value(id).storage == Storage::Transient).collect();
+        let executor = Self::build(kernels, arenas, graph, guarded, change)?;
+        for &id in &executor.guarded {
+            let (buffer, end) = executor.end(id);
+            executor.gpu.write(buffer, end, &executor.canaries(id));
+        }
+        Ok(executor)
+    }
+
+    fn build(
+        kernels: &mut Kernels,
+        arenas: &mut Arenas,
+        graph: Graph,
+        guarded: Vec<ValueId>,
+        change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
+    ) -> Result<Self> {
         let gpu = kernels.gpu().clone();
+        let surplus = if guarded.is_empty() { 0 } else { CANARY_BYTES };
         let plan = Plan::new(&graph);
         plan.verify(&graph)?;
         let slots = plan
             .slot_bytes
             .iter()
             .enumerate()
-            .map(|(i, &bytes)| gpu.buffer(&format!("activations (slot {i})"), bytes))
+            .map(|(i, &bytes)| gpu.buffer(&format!("activations (slot {i})"), bytes + surplus))
             .collect::<Result<Vec<_>>>()?;
         let mut own = BTreeMap::new();
         for (name, &bytes) in &graph.arenas {
-            own.insert(name.clone(), arenas.ensure(&gpu, name, bytes)?);
+            own.insert(name.clone(), arenas.ensure(&gpu, name, bytes + surplus)?);
         }
         let region = |id: &ValueId| -> Region {
             let value = graph.value(*id);
-            let bytes = value.ty.bytes().max(4);
+            let canaries = if guarded.contains(id) { surplus } else { 0 };
+            let bytes = value.ty.bytes().max(4) + canaries;
             match &value.storage {
                 Storage::Arena { arena, offset } => Region { buffer: own[arena].clone(), offset: *offset, bytes },
                 Storage::Transient => Region { buffer: slots[plan.slot_of[id]].clone(), offset: 0, bytes },
@@ -93,7 +145,7 @@ impl Executor {
             .nodes
             .iter()
             .flat_map(|node| crate::ops::launches(&graph, node))
-            .map(|launch| launch.map(|id| region(id)))
+            .map(|launch| change(launch).map(|id| region(id)))
             .collect();
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let params = gpu.buffer_with("params", PARAMS_STRIDE * launches.len() as u64, usage)?;
@@ -103,7 +155,37 @@ impl Executor {
             .map(|(i, launch)| kernels.prepare(launch, &params, PARAMS_STRIDE * i as u64))
             .collect::<Result<Vec<_>>>()?;
         gpu.check()?;
-        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots })
+        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded })
+    }
+
+    /// Where the bytes behind a value begin.
+    fn end(&self, id: ValueId) -> (&wgpu::Buffer, u64) {
+        let (buffer, offset) = self.locate(id);
+        (buffer, offset + self.graph.value(id).ty.bytes())
+    }
+
+    /// What stands behind a value. Every value has its own bits: a stray copy of another's canary shows.
+    fn canaries(&self, id: ValueId) -> Vec<u32> {
+        let in_place = |node: &Node| node.op.operation().in_place() && node.outputs.contains(&id);
+        // NaN, which no factor of zero hides. It would survive a sum, so a value that is updated in place has
+        // a large number instead, which does not.
+        let bits = if self.graph.nodes.iter().any(in_place) { 0x7149_f2ca } else { 0x7fc0_dead };
+        vec![bits ^ id.0; CANARY_BYTES as usize / 4]
+    }
+
+    /// The values behind whose end something was written, of those that have canaries.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device failed.
+    pub fn overrun(&self) -> Result<Vec<ValueId>> {
+        let mut found = Vec::new();
+        for &id in &self.guarded {
+            let (buffer, end) = self.end(id);
+            if self.gpu.read::<u32>(buffer, end, CANARY_BYTES as usize / 4)? != self.canaries(id) {
+                found.push(id);
+            }
+        }
+        Ok(found)
     }
 
     /// Encodes and submits one execution of the graph.

@@ -21,22 +21,28 @@ pub struct Plan {
     pub lifetime: HashMap<ValueId, (usize, usize)>,
 }
 
+/// First and last node at which each transient value is alive; kept ones live past the last node.
+fn lifetimes(graph: &Graph) -> HashMap<ValueId, (usize, usize)> {
+    let mut lifetime: HashMap<ValueId, (usize, usize)> = HashMap::new();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        for &id in node.inputs.iter().chain(&node.outputs) {
+            if graph.value(id).storage == Storage::Transient {
+                lifetime.entry(id).or_insert((index, index)).1 = index;
+            }
+        }
+    }
+    for id in &graph.kept {
+        if let Some(life) = lifetime.get_mut(id) {
+            life.1 = graph.nodes.len();
+        }
+    }
+    lifetime
+}
+
 impl Plan {
     /// Assigns slots: the largest value first, each to the first slot that is free during its lifetime.
     pub fn new(graph: &Graph) -> Plan {
-        let mut lifetime: HashMap<ValueId, (usize, usize)> = HashMap::new();
-        for (index, node) in graph.nodes.iter().enumerate() {
-            for &id in node.inputs.iter().chain(&node.outputs) {
-                if graph.value(id).storage == Storage::Transient {
-                    lifetime.entry(id).or_insert((index, index)).1 = index;
-                }
-            }
-        }
-        for id in &graph.kept {
-            if let Some(life) = lifetime.get_mut(id) {
-                life.1 = graph.nodes.len();
-            }
-        }
+        let lifetime = lifetimes(graph);
         let mut order: Vec<ValueId> = lifetime.keys().copied().collect();
         // Ties by id: the plan is the same on every run.
         order.sort_by_key(|&id| (std::cmp::Reverse(graph.value(id).ty.bytes()), id));
@@ -76,24 +82,31 @@ impl Plan {
         (live.get(node).copied().unwrap_or(0), node)
     }
 
-    /// Proves that no two values that are alive together share a slot, and that each fits.
+    /// Proves from the graph alone that every transient value has a slot that it fits, and that no two that
+    /// are alive together share one.
     ///
     /// # Errors
-    /// [`Error::Internal`] naming the two values.
+    /// [`Error::Internal`] naming the values.
     pub fn verify(&self, graph: &Graph) -> Result<()> {
+        let lifetime = lifetimes(graph);
+        let name = |id: ValueId| &graph.value(id).name;
         let mut by_slot: HashMap<usize, Vec<ValueId>> = HashMap::new();
-        for (&id, &slot) in &self.slot_of {
-            if graph.value(id).ty.bytes() > self.slot_bytes[slot] {
-                return Err(Error::Internal(format!("{} does not fit its slot", graph.value(id).name)));
+        for &id in lifetime.keys() {
+            let slot = self.slot_of.get(&id).copied();
+            let Some((slot, &bytes)) = slot.and_then(|slot| Some((slot, self.slot_bytes.get(slot)?))) else {
+                return Err(Error::Internal(format!("{} has no slot", name(id))));
+            };
+            if graph.value(id).ty.bytes() > bytes {
+                return Err(Error::Internal(format!("{} does not fit its slot", name(id))));
             }
             by_slot.entry(slot).or_default().push(id);
         }
         for ids in by_slot.values_mut() {
-            ids.sort_by_key(|id| self.lifetime[id]);
+            // In order of their first nodes, two that overlap make two neighbours overlap.
+            ids.sort_by_key(|id| lifetime[id]);
             for pair in ids.windows(2) {
-                if self.lifetime[&pair[0]].1 >= self.lifetime[&pair[1]].0 {
-                    let (a, b) = (graph.value(pair[0]), graph.value(pair[1]));
-                    return Err(Error::Internal(format!("{} and {} share a slot", a.name, b.name)));
+                if lifetime[&pair[0]].1 >= lifetime[&pair[1]].0 {
+                    return Err(Error::Internal(format!("{} and {} share a slot", name(pair[0]), name(pair[1]))));
                 }
             }
         }
