@@ -230,7 +230,7 @@ impl Operation for DropBlockKeep {
     }
 }
 
-/// elements / kept elements of a mask, [1]; 0 when nothing is kept.
+/// elements / kept elements of a mask, `[1]`; 0 when nothing is kept.
 #[derive(Clone, Debug)]
 pub struct KeepScale;
 
@@ -263,7 +263,7 @@ impl Operation for KeepScale {
     }
 }
 
-/// y = x * mask * scale[0]. Inputs: x, the mask of the same shape, the scale [1].
+/// y = x * mask * `scale[0]`. Inputs: x, the mask of the same shape, the scale `[1]`.
 #[derive(Clone, Debug)]
 pub struct ApplyMask;
 

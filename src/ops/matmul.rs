@@ -108,7 +108,7 @@ impl Operation for Matmul {
     }
 }
 
-/// y = x + bias on every row. Inputs: x [r, c], bias [c].
+/// y = x + bias on every row. Inputs: x [r, c], bias `[c]`.
 #[derive(Clone, Debug)]
 pub struct AddRow;
 
@@ -141,7 +141,7 @@ impl Operation for AddRow {
     }
 }
 
-/// y[c] = sum over rows of x [r, c]: the gradient of a bias.
+/// `y[c]` = sum over rows of x [r, c]: the gradient of a bias.
 #[derive(Clone, Debug)]
 pub struct ColumnSum;
 
@@ -169,7 +169,7 @@ impl Operation for ColumnSum {
     }
 }
 
-/// y = x W' + b, the linear layer: x [r, in], weight [out, in], bias [out].
+/// y = x W' + b, the linear layer: x [r, in], weight [out, in], bias `[out]`.
 ///
 /// # Errors
 /// [`Error::Shape`] when the sizes differ.

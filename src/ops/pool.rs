@@ -34,7 +34,7 @@ fn first_maximum(x: &[f64], plane: usize, width: usize, row: usize, column: usiz
     best
 }
 
-/// Maximum over 2x2 windows, stride 2; an odd last row or column is left out. x [n,c,h,w] -> [n,c,h/2,w/2].
+/// Maximum over 2x2 windows, stride 2; an odd last row or column is left out. x `[n,c,h,w]` -> [n,c,h/2,w/2].
 #[derive(Clone, Debug)]
 pub struct MaxPool;
 
@@ -120,7 +120,7 @@ impl Operation for MaxPoolBackward {
     }
 }
 
-/// Mean over height and width: x [n,c,h,w] -> [n,c].
+/// Mean over height and width: x `[n,c,h,w]` -> `[n,c]`.
 #[derive(Clone, Debug)]
 pub struct GlobalAveragePool;
 
@@ -154,7 +154,7 @@ impl Operation for GlobalAveragePool {
     }
 }
 
-/// dx of [`GlobalAveragePool`]: dy / (h w) everywhere. Input: dy [n,c].
+/// dx of [`GlobalAveragePool`]: dy / (h w) everywhere. Input: dy `[n,c]`.
 #[derive(Clone, Debug)]
 pub struct GlobalAveragePoolBackward {
     /// Height of x.

@@ -125,7 +125,7 @@ pub fn pack_pixel([r, g, b]: [u8; 3]) -> u32 {
 }
 
 /// Inputs: images (`u32`: [N, S, S] packed pixels or the f32 bits of [N, 3, S, S]), the image of each slot
-/// [B] (`u32`), parameters [views B, 20] (`u32`). Output: [views rotations B, 3, S, S], row m B + slot with
+/// `[B]` (`u32`), parameters [views B, 20] (`u32`). Output: [views rotations B, 3, S, S], row m B + slot with
 /// m = rotations view + rotation.
 #[derive(Clone, Debug)]
 pub struct Views {

@@ -60,7 +60,7 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
         bank_momentum: method.bank_momentum as f32,
         momentum: config.optimiser.momentum as f32,
         weight_decay: config.optimiser.weight_decay as f32,
-        distill: distill.then(|| DistillSpec {
+        distill: distill.then_some(DistillSpec {
             temperature: d.temperature as f32,
             weight_loss: d.weight_loss as f32,
             weight_distill: d.weight_distill as f32,
