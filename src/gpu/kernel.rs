@@ -168,6 +168,7 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 pub struct Kernels {
     gpu: Arc<Gpu>,
     subgroups: bool,
+    other_source: Option<(&'static str, String)>,
     shaders: HashMap<&'static str, (Shader, wgpu::ShaderModule)>,
     pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
 }
@@ -206,12 +207,18 @@ impl Kernels {
     /// subgroups of at least four lanes.
     pub fn new(gpu: Arc<Gpu>) -> Self {
         let subgroups = gpu.features.contains(wgpu::Features::SUBGROUP) && gpu.info.subgroup_min_size >= 4;
-        Kernels { gpu, subgroups, shaders: HashMap::new(), pipelines: HashMap::new() }
+        Kernels { gpu, subgroups, other_source: None, shaders: HashMap::new(), pipelines: HashMap::new() }
     }
 
     /// The same cache with the plain variant of every kernel.
     pub fn without_subgroups(mut self) -> Self {
         self.subgroups = false;
+        self
+    }
+
+    /// The same cache with another text for one WGSL file: a test breaks a shader to see its check fail.
+    pub fn with_source(mut self, file: &'static str, text: String) -> Self {
+        self.other_source = Some((file, text));
         self
     }
 
@@ -228,7 +235,8 @@ impl Kernels {
 
     fn load(&mut self, name: &'static str) -> Result<()> {
         if !self.shaders.contains_key(name) {
-            let shader = shader::reflect(name)?;
+            let other = self.other_source.as_ref().map(|(file, text)| (*file, text.as_str()));
+            let shader = shader::reflect_with(name, other)?;
             let module = self.gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(name),
                 source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),

@@ -46,19 +46,25 @@ shaders![
 /// # Errors
 /// [`Error::Internal`] for an unknown name.
 pub fn assemble(name: &str) -> Result<String> {
-    fn append(name: &str, seen: &mut Vec<String>, out: &mut String) -> Result<()> {
+    assemble_with(name, None)
+}
+
+/// As [`assemble`], with another text for one file.
+fn assemble_with(name: &str, other: Option<(&str, &str)>) -> Result<String> {
+    fn append(name: &str, other: Option<(&str, &str)>, seen: &mut Vec<String>, out: &mut String) -> Result<()> {
         if seen.iter().any(|s| s == name) {
             return Ok(());
         }
         seen.push(name.to_string());
-        let source = SOURCES
-            .iter()
+        let source = other
+            .into_iter()
+            .chain(SOURCES.iter().copied())
             .find(|(n, _)| *n == name)
             .ok_or_else(|| Error::Internal(format!("there is no shader {name:?}")))?
             .1;
         for line in source.lines() {
             match line.strip_prefix("#import ") {
-                Some(import) => append(import.trim(), seen, out)?,
+                Some(import) => append(import.trim(), other, seen, out)?,
                 None => {
                     out.push_str(line);
                     out.push('\n');
@@ -68,7 +74,7 @@ pub fn assemble(name: &str) -> Result<String> {
         Ok(())
     }
     let mut out = String::new();
-    append(name, &mut Vec::new(), &mut out)?;
+    append(name, other, &mut Vec::new(), &mut out)?;
     Ok(out)
 }
 
@@ -122,7 +128,15 @@ pub struct Shader {
 /// # Errors
 /// [`Error::Internal`]: a shader of the house that does not validate is a defect.
 pub fn reflect(name: &str) -> Result<Shader> {
-    let source = assemble(name)?;
+    reflect_with(name, None)
+}
+
+/// As [`reflect`], with another text for one file.
+///
+/// # Errors
+/// As [`reflect`].
+pub(super) fn reflect_with(name: &str, other: Option<(&str, &str)>) -> Result<Shader> {
+    let source = assemble_with(name, other)?;
     let fail = |what: String| Error::Internal(format!("shader {name}: {what}"));
     let module = naga::front::wgsl::parse_str(&source).map_err(|e| fail(e.emit_to_string(&source)))?;
     let capabilities = naga::valid::Capabilities::SUBGROUP;

@@ -1,0 +1,226 @@
+//! The checks must see a broken shader: every entry point, and every function that entry points share, is
+//! broken on purpose in one place, and the cases that `ieq-wgpu check` runs must then go red.
+//!
+//! A new entry point needs a row in [`BREAKS`]; a test says so. The break is the first occurrence of a text
+//! inside the function: take a mistake that one could make (a lost factor, a swapped operand, a row too few).
+
+#![allow(clippy::print_stderr, reason = "a test reports its adapter and what it saw")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use ieq_wgpu::gpu::device::{Gpu, Options};
+use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::shader::SOURCES;
+use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::ops::check::{self, Case};
+
+/// File, function, text in it, what stands there instead, and which cases must see it (part of their names).
+type Break = (&'static str, &'static str, &'static str, &'static str, &'static str);
+
+#[rustfmt::skip]
+const BREAKS: &[Break] = &[
+    ("bank", "gather", "row < params.rows", "row <= params.rows", "bank.gather"),
+    ("bank", "blend", "params.take * x[i]", "params.keep * x[i]", "bank.blend"),
+    ("batch_norm", "partial_statistics", "d * d", "d", "batch_norm.train"),
+    ("batch_norm", "combine_statistics", "squares / count", "squares / (count - 1.0)", "batch_norm.train"),
+    ("batch_norm", "from_running", "1.0 / sqrt(", "sqrt(", "batch_norm.eval"),
+    ("batch_norm", "running", "count / (count - 1.0)", "1.0", "batch_norm.running"),
+    ("batch_norm", "apply", "+ beta[", "- beta[", "batch_norm.train"),
+    ("batch_norm", "partial_gradients", "(x[i] - mean) * rstd", "x[i] - mean", "batch_norm.train"),
+    ("batch_norm", "combine_gradients", "sums.y", "sums.x", "batch_norm.train"),
+    ("batch_norm", "backward", "means.y + ", "", "batch_norm.train"),
+    ("contrast", "normalise", "(norm + params.epsilon)", "norm", "contrast.normalise: a row of zeros"),
+    ("contrast", "normalise_backward", "- part_along", "+ part_along", "contrast.normalise"),
+    ("contrast", "anchors", "i % block", "i", "contrast.anchors"),
+    ("contrast", "anchors_backward", "j = i + block", "j = i", "contrast.anchors"),
+    ("contrast", "first_rows", "y[i] = x[i]", "y[i] = x[i + 1u]", "contrast.anchors"),
+    ("contrast", "nce", "largest - positive", "positive - largest", "contrast.nce"),
+    ("contrast", "nce_backward_vectors", "-dy[row]", "dy[row]", "contrast.nce"),
+    ("contrast", "nce_backward_scores", "share * params.inverse_tau", "share", "contrast.nce"),
+    ("conv2d", "packed_quad", "first + 3u", "first + 2u", "conv2d.forward"),
+    ("conv2d", "dy_pair", "o + 6u", "o + 4u", "conv2d.forward"),
+    ("conv2d_subgroup", "packed_quad", "(mine, 3u)", "(mine, 2u)", "conv2d.forward"),
+    ("conv2d_subgroup", "dy_pair", "(mine, 3u)", "(mine, 2u)", "conv2d.forward"),
+    ("common/conv2d_body", "pack", "o + 3u", "o + 2u", "conv2d.forward"),
+    ("common/conv2d_body", "pack_mirrored", "o + 3u", "o + 2u", "conv2d.forward"),
+    ("common/conv2d_body", "forward", "window, s9)", "window, s8)", "conv2d.forward"),
+    ("common/conv2d_body", "backward_weight", "(row * STRIDE + k0)", "(row + k0)", "stride 2"),
+    ("common/conv2d_body", "reduce", "split = 0u", "split = 1u", "conv2d.forward"),
+    ("distill", "kl", "log_t - log_s", "log_s - log_t", "distill.kl"),
+    ("distill", "kl_backward", "(q - p)", "(p - q)", "distill.kl"),
+    ("distill", "square", "difference * difference", "difference", "distill.square"),
+    ("distill", "square_backward", "2.0 *", "", "distill.square"),
+    ("dropout", "bernoulli", "u[k] < p", "u[k] > p", "dropout.bernoulli"),
+    ("dropout", "dropout", "a[i] * params.scale", "a[i]", "dropout.dropout"),
+    ("dropout", "block_keep", "down < params.block", "down + 1u < params.block", "dropout.block_keep"),
+    ("dropout", "count_kept", "a[i] != 0.0", "a[i] == 0.0", "dropout.scale_kept"),
+    ("dropout", "scale_kept", "f32(params.n) / ", "1.0 / ", "dropout.scale_kept"),
+    ("dropout", "apply_mask", "* factor[0]", "+ factor[0]", "dropout.apply_mask"),
+    ("elementwise", "scale", "params.alpha * a[i]", "a[i]", "elementwise.scale"),
+    ("elementwise", "add", "params.beta * b[i]", "params.alpha * b[i]", "elementwise.add: weighted"),
+    ("elementwise", "fill", "params.alpha", "params.beta", "elementwise.fill"),
+    ("elementwise", "leaky_relu", "a[i] > 0.0", "a[i] < 0.0", "elementwise.leaky_relu"),
+    ("elementwise", "leaky_relu_backward", "a[i] > 0.0", "a[i] < 0.0", "elementwise.leaky_relu"),
+    ("health", "inspect", "i < params.n", "i + 1u < params.n", "health.inspect"),
+    ("matmul", "a_quad", "m + 12u", "m + 8u", "matmul.product"),
+    ("matmul_subgroup", "a_quad", "(mine, 3u)", "(mine, 2u)", "matmul.product"),
+    ("common/matmul_body", "product", "right, s15)", "right, s14)", "matmul.product"),
+    ("common/matmul_body", "add_row", "i % params.columns", "i / params.columns", "matmul.add_row"),
+    ("common/matmul_body", "column_sum", "r = 0u", "r = 1u", "matmul.add_row"),
+    ("pool", "max_2x2", "third <= best", "third >= best", "pool.max"),
+    ("pool", "max_2x2_backward", "first = 3u", "first = 2u", "pool.max"),
+    ("pool", "mean", " / f32(size)", "", "pool.mean"),
+    ("pool", "mean_backward", " / f32(size)", "", "pool.mean"),
+    ("reduce", "sum_chunks", "i < params.n", "true", "reduce.mean"),
+    ("reduce", "broadcast", " / params.divisor", "", "reduce.mean"),
+    ("sgd", "step", "g + params.weight_decay", "g - params.weight_decay", "sgd.step"),
+    ("softmax_xent", "forward", "c != t", "true", "softmax_xent.forward"),
+    ("softmax_xent", "backward", "-stats_in", "stats_in", "softmax_xent.forward"),
+    ("softmax_xent", "correct", "c < t", "c <= t", "softmax_xent.correct"),
+    ("views", "base", "any(min(at, source)", "any(min(at, at)", "views.views"),
+    ("views", "warped", "source - 0.5", "source", "views.views"),
+    ("views", "jittered", "1.0 - view.factors.z", "1.0 + view.factors.z", "views.views"),
+    ("views", "views", "last - out_column", "out_column", "views.views"),
+    ("common/finite", "is_finite", "!= 0x7f800000u", "!= 0x7f800001u", "health.inspect"),
+    ("common/finite", "is_nan", "> 0x7f800000u", ">= 0x7f800000u", "softmax_xent.correct"),
+    ("common/index", "group_index", "group.y * groups.x + ", "", "contrast.normalise: more rows"),
+    ("common/index", "item_index", "* WG", "* (WG + 1u)", "elementwise.leaky_relu"),
+    ("common/lane_rank", "lane_rank", "(1u)", "(2u)", "matmul.product"),
+    ("common/log1p", "log1p", "z * q * series", "z * series", "softmax_xent.forward"),
+    ("common/philox", "multiply_high", "carry >> 16u", "carry >> 17u", "dropout.bernoulli"),
+    ("common/philox", "philox", "round < 10u", "round < 9u", "dropout.bernoulli"),
+    ("common/philox", "unit_f32", "bits >> 8u", "bits >> 9u", "dropout.bernoulli"),
+    ("common/reduce", "wg_sum", "half /= 2u", "half /= 4u", "softmax_xent.forward"),
+    ("common/reduce", "wg_max", "half /= 2u", "half /= 4u", "softmax_xent.forward: logits to"),
+    ("common/reduce", "workgroup_sum2", "half /= 2u", "half /= 4u", "batch_norm.train"),
+];
+
+/// Cases beyond this size exist for the device's grid, not for the formula.
+const LARGEST: usize = 100_000;
+
+fn source(file: &str) -> &'static str {
+    SOURCES.iter().find(|(name, _)| *name == file).unwrap_or_else(|| panic!("there is no shader {file}")).1
+}
+
+/// The functions of a file, each with whether it is an entry point.
+fn functions(text: &str) -> Vec<(&str, bool)> {
+    let mut found = Vec::new();
+    let mut entry = false;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("fn ") {
+            found.push((rest.split('(').next().unwrap(), entry));
+        }
+        entry = line.starts_with("@compute");
+    }
+    found
+}
+
+/// Where the text of a function stands in its file.
+fn place(text: &str, function: &str) -> Option<Range<usize>> {
+    let start = text.find(&format!("fn {function}("))?;
+    Some(start..start + text[start..].find("\n}")?)
+}
+
+/// The text of the file with its break.
+fn broken(&(file, function, from, to, _): &Break) -> String {
+    let text = source(file);
+    let place = place(text, function).unwrap_or_else(|| panic!("{file}.wgsl has no function {function}"));
+    let at = text[place.clone()].find(from).unwrap_or_else(|| panic!("{file}.{function} does not hold {from:?}"));
+    let at = place.start + at;
+    [&text[..at], to, &text[at + from.len()..]].concat()
+}
+
+/// Every entry point has a break, so has every function of the files that exist to be imported, and every file.
+#[test]
+fn every_entry_point_is_broken_once() {
+    let listed: BTreeSet<(&str, &str)> = BREAKS.iter().map(|b| (b.0, b.1)).collect();
+    let mut missing = Vec::new();
+    for (file, text) in SOURCES {
+        let functions = functions(text);
+        let shared = file.starts_with("common/") && !functions.iter().any(|(_, entry)| *entry);
+        for (name, entry) in functions {
+            if (entry || shared) && !listed.contains(&(*file, name)) {
+                missing.push(format!("{file}.{name}"));
+            }
+        }
+        if !listed.iter().any(|(name, _)| name == file) {
+            missing.push(format!("{file} (any function)"));
+        }
+    }
+    assert!(missing.is_empty(), "BREAKS has no row for {}", missing.join(", "));
+    for row in BREAKS {
+        assert_ne!(broken(row), source(row.0), "{row:?} changes nothing");
+    }
+}
+
+fn open() -> Arc<Gpu> {
+    let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
+    let gpu = Gpu::open(&Options { choice, default_limits: false }).expect("a GPU test needs an adapter");
+    eprintln!("adapter: {}", gpu.describe());
+    gpu
+}
+
+/// Kernels that run `file`: where a file has a variant for subgroups, its own functions run without them only.
+fn kernels_for(gpu: &Arc<Gpu>, file: &str) -> Kernels {
+    let kernels = Kernels::new(gpu.clone());
+    let other = format!("{file}_subgroup");
+    if SOURCES.iter().any(|(name, _)| *name == other) { kernels.without_subgroups() } else { kernels }
+}
+
+#[test]
+fn every_break_turns_a_case_red() {
+    let gpu = open();
+    let subgroups = gpu.features.contains(wgpu::Features::SUBGROUP) && gpu.info.subgroup_min_size >= 4;
+    let mut cases = check::cases();
+    let size = |case: &Case| case.inputs.iter().map(|input| input.ty.len()).sum::<usize>();
+    cases.retain(|case| size(case) <= LARGEST);
+    // Small ones first: the first red one ends the search.
+    cases.sort_by_key(size);
+    let mut whole: [(Kernels, BTreeSet<&str>); 2] = [
+        (Kernels::new(gpu.clone()), BTreeSet::new()),
+        (Kernels::new(gpu.clone()).without_subgroups(), BTreeSet::new()),
+    ];
+    let mut failures = Vec::new();
+    for row in BREAKS {
+        let &(file, function, from, to, filter) = row;
+        let what = format!("{file}.{function} with {to:?} for {from:?}");
+        if !subgroups && (file.ends_with("_subgroup") || file == "common/lane_rank") {
+            eprintln!("left out: {what}: this adapter has no subgroups of four lanes");
+            continue;
+        }
+        let mut kernels = kernels_for(&gpu, file).with_source(file, broken(row));
+        let plain = SOURCES.iter().any(|(name, _)| name.strip_suffix("_subgroup") == Some(file));
+        let (unbroken, green) = &mut whole[usize::from(plain)];
+        let mut red = None;
+        for case in cases.iter().filter(|case| case.name.contains(filter)) {
+            if !green.contains(case.name.as_str()) {
+                match check::run(case, unbroken) {
+                    Ok(outcome) if outcome.passed() => drop(green.insert(&case.name)),
+                    other => failures.push(format!("without a break, {}: {other:?}", case.name)),
+                }
+            }
+            // A break that does not compile is no break: it must run and give wrong numbers.
+            match check::run(case, &mut kernels) {
+                Ok(outcome) if outcome.passed() => {}
+                Ok(outcome) => {
+                    red = Some(outcome);
+                    break;
+                }
+                Err(error) => {
+                    failures.push(format!("{what}: {error}"));
+                    break;
+                }
+            }
+        }
+        match red {
+            Some(outcome) => {
+                eprintln!("red: {what}: {} off by {:.1e} in {}", outcome.worst, outcome.error, outcome.name)
+            }
+            None => failures.push(format!("{what}: no case of {filter:?} went red")),
+        }
+    }
+    assert!(failures.is_empty(), "{} breaks were not seen:\n{}", failures.len(), failures.join("\n"));
+}
