@@ -31,7 +31,7 @@ pub enum Error {
         message: String,
     },
     /// The operating system refused an operation on a file.
-    #[error("{}: {what}: {source}", path.display())]
+    #[error("{}: {what}: {source}{}", path.display(), remedy(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -58,6 +58,20 @@ pub enum Error {
     /// A defect of this program; the message asks for a report.
     #[error("internal error: {0}; please report it with the command line")]
     Internal(String),
+}
+
+/// The way out of what the operating system refuses, where its own words do not say it.
+fn remedy(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::PermissionDenied => "; allow it, or name another path",
+        Kind::ReadOnlyFilesystem => "; name a path that can be written",
+        Kind::StorageFull | Kind::QuotaExceeded => "; make room, or name a path on another disk",
+        Kind::FileTooLarge => "; raise the limit on the size of files (ulimit -f), or name another disk",
+        Kind::NotADirectory => "; a part of the path is a file: name another",
+        Kind::NotFound => "; look at the path",
+        _ => "",
+    }
 }
 
 impl Error {

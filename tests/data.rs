@@ -793,11 +793,15 @@ fn fixed_episodes() {
         says(read_episodes(&path, 1, 11), &["episodes.safetensors", "episode 1: 11", "11 images"]);
         says(read_episodes(&path, 5, 12), &["no tensor 5shot (it has 1shot)"]);
     }
-    let nan: Vec<u8> = [0.0, 1.0, f32::NAN, 3.0].iter().flat_map(|i: &f32| i.to_le_bytes()).collect();
-    let path = store("1shot", vec![1, 2, 2], safetensors::Dtype::F32, nan.clone());
+    let nan: Vec<u8> =
+        [0.0, 1.0, f32::NAN, 3.0, 4.0, 5.0, 6.0, 7.0].iter().flat_map(|i: &f32| i.to_le_bytes()).collect();
+    let path = store("1shot", vec![2, 2, 2], safetensors::Dtype::F32, nan.clone());
     says(read_episodes(&path, 1, 12), &["NaN is not the index"]);
-    let path = store("1shot", vec![2, 2], safetensors::Dtype::F32, nan);
-    says(read_episodes(&path, 1, 12), &["shape [2, 2]"]);
+    for shape in [vec![2, 4], vec![1, 2, 4]] {
+        let said = format!("shape {shape:?}");
+        let path = store("1shot", shape, safetensors::Dtype::F32, nan.clone());
+        says(read_episodes(&path, 1, 12), &[&said]);
+    }
     let path = write(dir.path(), "bad.safetensors", b"not one");
     says(read_episodes(&path, 1, 12), &["bad.safetensors", "not a safetensors file"]);
 }

@@ -160,8 +160,8 @@ pub struct DistillArgs {
     pub config: ConfigFlags,
     /// Continue the run in the folder
     ///
-    /// With the same --teacher and settings: finished generations stay, the one that was stopped goes on bit
-    /// for bit.
+    /// With the same --teacher and --out: finished generations stay, the one that was stopped goes on bit for bit.
+    /// Settings cannot change, --checkpoint-every and --log-every excepted.
     #[arg(long, help_heading = RUN, conflicts_with = "overwrite")]
     pub resume: bool,
     /// Replace the run that the folder holds

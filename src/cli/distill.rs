@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::{DistillArgs, checkpoint_file};
 use super::engine::{self, TrainOutcome};
 use super::report::Report;
-use super::train::{free_folder, open_folder, outcome_text, same_settings};
+use super::train::{OpenFolder, free_folder, open_folder, outcome_text, same_settings};
 use super::{interrupt, meets, percentage};
 use crate::config::{CHECKPOINT_FILE, Config};
 use crate::{Error, Result};
@@ -34,13 +34,17 @@ impl DistillJob {
     pub fn new(args: &DistillArgs, stored: impl Fn(&Path) -> Result<Config>) -> Result<DistillJob> {
         percentage(args.min_acc)?;
         let teacher = checkpoint_file(&args.teacher)?;
-        let mut config = args.config.base(|| stored(&teacher))?;
-        if args.config.preset.is_none() && args.config.config.is_none() {
-            config.run.out = None;
-        }
-        args.config.apply(&mut config);
-        args.distill.apply(&mut config);
-        config.validate()?;
+        let resolve = |base: &Path| -> Result<Config> {
+            let mut config = args.config.base(|| stored(base))?;
+            if args.config.preset.is_none() && args.config.config.is_none() {
+                config.run.out = None;
+            }
+            args.config.apply(&mut config);
+            args.distill.apply(&mut config);
+            config.validate()?;
+            Ok(config)
+        };
+        let mut config = resolve(&teacher)?;
         let out = match config.run.out.take() {
             Some(out) => out,
             None => {
@@ -49,6 +53,14 @@ impl DistillJob {
                 Path::new("runs").join(name)
             }
         };
+        // A resumed run takes its settings from itself: the flags that it began with need not be repeated.
+        let begun = [out.clone(), out.join("generation-1")].map(|folder| folder.join(CHECKPOINT_FILE));
+        if args.resume
+            && let Some(student) = begun.iter().find(|file| file.is_file())
+        {
+            config = resolve(student)?;
+            config.run.out = None;
+        }
         let job =
             DistillJob { config, teacher, out, resume: args.resume, overwrite: args.overwrite, eval: !args.no_eval };
         let mut resumable = false;
@@ -86,7 +98,7 @@ impl DistillJob {
 
     /// Creates the folder of `generation` and saves the configuration in it; a resumed job calls this for
     /// the generations that it begins or continues, with `resume` for the latter.
-    pub fn open_folder(&self, generation: u32, resume: bool) -> Result<()> {
+    pub fn open_folder(&self, generation: u32, resume: bool) -> Result<OpenFolder> {
         open_folder(&self.folder(generation), &self.config, resume)
     }
 }
@@ -155,15 +167,17 @@ mod tests {
         let teacher = folder.path().to_str().unwrap();
         let out = folder.path().join("students");
         let words = [teacher, "--generations", "2", "--out", out.to_str().unwrap()];
+        let short = [teacher, "--resume", "--out", out.to_str().unwrap()];
         let mut stored = Config::from_preset("omniglot").unwrap();
         stored.distill.generations = 2;
         let resume = |more: &[&str], stored: &Config| job(&[&words[..], &["--resume"], more].concat(), stored);
 
         assert!(resume(&[], &stored).unwrap_err().to_string().contains("no run to resume"));
-        job(&words, &stored).unwrap().open_folder(1, false).unwrap();
+        drop(job(&words, &stored).unwrap().open_folder(1, false).unwrap());
         std::fs::write(out.join("generation-1").join(CHECKPOINT_FILE), "x").unwrap();
         assert!(job(&words, &stored).unwrap_err().to_string().contains("holds a run"));
         assert!(resume(&[], &stored).unwrap().resume);
+        assert_eq!(job(&short, &stored).unwrap().config.distill.generations, 2);
         assert!(resume(&["--mse-feature", "0"], &stored).unwrap_err().to_string().contains("distill.mse_feature"));
     }
 }

@@ -56,6 +56,12 @@ impl EmbedJob {
                 args.out.display()
             )));
         }
+        if let Some(taken) = [&args.out, &list].into_iter().find(|path| path.exists() && !path.is_file()) {
+            return Err(Error::data(
+                taken,
+                "this is a folder or a device, and --out wants to write a file: name another",
+            ));
+        }
         if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty())
             && !folder.is_dir()
         {
@@ -102,12 +108,8 @@ pub fn run(args: &EmbedArgs, adapter: Option<&str>, report: Report) -> Result<()
     let outcome = outcome?;
     let body = Body { checkpoint: &job.checkpoint, array: &job.out, list: &job.list, outcome: &outcome };
     report.result("embed", &body, || {
-        let skipped = match outcome.skipped.len() {
-            0 => String::new(),
-            n => format!("; {n} inputs left out"),
-        };
         format!(
-            "{} x {} float32 in {}, paths in {}{skipped}",
+            "{} x {} float32 in {}, paths in {}",
             outcome.rows,
             outcome.columns,
             job.out.display(),

@@ -12,7 +12,8 @@ use super::embed::Input;
 use super::eval::Episodes;
 use super::eval::EvalJob;
 use super::plan::PlanJob;
-use super::train::TrainJob;
+use super::report::shell_word;
+use super::train::{OpenFolder, TrainJob};
 use crate::config::{Config, DataConfig, Progress, TransformSet};
 use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes, sample};
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval, l2_normalise};
@@ -114,8 +115,6 @@ pub struct EmbedOutcome {
     pub rows: usize,
     /// Columns of the array.
     pub columns: usize,
-    /// Inputs left out, each with the reason; they are warned of, too.
-    pub skipped: Vec<(PathBuf, String)>,
 }
 
 /// A planned step.
@@ -305,7 +304,7 @@ fn train_one(
     run: &Run,
     adapter: Option<&str>,
     progress: &mut dyn Progress,
-    open_folder: &dyn Fn() -> Result<()>,
+    open_folder: &dyn Fn() -> Result<OpenFolder>,
 ) -> Result<TrainOutcome> {
     let config = run.config;
     let options = data_options(&config.data, None);
@@ -340,7 +339,7 @@ fn train_one(
         trainer.restore(&file, &Checkpoint::load(&file)?)?;
         progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
     }
-    open_folder()?;
+    let _open = open_folder()?;
     let finished = trainer.run(run.folder, &run.resume_command, progress)?;
     let mut trained = Vec::new();
     if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
@@ -365,7 +364,7 @@ pub fn train(job: &TrainJob, adapter: Option<&str>, progress: &mut dyn Progress)
         resume: job.resume,
         eval: job.eval,
         teacher: None,
-        resume_command: format!("ieq-wgpu train --resume {}", job.out.display()),
+        resume_command: format!("ieq-wgpu train --resume {}", shell_word(&job.out)),
     };
     train_one(&run, adapter, progress, &|| job.open_folder())
 }
@@ -387,8 +386,8 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
             teacher: Some((&teacher, &weights)),
             resume_command: format!(
                 "ieq-wgpu distill --resume --teacher {} --out {}",
-                job.teacher.display(),
-                job.out.display()
+                shell_word(&job.teacher),
+                shell_word(&job.out)
             ),
         };
         let outcome = train_one(&run, adapter, progress, &|| job.open_folder(generation, resume))?;
@@ -525,10 +524,12 @@ pub fn embed(job: &EmbedJob, adapter: Option<&str>, progress: &mut dyn Progress)
         .map_err(internal)?;
     writer.extend(features.iter().copied()).map_err(internal)?;
     writer.finish().map_err(internal)?;
-    let list: String = images.names.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
-    replace_file(&job.out, "write the embeddings", &array)?;
-    replace_file(&job.list, "write the list of paths", list.as_bytes())?;
-    Ok(EmbedOutcome { rows: images.len(), columns, skipped: Vec::new() })
+    // One line a row, whatever is in a name.
+    let line = |name: &String| name.replace('\n', "\\n").replace('\r', "\\r") + "\n";
+    let list: String = images.names.iter().map(line).collect();
+    replace_file(&job.out, "cannot write the embeddings", &array)?;
+    replace_file(&job.list, "cannot write the list of paths", list.as_bytes())?;
+    Ok(EmbedOutcome { rows: images.len(), columns })
 }
 
 /// Plans a step.

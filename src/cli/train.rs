@@ -1,5 +1,6 @@
 //! `train`.
 
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -66,16 +67,41 @@ impl TrainJob {
 
     /// Creates the run folder and saves the configuration in it: to be called once data and device are
     /// known to be good, so that a run that cannot start leaves nothing behind.
-    pub fn open_folder(&self) -> Result<()> {
+    pub fn open_folder(&self) -> Result<OpenFolder> {
         open_folder(&self.out, &self.config, self.resume)
     }
 }
 
+/// A run folder that this process writes to: as long as this lives, no other process can open it.
+#[derive(Debug)]
+#[must_use]
+pub struct OpenFolder {
+    // The folder itself, locked; none where the system or the file system has no such locks.
+    _lock: Option<File>,
+}
+
+/// What temporary files begin with: of the configuration, and of checkpoints.
+const TEMPORARY: [&str; 2] = [".config-", crate::train::checkpoint::TEMPORARY_PREFIX];
+
 /// Creates a run folder and saves the configuration in it, whole or not at all. Unless the run is resumed, an
-/// older one's checkpoint and metrics go first, so that nothing can be resumed by mistake.
-pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<()> {
+/// older one's checkpoint and metrics go first, so that nothing can be resumed by mistake. What a killed process
+/// was writing goes, too.
+pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<OpenFolder> {
     std::fs::create_dir_all(out)
         .map_err(|e| Error::io(out, "cannot create the run folder (--out names another)", e))?;
+    let lock = File::open(out).ok();
+    if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
+        return Err(Error::data(
+            out,
+            "another process is training in this folder: wait for its end, or name another folder with --out",
+        ));
+    }
+    for entry in std::fs::read_dir(out).into_iter().flatten().flatten() {
+        if TEMPORARY.iter().any(|prefix| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            // In nobody's way if it stays.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
     if !resume {
         for name in [CHECKPOINT_FILE, METRICS_FILE] {
             let old = out.join(name);
@@ -94,7 +120,7 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<(
     let path = out.join(CONFIG_FILE);
     let cannot = |e| Error::io(&path, "cannot save the configuration (--out names another folder)", e);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".config-");
+    builder.prefix(TEMPORARY[0]);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -104,7 +130,7 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<(
     let mut file = builder.tempfile_in(out).map_err(cannot)?;
     file.write_all(config.to_toml()?.as_bytes()).map_err(cannot)?;
     file.persist(&path).map_err(|e| cannot(e.error))?;
-    Ok(())
+    Ok(OpenFolder { _lock: lock })
 }
 
 /// Refuses to resume the run in `out`, whose settings are `stored`, with others.
@@ -234,16 +260,20 @@ mod tests {
         let out = folder.path().join("a/b");
         let job = job(&["--out", out.to_str().unwrap(), "--lr", "0.01"], None).unwrap();
         assert!(!out.exists(), "judging the flags writes nothing");
-        job.open_folder().unwrap();
+        drop(job.open_folder().unwrap());
         assert_eq!(Config::from_file(&out.join(CONFIG_FILE)).unwrap(), job.config);
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
 
         std::fs::write(out.join(CHECKPOINT_FILE), "old").unwrap();
         std::fs::write(out.join(METRICS_FILE), "old").unwrap();
-        TrainJob { resume: true, ..job.clone() }.open_folder().unwrap();
+        std::fs::write(out.join(".writing-x"), "half of a checkpoint").unwrap();
+        drop(TrainJob { resume: true, ..job.clone() }.open_folder().unwrap());
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3);
-        job.open_folder().unwrap();
+        let open = job.open_folder().unwrap();
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "an older run's files go");
+        #[cfg(unix)]
+        assert!(job.open_folder().unwrap_err().to_string().contains("another process"));
+        drop(open);
     }
 
     #[test]

@@ -85,7 +85,8 @@ impl Config {
             count("method.transforms", k, 2, 64, 8)?;
         }
         number("method.gamma", method.gamma, Range::closed(0.0, 1e6), 1.0)?;
-        number("method.tau", method.tau, Range::above(0.0, 1e6), 1.0)?;
+        // Below this the exponents of the loss leave what f32 holds.
+        number("method.tau", method.tau, Range::closed(1e-4, 1e6), 1.0)?;
         count("method.negatives", method.negatives, 1, 1_000_000, 6400)?;
         number("method.bank_momentum", method.bank_momentum, Range::closed(0.0, 1.0), 0.99)?;
         let terms = method.terms();
@@ -107,7 +108,7 @@ impl Config {
     fn validate_distill(&self) -> Result<()> {
         let distill = &self.distill;
         count("distill.generations", distill.generations, 1, 1000, 1)?;
-        number("distill.temperature", distill.temperature, Range::above(0.0, 1e6), 4.0)?;
+        number("distill.temperature", distill.temperature, Range::closed(1e-3, 1e6), 4.0)?;
         for (key, weight) in [
             ("distill.weight_loss", distill.weight_loss),
             ("distill.weight_distill", distill.weight_distill),

@@ -71,12 +71,12 @@ pub fn read_episodes(path: &Path, shots: usize, n_images: usize) -> Result<Vec<E
         ));
     };
     let (ways, per_class) = match *tensor.shape() {
-        [n, ways, per_class] if n > 0 && ways >= 2 && shots > 0 && per_class > shots => (ways, per_class),
+        [n, ways, per_class] if n >= 2 && ways >= 2 && shots > 0 && per_class > shots => (ways, per_class),
         ref shape => {
             return Err(Error::data(
                 path,
                 format!(
-                    "{name} has shape {shape:?}; it must be [episodes, ways, {shots} + queries] with 2 ways or more"
+                    "{name} has shape {shape:?}; it must be [episodes, ways, {shots} + queries] with 2 episodes and 2 ways or more"
                 ),
             ));
         }

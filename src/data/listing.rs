@@ -106,7 +106,8 @@ fn walk(
             continue;
         }
         let name = if prefix.is_empty() { component } else { format!("{prefix}/{component}") };
-        let metadata = std::fs::metadata(&path).map_err(|source| Error::io(&path, "cannot be opened", source))?;
+        let metadata = std::fs::metadata(&path)
+            .map_err(|source| Error::io(&path, "cannot be opened (remove it if it is a link to nowhere)", source))?;
         if metadata.is_dir() {
             walk(&path, &name, above, files, folders)?;
             folders.push(name);

@@ -224,6 +224,9 @@ enum FileKind {
 }
 
 fn sniff(path: &Path) -> Result<FileKind> {
+    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(Error::data(path, "is a device or a pipe; give a file or a folder"));
+    }
     let mut head = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, 16), &mut head))

@@ -331,6 +331,9 @@ fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(sign | magnitude)
 }
 
+/// What the name of a file begins with as long as it is not whole.
+pub const TEMPORARY_PREFIX: &str = ".writing-";
+
 /// Puts `bytes` at `path` in one step: written to a temporary file in the same folder, brought to the
 /// disk, renamed over the old one. On any failure the old file is intact and the temporary one is gone;
 /// `what` says what failed, as in "cannot write the checkpoint".
@@ -349,7 +352,7 @@ fn replace_with(path: &Path, what: &str, write: impl FnOnce(&mut File) -> std::i
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(TEMPORARY_PREFIX);
     // Private by default; a checkpoint is an ordinary file under the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::trainer::{CLASSES_KEY, SIDE_KEY, expected, load, number, stored_config};
-use crate::Result;
 use crate::config::{Config, Progress};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
@@ -15,6 +14,7 @@ use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
 use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::{Graph, Type, ValueId};
+use crate::{Error, Result};
 
 /// Images of one pass.
 const BATCH: usize = 64;
@@ -43,6 +43,9 @@ pub struct Extractor {
     side: usize,
     padding: usize,
 }
+
+/// More classes than any data set has, and a classifier that no adapter holds.
+const MAX_CLASSES: usize = 1_000_000;
 
 impl Extractor {
     /// Shares the arenas `parameters` and `statistics` with a network that is being trained.
@@ -83,7 +86,13 @@ impl Extractor {
         let config = stored_config(path, checkpoint)?;
         let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
         let side = number(path, checkpoint, SIDE_KEY)? as usize;
-        config.check_side(side)?;
+        config.check_side(side).map_err(|e| Error::data(path, format!("its image side cannot be used: {e}")))?;
+        if !(2..=MAX_CLASSES).contains(&classes) {
+            return Err(Error::data(
+                path,
+                format!("it claims {classes} classes, and a network has 2 to {MAX_CLASSES}: copy the checkpoint again"),
+            ));
+        }
         let shape = super::record::DataShape { side, classes, images: 2 * config.optimiser.batch };
         let net = super::record::spec(&config, shape, false).net;
         let mut kernels = Kernels::new(gpu);
@@ -133,7 +142,7 @@ impl Extractor {
     ) -> Result<Vec<f32>> {
         let value = self
             .value(layer)
-            .ok_or_else(|| crate::Error::usage("the network was trained without this head: choose another --layer"))?;
+            .ok_or_else(|| Error::usage("the network was trained without this head: choose another --layer"))?;
         let width = self.executor.graph.shape(value)[1];
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor};
 use super::features::Extractor;
-use super::metrics::{MetricsLog, Record};
+use super::metrics::{self, MetricsLog, Record};
 use super::record::{DataShape, Recorded, spec, training_step, views_of};
 use crate::config::{Config, Progress, Schedule, StepReport};
 use crate::data::{ImageSet, epoch_order};
@@ -217,8 +217,8 @@ impl<'d> Trainer<'d> {
                 _ => "the loss",
             };
             return Err(Error::NonFinite(format!(
-                "{what} was not finite at or before step {}; the last checkpoint is intact: lower --lr (it is {}) and \
-                 train again",
+                "{what} was not finite at or before step {}: lower --lr (it is {}) and train again; a checkpoint from \
+                 before is intact",
                 self.step, self.config.optimiser.lr
             )));
         }
@@ -241,6 +241,11 @@ impl<'d> Trainer<'d> {
         let mut log = MetricsLog::open(folder, (first > 0).then_some(u64::from(first)))?;
         let (start, mut since) = (Instant::now(), (Instant::now(), first));
         let mut finished = Finished::default();
+        if first == self.schedule.total_steps {
+            // Nothing left to do: the last loss is the log's.
+            let last = metrics::read(folder)?.pop();
+            finished.loss = last.and_then(|record| record.losses.get("total").copied()).map_or(f64::NAN, f64::from);
+        }
         let mut in_flight = std::collections::VecDeque::new();
         while self.step < self.schedule.total_steps {
             in_flight.push_back(self.submit()?);
@@ -269,15 +274,18 @@ impl<'d> Trainer<'d> {
                     accuracy: Some(accuracy),
                     images: u64::from(done) * self.spec.batch as u64,
                 });
-                log.write(&Record {
-                    step: u64::from(done),
-                    epoch: self.schedule.epoch_of(done - 1),
-                    lr: lr as f32,
-                    losses: losses.iter().map(|(name, value)| (name.to_string(), *value as f32)).collect(),
-                    accuracy: accuracy as f32,
-                    images_per_second: (images as f64 / seconds) as f32,
-                    other: Default::default(),
-                })?;
+                // The step of an interruption gets no line of its own: the log is that of an uninterrupted run.
+                if due(self.config.run.log_every) || done == total {
+                    log.write(&Record {
+                        step: u64::from(done),
+                        epoch: self.schedule.epoch_of(done - 1),
+                        lr: lr as f32,
+                        losses: losses.iter().map(|(name, value)| (name.to_string(), *value as f32)).collect(),
+                        accuracy: accuracy as f32,
+                        images_per_second: (images as f64 / seconds) as f32,
+                        other: Default::default(),
+                    })?;
+                }
                 since = (Instant::now(), done);
             }
             if due(self.config.run.checkpoint_every) || done == total || stop {
@@ -347,9 +355,21 @@ impl<'d> Trainer<'d> {
             if then != now as u64 {
                 return Err(Error::data(
                     path,
-                    format!("the run had {then} {key}, the data has {now}: give the --data of the run"),
+                    match key {
+                        SIDE_KEY => format!(
+                            "the run's images had {then} pixels a side, these have {now}: give the data of the run"
+                        ),
+                        _ => format!("the run had {then} {key}, the data has {now}: give the data of the run"),
+                    },
                 ));
             }
+        }
+        let done = number(path, checkpoint, STEP_KEY)?;
+        if done > u64::from(self.schedule.total_steps) {
+            return Err(Error::data(
+                path,
+                format!("it claims {done} steps of {}: use an earlier checkpoint", self.schedule.total_steps),
+            ));
         }
         let model = [step.parameters.clone(), step.statistics.clone()].concat();
         checkpoint.check_against(path, &expected(&model))?;
@@ -372,7 +392,7 @@ impl<'d> Trainer<'d> {
             checkpoint.check_contains(path, &[(bank.clone(), ex.graph.shape(step.inputs.bank).to_vec())])?;
             ex.write(step.inputs.bank, floats(checkpoint, &bank)?)?;
         }
-        self.step = number(path, checkpoint, STEP_KEY)? as u32;
+        self.step = done as u32;
         Ok(())
     }
 }
@@ -403,18 +423,19 @@ fn floats<'c>(checkpoint: &'c Checkpoint, name: &str) -> Result<&'c [f32]> {
 /// [`Error::Data`] when it is missing: the file is not a checkpoint of this program.
 pub fn number(path: &Path, checkpoint: &Checkpoint, key: &str) -> Result<u64> {
     checkpoint.metadata.get(key).and_then(|text| text.parse().ok()).ok_or_else(|| {
-        Error::data(path, format!("its metadata has no {key:?}: it was not written by `ieq-wgpu train`"))
+        Error::data(path, format!("its metadata has no number {key:?}: name a checkpoint that `ieq-wgpu train` wrote"))
     })
 }
 
 /// The configuration in a checkpoint.
 ///
 /// # Errors
-/// [`Error::Data`] when it is missing or malformed.
+/// [`Error::Data`] when it is missing, malformed or out of range.
 pub fn stored_config(path: &Path, checkpoint: &Checkpoint) -> Result<Config> {
-    let text = checkpoint
-        .metadata
-        .get(CONFIG_KEY)
-        .ok_or_else(|| Error::data(path, "its metadata has no \"config\": it was not written by `ieq-wgpu train`"))?;
-    Config::from_json(text, path)
+    let text = checkpoint.metadata.get(CONFIG_KEY).ok_or_else(|| {
+        Error::data(path, "its metadata has no \"config\": name a checkpoint that `ieq-wgpu train` wrote")
+    })?;
+    let config = Config::from_json(text, path)?;
+    config.validate().map_err(|e| Error::data(path, format!("its configuration cannot be used: {e}")))?;
+    Ok(config)
 }
