@@ -1,16 +1,19 @@
 // Batch normalisation over x [batch, channels, size] (size = height x width, 1 for vectors).
-//   y = gamma (x - mean) rstd + beta,  rstd = 1 / sqrt(var + eps),  var biased
-//   dgamma = sum dy xhat,  dbeta = sum dy,  xhat = (x - mean) rstd
-//   dx = gamma rstd (dy - dbeta / count - xhat dgamma / count)      batch statistics (TRAIN)
-//   dx = gamma rstd dy                                              running statistics
-// statistics [3, channels]: mean, rstd, var.
+// and the LeakyReLU behind it (slope 1: none, slope 0: ReLU):
+//   u = (x - mean) scale + shift,  scale = gamma rstd,  shift = beta,  rstd = 1 / sqrt(var + eps),  var biased
+//   y = u where u > 0, else slope u
+//   du = dy where u > 0, else slope dy
+//   dgamma = sum du xhat,  dbeta = sum du,  xhat = (x - mean) rstd
+//   dx = scale (du - dbeta / count - xhat dgamma / count)      batch statistics (TRAIN)
+//   dx = scale du                                              running statistics
+// statistics [5, channels]: mean, rstd, var, scale, shift.
 //
 // Means and variances are exact in the way f32 allows: a workgroup takes the mean of its chunk (some images
 // of one channel), then the squares around that mean (two passes); chunks are joined with Chan's formula in
 // order. E[x^2] - E[x]^2 would lose all digits where the mean is large.
 //   partial_statistics, partial_gradients: one workgroup a channel and chunk
 //   combine_statistics, combine_gradients, from_running, running: one invocation a channel
-//   apply, backward: one workgroup a run of 16 x WG elements
+//   apply, backward, backward_in_place (y holds dy and gets dx): one workgroup a run of 16 x WG elements
 #import common/index
 #import common/reduce
 
@@ -26,6 +29,7 @@ struct Params {
     step_channel: u32,  // step_plane % channels
     epsilon: f32,
     momentum: f32,
+    slope: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -95,6 +99,15 @@ fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
     }
 }
 
+fn store_statistics(c: u32, mean: f32, variance: f32) {
+    let rstd = 1.0 / sqrt(variance + params.epsilon);
+    y[c] = mean;
+    y[params.channels + c] = rstd;
+    y[2u * params.channels + c] = variance;
+    y[3u * params.channels + c] = rstd * gamma[c];
+    y[4u * params.channels + c] = beta[c];
+}
+
 @compute @workgroup_size(WG)
 fn combine_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                       @builtin(local_invocation_index) local: u32) {
@@ -112,10 +125,7 @@ fn combine_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
             squares += part.y + delta * delta * (count * part_count / total);
             count = total;
         }
-        let variance = squares / count;
-        y[c] = mean;
-        y[params.channels + c] = 1.0 / sqrt(variance + params.epsilon);
-        y[2u * params.channels + c] = variance;
+        store_statistics(c, mean, squares / count);
     }
 }
 
@@ -125,10 +135,7 @@ fn from_running(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups
                 @builtin(local_invocation_index) local: u32) {
     let c = item_index(group, groups, local);
     if c < params.n {
-        let variance = running_var_in[c];
-        y[c] = running_mean_in[c];
-        y[params.channels + c] = 1.0 / sqrt(variance + params.epsilon);
-        y[2u * params.channels + c] = variance;
+        store_statistics(c, running_mean_in[c], running_var_in[c]);
     }
 }
 
@@ -145,26 +152,50 @@ fn running(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     }
 }
 
+// u of an element of a channel.
+fn normalised(value: f32, channel: u32) -> f32 {
+    return (value - statistics[channel]) * statistics[3u * params.channels + channel]
+        + statistics[4u * params.channels + channel];
+}
+
+// du of an element of a channel.
+fn through_activation(upstream: f32, value: f32, channel: u32) -> f32 {
+    return select(params.slope * upstream, upstream, normalised(value, channel) > 0.0);
+}
+
+// Walks a run of 16 x WG elements in memory order, WG lanes side by side.
+struct Run {
+    i: u32,
+    end: u32,
+    at: u32,
+    channel: u32,
+}
+
+fn run_from(group: u32, local: u32) -> Run {
+    let start = group * (16u * WG) + local;
+    let end = min(start + 16u * WG - local, params.n);
+    return Run(start, end, start % params.size, (start / params.size) % params.channels);
+}
+
+fn run_on(run: Run) -> Run {
+    var at = run.at + params.step_size;
+    var channel = run.channel + params.step_channel;
+    if at >= params.size {
+        at -= params.size;
+        channel += 1u;
+    }
+    if channel >= params.channels {
+        channel -= params.channels;
+    }
+    return Run(run.i + WG, run.end, at, channel);
+}
+
 @compute @workgroup_size(WG)
 fn apply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) local: u32) {
-    let start = group_index(group, groups) * (16u * WG) + local;
-    let end = min(start + 16u * WG - local, params.n);
-    var at = start % params.size;
-    var channel = (start / params.size) % params.channels;
-    for (var i = start; i < end; i += WG) {
-        let mean = statistics[channel];
-        let rstd = statistics[params.channels + channel];
-        y[i] = (x[i] - mean) * (rstd * gamma[channel]) + beta[channel];
-        at += params.step_size;
-        channel += params.step_channel;
-        if at >= params.size {
-            at -= params.size;
-            channel += 1u;
-        }
-        if channel >= params.channels {
-            channel -= params.channels;
-        }
+    for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
+        let u = normalised(x[r.i], r.channel);
+        y[r.i] = select(params.slope * u, u, u > 0.0);
     }
 }
 
@@ -180,7 +211,7 @@ fn partial_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     var sums = vec2<f32>(0.0);
     for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
         let i = (w.image * params.channels + channel) * params.size + w.at;
-        let g = dy[i];
+        let g = through_activation(dy[i], x[i], channel);
         sums += vec2<f32>(g * ((x[i] - mean) * rstd), g);
     }
     let total = workgroup_sum2(sums, local);
@@ -205,29 +236,28 @@ fn combine_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     }
 }
 
+// dx of an element of a channel from dy.
+fn gradient(upstream: f32, value: f32, channel: u32) -> f32 {
+    var g = through_activation(upstream, value, channel);
+    if TRAIN {
+        let means = partial[channel];
+        g -= means.y + (value - statistics[channel]) * (statistics[params.channels + channel] * means.x);
+    }
+    return statistics[3u * params.channels + channel] * g;
+}
+
 @compute @workgroup_size(WG)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) local: u32) {
-    let start = group_index(group, groups) * (16u * WG) + local;
-    let end = min(start + 16u * WG - local, params.n);
-    var at = start % params.size;
-    var channel = (start / params.size) % params.channels;
-    for (var i = start; i < end; i += WG) {
-        let rstd = statistics[params.channels + channel];
-        var g = dy[i];
-        if TRAIN {
-            let means = partial[channel];
-            g -= means.y + (x[i] - statistics[channel]) * (rstd * means.x);
-        }
-        y[i] = gamma[channel] * rstd * g;
-        at += params.step_size;
-        channel += params.step_channel;
-        if at >= params.size {
-            at -= params.size;
-            channel += 1u;
-        }
-        if channel >= params.channels {
-            channel -= params.channels;
-        }
+    for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
+        y[r.i] = gradient(dy[r.i], x[r.i], r.channel);
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward_in_place(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                     @builtin(local_invocation_index) local: u32) {
+    for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
+        y[r.i] = gradient(y[r.i], x[r.i], r.channel);
     }
 }

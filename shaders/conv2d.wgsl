@@ -5,11 +5,23 @@ fn lane_rank() -> u32 {
     return 0u;
 }
 
-fn packed_quad(first: u32, lane: u32) -> Quad {
-    return Quad(packed[first], packed[first + 1u], packed[first + 2u], packed[first + 3u]);
+fn packed_4(first: u32, lane: u32) -> array<vec4<f32>, 4> {
+    return array<vec4<f32>, 4>(packed[first], packed[first + 1u], packed[first + 2u], packed[first + 3u]);
 }
 
-fn dy_pair(first: u32, o: u32, lane: u32) -> Pair {
-    return Pair(vec4<f32>(dy_two(first, o), dy_two(first, o + 2u)),
-                vec4<f32>(dy_two(first, o + 4u), dy_two(first, o + 6u)));
+fn packed_8(first: u32, lane: u32) -> array<vec4<f32>, 8> {
+    return array<vec4<f32>, 8>(packed[first], packed[first + 1u], packed[first + 2u], packed[first + 3u],
+                               packed[first + 4u], packed[first + 5u], packed[first + 6u], packed[first + 7u]);
+}
+
+fn upstream_2(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 2> {
+    return array<vec4<f32>, 2>(vec4<f32>(dy_two(first, o), dy_two(first, o + 2u)),
+                               vec4<f32>(dy_two(first, o + 4u), dy_two(first, o + 6u)));
+}
+
+fn upstream_4(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 4> {
+    return array<vec4<f32>, 4>(vec4<f32>(dy_two(first, o), dy_two(first, o + 2u)),
+                               vec4<f32>(dy_two(first, o + 4u), dy_two(first, o + 6u)),
+                               vec4<f32>(dy_two(first, o + 8u), dy_two(first, o + 10u)),
+                               vec4<f32>(dy_two(first, o + 12u), dy_two(first, o + 14u)));
 }

@@ -1,16 +1,32 @@
-// 2-D convolution with subgroup broadcasts: of the values that all lanes share, each of the first four
-// lanes loads a quarter, and broadcasts pass them on. Needs subgroups of at least four lanes, of any size.
+// 2-D convolution with subgroup broadcasts: of the values that all lanes share, the first lanes load a part each,
+// and broadcasts pass them on. Needs subgroups of at least four lanes, the wide entry points of at least eight.
 #import common/conv2d_body
 #import common/lane_rank
 
-fn packed_quad(first: u32, lane: u32) -> Quad {
+fn packed_4(first: u32, lane: u32) -> array<vec4<f32>, 4> {
     let mine = packed[first + (lane & 3u)];
-    return Quad(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u),
-                subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u));
+    return array<vec4<f32>, 4>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u),
+                               subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u));
 }
 
-fn dy_pair(first: u32, o: u32, lane: u32) -> Pair {
+fn packed_8(first: u32, lane: u32) -> array<vec4<f32>, 8> {
+    let mine = packed[first + (lane & 7u)];
+    return array<vec4<f32>, 8>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u),
+                               subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u),
+                               subgroupBroadcast(mine, 4u), subgroupBroadcast(mine, 5u),
+                               subgroupBroadcast(mine, 6u), subgroupBroadcast(mine, 7u));
+}
+
+fn upstream_2(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 2> {
     let mine = dy_two(first, o + (lane & 3u) * 2u);
-    return Pair(vec4<f32>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u)),
-                vec4<f32>(subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u)));
+    return array<vec4<f32>, 2>(vec4<f32>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u)),
+                               vec4<f32>(subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u)));
+}
+
+fn upstream_4(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 4> {
+    let mine = dy_two(first, o + (lane & 7u) * 2u);
+    return array<vec4<f32>, 4>(vec4<f32>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u)),
+                               vec4<f32>(subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u)),
+                               vec4<f32>(subgroupBroadcast(mine, 4u), subgroupBroadcast(mine, 5u)),
+                               vec4<f32>(subgroupBroadcast(mine, 6u), subgroupBroadcast(mine, 7u)));
 }

@@ -1,24 +1,73 @@
 // Pooling of x [planes, height, width] (planes = batch x channels).
-//   max:           y = max over each 2 x 2 window; an odd last row or column is left out (floor)
-//   max_backward:  dx = dy at the window's first maximum in row-major order, 0 elsewhere
+//   max_2x2:       y = max over each 2 x 2 window of v; an odd last row or column is left out (floor)
+//                  v = leaky_relu(u), u = x, or x + x2 (TWO: the end of a residual block)
+//                  each of x, x2 may be given before its batch norm, with the statistics of that (NORMED, NORMED2)
+//   max_2x2_backward: du = dy at the window's first maximum in row-major order, times the slope where u <= 0;
+//                  0 elsewhere
 //   mean:          y = mean over the plane (global average pool)
 //   mean_backward: dx = dy / (height width)
-// max, max_backward: one invocation a window (for max_backward also the cut ones at the edge);
+// max_2x2, max_2x2_backward: one invocation a window (for the latter also the cut ones at the edge);
 // mean: one invocation a plane; mean_backward: one invocation an element.
 #import common/index
 
 struct Params {
     n: u32,
+    channels: u32,
     height: u32,
     width: u32,
     out_height: u32,
     out_width: u32,
+    slope: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> dy: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> x2: array<f32>;
+@group(0) @binding(3) var<storage, read> statistics: array<f32>;
+@group(0) @binding(4) var<storage, read> statistics2: array<f32>;
+@group(0) @binding(5) var<storage, read> dy: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+
+override TWO: bool = false;
+override NORMED: bool = false;
+override NORMED2: bool = false;
+
+// u of one element of a channel. Rows of the statistics: mean, rstd, variance, scale, shift.
+fn sum_at(i: u32, c: u32) -> f32 {
+    var u = x[i];
+    if NORMED {
+        u = (u - statistics[c]) * statistics[3u * params.channels + c] + statistics[4u * params.channels + c];
+    }
+    if TWO {
+        var second = x2[i];
+        if NORMED2 {
+            second = (second - statistics2[c]) * statistics2[3u * params.channels + c]
+                + statistics2[4u * params.channels + c];
+        }
+        u += second;
+    }
+    return u;
+}
+
+fn activated(u: vec4<f32>) -> vec4<f32> {
+    return select(params.slope * u, u, u > vec4<f32>(0.0));
+}
+
+// u of the window whose first element is `at`.
+fn window_at(at: u32, plane: u32) -> vec4<f32> {
+    let c = plane % params.channels;
+    return vec4<f32>(sum_at(at, c), sum_at(at + 1u, c), sum_at(at + params.width, c), sum_at(at + params.width + 1u, c));
+}
+
+// Position of the first maximum. `!(a <= b)` rather than a > b: a NaN must win, not vanish.
+fn first_maximum(v: vec4<f32>) -> u32 {
+    var first = 0u;
+    var best = v.x;
+    if !(v.y <= best) { best = v.y; first = 1u; }
+    if !(v.z <= best) { best = v.z; first = 2u; }
+    if !(v.w <= best) { first = 3u; }
+    return first;
+}
 
 @compute @workgroup_size(WG)
 fn max_2x2(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -29,15 +78,8 @@ fn max_2x2(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         let plane = row / params.out_height;
         let at = (plane * params.height + (row - plane * params.out_height) * 2u) * params.width
             + (i - row * params.out_width) * 2u;
-        var best = x[at];
-        let second = x[at + 1u];
-        let third = x[at + params.width];
-        let fourth = x[at + params.width + 1u];
-        // `!(a <= b)` rather than max: a NaN must win, not vanish.
-        if !(second <= best) { best = second; }
-        if !(third <= best) { best = third; }
-        if !(fourth <= best) { best = fourth; }
-        y[i] = best;
+        let v = activated(window_at(at, plane));
+        y[i] = v[first_maximum(v)];
     }
 }
 
@@ -53,25 +95,20 @@ fn max_2x2_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgr
         let row = line - plane * down;
         let column = i - line * across;
         let at = (plane * params.height + row * 2u) * params.width + column * 2u;
-        let whole = row < params.out_height && column < params.out_width;
-        var first = 0u;
-        var g = 0.0;
-        if whole {
-            g = dy[(plane * params.out_height + row) * params.out_width + column];
-            var best = x[at];
-            let second = x[at + 1u];
-            let third = x[at + params.width];
-            let fourth = x[at + params.width + 1u];
-            if !(second <= best) { best = second; first = 1u; }
-            if !(third <= best) { best = third; first = 2u; }
-            if !(fourth <= best) { best = fourth; first = 3u; }
+        var g = vec4<f32>(0.0);
+        if row < params.out_height && column < params.out_width {
+            let u = window_at(at, plane);
+            let first = first_maximum(activated(u));
+            let upstream = dy[(plane * params.out_height + row) * params.out_width + column];
+            g = select(vec4<f32>(0.0), select(vec4<f32>(params.slope * upstream), vec4<f32>(upstream), u > vec4<f32>(0.0)),
+                       vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(first));
         }
         let right = column * 2u + 1u < params.width;
         let below = row * 2u + 1u < params.height;
-        y[at] = select(0.0, g, first == 0u);
-        if right { y[at + 1u] = select(0.0, g, first == 1u); }
-        if below { y[at + params.width] = select(0.0, g, first == 2u); }
-        if right && below { y[at + params.width + 1u] = select(0.0, g, first == 3u); }
+        y[at] = g.x;
+        if right { y[at + 1u] = g.y; }
+        if below { y[at + params.width] = g.z; }
+        if right && below { y[at + params.width + 1u] = g.w; }
     }
 }
 

@@ -5,14 +5,16 @@
 //   backward_weight   dw[o,c,k,l] = sum_{n,i,j} dy[n,o,i,j] x[n,c, i s + k - p, j s + l - p]
 // Terms outside the image are zero. Sums are f32 in a fixed order.
 //
+// x may be given as z, the output of another convolution, with the statistics of its batch norm: it is then
+//   x = leaky_relu((z - mean) scale + shift), computed where z is loaded (NORMED).
+//
 // pack / pack_mirrored: weights [o,c,k,l] -> `packed`, for each (input channel, k, l) a row of output channels,
-//   four to a vector, padded with zeros to a multiple of 16.
-// forward: one invocation computes 16 output channels x 4 neighbouring pixels of a row (16 vec4 sums); of a
-//   kernel row it keeps a window of 4 inputs in registers and loads one new input a tap where the stride is 1.
-// backward_weight: one invocation computes 8 output channels x a block of 3 x 3 taps of one input channel,
-//   summed over the image rows of its split; `reduce` adds the splits in order.
-// The values that all lanes of a workgroup share come from packed_quad and dy_pair, which differ between
-// conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (four lanes load, the subgroup broadcasts).
+//   four to a vector, padded with zeros to packed_row vectors.
+// forward, forward_long, forward_wide: conv2d_forward.wgsl with tiles of 16 channels x 4 pixels, 16 x 8 and 32 x 4.
+// backward_weight, backward_weight_wide: conv2d_backward_weight.wgsl with tiles of 8 and 16 output channels;
+//   `reduce` adds the splits in order.
+// The values that all lanes of a workgroup share come from packed_N and upstream_N, which differ between
+// conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (the lanes load a part each, the subgroup broadcasts).
 #import common/index
 
 struct Params {
@@ -28,23 +30,12 @@ struct Params {
     k_w: u32,
     pad_y: i32,        // zeros above and to the left; negative where backward_input crops
     pad_x: i32,
-    blocks: u32,       // ceil(c_out / 16)
-    half_blocks: u32,  // ceil(c_out / 8)
+    packed_row: u32,   // vectors of output channels in a row of packed weights or partial sums
     splits: u32,       // backward_weight: parts of the batch x h_out rows
     split_rows: u32,   // rows of one split
     columns: u32,      // backward_weight: workgroups along the input channels
-}
-
-struct Quad {
-    a: vec4<f32>,
-    b: vec4<f32>,
-    c: vec4<f32>,
-    d: vec4<f32>,
-}
-
-struct Pair {
-    a: vec4<f32>,
-    b: vec4<f32>,
+    chain: u32,        // input channels (forward) or image rows (backward_weight) whose sum joins the total at once
+    slope: f32,        // of the LeakyReLU of a normalised x
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -55,9 +46,11 @@ struct Pair {
 @group(0) @binding(5) var<storage, read> partial: array<f32>;
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 @group(0) @binding(7) var<storage, read_write> packed_out: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> statistics: array<f32>;
 
 override STRIDE: u32 = 1u;
 override DILATE: u32 = 1u;
+override NORMED: bool = false;
 
 // ---------------------------------------------------------------------------------------------- packing
 
@@ -77,9 +70,8 @@ fn pack(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
-        let quads = params.blocks * 4u;
-        let o = (i % quads) * 4u;
-        let tap = i / quads;
+        let o = (i % params.packed_row) * 4u;
+        let tap = i / params.packed_row;
         let l = tap % params.k_w;
         let k = (tap / params.k_w) % params.k_h;
         let c = tap / (params.k_w * params.k_h);
@@ -93,9 +85,8 @@ fn pack_mirrored(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
                  @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
-        let quads = params.blocks * 4u;
-        let o = (i % quads) * 4u;
-        let tap = i / quads;
+        let o = (i % params.packed_row) * 4u;
+        let tap = i / params.packed_row;
         let l = tap % params.k_w;
         let k = (tap / params.k_w) % params.k_h;
         let c = tap / (params.k_w * params.k_h);
@@ -106,12 +97,26 @@ fn pack_mirrored(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 
 // ---------------------------------------------------------------------------------------------- forward
 
+// Batch norm of one input channel: mean, scale, shift.
+fn channel_of(c: u32) -> vec3<f32> {
+    if !NORMED {
+        return vec3<f32>(0.0, 1.0, 0.0);
+    }
+    // Rows of the statistics: mean, rstd, variance, scale, shift.
+    return vec3<f32>(statistics[c], statistics[3u * params.c_in + c], statistics[4u * params.c_in + c]);
+}
+
 // x[row + column] with zero outside the image; `column` counts in the spread-out input.
-fn input_at(row: u32, row_inside: bool, column: i32) -> f32 {
+fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 {
     let dilate = i32(DILATE);
     let j = column / dilate;
     let inside = row_inside && column >= 0 && j < i32(params.w_in) && column % dilate == 0;
-    return select(0.0, x[row + u32(clamp(j, 0, i32(params.w_in) - 1))], inside);
+    var value = x[row + u32(clamp(j, 0, i32(params.w_in) - 1))];
+    if NORMED {
+        let y = (value - channel.x) * channel.y + channel.z;
+        value = select(params.slope * y, y, y > 0.0);
+    }
+    return select(0.0, value, inside);
 }
 
 fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
@@ -124,100 +129,9 @@ fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
     }
 }
 
-@compute @workgroup_size(WG)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-           @builtin(local_invocation_index) local: u32) {
-    let lane = lane_rank();
-    let linear = group_index(group, groups);
-    // Neighbouring workgroups take the same pixels and other channels: the input is read from cache.
-    let block = linear % params.blocks;
-    let i = (linear / params.blocks) * WG + local;
-    let fours = (params.w_out + 3u) / 4u;
-    let live = i < params.n;
-    let j = (i % fours) * 4u;
-    let row = (i / fours) % params.h_out;
-    let image = min(i / (fours * params.h_out), params.batch - 1u);
-    let quads = params.blocks * 4u;
-    var tap = block * 4u;
-    var s0 = vec4<f32>(0.0);
-    var s1 = vec4<f32>(0.0);
-    var s2 = vec4<f32>(0.0);
-    var s3 = vec4<f32>(0.0);
-    var s4 = vec4<f32>(0.0);
-    var s5 = vec4<f32>(0.0);
-    var s6 = vec4<f32>(0.0);
-    var s7 = vec4<f32>(0.0);
-    var s8 = vec4<f32>(0.0);
-    var s9 = vec4<f32>(0.0);
-    var s10 = vec4<f32>(0.0);
-    var s11 = vec4<f32>(0.0);
-    var s12 = vec4<f32>(0.0);
-    var s13 = vec4<f32>(0.0);
-    var s14 = vec4<f32>(0.0);
-    var s15 = vec4<f32>(0.0);
-    let left = i32(j * STRIDE) - params.pad_x;
-    let step = i32(STRIDE);
-    for (var c = 0u; c < params.c_in; c++) {
-        let plane = (image * params.c_in + c) * params.h_in;
-        for (var k = 0u; k < params.k_h; k++) {
-            let up = i32(row * STRIDE + k) - params.pad_y;
-            let source = up / i32(DILATE);
-            let row_inside = up >= 0 && source < i32(params.h_in) && up % i32(DILATE) == 0;
-            let start = (plane + u32(clamp(source, 0, i32(params.h_in) - 1))) * params.w_in;
-            var window = vec4<f32>(0.0);
-            if STRIDE == 1u {
-                window = vec4<f32>(0.0, input_at(start, row_inside, left), input_at(start, row_inside, left + 1),
-                                   input_at(start, row_inside, left + 2));
-            }
-            for (var l = 0u; l < params.k_w; l++) {
-                let at = left + i32(l);
-                if STRIDE == 1u {
-                    window = vec4<f32>(window.yzw, input_at(start, row_inside, at + 3));
-                } else {
-                    window = vec4<f32>(input_at(start, row_inside, at), input_at(start, row_inside, at + step),
-                                       input_at(start, row_inside, at + 2 * step),
-                                       input_at(start, row_inside, at + 3 * step));
-                }
-                let q = packed_quad(tap, lane);
-                tap += quads;
-                s0 = fma(vec4<f32>(q.a.x), window, s0);
-                s1 = fma(vec4<f32>(q.a.y), window, s1);
-                s2 = fma(vec4<f32>(q.a.z), window, s2);
-                s3 = fma(vec4<f32>(q.a.w), window, s3);
-                s4 = fma(vec4<f32>(q.b.x), window, s4);
-                s5 = fma(vec4<f32>(q.b.y), window, s5);
-                s6 = fma(vec4<f32>(q.b.z), window, s6);
-                s7 = fma(vec4<f32>(q.b.w), window, s7);
-                s8 = fma(vec4<f32>(q.c.x), window, s8);
-                s9 = fma(vec4<f32>(q.c.y), window, s9);
-                s10 = fma(vec4<f32>(q.c.z), window, s10);
-                s11 = fma(vec4<f32>(q.c.w), window, s11);
-                s12 = fma(vec4<f32>(q.d.x), window, s12);
-                s13 = fma(vec4<f32>(q.d.y), window, s13);
-                s14 = fma(vec4<f32>(q.d.z), window, s14);
-                s15 = fma(vec4<f32>(q.d.w), window, s15);
-            }
-        }
-    }
-    let o = block * 16u;
-    let at = (image * params.c_out * params.h_out + row) * params.w_out + j;
-    store_four(o + 0u, at, j, live, s0);
-    store_four(o + 1u, at, j, live, s1);
-    store_four(o + 2u, at, j, live, s2);
-    store_four(o + 3u, at, j, live, s3);
-    store_four(o + 4u, at, j, live, s4);
-    store_four(o + 5u, at, j, live, s5);
-    store_four(o + 6u, at, j, live, s6);
-    store_four(o + 7u, at, j, live, s7);
-    store_four(o + 8u, at, j, live, s8);
-    store_four(o + 9u, at, j, live, s9);
-    store_four(o + 10u, at, j, live, s10);
-    store_four(o + 11u, at, j, live, s11);
-    store_four(o + 12u, at, j, live, s12);
-    store_four(o + 13u, at, j, live, s13);
-    store_four(o + 14u, at, j, live, s14);
-    store_four(o + 15u, at, j, live, s15);
-}
+#import common/conv2d_forward NAME=forward Q=4 P=1
+#import common/conv2d_forward NAME=forward_long Q=4 P=2
+#import common/conv2d_forward NAME=forward_wide Q=8 P=1
 
 // ---------------------------------------------------------------------------------------------- backward_weight
 
@@ -229,167 +143,13 @@ fn dy_two(first: u32, o: u32) -> vec2<f32> {
     return vec2<f32>(dy[first + min(o, last) * plane], dy[first + min(o + 1u, last) * plane]);
 }
 
-// Partial sums are laid out [split, k, l, c, o], o padded to a multiple of 8: whole vectors, no tails.
-fn store_tap(block: u32, c: u32, k: u32, l: u32, split: u32, live: bool, pair: Pair) {
-    if live && k < params.k_h && l < params.k_w {
-        let tap = (split * params.k_h + k) * params.k_w + l;
-        let at = ((tap * params.c_in + c) * params.half_blocks + block) * 2u;
-        packed_out[at] = pair.a;
-        packed_out[at + 1u] = pair.b;
-    }
-}
-
 // Taps of the block that the kernel has; a 1 x 1 kernel computes one of nine.
 override TAP_ROWS: u32 = 3u;
 override TAP_COLUMNS: u32 = 3u;
 
-@compute @workgroup_size(WG)
-fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-                   @builtin(local_invocation_index) local: u32) {
-    let lane = lane_rank();
-    var linear = group_index(group, groups);
-    let column = linear % params.columns;
-    linear /= params.columns;
-    let block = linear % params.half_blocks;
-    linear /= params.half_blocks;
-    let across = (params.k_w + 2u) / 3u;
-    let down = (params.k_h + 2u) / 3u;
-    let l0 = (linear % across) * 3u;
-    linear /= across;
-    let k0 = (linear % down) * 3u;
-    let split = linear / down;
-    let wanted = column * WG + local;
-    let live = wanted < params.c_in && split < params.splits;
-    let c = min(wanted, params.c_in - 1u);
-    var s00a = vec4<f32>(0.0);
-    var s00b = vec4<f32>(0.0);
-    var s01a = vec4<f32>(0.0);
-    var s01b = vec4<f32>(0.0);
-    var s02a = vec4<f32>(0.0);
-    var s02b = vec4<f32>(0.0);
-    var s10a = vec4<f32>(0.0);
-    var s10b = vec4<f32>(0.0);
-    var s11a = vec4<f32>(0.0);
-    var s11b = vec4<f32>(0.0);
-    var s12a = vec4<f32>(0.0);
-    var s12b = vec4<f32>(0.0);
-    var s20a = vec4<f32>(0.0);
-    var s20b = vec4<f32>(0.0);
-    var s21a = vec4<f32>(0.0);
-    var s21b = vec4<f32>(0.0);
-    var s22a = vec4<f32>(0.0);
-    var s22b = vec4<f32>(0.0);
-    let rows = params.batch * params.h_out;
-    let last_row = min((split + 1u) * params.split_rows, rows);
-    let step = i32(STRIDE);
-    for (var r = split * params.split_rows; r < last_row; r++) {
-        let image = r / params.h_out;
-        let row = r % params.h_out;
-        let plane = (image * params.c_in + c) * params.h_in;
-        let first = image * params.c_out * params.h_out * params.w_out + row * params.w_out;
-        let up = i32(row * STRIDE + k0) - params.pad_y;
-        let left = i32(l0) - params.pad_x;
-        let bottom = i32(params.h_in) - 1;
-        let in0 = up >= 0 && up <= bottom;
-        let in1 = up >= -1 && up < bottom;
-        let in2 = up >= -2 && up + 1 < bottom;
-        let row0 = (plane + u32(clamp(up, 0, bottom))) * params.w_in;
-        let row1 = (plane + u32(clamp(up + 1, 0, bottom))) * params.w_in;
-        let row2 = (plane + u32(clamp(up + 2, 0, bottom))) * params.w_in;
-        var x0 = vec3<f32>(0.0);
-        var x1 = vec3<f32>(0.0);
-        var x2 = vec3<f32>(0.0);
-        if STRIDE == 1u && TAP_COLUMNS > 1u {
-            x0 = vec3<f32>(0.0, input_at(row0, in0, left), input_at(row0, in0, left + 1));
-            if TAP_ROWS > 1u {
-                x1 = vec3<f32>(0.0, input_at(row1, in1, left), input_at(row1, in1, left + 1));
-                x2 = vec3<f32>(0.0, input_at(row2, in2, left), input_at(row2, in2, left + 1));
-            }
-        }
-        for (var j = 0u; j < params.w_out; j++) {
-            let at = left + i32(j) * step;
-            if TAP_COLUMNS == 1u {
-                x0.x = input_at(row0, in0, at);
-                if TAP_ROWS > 1u {
-                    x1.x = input_at(row1, in1, at);
-                    x2.x = input_at(row2, in2, at);
-                }
-            } else if STRIDE == 1u {
-                x0 = vec3<f32>(x0.yz, input_at(row0, in0, at + 2));
-                if TAP_ROWS > 1u {
-                    x1 = vec3<f32>(x1.yz, input_at(row1, in1, at + 2));
-                    x2 = vec3<f32>(x2.yz, input_at(row2, in2, at + 2));
-                }
-            } else {
-                x0 = vec3<f32>(input_at(row0, in0, at), input_at(row0, in0, at + 1), input_at(row0, in0, at + 2));
-                if TAP_ROWS > 1u {
-                    x1 = vec3<f32>(input_at(row1, in1, at), input_at(row1, in1, at + 1), input_at(row1, in1, at + 2));
-                    x2 = vec3<f32>(input_at(row2, in2, at), input_at(row2, in2, at + 1), input_at(row2, in2, at + 2));
-                }
-            }
-            let pair = dy_pair(first + j, block * 8u, lane);
-            s00a = fma(pair.a, vec4<f32>(x0.x), s00a);
-            s00b = fma(pair.b, vec4<f32>(x0.x), s00b);
-            if TAP_COLUMNS > 1u {
-                s01a = fma(pair.a, vec4<f32>(x0.y), s01a);
-                s01b = fma(pair.b, vec4<f32>(x0.y), s01b);
-            }
-            if TAP_COLUMNS > 1u {
-                s02a = fma(pair.a, vec4<f32>(x0.z), s02a);
-                s02b = fma(pair.b, vec4<f32>(x0.z), s02b);
-            }
-            if TAP_ROWS > 1u {
-                s10a = fma(pair.a, vec4<f32>(x1.x), s10a);
-                s10b = fma(pair.b, vec4<f32>(x1.x), s10b);
-            }
-            if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-                s11a = fma(pair.a, vec4<f32>(x1.y), s11a);
-                s11b = fma(pair.b, vec4<f32>(x1.y), s11b);
-            }
-            if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-                s12a = fma(pair.a, vec4<f32>(x1.z), s12a);
-                s12b = fma(pair.b, vec4<f32>(x1.z), s12b);
-            }
-            if TAP_ROWS > 1u {
-                s20a = fma(pair.a, vec4<f32>(x2.x), s20a);
-                s20b = fma(pair.b, vec4<f32>(x2.x), s20b);
-            }
-            if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-                s21a = fma(pair.a, vec4<f32>(x2.y), s21a);
-                s21b = fma(pair.b, vec4<f32>(x2.y), s21b);
-            }
-            if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-                s22a = fma(pair.a, vec4<f32>(x2.z), s22a);
-                s22b = fma(pair.b, vec4<f32>(x2.z), s22b);
-            }
-        }
-    }
-    store_tap(block, c, k0 + 0u, l0 + 0u, split, live, Pair(s00a, s00b));
-    if TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 0u, l0 + 1u, split, live, Pair(s01a, s01b));
-    }
-    if TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 0u, l0 + 2u, split, live, Pair(s02a, s02b));
-    }
-    if TAP_ROWS > 1u {
-        store_tap(block, c, k0 + 1u, l0 + 0u, split, live, Pair(s10a, s10b));
-    }
-    if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 1u, l0 + 1u, split, live, Pair(s11a, s11b));
-    }
-    if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 1u, l0 + 2u, split, live, Pair(s12a, s12b));
-    }
-    if TAP_ROWS > 1u {
-        store_tap(block, c, k0 + 2u, l0 + 0u, split, live, Pair(s20a, s20b));
-    }
-    if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 2u, l0 + 1u, split, live, Pair(s21a, s21b));
-    }
-    if TAP_ROWS > 1u && TAP_COLUMNS > 1u {
-        store_tap(block, c, k0 + 2u, l0 + 2u, split, live, Pair(s22a, s22b));
-    }
-}
+// Partial sums are laid out [split, k, l, c, o], o padded to packed_row vectors: no tails.
+#import common/conv2d_backward_weight NAME=backward_weight Q=2
+#import common/conv2d_backward_weight NAME=backward_weight_wide Q=4
 
 // dw = sum of the splits, in order.
 @compute @workgroup_size(WG)
@@ -401,7 +161,7 @@ fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
         let tap = i % taps;
         let c = (i / taps) % params.c_in;
         let o = i / (taps * params.c_in);
-        let channels = params.half_blocks * 8u;
+        let channels = params.packed_row * 4u;
         let first = (tap * params.c_in + c) * channels + o;
         var sum = 0.0;
         for (var split = 0u; split < params.splits; split++) {

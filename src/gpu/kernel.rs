@@ -61,6 +61,19 @@ pub struct Launch<B> {
     pub bindings: Vec<(&'static str, B)>,
     /// Workgroups per axis.
     pub groups: [u32; 3],
+    /// Other ways to do the same, the preferred one first; a device that can run none of them runs `entry`.
+    pub alternatives: Vec<Alternative>,
+}
+
+/// Another entry point of a launch's file, with the same parameters, constants and bindings.
+#[derive(Clone, Debug)]
+pub struct Alternative {
+    /// Entry point.
+    pub entry: &'static str,
+    /// Workgroups per axis.
+    pub groups: [u32; 3],
+    /// Least lanes of the device's subgroups.
+    pub lanes: u32,
 }
 
 impl<B> Launch<B> {
@@ -69,7 +82,8 @@ impl<B> Launch<B> {
     /// The shader recovers the linear group with `group_index` of `common/index.wgsl`.
     pub fn groups(shader: &'static str, entry: &'static str, groups: usize) -> Self {
         let constants = vec![("WG", f64::from(WORKGROUP))];
-        Launch { shader, entry, constants, params: Vec::new(), bindings: Vec::new(), groups: fold(groups) }
+        let (params, bindings, alternatives) = (Vec::new(), Vec::new(), Vec::new());
+        Launch { shader, entry, constants, params, bindings, groups: fold(groups), alternatives }
     }
 
     /// A launch of one invocation for each of `n` items.
@@ -104,7 +118,23 @@ impl<B> Launch<B> {
             params: self.params.clone(),
             bindings: self.bindings.iter().map(|(n, b)| (*n, f(b))).collect(),
             groups: self.groups,
+            alternatives: self.alternatives.clone(),
         }
+    }
+
+    /// Another number of invocations in a workgroup than [`WORKGROUP`].
+    pub fn set_workgroup(&mut self, lanes: u32) {
+        self.constants.retain(|(name, _)| *name != "WG");
+        self.constants.push(("WG", f64::from(lanes)));
+    }
+
+    /// What a device with subgroups of `lanes` runs: the preferred alternative of those that it can.
+    pub fn on(mut self, lanes: u32) -> Self {
+        if let Some(chosen) = self.alternatives.iter().find(|a| a.lanes <= lanes) {
+            (self.entry, self.groups) = (chosen.entry, chosen.groups);
+        }
+        self.alternatives.clear();
+        self
     }
 
     /// `file.entry`, as it appears in plans, labels and reports.
@@ -167,7 +197,8 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 /// Shaders and pipelines made so far on one device.
 pub struct Kernels {
     gpu: Arc<Gpu>,
-    subgroups: bool,
+    /// Lanes that kernels may count on to share loads; 0 without subgroups.
+    lanes: u32,
     other_source: Option<(&'static str, String)>,
     shaders: HashMap<&'static str, (Shader, wgpu::ShaderModule)>,
     pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
@@ -206,13 +237,18 @@ impl Kernels {
     /// An empty cache for `gpu`. Kernels with a variant for subgroups use it where the device has
     /// subgroups of at least four lanes.
     pub fn new(gpu: Arc<Gpu>) -> Self {
-        let subgroups = gpu.features.contains(wgpu::Features::SUBGROUP) && gpu.info.subgroup_min_size >= 4;
-        Kernels { gpu, subgroups, other_source: None, shaders: HashMap::new(), pipelines: HashMap::new() }
+        let lanes = match (gpu.features.contains(wgpu::Features::SUBGROUP), gpu.info.subgroup_min_size) {
+            (false, _) | (true, ..4) => 0,
+            // The tiles that need more than four lanes take more registers than a GPU has for a lane.
+            (true, _) if gpu.info.device_type != wgpu::DeviceType::Cpu => 4,
+            (true, lanes) => lanes,
+        };
+        Kernels { gpu, lanes, other_source: None, shaders: HashMap::new(), pipelines: HashMap::new() }
     }
 
     /// The same cache with the plain variant of every kernel.
     pub fn without_subgroups(mut self) -> Self {
-        self.subgroups = false;
+        self.lanes = 0;
         self
     }
 
@@ -225,7 +261,7 @@ impl Kernels {
     /// The file behind a launch: `NAME_subgroup` where there is one and the device can run it.
     fn variant(&self, name: &'static str) -> &'static str {
         let wanted = shader::SOURCES.iter().map(|(n, _)| *n).find(|n| n.strip_suffix("_subgroup") == Some(name));
-        if self.subgroups { wanted.unwrap_or(name) } else { name }
+        if self.lanes > 0 { wanted.unwrap_or(name) } else { name }
     }
 
     /// The device behind the cache.
@@ -252,6 +288,7 @@ impl Kernels {
     /// [`Error::Internal`] when launch and shader disagree; [`Error::Device`] when the device refuses.
     pub fn prepare(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, arena_offset: u64) -> Result<Prepared> {
         let gpu = self.gpu.clone();
+        let launch = &launch.clone().on(self.lanes);
         let file = self.variant(launch.shader);
         self.load(file)?;
         let (shader, module) = &self.shaders[file];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use naga::{AddressSpace, StorageAccess, TypeInner};
 
+use super::template;
 use crate::{Error, Result};
 
 macro_rules! shaders {
@@ -15,7 +16,9 @@ macro_rules! shaders {
 }
 
 shaders![
+    "common/conv2d_backward_weight",
     "common/conv2d_body",
+    "common/conv2d_forward",
     "common/finite",
     "common/index",
     "common/lane_rank",
@@ -41,7 +44,7 @@ shaders![
     "views",
 ];
 
-/// The text of a shader with its `#import NAME` lines replaced by the named files, each once.
+/// The text of a shader, its templates expanded ([`template`]).
 ///
 /// # Errors
 /// [`Error::Internal`] for an unknown name.
@@ -51,31 +54,8 @@ pub fn assemble(name: &str) -> Result<String> {
 
 /// As [`assemble`], with another text for one file.
 fn assemble_with(name: &str, other: Option<(&str, &str)>) -> Result<String> {
-    fn append(name: &str, other: Option<(&str, &str)>, seen: &mut Vec<String>, out: &mut String) -> Result<()> {
-        if seen.iter().any(|s| s == name) {
-            return Ok(());
-        }
-        seen.push(name.to_string());
-        let source = other
-            .into_iter()
-            .chain(SOURCES.iter().copied())
-            .find(|(n, _)| *n == name)
-            .ok_or_else(|| Error::Internal(format!("there is no shader {name:?}")))?
-            .1;
-        for line in source.lines() {
-            match line.strip_prefix("#import ") {
-                Some(import) => append(import.trim(), other, seen, out)?,
-                None => {
-                    out.push_str(line);
-                    out.push('\n');
-                }
-            }
-        }
-        Ok(())
-    }
-    let mut out = String::new();
-    append(name, other, &mut Vec::new(), &mut out)?;
-    Ok(out)
+    let source = |name: &str| other.into_iter().chain(SOURCES.iter().copied()).find(|(n, _)| *n == name).map(|(_, s)| s);
+    template::assemble(name, &source)
 }
 
 /// Scalar type of a member of `Params`.

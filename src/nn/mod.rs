@@ -10,7 +10,7 @@ use crate::config::{Backbone, ModelConfig};
 use crate::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormRunning};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dropout;
-use crate::ops::elementwise::{Add, LeakyRelu, Reshape};
+use crate::ops::elementwise::Reshape;
 use crate::ops::matmul::linear;
 use crate::ops::pool::{GlobalAveragePool, MaxPool};
 use crate::random::{Rng, Stream};
@@ -167,10 +167,11 @@ impl<'g> Net<'g> {
         let c_in = self.graph.shape(x)[1];
         let sd = (2.0 / (channels * kernel * kernel) as f32).sqrt();
         let weight = self.parameter(format!("{name}.weight"), &[channels, c_in, kernel, kernel], Init::Normal(sd));
-        self.graph.one(Conv2d { stride: 1, padding: kernel / 2 }, &[x, weight])
+        self.graph.one(Conv2d::new(1, kernel / 2), &[x, weight])
     }
 
-    fn batch_norm(&mut self, name: &str, x: ValueId) -> Result<ValueId> {
+    /// Batch norm and the LeakyReLU of this slope behind it; 1 for none, 0 for a ReLU.
+    fn batch_norm(&mut self, name: &str, x: ValueId, slope: f32) -> Result<ValueId> {
         self.graph.set_scope(name);
         let shape = self.graph.shape(x).to_vec();
         let channels = shape[1];
@@ -179,9 +180,9 @@ impl<'g> Net<'g> {
         let mean = self.statistic(format!("{name}.running_mean"), channels, 0.0);
         let var = self.statistic(format!("{name}.running_var"), channels, 1.0);
         match self.mode {
-            Mode::Eval => self.graph.one(BatchNormEval, &[x, gamma, beta, mean, var]),
+            Mode::Eval => self.graph.one(BatchNormEval { slope, apply: true }, &[x, gamma, beta, mean, var]),
             Mode::Train => {
-                let made = self.graph.apply(BatchNorm, &[x, gamma, beta])?;
+                let made = self.graph.apply(BatchNorm { slope, apply: true }, &[x, gamma, beta])?;
                 let count = shape.iter().product::<usize>() / channels;
                 self.graph.update(BatchNormRunning { count }, &[made[1]], &[mean, var])?;
                 Ok(made[0])
@@ -198,35 +199,25 @@ impl<'g> Net<'g> {
         linear(self.graph, x, weight, bias)
     }
 
-    fn relu(&mut self, x: ValueId, slope: f32) -> Result<ValueId> {
-        self.graph.one(LeakyRelu { slope }, &[x])
-    }
-
     /// Block `b` (from 1) of ResNet-12: three 3x3 convolutions with a 1x1 shortcut, then 2x2 max pooling.
     fn residual_block(&mut self, b: usize, x: ValueId, channels: usize) -> Result<ValueId> {
         let name = |part: &str| format!("layer{b}.0.{part}");
         let mut h = x;
         for i in 1..=3 {
             h = self.conv(&name(&format!("conv{i}")), h, channels, 3)?;
-            h = self.batch_norm(&name(&format!("bn{i}")), h)?;
-            if i < 3 {
-                h = self.relu(h, SLOPE)?;
-            }
+            h = self.batch_norm(&name(&format!("bn{i}")), h, if i < 3 { SLOPE } else { 1.0 })?;
         }
         let shortcut = self.conv(&name("downsample.0"), x, channels, 1)?;
-        let shortcut = self.batch_norm(&name("downsample.1"), shortcut)?;
+        let shortcut = self.batch_norm(&name("downsample.1"), shortcut, 1.0)?;
         self.graph.set_scope(format!("layer{b}.0"));
-        let sum = self.graph.one(Add { alpha: 1.0, beta: 1.0 }, &[h, shortcut])?;
-        let active = self.relu(sum, SLOPE)?;
-        self.graph.one(MaxPool, &[active])
+        self.graph.one(MaxPool::new(SLOPE), &[h, shortcut])
     }
 
     /// Block `b` (from 1) of Conv4: 3x3 convolution, batch norm, ReLU, 2x2 max pooling.
     fn plain_block(&mut self, b: usize, x: ValueId, channels: usize) -> Result<ValueId> {
         let h = self.conv(&format!("layer{b}.0"), x, channels, 3)?;
-        let h = self.batch_norm(&format!("layer{b}.1"), h)?;
-        let h = self.relu(h, 0.0)?;
-        self.graph.one(MaxPool, &[h])
+        let h = self.batch_norm(&format!("layer{b}.1"), h, 1.0)?;
+        self.graph.one(MaxPool::new(0.0), &[h])
     }
 
     fn drop(&mut self, b: usize, x: ValueId, drop: &Drop) -> Result<ValueId> {
@@ -291,8 +282,7 @@ impl<'g> Net<'g> {
         let mut h = x;
         for (i, j) in [(0, 1), (3, 4)] {
             h = self.linear(&format!("{name}.{i}"), h, d)?;
-            h = self.batch_norm(&format!("{name}.{j}"), h)?;
-            h = self.relu(h, 0.0)?;
+            h = self.batch_norm(&format!("{name}.{j}"), h, 0.0)?;
         }
         self.linear(&format!("{name}.6"), h, outputs)
     }

@@ -1,8 +1,11 @@
-//! Batch normalisation of images (per channel) and vectors (per feature): training, evaluation, running
-//! statistics and gradients (Ioffe and Szegedy 2015; PyTorch's conventions).
+//! Batch normalisation of images (per channel) and vectors (per feature) with the LeakyReLU behind it: training,
+//! evaluation, running statistics and gradients (Ioffe and Szegedy 2015; PyTorch's conventions).
+//!
+//! The statistics [5, channels] (mean, rstd, biased variance, scale, shift) are all that a reader needs to make y from
+//! x where it loads it: [`crate::tape::fuse`] gives convolutions and pooling x and the statistics, and y is never stored.
 
 use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, same};
+use super::{Host, Normalises, Op, Operand, Operation, same};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -51,7 +54,7 @@ impl Sizes {
         (self.batch.div_ceil(images), images)
     }
 
-    fn launch(&self, entry: &'static str, n: usize) -> Launch<ValueId> {
+    fn launch(&self, entry: &'static str, n: usize, slope: f32) -> Launch<ValueId> {
         let (chunks, images) = self.chunks();
         let lanes = WORKGROUP as usize;
         Launch::items(SHADER, entry, n)
@@ -65,23 +68,24 @@ impl Sizes {
             .param("step_channel", (lanes / self.size) % self.channels)
             .param("epsilon", EPSILON)
             .param("momentum", MOMENTUM)
+            .param("slope", slope)
     }
 
-    fn by_chunk(&self, entry: &'static str) -> Launch<ValueId> {
-        let mut launch = self.launch(entry, 0);
+    fn by_chunk(&self, entry: &'static str, slope: f32) -> Launch<ValueId> {
+        let mut launch = self.launch(entry, 0, slope);
         launch.groups = fold(self.channels * self.chunks().0);
         launch
     }
 
-    fn by_element(&self, entry: &'static str) -> Launch<ValueId> {
+    fn by_element(&self, entry: &'static str, slope: f32) -> Launch<ValueId> {
         let n = self.batch * self.channels * self.size;
-        let mut launch = self.launch(entry, n);
+        let mut launch = self.launch(entry, n, slope);
         launch.groups = fold(n.div_ceil(16 * WORKGROUP as usize));
         launch
     }
 
     fn by_channel(&self, entry: &'static str) -> Launch<ValueId> {
-        self.launch(entry, self.channels)
+        self.launch(entry, self.channels, 1.0)
     }
 
     /// Elements of channel `c`.
@@ -92,24 +96,50 @@ impl Sizes {
         })
     }
 
-    fn apply(&self, x: &[f64], gamma: &[f64], beta: &[f64], mean: &[f64], rstd: &[f64]) -> Vec<f64> {
-        let mut y = vec![0.0; x.len()];
+    /// u of every element, before the LeakyReLU.
+    fn normalised(&self, x: &[f64], statistics: &[f64]) -> Vec<f64> {
+        let mut u = vec![0.0; x.len()];
         for c in 0..self.channels {
+            let of = |row: usize| statistics[row * self.channels + c];
             for i in self.elements(c) {
-                y[i] = (x[i] - mean[c]) * rstd[c] * gamma[c] + beta[c];
+                u[i] = (x[i] - of(0)) * of(3) + of(4);
             }
         }
-        y
+        u
+    }
+
+    /// The outputs of both modes, y left out unless it is wanted.
+    fn outputs(&self, wanted: bool, x: &Host, mean: &[f64], var: &[f64], affine: [&[f64]; 2], slope: f32) -> Vec<Vec<f64>> {
+        let rstd: Vec<f64> = var.iter().map(|&v| 1.0 / (v + f64::from(EPSILON)).sqrt()).collect();
+        let scale: Vec<f64> = rstd.iter().zip(affine[0]).map(|(r, g)| r * g).collect();
+        let statistics = [mean, &rstd, var, &scale, affine[1]].concat();
+        let y = wanted.then(|| activated(x, &statistics, slope));
+        y.into_iter().chain([statistics]).collect()
     }
 }
 
-fn rstd(variance: f64) -> f64 {
-    1.0 / (variance + f64::from(EPSILON)).sqrt()
+/// y of x and the statistics of its batch norm, as a reader computes it that is given both.
+pub(super) fn activated(x: &Host, statistics: &[f64], slope: f32) -> Vec<f64> {
+    let leaky = |u: f64| if u > 0.0 { u } else { f64::from(slope) * u };
+    Sizes::of(x.shape).normalised(x.data, statistics).into_iter().map(leaky).collect()
 }
 
-/// Training mode. Inputs: x, gamma, beta. Outputs: y; statistics [3, channels] (mean, rstd, biased variance).
+/// Fails unless `statistics` are those of a batch norm over x.
+pub(super) fn check_statistics(op: &'static str, statistics: &Type, x: &Type) -> Result<()> {
+    same(op, "statistics", &statistics.shape, &[ROWS, Sizes::of(&x.shape).channels])
+}
+
+/// Rows of the statistics: mean, rstd, variance, scale, shift.
+const ROWS: usize = 5;
+
+/// Training mode. Inputs: x, gamma, beta. Outputs: y, unless every reader computes it itself; statistics [5, channels].
 #[derive(Clone, Debug)]
-pub struct BatchNorm;
+pub struct BatchNorm {
+    /// Slope of the LeakyReLU behind it: 1 for none, 0 for a ReLU.
+    pub slope: f32,
+    /// Whether y is an output.
+    pub apply: bool,
+}
 
 impl Operation for BatchNorm {
     fn name(&self) -> &'static str {
@@ -124,7 +154,8 @@ impl Operation for BatchNorm {
                 format!("one value a channel has no variance (x: {:?}); use a batch of two or more", inputs[0].shape),
             ));
         }
-        Ok(vec![inputs[0].clone(), Type::f32([3, s.channels]), Type::f32([s.channels, s.chunks().0, 2])])
+        let y = self.apply.then(|| inputs[0].clone());
+        Ok(y.into_iter().chain([Type::f32([ROWS, s.channels]), Type::f32([s.channels, s.chunks().0, 2])]).collect())
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -133,31 +164,38 @@ impl Operation for BatchNorm {
         let mean: Vec<f64> = (0..s.channels).map(|c| s.elements(c).map(|i| x[i]).sum::<f64>() / count).collect();
         let var: Vec<f64> =
             (0..s.channels).map(|c| s.elements(c).map(|i| (x[i] - mean[c]).powi(2)).sum::<f64>() / count).collect();
-        let rstd: Vec<f64> = var.iter().map(|&v| rstd(v)).collect();
-        let y = s.apply(x, inputs[1].data, inputs[2].data, &mean, &rstd);
-        vec![y, [mean, rstd, var].concat()]
+        s.outputs(self.apply, &inputs[0], &mean, &var, [inputs[1].data, inputs[2].data], self.slope)
     }
 
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
-        gradients(graph, node, upstream, true)
+        gradients(graph, node, upstream, self.slope, true)
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape);
-        let (x, statistics, partial) = (inputs[0].id, outputs[1].id, outputs[2].id);
-        vec![
-            s.by_chunk("partial_statistics").bind("x", x).bind("partial_out", partial),
-            s.by_channel("combine_statistics").bind("partial", partial).bind("y", statistics),
-            apply(&s, inputs, outputs),
-        ]
+        let statistics = outputs[usize::from(self.apply)].id;
+        let partial = outputs[usize::from(self.apply) + 1].id;
+        let mut launches = vec![
+            s.by_chunk("partial_statistics", 1.0).bind("x", inputs[0].id).bind("partial_out", partial),
+            s.by_channel("combine_statistics")
+                .bind("partial", partial)
+                .bind("gamma", inputs[1].id)
+                .bind("beta", inputs[2].id)
+                .bind("y", statistics),
+        ];
+        launches.extend(self.apply.then(|| apply(&s, inputs, outputs, self.slope)));
+        launches
+    }
+
+    fn normalises(&self) -> Option<Normalises> {
+        let op = BatchNorm { apply: false, ..self.clone() }.into();
+        self.apply.then_some(Normalises { slope: self.slope, without_y: op })
     }
 }
 
-fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand]) -> Launch<ValueId> {
-    s.by_element("apply")
+fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand], slope: f32) -> Launch<ValueId> {
+    s.by_element("apply", slope)
         .bind("x", inputs[0].id)
-        .bind("gamma", inputs[1].id)
-        .bind("beta", inputs[2].id)
         .bind("statistics", outputs[1].id)
         .bind("y", outputs[0].id)
 }
@@ -166,21 +204,29 @@ fn gradients(
     graph: &mut Graph,
     node: &Node,
     upstream: &[Option<ValueId>],
+    slope: f32,
     train: bool,
 ) -> Result<Vec<Option<ValueId>>> {
     let mut all = vec![None; node.inputs.len()];
     if let Some(dy) = upstream[0] {
-        let made = graph.apply(BatchNormBackward { train }, &[node.inputs[0], dy, node.inputs[1], node.outputs[1]])?;
-        for i in 0..3 {
-            all[i] = Some(made[i]);
-        }
+        let (x, statistics) = (node.inputs[0], node.outputs[1]);
+        let sums = graph.apply(BatchNormSums { slope }, &[x, dy, statistics])?;
+        let backward = BatchNormBackward { slope, train, in_place: false };
+        all[0] = Some(graph.one(backward, &[x, statistics, sums[2], dy])?);
+        all[1] = Some(sums[0]);
+        all[2] = Some(sums[1]);
     }
     Ok(all)
 }
 
-/// Evaluation mode. Inputs: x, gamma, beta, running mean, running variance. Outputs: y; statistics [3, channels].
+/// Evaluation mode. Inputs: x, gamma, beta, running mean, running variance. Outputs: as [`BatchNorm`].
 #[derive(Clone, Debug)]
-pub struct BatchNormEval;
+pub struct BatchNormEval {
+    /// Slope of the LeakyReLU behind it: 1 for none, 0 for a ReLU.
+    pub slope: f32,
+    /// Whether y is an output.
+    pub apply: bool,
+}
 
 impl Operation for BatchNormEval {
     fn name(&self) -> &'static str {
@@ -189,38 +235,107 @@ impl Operation for BatchNormEval {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let s = Sizes::check(self.name(), inputs, 1..5)?;
-        Ok(vec![inputs[0].clone(), Type::f32([3, s.channels])])
+        let y = self.apply.then(|| inputs[0].clone());
+        Ok(y.into_iter().chain([Type::f32([ROWS, s.channels])]).collect())
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let s = Sizes::of(inputs[0].shape);
-        let (mean, var) = (inputs[3].data.to_vec(), inputs[4].data.to_vec());
-        let rstd: Vec<f64> = var.iter().map(|&v| rstd(v)).collect();
-        let y = s.apply(inputs[0].data, inputs[1].data, inputs[2].data, &mean, &rstd);
-        vec![y, [mean, rstd, var].concat()]
+        let affine = [inputs[1].data, inputs[2].data];
+        s.outputs(self.apply, &inputs[0], inputs[3].data, inputs[4].data, affine, self.slope)
     }
 
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
-        gradients(graph, node, upstream, false)
+        gradients(graph, node, upstream, self.slope, false)
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape);
+        let statistics = s
+            .by_channel("from_running")
+            .bind("running_mean_in", inputs[3].id)
+            .bind("running_var_in", inputs[4].id)
+            .bind("gamma", inputs[1].id)
+            .bind("beta", inputs[2].id)
+            .bind("y", outputs[usize::from(self.apply)].id);
+        let y = self.apply.then(|| apply(&s, inputs, outputs, self.slope));
+        [statistics].into_iter().chain(y).collect()
+    }
+
+    fn normalises(&self) -> Option<Normalises> {
+        let op = BatchNormEval { apply: false, ..self.clone() }.into();
+        self.apply.then_some(Normalises { slope: self.slope, without_y: op })
+    }
+}
+
+/// The sums over a channel in the gradients of both modes. Inputs: x, dy, statistics. Outputs: dgamma, dbeta and
+/// their means over the batch [channels, 2].
+#[derive(Clone, Debug)]
+pub struct BatchNormSums {
+    /// Slope of the LeakyReLU between y and u.
+    pub slope: f32,
+}
+
+impl Operation for BatchNormSums {
+    fn name(&self) -> &'static str {
+        "batch_norm.sums"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let s = Sizes::check(self.name(), inputs, 0..0)?;
+        same(self.name(), "dy", &inputs[1].shape, &inputs[0].shape)?;
+        check_statistics(self.name(), &inputs[2], &inputs[0])?;
+        let vector = Type::f32([s.channels]);
+        Ok(vec![vector.clone(), vector, Type::f32([s.channels, 2]), Type::f32([s.channels, s.chunks().0, 2])])
+    }
+
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let s = Sizes::of(inputs[0].shape);
+        let (x, statistics) = (inputs[0].data, inputs[2].data);
+        let du = through_activation(&s, x, inputs[1].data, statistics, self.slope);
+        let (mut dgamma, mut dbeta, mut means) = (Vec::new(), Vec::new(), Vec::new());
+        for c in 0..s.channels {
+            let (mean, rstd) = (statistics[c], statistics[s.channels + c]);
+            dgamma.push(s.elements(c).map(|i| du[i] * (x[i] - mean) * rstd).sum::<f64>());
+            dbeta.push(s.elements(c).map(|i| du[i]).sum::<f64>());
+            means.extend([dgamma[c] / s.count() as f64, dbeta[c] / s.count() as f64]);
+        }
+        vec![dgamma, dbeta, means]
+    }
+
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let s = Sizes::of(inputs[0].shape);
+        let partial = outputs[3].id;
         vec![
-            s.by_channel("from_running")
-                .bind("running_mean_in", inputs[3].id)
-                .bind("running_var_in", inputs[4].id)
-                .bind("y", outputs[1].id),
-            apply(&s, inputs, outputs),
+            s.by_chunk("partial_gradients", self.slope)
+                .bind("x", inputs[0].id)
+                .bind("dy", inputs[1].id)
+                .bind("statistics", inputs[2].id)
+                .bind("partial_out", partial),
+            s.by_channel("combine_gradients")
+                .bind("partial", partial)
+                .bind("dgamma", outputs[0].id)
+                .bind("dbeta", outputs[1].id)
+                .bind("partial_out", outputs[2].id),
         ]
     }
 }
 
-/// Gradients of both modes. Inputs: x, dy, gamma, statistics. Outputs: dx, dgamma, dbeta.
+/// du of every element.
+fn through_activation(s: &Sizes, x: &[f64], dy: &[f64], statistics: &[f64], slope: f32) -> Vec<f64> {
+    let u = s.normalised(x, statistics);
+    dy.iter().zip(u).map(|(&g, u)| if u > 0.0 { g } else { f64::from(slope) * g }).collect()
+}
+
+/// dx of both modes. Inputs: x, statistics, means of the sums, dy, which it may replace. Output: dx.
 #[derive(Clone, Debug)]
 pub struct BatchNormBackward {
+    /// Slope of the LeakyReLU between y and u.
+    pub slope: f32,
     /// The statistics were those of the batch, so they depend on x.
     pub train: bool,
+    /// dx takes the place of dy.
+    pub in_place: bool,
 }
 
 impl Operation for BatchNormBackward {
@@ -228,61 +343,53 @@ impl Operation for BatchNormBackward {
         "batch_norm.backward"
     }
 
+    fn in_place(&self) -> bool {
+        self.in_place
+    }
+
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let s = Sizes::check(self.name(), inputs, 2..3)?;
-        same(self.name(), "dy", &inputs[1].shape, &inputs[0].shape)?;
-        same(self.name(), "statistics", &inputs[3].shape, &[3, s.channels])?;
-        let vector = Type::f32([s.channels]);
-        let partial = Type::f32([s.channels, s.chunks().0, 2]);
-        Ok(vec![inputs[0].clone(), vector.clone(), vector, partial, Type::f32([s.channels, 2])])
+        let s = Sizes::check(self.name(), inputs, 0..0)?;
+        check_statistics(self.name(), &inputs[1], &inputs[0])?;
+        same(self.name(), "means", &inputs[2].shape, &[s.channels, 2])?;
+        same(self.name(), "dy", &inputs[3].shape, &inputs[0].shape)?;
+        Ok(vec![inputs[0].clone()])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let s = Sizes::of(inputs[0].shape);
-        let (x, dy, gamma, statistics) = (inputs[0].data, inputs[1].data, inputs[2].data, inputs[3].data);
-        let (mut dx, mut dgamma, mut dbeta) = (vec![0.0; x.len()], vec![0.0; s.channels], vec![0.0; s.channels]);
+        let (x, statistics, means) = (inputs[0].data, inputs[1].data, inputs[2].data);
+        let mut dx = through_activation(&s, x, inputs[3].data, statistics, self.slope);
         for c in 0..s.channels {
-            let (mean, rstd) = (statistics[c], statistics[s.channels + c]);
-            let hat = |i: usize| (x[i] - mean) * rstd;
-            dgamma[c] = s.elements(c).map(|i| dy[i] * hat(i)).sum();
-            dbeta[c] = s.elements(c).map(|i| dy[i]).sum();
-            let share = if self.train { 1.0 / s.count() as f64 } else { 0.0 };
+            let of = |row: usize| statistics[row * s.channels + c];
             for i in s.elements(c) {
-                dx[i] = gamma[c] * rstd * (dy[i] - share * (dbeta[c] + hat(i) * dgamma[c]));
+                if self.train {
+                    dx[i] -= means[2 * c + 1] + (x[i] - of(0)) * of(1) * means[2 * c];
+                }
+                dx[i] *= of(3);
             }
         }
-        vec![dx, dgamma, dbeta]
+        vec![dx]
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape);
-        let (x, dy, gamma, statistics) = (inputs[0].id, inputs[1].id, inputs[2].id, inputs[3].id);
-        let (dx, partial, means) = (outputs[0].id, outputs[3].id, outputs[4].id);
-        let mut backward = s
-            .by_element("backward")
+        let entry = if self.in_place { "backward_in_place" } else { "backward" };
+        let launch = s
+            .by_element(entry, self.slope)
             .constant("TRAIN", u32::from(self.train))
-            .bind("dy", dy)
-            .bind("gamma", gamma)
-            .bind("statistics", statistics)
-            .bind("y", dx);
-        backward = backward.bind("x", x).bind("partial", means);
-        vec![
-            s.by_chunk("partial_gradients")
-                .bind("x", x)
-                .bind("dy", dy)
-                .bind("statistics", statistics)
-                .bind("partial_out", partial),
-            s.by_channel("combine_gradients")
-                .bind("partial", partial)
-                .bind("dgamma", outputs[1].id)
-                .bind("dbeta", outputs[2].id)
-                .bind("partial_out", means),
-            backward,
-        ]
+            .bind("x", inputs[0].id)
+            .bind("statistics", inputs[1].id)
+            .bind("partial", inputs[2].id);
+        let launch = if self.in_place { launch } else { launch.bind("dy", inputs[3].id) };
+        vec![launch.bind("y", outputs[0].id)]
+    }
+
+    fn replacing_last_input(&self) -> Option<Op> {
+        (!self.in_place).then(|| BatchNormBackward { in_place: true, ..self.clone() }.into())
     }
 }
 
-/// Moves the running statistics, in place. Inputs: statistics [3, channels]; targets: running mean, running
+/// Moves the running statistics, in place. Inputs: statistics; targets: running mean, running
 /// variance. PyTorch's rule: the running variance takes the unbiased batch variance.
 #[derive(Clone, Debug)]
 pub struct BatchNormRunning {
@@ -302,7 +409,7 @@ impl Operation for BatchNormRunning {
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let [statistics, mean, var] = inputs else { return Err(Error::shape(self.name(), "wants three inputs")) };
         same(self.name(), "running variance", &var.shape, &mean.shape)?;
-        same(self.name(), "statistics", &statistics.shape, &[3, mean.len()])?;
+        same(self.name(), "statistics", &statistics.shape, &[ROWS, mean.len()])?;
         Ok(vec![mean.clone(), var.clone()])
     }
 
@@ -332,19 +439,36 @@ impl Operation for BatchNormRunning {
 pub fn cases() -> Vec<Case> {
     let positive = |c: usize| Input::normal([c]).with(Fill::Uniform(0.5, 2.0));
     let mut cases = Vec::new();
-    for shape in [vec![3, 1], vec![16, 10], vec![3, 130], vec![4, 6, 5, 7], vec![9, 3, 28, 28], vec![70, 5, 1, 1]] {
+    let shapes = [vec![3, 1], vec![16, 10], vec![3, 130], vec![4, 6, 5, 7], vec![9, 3, 28, 28], vec![70, 5, 1, 1]];
+    for (shape, slope) in shapes.into_iter().zip([1.0, 0.0, 0.1, 0.1, 1.0, 0.0]) {
         let c = shape[1];
         let affine = || vec![Input::normal(shape.clone()), positive(c), Input::normal([c])];
-        cases.push(Case::new(format!("{shape:?}"), BatchNorm, affine()).tolerance(1e-5));
+        let what = format!("{shape:?}, slope {slope}");
+        cases.push(Case::new(&what, BatchNorm { slope, apply: true }, affine()).tolerance(1e-5));
         let running = [Input::constant([c], Fill::Normal(0.0, 0.3)), Input::constant([c], Fill::Uniform(0.5, 2.0))];
-        let all = affine().into_iter().chain(running).collect();
-        cases.push(Case::new(format!("{shape:?}"), BatchNormEval, all).tolerance(5e-6));
+        let all: Vec<Input> = affine().into_iter().chain(running).collect();
+        cases.push(Case::new(&what, BatchNormEval { slope, apply: true }, all).tolerance(5e-6));
+    }
+    // What is left of them where y is not stored, and the gradient that takes the place of dy.
+    let constants = |shapes: &[&[usize]]| -> Vec<Input> {
+        shapes.iter().map(|s| Input::constant(s.to_vec(), Fill::Uniform(0.2, 2.0))).collect()
+    };
+    let x: &[usize] = &[5, 7, 3, 3];
+    let statistics_only = BatchNorm { slope: 0.1, apply: false };
+    cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7]])).tolerance(1e-5));
+    let statistics_only = BatchNormEval { slope: 0.1, apply: false };
+    cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7], &[7], &[7]])));
+    for train in [true, false] {
+        let op = BatchNormBackward { slope: 0.1, train, in_place: true };
+        let inputs = constants(&[x, &[ROWS, 7], &[7, 2], x]);
+        cases.push(Case::new(format!("in place, batch statistics {train}"), op, inputs));
     }
     // x has 7 digits and a mean of 60 deviations: 2 digits are gone before the kernel starts.
     let far = Input::normal([8, 5, 3, 3]).with(Fill::Normal(30.0, 0.5));
-    cases.push(Case::new("mean 60 sd from 0", BatchNorm, vec![far, positive(5), Input::normal([5])]).tolerance(1e-4));
+    let inputs = vec![far, positive(5), Input::normal([5])];
+    cases.push(Case::new("mean 60 sd from 0", BatchNorm { slope: 1.0, apply: true }, inputs).tolerance(1e-4));
     let targets = vec![
-        Input::constant([3, 7], Fill::Uniform(0.2, 2.0)),
+        Input::constant([ROWS, 7], Fill::Uniform(0.2, 2.0)),
         Input::constant([7], Fill::Normal(0.0, 1.0)),
         Input::constant([7], Fill::Uniform(0.5, 2.0)),
     ];

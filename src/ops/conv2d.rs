@@ -1,20 +1,30 @@
 //! 2-D convolution without bias, and its gradients to the input and the weight.
 
-use super::check::{Case, Input};
-use super::{Host, Operand, Operation, axes};
+use std::borrow::Cow;
+
+use super::batch_norm::{activated, check_statistics};
+use super::check::{Case, Fill, Input};
+use super::{Host, Op, Operand, Operation, axes};
 use crate::gpu::Launch;
-use crate::gpu::kernel::WORKGROUP;
+use crate::gpu::kernel::{Alternative, WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "conv2d";
 
-/// Output channels that one invocation of `forward` computes; the packed weights are padded to it.
+/// Most output channels that one invocation computes in the forward and weight kernels; wider tiles need more lanes to
+/// share their loads.
 const TILE: usize = 16;
-
-/// Output channels that one invocation of `backward_weight` computes, with 3 x 3 taps each: 72 sums. More
-/// would be faster on some devices; SwiftShader takes minutes to compile 144.
+const WIDE_TILE: usize = 32;
 const WEIGHT_TILE: usize = 8;
+const WIDE_WEIGHT_TILE: usize = 16;
+
+/// Least lanes of a subgroup with which the wide tiles work.
+const WIDE_LANES: u32 = 8;
+
+/// Terms that are summed before they join the total. Rounding then grows with the root of two short sums, not of one
+/// long one.
+const CHAIN: usize = 36;
 
 /// Sizes of one convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,17 +100,19 @@ impl Sizes {
         self.k_h * self.k_w
     }
 
-    fn blocks(&self) -> usize {
-        self.c_out.div_ceil(TILE)
+    /// Vectors of output channels in a row of packed weights: whole tiles of any width that may read them.
+    fn packed_row(&self) -> usize {
+        self.c_out.next_multiple_of(if self.c_out > TILE { WIDE_TILE } else { TILE }) / 4
     }
 
-    fn half_blocks(&self) -> usize {
-        self.c_out.div_ceil(WEIGHT_TILE)
-    }
-
-    /// Packed weights: vec4 rows of all output channels for each input channel and tap.
+    /// Packed weights: a row of all output channels for each input channel and tap.
     fn packed(&self) -> Type {
-        Type::f32([self.c_in * self.taps(), self.blocks() * TILE])
+        Type::f32([self.c_in * self.taps(), 4 * self.packed_row()])
+    }
+
+    /// Vectors of output channels in a row of backward_weight's partial sums.
+    fn partial_row(&self) -> usize {
+        self.c_out.next_multiple_of(WIDE_WEIGHT_TILE) / 4
     }
 
     /// Workgroups along the input channels in backward_weight, and their size: no more lanes than channels.
@@ -110,23 +122,25 @@ impl Sizes {
     }
 
     /// Independent pieces of work in one split of backward_weight.
-    fn groups_per_split(&self) -> usize {
-        self.columns().0 * self.half_blocks() * self.k_h.div_ceil(3) * self.k_w.div_ceil(3)
+    fn groups_per_split(&self, tile: usize) -> usize {
+        self.columns().0 * self.c_out.div_ceil(tile) * self.k_h.div_ceil(3) * self.k_w.div_ceil(3)
     }
 
-    /// Parts of batch x h_out that backward_weight sums separately: enough workgroups to fill a device,
-    /// short sums for accuracy, and no more partial sums than 64 MiB hold.
+    /// Parts of batch x h_out that backward_weight sums separately, and rows of a part: enough workgroups to fill a
+    /// device, sums of 4096 terms at most for accuracy, and no more partial sums than 64 MiB hold.
     fn splits(&self) -> (usize, usize) {
         let rows = self.batch * self.h_out;
-        let weight_bytes = 4 * self.c_out * self.c_in * self.taps();
+        let weight_bytes = 16 * self.partial_row() * self.c_in * self.taps();
         let room = ((64 << 20) / weight_bytes).max(1);
-        let wanted = (1024 / self.groups_per_split()).max(16).min(room).min(rows);
+        let short = (rows * self.w_out).div_ceil(4096);
+        let wanted = (1024 / self.groups_per_split(WEIGHT_TILE)).max(short).clamp(1, room).min(rows);
         let split_rows = rows.div_ceil(wanted);
         (rows.div_ceil(split_rows), split_rows)
     }
 
-    fn launch(&self, entry: &'static str, n: usize, padding: (i32, i32)) -> Launch<ValueId> {
+    fn launch(&self, entry: &'static str, n: usize, padding: (i32, i32), slope: Option<f32>) -> Launch<ValueId> {
         let (splits, split_rows) = self.splits();
+        let forward = !["backward_weight", "reduce"].contains(&entry);
         Launch::items(SHADER, entry, n)
             .param("batch", self.batch)
             .param("c_in", self.c_in)
@@ -139,14 +153,17 @@ impl Sizes {
             .param("k_w", self.k_w)
             .param("pad_y", padding.0)
             .param("pad_x", padding.1)
-            .param("blocks", self.blocks())
-            .param("half_blocks", self.half_blocks())
+            .param("packed_row", if forward { self.packed_row() } else { self.partial_row() })
             .param("splits", splits)
             .param("split_rows", split_rows)
             .param("columns", self.columns().0)
+            .param("chain", CHAIN.div_ceil(if forward { self.taps() } else { self.w_out }))
+            .param("slope", slope.unwrap_or(1.0))
+            .constant("NORMED", u32::from(slope.is_some()))
     }
 
-    /// Packing and the convolution itself, forward or mirrored. `inputs`: x, weight; `outputs`: y, packed weights.
+    /// Packing and the convolution itself, forward or mirrored. `inputs`: x, weight, statistics of x where it is
+    /// normalised on the way; `outputs`: y, packed weights.
     fn convolve(
         &self,
         pack: &'static str,
@@ -154,30 +171,73 @@ impl Sizes {
         outputs: &[Operand],
         (stride, dilate): (usize, usize),
         padding: (i32, i32),
+        slope: Option<f32>,
     ) -> Vec<Launch<ValueId>> {
         let (x, weight, y, packed) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
-        let vectors = self.c_in * self.taps() * self.blocks() * TILE / 4;
-        let fours = self.batch * self.h_out * self.w_out.div_ceil(4);
+        let vectors = self.c_in * self.taps() * self.packed_row();
+        let grid = |tile: usize, pixels: usize| {
+            let runs = self.batch * self.h_out * self.w_out.div_ceil(pixels);
+            fold(runs.div_ceil(WORKGROUP as usize) * self.c_out.div_ceil(tile))
+        };
         let mut forward = self
-            .launch("forward", fours, padding)
+            .launch("forward", 0, padding, slope)
             .constant("STRIDE", stride as u32)
             .constant("DILATE", dilate as u32)
             .bind("x", x)
             .bind("packed", packed)
+            .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
             .bind("y", y);
-        forward.groups = crate::gpu::kernel::fold(fours.div_ceil(WORKGROUP as usize) * self.blocks());
-        vec![self.launch(pack, vectors, padding).bind("weight", weight).bind("packed_out", packed), forward]
+        forward.groups = grid(TILE, 4);
+        let wide = Alternative { entry: "forward_wide", groups: grid(WIDE_TILE, 4), lanes: WIDE_LANES };
+        let long = Alternative { entry: "forward_long", groups: grid(TILE, 8), lanes: 4 };
+        // A tile that hangs over the edge computes what is thrown away.
+        forward.alternatives = if self.c_out > TILE {
+            vec![wide]
+        } else if self.w_out.next_multiple_of(8) == self.w_out.next_multiple_of(4) || self.w_out > 16 {
+            vec![long]
+        } else {
+            Vec::new()
+        };
+        let pack = self.launch(pack, vectors, padding, None).bind("weight", weight).bind("packed_out", packed);
+        vec![pack, forward]
     }
 }
 
-/// y = x * weight. Inputs: x [n, c_in, h, w], weight [c_out, c_in, k_h, k_w]. Output: y [n, c_out, h', w']
-/// with h' = (h + 2 padding - k_h) / stride + 1; workspace: packed weights.
+/// y = x * weight. Inputs: x [n, c_in, h, w], weight [c_out, c_in, k_h, k_w], and with a slope the statistics of the
+/// batch norm behind x. Output: y [n, c_out, h', w'] with h' = (h + 2 padding - k_h) / stride + 1; workspace: packed
+/// weights.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     /// Step of the window, equal on both axes.
     pub stride: usize,
     /// Zeros on every side.
     pub padding: usize,
+    /// Convolve not x but its batch norm and the LeakyReLU of this slope behind it.
+    pub slope: Option<f32>,
+}
+
+impl Conv2d {
+    /// A convolution of x as it is.
+    pub fn new(stride: usize, padding: usize) -> Self {
+        Conv2d { stride, padding, slope: None }
+    }
+}
+
+/// x, or what its batch norm and LeakyReLU make of it.
+fn operand<'a>(x: &Host<'a>, statistics: Option<&Host>, slope: Option<f32>) -> Cow<'a, [f64]> {
+    match (statistics, slope) {
+        (Some(statistics), Some(slope)) => activated(x, statistics.data, slope).into(),
+        _ => x.data.into(),
+    }
+}
+
+/// Splits the inputs into two and the statistics that a slope asks for.
+fn two_and_statistics<'t>(op: &'static str, inputs: &'t [Type], slope: Option<f32>) -> Result<[&'t Type; 2]> {
+    match (inputs, slope) {
+        ([a, b], None) => Ok([a, b]),
+        ([a, b, statistics], Some(_)) => check_statistics(op, statistics, a).map(|()| [a, b]),
+        _ => Err(Error::shape(op, "wants two tensors, and the statistics of the first where that is normalised")),
+    }
 }
 
 impl Operation for Conv2d {
@@ -186,20 +246,23 @@ impl Operation for Conv2d {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [x, weight] = inputs else { return Err(Error::shape(self.name(), "wants x and weight")) };
+        let [x, weight] = two_and_statistics(self.name(), inputs, self.slope)?;
         let s = Sizes::new(self.name(), &x.shape, &weight.shape, self.stride, self.padding)?;
         Ok(vec![Type::f32([s.batch, s.c_out, s.h_out, s.w_out]), s.packed()])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let (x, w) = (inputs[0], inputs[1]);
-        let s = Sizes::of(x.shape, w.shape, self.stride, self.padding);
+        let (x, w) = (operand(&inputs[0], inputs.get(2), self.slope), inputs[1]);
+        let s = Sizes::of(inputs[0].shape, w.shape, self.stride, self.padding);
         let mut y = vec![0.0; s.batch * s.c_out * s.h_out * s.w_out];
-        s.each_term(|y_at, x_at, w_at| y[y_at] += x.data[x_at] * w.data[w_at]);
+        s.each_term(|y_at, x_at, w_at| y[y_at] += x[x_at] * w.data[w_at]);
         vec![y]
     }
 
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        if self.slope.is_some() {
+            return Err(Error::Internal("a convolution that normalises its input is differentiated before".into()));
+        }
         let (Some(dy), x, weight) = (upstream[0], node.inputs[0], node.inputs[1]) else { return Ok(vec![None, None]) };
         let (stride, padding) = (self.stride, self.padding);
         let dx = if graph.value(x).requires_grad {
@@ -210,7 +273,7 @@ impl Operation for Conv2d {
         };
         let dw = if graph.value(weight).requires_grad {
             let [k_h, k_w] = [graph.shape(weight)[2], graph.shape(weight)[3]];
-            Some(graph.one(Conv2dBackwardWeight { stride, padding, k_h, k_w }, &[x, dy])?)
+            Some(graph.one(Conv2dBackwardWeight { stride, padding, k_h, k_w, slope: None }, &[x, dy])?)
         } else {
             None
         };
@@ -220,7 +283,11 @@ impl Operation for Conv2d {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding);
         let p = self.padding as i32;
-        s.convolve("pack", inputs, outputs, (self.stride, 1), (p, p))
+        s.convolve("pack", inputs, outputs, (self.stride, 1), (p, p), self.slope)
+    }
+
+    fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
+        (index == 0 && self.slope.is_none()).then(|| Conv2d { slope: Some(slope), ..self.clone() }.into())
     }
 }
 
@@ -299,11 +366,11 @@ impl Operation for Conv2dBackwardInput {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs[0].shape, inputs[1].shape);
         let padding = (s.k_h as i32 - 1 - self.padding as i32, s.k_w as i32 - 1 - self.padding as i32);
-        s.mirrored().convolve("pack_mirrored", inputs, outputs, (1, self.stride), padding)
+        s.mirrored().convolve("pack_mirrored", inputs, outputs, (1, self.stride), padding, None)
     }
 }
 
-/// dw of [`Conv2d`]. Inputs: x, dy. Output: dw [c_out, c_in, k_h, k_w]; workspace: the splits' sums.
+/// dw of [`Conv2d`]. Inputs: x, dy, and with a slope the statistics of the batch norm behind x. Output: dw [c_out, c_in, k_h, k_w]; workspace: the splits' sums.
 #[derive(Clone, Debug)]
 pub struct Conv2dBackwardWeight {
     /// Step of the forward window.
@@ -314,6 +381,8 @@ pub struct Conv2dBackwardWeight {
     pub k_h: usize,
     /// Width of the kernel.
     pub k_w: usize,
+    /// x is not the input itself but its batch norm and the LeakyReLU of this slope behind it are.
+    pub slope: Option<f32>,
 }
 
 impl Conv2dBackwardWeight {
@@ -328,19 +397,19 @@ impl Operation for Conv2dBackwardWeight {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [x, dy] = inputs else { return Err(Error::shape(self.name(), "wants x and dy")) };
+        let [x, dy] = two_and_statistics(self.name(), inputs, self.slope)?;
         let weight = self.weight(&x.shape, &dy.shape);
         let s = Sizes::new(self.name(), &x.shape, &weight, self.stride, self.padding)?;
         super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
-        Ok(vec![Type::f32(weight), Type::f32([s.splits().0, s.taps() * s.c_in, s.half_blocks() * WEIGHT_TILE])])
+        Ok(vec![Type::f32(weight), Type::f32([s.splits().0, s.taps() * s.c_in, 4 * s.partial_row()])])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let (x, dy) = (inputs[0], inputs[1]);
-        let weight = self.weight(x.shape, dy.shape);
+        let (x, dy) = (operand(&inputs[0], inputs.get(2), self.slope), inputs[1]);
+        let weight = self.weight(inputs[0].shape, dy.shape);
         let mut dw = vec![0.0; weight.iter().product()];
-        let s = Sizes::of(x.shape, &weight, self.stride, self.padding);
-        s.each_term(|y_at, x_at, w_at| dw[w_at] += x.data[x_at] * dy.data[y_at]);
+        let s = Sizes::of(inputs[0].shape, &weight, self.stride, self.padding);
+        s.each_term(|y_at, x_at, w_at| dw[w_at] += x[x_at] * dy.data[y_at]);
         vec![dw]
     }
 
@@ -348,16 +417,28 @@ impl Operation for Conv2dBackwardWeight {
         let s = Sizes::of(inputs[0].shape, &self.weight(inputs[0].shape, inputs[1].shape), self.stride, self.padding);
         let (x, dy, dw, partial) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
         let p = (self.padding as i32, self.padding as i32);
-        let mut sums = s.launch("backward_weight", 0, p).bind("x", x).bind("dy", dy).bind("packed_out", partial);
-        sums.constants = vec![
-            ("WG", s.columns().1 as f64),
-            ("STRIDE", self.stride as f64),
-            ("TAP_ROWS", if self.k_h == 1 { 1.0 } else { 3.0 }),
-            ("TAP_COLUMNS", if self.k_w == 1 { 1.0 } else { 3.0 }),
-        ];
-        sums.groups = crate::gpu::kernel::fold(s.groups_per_split() * s.splits().0);
+        let mut sums = s
+            .launch("backward_weight", 0, p, self.slope)
+            .constant("STRIDE", self.stride as u32)
+            .constant("TAP_ROWS", if self.k_h == 1 { 1_u32 } else { 3 })
+            .constant("TAP_COLUMNS", if self.k_w == 1 { 1_u32 } else { 3 })
+            .bind("x", x)
+            .bind("dy", dy)
+            .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
+            .bind("packed_out", partial);
+        sums.set_workgroup(s.columns().1 as u32);
+        let grid = |tile: usize| fold(s.groups_per_split(tile) * s.splits().0);
+        sums.groups = grid(WEIGHT_TILE);
+        if s.c_out > WEIGHT_TILE {
+            let groups = grid(WIDE_WEIGHT_TILE);
+            sums.alternatives = vec![Alternative { entry: "backward_weight_wide", groups, lanes: WIDE_LANES }];
+        }
         let n = s.c_out * s.c_in * s.taps();
-        vec![sums, s.launch("reduce", n, p).bind("partial", partial).bind("y", dw)]
+        vec![sums, s.launch("reduce", n, p, None).bind("partial", partial).bind("y", dw)]
+    }
+
+    fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
+        (index == 0 && self.slope.is_none()).then(|| Conv2dBackwardWeight { slope: Some(slope), ..self.clone() }.into())
     }
 }
 
@@ -383,12 +464,19 @@ pub fn cases() -> Vec<Case> {
         (5, 16, 28, 28, 16, 3, 3, 1, 1),
     ]
     .into_iter()
-    .map(|(n, c, h, w, o, k_h, k_w, stride, padding)| {
-        Case::new(
-            format!("x {n}x{c}x{h}x{w}, weight {o}x{c}x{k_h}x{k_w}, stride {stride}, padding {padding}"),
-            Conv2d { stride, padding },
-            vec![Input::normal([n, c, h, w]), Input::normal([o, c, k_h, k_w])],
-        )
+    .flat_map(|(n, c, h, w, o, k_h, k_w, stride, padding)| {
+        let what = format!("x {n}x{c}x{h}x{w}, weight {o}x{c}x{k_h}x{k_w}, stride {stride}, padding {padding}");
+        let (h_out, w_out) = ((h + 2 * padding - k_h) / stride + 1, (w + 2 * padding - k_w) / stride + 1);
+        let given = |shape: &[usize]| Input::constant(shape.to_vec(), Fill::Normal(0.2, 1.0));
+        let (x, statistics) = (given(&[n, c, h, w]), given(&[5, c]));
+        let slope = Some(0.1);
+        let inputs = vec![x.clone(), given(&[o, c, k_h, k_w]), statistics.clone()];
+        let normed = Case::new(format!("normalised {what}"), Conv2d { stride, padding, slope }, inputs);
+        let weight = Conv2dBackwardWeight { stride, padding, k_h, k_w, slope };
+        let inputs = vec![x, given(&[n, o, h_out, w_out]), statistics];
+        let weight = Case::new(format!("normalised {what}"), weight, inputs);
+        let inputs = vec![Input::normal([n, c, h, w]), Input::normal([o, c, k_h, k_w])];
+        [Case::new(what, Conv2d::new(stride, padding), inputs), normed, weight]
     })
     .collect()
 }

@@ -84,8 +84,33 @@ pub trait Operation {
         Ok(vec![None; node.inputs.len()])
     }
 
+    /// For a batch norm whose first output, y, can be left to its readers.
+    fn normalises(&self) -> Option<Normalises> {
+        None
+    }
+
+    /// The same operation reading x and its statistics (as a further, last input) where it now reads their y with
+    /// this slope as input `index`; none where it cannot compute y itself. See [`crate::tape::fuse`].
+    fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
+        let _ = (index, slope);
+        None
+    }
+
+    /// The same operation with its output in the place of its last input; none where it needs both.
+    fn replacing_last_input(&self) -> Option<Op> {
+        None
+    }
+
     /// The dispatches, in order.
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>>;
+}
+
+/// A batch norm seen by those who read its y.
+pub struct Normalises {
+    /// Slope of the LeakyReLU in y.
+    pub slope: f32,
+    /// The operation without the output y; the statistics are then its first output.
+    pub without_y: Op,
 }
 
 /// The launches of a node.
@@ -151,6 +176,7 @@ operations! {
     ColumnSum: matmul::ColumnSum,
     BatchNorm: batch_norm::BatchNorm,
     BatchNormEval: batch_norm::BatchNormEval,
+    BatchNormSums: batch_norm::BatchNormSums,
     BatchNormBackward: batch_norm::BatchNormBackward,
     BatchNormRunning: batch_norm::BatchNormRunning,
     MaxPool: pool::MaxPool,

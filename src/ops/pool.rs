@@ -1,7 +1,8 @@
-//! 2x2 max pooling and global average pooling of NCHW images.
+//! 2x2 max pooling, with the sum and LeakyReLU at the end of a block, and global average pooling of NCHW images.
 
+use super::batch_norm::{activated, check_statistics};
 use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, axes, same};
+use super::{Host, Op, Operand, Operation, axes, same};
 use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
@@ -22,6 +23,10 @@ fn launch(entry: &'static str, n: usize, height: usize, width: usize) -> Launch<
         .param("out_width", width / 2)
 }
 
+fn mean_launch(entry: &'static str, n: usize, height: usize, width: usize) -> Launch<ValueId> {
+    launch(entry, n, height, width).param("channels", 1_u32).param("slope", 1.0_f32)
+}
+
 /// The position in a plane of the first maximum of the window at (row, column).
 fn first_maximum(x: &[f64], plane: usize, width: usize, row: usize, column: usize) -> usize {
     let at = plane + 2 * row * width + 2 * column;
@@ -34,9 +39,94 @@ fn first_maximum(x: &[f64], plane: usize, width: usize, row: usize, column: usiz
     best
 }
 
-/// Maximum over 2x2 windows, stride 2; an odd last row or column is left out. x `[n,c,h,w]` -> [n,c,h/2,w/2].
+/// What is pooled: v = leaky_relu(x), or of x + x2 at the end of a residual block.
+///
+/// Inputs: x and maybe x2, then for each that is `normed` the statistics of the batch norm behind it.
 #[derive(Clone, Debug)]
-pub struct MaxPool;
+pub struct Pooled {
+    /// Slope of the LeakyReLU; 1 for none.
+    pub slope: f32,
+    /// Whether x, x2 are given before their batch norms.
+    pub normed: [bool; 2],
+}
+
+impl Pooled {
+    /// Operands and statistics among `inputs`: one of the former or two, as many of the latter as are normed.
+    fn split<'i, T>(&self, inputs: &'i [T]) -> (&'i [T], [Option<&'i T>; 2]) {
+        let statistics = self.normed.iter().filter(|n| **n).count();
+        let (operands, statistics) = inputs.split_at(inputs.len().saturating_sub(statistics));
+        let mut rest = statistics.iter();
+        (operands, self.normed.map(|normed| if normed { rest.next() } else { None }))
+    }
+
+    fn check(&self, op: &'static str, inputs: &[Type]) -> Result<[usize; 4]> {
+        let shape = axes::<4>(op, inputs, 0, "x")?;
+        let (operands, statistics) = self.split(inputs);
+        if operands.is_empty() || operands.len() > 2 || (self.normed[1] && operands.len() < 2) {
+            return Err(Error::shape(op, "wants one or two images and the statistics of those that are normalised"));
+        }
+        for (operand, statistics) in operands.iter().zip(statistics) {
+            same(op, "the second image", &operand.shape, &shape)?;
+            statistics.map_or(Ok(()), |s| check_statistics(op, s, operand))?;
+        }
+        Ok(shape)
+    }
+
+    /// u of every element.
+    fn sum(&self, inputs: &[Host]) -> Vec<f64> {
+        let (operands, statistics) = self.split(inputs);
+        let mut sum = vec![0.0; operands[0].data.len()];
+        for (operand, statistics) in operands.iter().zip(statistics) {
+            let value = statistics.map_or_else(|| operand.data.to_vec(), |s| activated(operand, s.data, 1.0));
+            sum.iter_mut().zip(value).for_each(|(s, v)| *s += v);
+        }
+        sum
+    }
+
+    fn leaky(&self, u: f64) -> f64 {
+        if u > 0.0 { u } else { f64::from(self.slope) * u }
+    }
+
+    fn launch(&self, entry: &'static str, n: usize, inputs: &[Operand]) -> Launch<ValueId> {
+        let (operands, statistics) = self.split(inputs);
+        let (_, h, w) = planes(operands[0].shape);
+        let (first, second) = (operands[0].id, operands.last().map_or(operands[0].id, |o| o.id));
+        // What is not there is not read; something must be bound.
+        let statistics = statistics.map(|s| s.map_or(first, |s| s.id));
+        launch(entry, n, h, w)
+            .param("channels", operands[0].shape[1])
+            .param("slope", self.slope)
+            .constant("TWO", u32::from(operands.len() == 2))
+            .constant("NORMED", u32::from(self.normed[0]))
+            .constant("NORMED2", u32::from(self.normed[1]))
+            .bind("x", first)
+            .bind("x2", second)
+            .bind("statistics", statistics[0])
+            .bind("statistics2", statistics[1])
+    }
+
+    /// As [`Operation::absorbing`]: the statistics of x come before those of x2.
+    fn absorbing(&self, index: usize, slope: f32) -> Option<Pooled> {
+        let mut normed = self.normed;
+        let free = slope == 1.0 && index < 2 && !normed[index] && !(index == 0 && normed[1]);
+        free.then(|| {
+            normed[index] = true;
+            Pooled { normed, ..self.clone() }
+        })
+    }
+}
+
+/// Maximum over 2x2 windows, stride 2; an odd last row or column is left out. Inputs: as [`Pooled`] says,
+/// x `[n,c,h,w]`. Output: [n,c,h/2,w/2].
+#[derive(Clone, Debug)]
+pub struct MaxPool(pub Pooled);
+
+impl MaxPool {
+    /// Of one image, or of the sum of two, behind a LeakyReLU; slope 1 for none.
+    pub fn new(slope: f32) -> Self {
+        MaxPool(Pooled { slope, normed: [false; 2] })
+    }
+}
 
 impl Operation for MaxPool {
     fn name(&self) -> &'static str {
@@ -44,7 +134,7 @@ impl Operation for MaxPool {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [n, c, h, w] = axes::<4>(self.name(), inputs, 0, "x")?;
+        let [n, c, h, w] = self.0.check(self.name(), inputs)?;
         if h < 2 || w < 2 {
             return Err(Error::shape(
                 self.name(),
@@ -55,12 +145,13 @@ impl Operation for MaxPool {
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let (x, (planes, h, w)) = (inputs[0].data, planes(inputs[0].shape));
+        let v: Vec<f64> = self.0.sum(inputs).into_iter().map(|u| self.0.leaky(u)).collect();
+        let (planes, h, w) = planes(inputs[0].shape);
         let mut y = Vec::new();
         for p in 0..planes {
             for i in 0..h / 2 {
                 for j in 0..w / 2 {
-                    y.push(x[first_maximum(x, p * h * w, w, i, j)]);
+                    y.push(v[first_maximum(&v, p * h * w, w, i, j)]);
                 }
             }
         }
@@ -68,20 +159,28 @@ impl Operation for MaxPool {
     }
 
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
-        let Some(dy) = upstream[0] else { return Ok(vec![None]) };
-        // The choice is recomputed from x: keeping it would cost a map as large as the output.
-        Ok(vec![Some(graph.one(MaxPoolBackward, &[node.inputs[0], dy])?)])
+        let Some(dy) = upstream[0] else { return Ok(vec![None; node.inputs.len()]) };
+        if self.0.normed != [false; 2] {
+            return Err(Error::Internal("a pooling that normalises its input is differentiated before".into()));
+        }
+        // The choice is recomputed from x: keeping it would cost a map as large as the output. Both terms of a sum
+        // have the same gradient.
+        let inputs: Vec<ValueId> = [dy].into_iter().chain(node.inputs.iter().copied()).collect();
+        Ok(vec![Some(graph.one(MaxPoolBackward(self.0.clone()), &inputs)?); node.inputs.len()])
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let (_, h, w) = planes(inputs[0].shape);
-        vec![launch("max_2x2", outputs[0].len(), h, w).bind("x", inputs[0].id).bind("y", outputs[0].id)]
+        vec![self.0.launch("max_2x2", outputs[0].len(), inputs).bind("y", outputs[0].id)]
+    }
+
+    fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
+        self.0.absorbing(index, slope).map(|pooled| MaxPool(pooled).into())
     }
 }
 
-/// dx of [`MaxPool`]: dy goes to the first maximum of its window. Inputs: x, dy.
+/// du of [`MaxPool`]: dy goes to the first maximum of its window. Inputs: dy, then those of the pooling. Output: du.
 #[derive(Clone, Debug)]
-pub struct MaxPoolBackward;
+pub struct MaxPoolBackward(pub Pooled);
 
 impl Operation for MaxPoolBackward {
     fn name(&self) -> &'static str {
@@ -89,34 +188,38 @@ impl Operation for MaxPoolBackward {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [n, c, h, w] = axes::<4>(self.name(), inputs, 0, "x")?;
-        let dy = inputs.get(1).map(|t| t.shape.as_slice()).unwrap_or_default();
-        same(self.name(), "dy", dy, &[n, c, h / 2, w / 2])?;
-        Ok(inputs[..1].to_vec())
+        let Some((dy, rest)) = inputs.split_first() else { return Err(Error::shape(self.name(), "wants dy and x")) };
+        let [n, c, h, w] = self.0.check(self.name(), rest)?;
+        same(self.name(), "dy", &dy.shape, &[n, c, h / 2, w / 2])?;
+        Ok(rest[..1].to_vec())
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let (x, dy, (planes, h, w)) = (inputs[0].data, inputs[1].data, planes(inputs[0].shape));
-        let mut dx = vec![0.0; x.len()];
+        let (dy, rest) = (inputs[0].data, &inputs[1..]);
+        let (u, (planes, h, w)) = (self.0.sum(rest), planes(rest[0].shape));
+        let v: Vec<f64> = u.iter().map(|&u| self.0.leaky(u)).collect();
+        let mut du = vec![0.0; u.len()];
         for p in 0..planes {
             for i in 0..h / 2 {
                 for j in 0..w / 2 {
-                    dx[first_maximum(x, p * h * w, w, i, j)] = dy[(p * (h / 2) + i) * (w / 2) + j];
+                    let at = first_maximum(&v, p * h * w, w, i, j);
+                    let factor = if u[at] > 0.0 { 1.0 } else { f64::from(self.0.slope) };
+                    du[at] = factor * dy[(p * (h / 2) + i) * (w / 2) + j];
                 }
             }
         }
-        vec![dx]
+        vec![du]
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let (planes, h, w) = planes(inputs[0].shape);
+        let (dy, rest) = (inputs[0].id, &inputs[1..]);
+        let (planes, h, w) = planes(rest[0].shape);
         let windows = planes * h.div_ceil(2) * w.div_ceil(2);
-        vec![
-            launch("max_2x2_backward", windows, h, w)
-                .bind("x", inputs[0].id)
-                .bind("dy", inputs[1].id)
-                .bind("y", outputs[0].id),
-        ]
+        vec![self.0.launch("max_2x2_backward", windows, rest).bind("dy", dy).bind("y", outputs[0].id)]
+    }
+
+    fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
+        self.0.absorbing(index.checked_sub(1)?, slope).map(|pooled| MaxPoolBackward(pooled).into())
     }
 }
 
@@ -150,7 +253,7 @@ impl Operation for GlobalAveragePool {
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let (planes, h, w) = planes(inputs[0].shape);
-        vec![launch("mean", planes, h, w).bind("x", inputs[0].id).bind("y", outputs[0].id)]
+        vec![mean_launch("mean", planes, h, w).bind("x", inputs[0].id).bind("y", outputs[0].id)]
     }
 }
 
@@ -180,7 +283,9 @@ impl Operation for GlobalAveragePoolBackward {
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         vec![
-            launch("mean_backward", outputs[0].len(), self.h, self.w).bind("dy", inputs[0].id).bind("y", outputs[0].id),
+            mean_launch("mean_backward", outputs[0].len(), self.h, self.w)
+                .bind("dy", inputs[0].id)
+                .bind("y", outputs[0].id),
         ]
     }
 }
@@ -190,11 +295,25 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for shape in [[2, 3, 8, 8], [2, 5, 7, 5], [1, 4, 21, 21], [2, 3, 3, 3], [1, 1, 2, 2], [3, 2, 2, 9]] {
         let apart = Input::normal(shape).with(Fill::Permutation);
-        cases.push(Case::new(format!("{shape:?}"), MaxPool, vec![apart]));
+        cases.push(Case::new(format!("{shape:?}"), MaxPool::new(1.0), vec![apart.clone()]));
+        let other = Input::normal(shape).with(Fill::Uniform(-0.001, 0.001));
+        cases.push(Case::new(format!("sum {shape:?}"), MaxPool::new(0.1), vec![apart, other]));
         cases.push(Case::new(format!("{shape:?}"), GlobalAveragePool, vec![Input::normal(shape)]));
     }
-    let ties = Input::constant([2, 3, 6, 6], Fill::Below(3));
-    let dy = Input::constant([2, 3, 3, 3], Fill::Normal(0.0, 1.0));
-    cases.push(Case::new("ties go to the first", MaxPoolBackward, vec![ties, dy]));
+    let ties = || Input::constant([2, 3, 6, 6], Fill::Below(3));
+    let dy = || Input::constant([2, 3, 3, 3], Fill::Normal(0.0, 1.0));
+    let plain = MaxPool::new(1.0).0;
+    cases.push(Case::new("ties go to the first", MaxPoolBackward(plain), vec![dy(), ties()]));
+    let given = |shape: &[usize]| Input::constant(shape.to_vec(), Fill::Normal(0.2, 1.0));
+    for (operands, normed) in [(1, [true, false]), (2, [true, false]), (2, [false, true]), (2, [true, true])] {
+        let pooled = Pooled { slope: 0.1, normed };
+        let shape: &[usize] = &[2, 3, 5, 7];
+        let statistics = normed.iter().filter(|n| **n).map(|_| given(&[5, 3]));
+        let inputs: Vec<Input> = (0..operands).map(|_| given(shape)).chain(statistics).collect();
+        let what = format!("{operands} images, normalised {normed:?}");
+        let with_dy = [given(&[2, 3, 2, 3])].into_iter().chain(inputs.clone()).collect();
+        cases.push(Case::new(&what, MaxPool(pooled.clone()), inputs));
+        cases.push(Case::new(&what, MaxPoolBackward(pooled), with_dy));
+    }
     cases
 }

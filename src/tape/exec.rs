@@ -67,11 +67,12 @@ const CANARY_BYTES: u64 = 256;
 const PARAMS_STRIDE: u64 = 256;
 
 impl Executor {
-    /// Allocates the slots and missing arenas of `graph` and prepares every launch.
+    /// Fuses `graph`, allocates its slots and missing arenas and prepares every launch.
     ///
     /// # Errors
     /// [`Error::Device`] when the device refuses a buffer or a pipeline.
-    pub fn new(kernels: &mut Kernels, arenas: &mut Arenas, graph: Graph) -> Result<Self> {
+    pub fn new(kernels: &mut Kernels, arenas: &mut Arenas, mut graph: Graph) -> Result<Self> {
+        super::fuse::fuse(&mut graph);
         Self::build(kernels, arenas, graph, Vec::new(), &|launch| launch)
     }
 

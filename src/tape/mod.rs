@@ -1,9 +1,10 @@
-//! Record once ([`graph`], [`backward`]), plan once ([`plan`]), replay ([`exec`]).
+//! Record once ([`graph`], [`backward`], [`fuse`]), plan once ([`plan`]), replay ([`exec`]).
 //!
 //! [`twin`] runs the same graph on the CPU in f64.
 
 pub mod backward;
 pub mod exec;
+pub mod fuse;
 pub mod graph;
 pub mod plan;
 pub mod twin;

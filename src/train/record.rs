@@ -6,6 +6,7 @@ use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::dropout::STEP_WORDS;
 use crate::ops::views::{PARAMETER_WORDS, Views};
+use crate::tape::fuse::fuse;
 use crate::tape::{Graph, Type, ValueId};
 
 /// What the data decides about a step.
@@ -72,7 +73,7 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
     }
 }
 
-/// Records views, forward pass, losses, backward pass and update; `resident`: the graph's input holds the whole
+/// Records views, forward pass, losses, backward pass and update, and fuses them; `resident`: the graph's input holds the whole
 /// training set, not only the batch.
 ///
 /// # Errors
@@ -105,5 +106,6 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
         (dropout, block) => Drop::Random { step, dropout: dropout as f32, block },
     };
     let step = record(&mut graph, &spec, inputs, &drop)?;
+    fuse(&mut graph);
     Ok((graph, Recorded { step, images, view_index, view_parameters, resident }))
 }
