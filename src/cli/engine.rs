@@ -28,7 +28,7 @@ use crate::tape::{Graph, Node, ValueId};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
 use crate::train::record::{DataShape, spec, training_step};
-use crate::train::trainer::{SIDE_KEY, number, stored_config};
+use crate::train::trainer::{stored_config, stored_side};
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 use npyz::WriterBuilder;
@@ -401,7 +401,7 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
 pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<EvalOutcome> {
     let checkpoint = Checkpoint::load(&job.checkpoint)?;
     let stored = stored_config(&job.checkpoint, &checkpoint)?;
-    let side = number(&job.checkpoint, &checkpoint, SIDE_KEY)? as usize;
+    let side = stored_side(&job.checkpoint, &checkpoint, &stored)?;
     let source = job.data.clone().unwrap_or_else(|| stored.data.source.clone());
     let options = match job.data {
         // Another data set has no use for the split file of the training set.
@@ -501,7 +501,7 @@ fn oneshot(
 pub fn embed(job: &EmbedJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<EmbedOutcome> {
     let checkpoint = Checkpoint::load(&job.checkpoint)?;
     let stored = stored_config(&job.checkpoint, &checkpoint)?;
-    let side = number(&job.checkpoint, &checkpoint, SIDE_KEY)? as usize;
+    let side = stored_side(&job.checkpoint, &checkpoint, &stored)?;
     let options = data_options(&stored.data, Some(side));
     let images = match &job.input {
         Input::Paths(paths) => data::load_unlabelled(paths, &options)?,
