@@ -431,7 +431,8 @@ fn files() -> &'static Path {
 
 fn command(folder: &Path, words: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"));
-    command.current_dir(folder).stdin(Stdio::null());
+    // As in a container, where drivers complain of what they miss.
+    command.current_dir(folder).stdin(Stdio::null()).env_remove("XDG_RUNTIME_DIR");
     for word in words.replace(TRAIN, TRAIN_WORDS).split_whitespace() {
         command.arg(word);
     }
@@ -479,7 +480,7 @@ fn judge(output: &Output, code: i32, needles: &[&str]) -> Option<String> {
         format!("exit {:?}, not {code}", output.status.code())
     } else if !last.starts_with("error: ") {
         "the last line is no error".into()
-    } else if stderr.matches("error: ").count() > 1 + stderr.matches("error: XDG_RUNTIME_DIR").count() {
+    } else if stderr.matches("error: ").count() > 1 {
         "more than one error".into()
     } else if !missing.is_empty() {
         format!("nothing of {missing:?}")
