@@ -59,6 +59,7 @@ const UNIX_DATA: &[Case] = &[
     ("TRAIN data/dangling", 2, &["data/dangling/train/train0/x.png: cannot be opened", "remove it if it is a link"]),
     ("TRAIN /dev/zero", 2, &["/dev/zero: is a device or a pipe", "give a file or a folder"]),
     ("embed run pipe.png", 2, &["pipe.png: is a device or a pipe", "give a file or a folder"]),
+    ("train --config /dev/zero", 2, &["/dev/zero: is too long for a configuration", "name a TOML file"]),
     ("eval /dev/zero", 2, &["/dev/zero: there is no such file", "name a checkpoint"]),
 ];
 
@@ -527,7 +528,7 @@ fn without_a_driver_the_way_to_one_is_said() {
     let variables = [("VK_DRIVER_FILES", "/nowhere"), ("VK_ICD_FILENAMES", "/nowhere"), ("WGPU_BACKEND", "vulkan")];
     for words in ["devices", "check", "TRAIN data/ok"] {
         let output = run(files(), words, &variables);
-        let wrong = judge(&output, 3, &["no GPU adapter", "install a Vulkan driver", "mesa-vulkan-drivers"]);
+        let wrong = judge(&output, 3, &["no GPU adapter", "WGPU_BACKEND=vulkan", "unset it", "mesa-vulkan-drivers"]);
         assert!(wrong.is_none(), "{words}: {wrong:?}");
     }
     let output = run(files(), "devices", &[("IEQ_ADAPTER", "abacus")]);
