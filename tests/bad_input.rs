@@ -248,7 +248,7 @@ fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
 }
 
 fn png(side: u32, seed: u8) -> Vec<u8> {
-    let image = RgbImage::from_fn(side, side, |x, y| image::Rgb([x as u8 * 9 ^ seed, y as u8 * 5, seed]));
+    let image = RgbImage::from_fn(side, side, |x, y| image::Rgb([(x as u8 * 9) ^ seed, y as u8 * 5, seed]));
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
