@@ -10,6 +10,7 @@ mod schedule;
 mod validate;
 
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -31,6 +32,9 @@ pub const PRESETS: [(&str, &str); 6] = [
     ("mini-imagenet", include_str!("../assets/presets/mini-imagenet.toml")),
     ("tiered-imagenet", include_str!("../assets/presets/tiered-imagenet.toml")),
 ];
+
+/// More than any file of settings has.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The preset of a run that names none.
 pub const DEFAULT_PRESET: &str = "demo";
@@ -615,8 +619,13 @@ impl Config {
 
     /// As [`Config::from_file`], with `preset` in the place of the one that the file names.
     pub fn from_layers(preset: Option<&str>, path: &Path) -> Result<Config> {
-        let text = std::fs::read_to_string(path)
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
             .map_err(|e| Error::io(path, "cannot read the configuration (--config)", e))?;
+        if text.len() as u64 == MAX_FILE_BYTES {
+            return Err(Error::data(path, "is too long for a configuration: name a TOML file of settings"));
+        }
         layered(preset, &text, path)
     }
 

@@ -210,7 +210,8 @@ fn a_killed_distillation_is_resumed_in_its_generation() {
     finish(ieq(&with(&TINY, &["--steps=10"]), &teacher));
     let source = format!("--teacher={}", teacher.display());
     let distill: Vec<&str> = vec!["distill", &source, "--generations=2", "--steps=30", "--no-eval", "--quiet", "--out"];
-    let resume = with(&distill, &["--resume"]);
+    // As Ctrl-C says it: the settings are the run's.
+    let resume = ["distill", &source, "--resume", "--no-eval", "--quiet", "--out"];
     let whole = folder.path().join("whole");
     finish(ieq(&distill, &whole));
     let generations = |out: &Path| -> [PathBuf; 2] { [1, 2].map(|i| out.join(format!("generation-{i}"))) };

@@ -1,5 +1,6 @@
 //! The seam between the commands and the jobs: one function a command, called with judged settings only.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use crate::tape::{Graph, Node, ValueId};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
 use crate::train::record::{DataShape, spec, training_step};
-use crate::train::trainer::{SIDE_KEY, number, stored_config};
+use crate::train::trainer::{stored_config, stored_side};
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 use npyz::WriterBuilder;
@@ -49,7 +50,7 @@ pub struct DeviceEntry {
     /// Whether the commands use it as things stand.
     pub chosen: bool,
     /// Limits that decide what fits, by their WebGPU names.
-    pub limits: Vec<(String, u64)>,
+    pub limits: BTreeMap<&'static str, u64>,
     /// Features that the engine can make use of, where the adapter has them.
     pub features: Vec<String>,
 }
@@ -127,7 +128,7 @@ pub struct PlanOutcome {
     /// Most bytes on the device at once.
     pub peak_bytes: u64,
     /// Bytes of everything that outlives a step, by purpose.
-    pub arenas: Vec<(String, u64)>,
+    pub arenas: BTreeMap<String, u64>,
     /// Bytes of activations, gradients of activations and workspace.
     pub activations_bytes: u64,
     /// Position of the operation at which most bytes are alive.
@@ -183,8 +184,9 @@ fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
 
 /// The adapters of this machine; `adapter` is the user's choice.
 pub fn devices(adapter: Option<&str>) -> Result<Vec<DeviceEntry>> {
-    let (_, chosen, _) = adapter::choose(&AdapterChoice::parse(adapter))?;
-    let entries = adapter::list().into_iter().enumerate().map(|(index, listed)| {
+    let all = adapter::list();
+    let (chosen, _) = adapter::position(&all, &AdapterChoice::parse(adapter))?;
+    let entries = all.into_iter().enumerate().map(|(index, listed)| {
         let limits = listed.adapter.limits();
         let features = listed.adapter.features();
         let mut names: Vec<String> = features
@@ -217,8 +219,7 @@ pub fn devices(adapter: Option<&str>) -> Result<Vec<DeviceEntry>> {
                 ("minSubgroupSize", u64::from(listed.info.subgroup_min_size)),
                 ("maxSubgroupSize", u64::from(listed.info.subgroup_max_size)),
             ]
-            .map(|(name, value)| (name.to_owned(), value))
-            .to_vec(),
+            .into(),
             features: names,
         }
     });
@@ -277,7 +278,8 @@ fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usize, 
     (0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect()
 }
 
-fn score_run(extractor: &Extractor, novel: &ImageSet, progress: &mut dyn Progress) -> Result<Vec<Score>> {
+fn score_run(extractor: &Extractor, novel: &ImageSet, what: &str, progress: &mut dyn Progress) -> Result<Vec<Score>> {
+    progress.note(&format!("scoring the {what} network on {} classes that it does not train on", novel.n_classes()));
     let features = extractor.features(novel, Layer::Feature, None, progress)?;
     let width = features.len() / novel.len();
     let (ways, shots, queries, n) = RUN_EPISODES;
@@ -333,7 +335,7 @@ fn train_one(
     let extractor = if run.eval { Some(trainer.extractor()?) } else { None };
     let mut untrained = Vec::new();
     if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
-        untrained = score_run(extractor, novel, progress)?;
+        untrained = score_run(extractor, novel, "untrained", progress)?;
     }
     if run.resume {
         trainer.restore(&file, &Checkpoint::load(&file)?)?;
@@ -343,7 +345,7 @@ fn train_one(
     let finished = trainer.run(run.folder, &run.resume_command, progress)?;
     let mut trained = Vec::new();
     if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
-        trained = score_run(extractor, novel, progress)?;
+        trained = score_run(extractor, novel, "trained", progress)?;
     }
     Ok(TrainOutcome {
         checkpoint: file,
@@ -401,7 +403,7 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
 pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<EvalOutcome> {
     let checkpoint = Checkpoint::load(&job.checkpoint)?;
     let stored = stored_config(&job.checkpoint, &checkpoint)?;
-    let side = number(&job.checkpoint, &checkpoint, SIDE_KEY)? as usize;
+    let side = stored_side(&job.checkpoint, &checkpoint, &stored)?;
     let source = job.data.clone().unwrap_or_else(|| stored.data.source.clone());
     let options = match job.data {
         // Another data set has no use for the split file of the training set.
@@ -501,7 +503,7 @@ fn oneshot(
 pub fn embed(job: &EmbedJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<EmbedOutcome> {
     let checkpoint = Checkpoint::load(&job.checkpoint)?;
     let stored = stored_config(&job.checkpoint, &checkpoint)?;
-    let side = number(&job.checkpoint, &checkpoint, SIDE_KEY)? as usize;
+    let side = stored_side(&job.checkpoint, &checkpoint, &stored)?;
     let options = data_options(&stored.data, Some(side));
     let images = match &job.input {
         Input::Paths(paths) => data::load_unlabelled(paths, &options)?,
@@ -541,8 +543,11 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
             DataShape { side, classes, images }
         }
         None => {
-            let data = data::load(&config.data.source, Split::Train, &data_options(&config.data, None))?;
-            DataShape { side: data.side, classes: data.n_classes(), images: data.len() }
+            // Their number is wanted, not the pixels: where the side is known, the smallest images will do.
+            let smallest = config.data.side.map(|_| 1);
+            let data = data::load(&config.data.source, Split::Train, &data_options(&config.data, smallest))?;
+            let side = config.data.side.unwrap_or(data.side);
+            DataShape { side, classes: data.n_classes(), images: data.len() }
         }
     };
     config.check_side(shape.side)?;
@@ -562,13 +567,12 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
         }
     });
     let persistent: u64 = graph.arenas.values().sum();
-    let arenas = graph.arenas.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect();
     let (_, peak_node) = plan.peak_live(&graph);
     Ok(PlanOutcome {
         rows: spec.batch * spec.copies,
         parameters: recorded.step.parameters.iter().map(|e| e.shape.iter().product::<usize>() as u64).sum(),
         peak_bytes: persistent + plan.transient_bytes(),
-        arenas,
+        arenas: graph.arenas.clone(),
         activations_bytes: plan.transient_bytes(),
         peak_node,
         multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum(),

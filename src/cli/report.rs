@@ -190,8 +190,11 @@ fn step_line(report: &StepReport, meter: &Meter) -> String {
     if let Some(rate) = meter.images_per_second {
         line += &format!(" {rate:.*} images/s", usize::from(rate < 10.0));
     }
-    if let Some(seconds) = meter.seconds_per_step {
-        let left = f64::from(report.total_steps.saturating_sub(report.step)) * seconds;
+    let steps_left = report.total_steps.saturating_sub(report.step);
+    if let Some(seconds) = meter.seconds_per_step
+        && steps_left > 0
+    {
+        let left = f64::from(steps_left) * seconds;
         line += &format!(" ETA {}", duration(left));
     }
     // Last, so that a narrow terminal cuts these off and nothing else.

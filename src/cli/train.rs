@@ -118,6 +118,10 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<O
         }
     }
     let path = out.join(CONFIG_FILE);
+    let text = config.to_toml()?;
+    if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return Ok(OpenFolder { _lock: lock });
+    }
     let cannot = |e| Error::io(&path, "cannot save the configuration (--out names another folder)", e);
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY[0]);
@@ -128,7 +132,7 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<O
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(out).map_err(cannot)?;
-    file.write_all(config.to_toml()?.as_bytes()).map_err(cannot)?;
+    file.write_all(text.as_bytes()).map_err(cannot)?;
     file.persist(&path).map_err(|e| cannot(e.error))?;
     Ok(OpenFolder { _lock: lock })
 }

@@ -60,7 +60,7 @@ impl Config {
         }
         for channel in 0..3 {
             number("data.mean", data.mean[channel], Range::closed(-1000.0, 1000.0), 0.5)?;
-            number("data.std", data.std[channel], Range::above(0.0, 1000.0), 0.25)?;
+            number("data.std", data.std[channel], Range::closed(1e-6, 1000.0), 0.25)?;
         }
         count("data.split_seed", data.split_seed, 0, i64::MAX as u64, 0).map(|_| ())
     }

@@ -72,13 +72,28 @@ pub fn list() -> Vec<Listed> {
     if native.is_empty() { found(wgpu::Backends::GL) } else { native }
 }
 
-/// Picks one adapter: it, its position in the list, and why.
+/// Picks one adapter: it, and why.
 ///
 /// # Errors
 /// [`Error::NoAdapter`] when there is none, or none that the choice names; the message lists what there is.
-pub fn choose(choice: &AdapterChoice) -> Result<(Listed, usize, String)> {
+pub fn choose(choice: &AdapterChoice) -> Result<(Listed, String)> {
     let mut all = list();
+    let (index, why) = position(&all, choice)?;
+    Ok((all.swap_remove(index), why))
+}
+
+/// The position of the chosen adapter in a list, and why it is chosen.
+///
+/// # Errors
+/// As [`choose`].
+pub fn position(all: &[Listed], choice: &AdapterChoice) -> Result<(usize, String)> {
     if all.is_empty() {
+        if let Ok(backends) = std::env::var("WGPU_BACKEND") {
+            return Err(Error::NoAdapter(format!(
+                "no GPU adapter with compute shaders was found among those that WGPU_BACKEND={backends} allows: unset it, \
+                 or install a driver for it (on Debian and Ubuntu `apt-get install mesa-vulkan-drivers`)"
+            )));
+        }
         return Err(Error::NoAdapter(
             "no GPU adapter with compute shaders was found: install a Vulkan driver (on Debian and Ubuntu \
              `apt-get install mesa-vulkan-drivers`, which also brings a software adapter)"
@@ -86,7 +101,7 @@ pub fn choose(choice: &AdapterChoice) -> Result<(Listed, usize, String)> {
         ));
     }
     let names = || all.iter().enumerate().map(|(i, a)| format!("{i}: {}", describe(&a.info))).collect::<Vec<_>>();
-    let (index, why) = match choice {
+    Ok(match choice {
         AdapterChoice::Index(index) if *index < all.len() => (*index, "asked for by number".to_string()),
         AdapterChoice::Index(index) => {
             return Err(Error::NoAdapter(format!("there is no adapter {index}; there are: {}", names().join("; "))));
@@ -110,6 +125,5 @@ pub fn choose(choice: &AdapterChoice) -> Result<(Listed, usize, String)> {
             let index = (0..all.len()).min_by_key(|&i| rank(&all[i])).unwrap_or(0);
             (index, format!("best of {}", all.len()))
         }
-    };
-    Ok((all.swap_remove(index), index, why))
+    })
 }

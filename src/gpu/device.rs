@@ -40,7 +40,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] when no adapter fits, [`Error::Device`] when it refuses to open.
     pub fn open(options: &Options) -> Result<Arc<Gpu>> {
-        let (listed, _, why) = adapter::choose(&options.choice)?;
+        let (listed, why) = adapter::choose(&options.choice)?;
         let adapter = listed.adapter;
         let limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
         let descriptor = wgpu::DeviceDescriptor {

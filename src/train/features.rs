@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
-use super::trainer::{CLASSES_KEY, SIDE_KEY, expected, load, number, stored_config};
+use super::trainer::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::config::{Config, Progress};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
@@ -85,8 +85,7 @@ impl Extractor {
     pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
         let config = stored_config(path, checkpoint)?;
         let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
-        let side = number(path, checkpoint, SIDE_KEY)? as usize;
-        config.check_side(side).map_err(|e| Error::data(path, format!("its image side cannot be used: {e}")))?;
+        let side = stored_side(path, checkpoint, &config)?;
         if !(2..=MAX_CLASSES).contains(&classes) {
             return Err(Error::data(
                 path,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor};
+use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor, TensorData};
 use super::features::Extractor;
 use super::metrics::{self, MetricsLog, Record};
 use super::record::{DataShape, Recorded, spec, training_step, views_of};
@@ -35,6 +35,10 @@ pub const CLASSES_KEY: &str = "classes";
 pub const IMAGES_KEY: &str = "images";
 /// Metadata key of the image side.
 pub const SIDE_KEY: &str = "side";
+/// Metadata key of the fingerprint of the training images and labels.
+const DATA_KEY: &str = "data";
+/// Metadata key of the fingerprint of the teacher's tensors; none without a teacher.
+const TEACHER_KEY: &str = "teacher";
 
 /// A run on a device.
 pub struct Trainer<'d> {
@@ -48,6 +52,8 @@ pub struct Trainer<'d> {
     kernels: Kernels,
     arenas: Arenas,
     order: (u32, Vec<u32>),
+    /// What the run was begun with, by metadata key: a resumed one must find the same.
+    origins: Vec<(&'static str, String)>,
     step: u32,
 }
 
@@ -93,9 +99,18 @@ impl<'d> Trainer<'d> {
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
         let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
+        let mut origins = vec![(DATA_KEY, fingerprint(data.labels.iter().chain(&data.pixels).copied()))];
+        if let Some((_, weights)) = teacher {
+            let numbers = weights.tensors.values().filter_map(|tensor| match &tensor.data {
+                TensorData::F32(numbers) => Some(numbers),
+                TensorData::I64(_) => None,
+            });
+            origins.push((TEACHER_KEY, fingerprint(numbers.flatten().map(|number| number.to_bits()))));
+        }
         let trainer = Trainer {
             config: config.clone(),
             data,
+            origins,
             schedule,
             spec,
             sampler,
@@ -335,6 +350,7 @@ impl<'d> Trainer<'d> {
         put(CLASSES_KEY, self.spec.net.n_classes.to_string());
         put(IMAGES_KEY, self.spec.bank_rows.to_string());
         put(SIDE_KEY, self.data.side.to_string());
+        self.origins.iter().for_each(|(key, print)| put(key, print.clone()));
         Ok(checkpoint)
     }
 
@@ -361,6 +377,14 @@ impl<'d> Trainer<'d> {
                         ),
                         _ => format!("the run had {then} {key}, the data has {now}: give the data of the run"),
                     },
+                ));
+            }
+        }
+        for (key, now) in &self.origins {
+            if checkpoint.metadata.get(*key) != Some(now) {
+                return Err(Error::data(
+                    path,
+                    format!("the run was begun with another {key}: give it the {key} that it had, or start a new run"),
                 ));
             }
         }
@@ -412,9 +436,15 @@ pub(super) fn load(executor: &Executor, entries: &[Entry], checkpoint: &Checkpoi
 
 fn floats<'c>(checkpoint: &'c Checkpoint, name: &str) -> Result<&'c [f32]> {
     match checkpoint.tensors.get(name).map(|t| &t.data) {
-        Some(super::checkpoint::TensorData::F32(data)) => Ok(data),
+        Some(TensorData::F32(data)) => Ok(data),
         _ => Err(Error::Internal(format!("{name} was not checked"))),
     }
+}
+
+/// A number that differs where the words differ, but for an accident of 2^-64: FNV-1a over words.
+fn fingerprint(words: impl Iterator<Item = u32>) -> String {
+    let print = words.fold(0xcbf2_9ce4_8422_2325_u64, |h, word| (h ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3));
+    format!("{print:016x}")
 }
 
 /// A whole number in a checkpoint's metadata.
@@ -425,6 +455,16 @@ pub fn number(path: &Path, checkpoint: &Checkpoint, key: &str) -> Result<u64> {
     checkpoint.metadata.get(key).and_then(|text| text.parse().ok()).ok_or_else(|| {
         Error::data(path, format!("its metadata has no number {key:?}: name a checkpoint that `ieq-wgpu train` wrote"))
     })
+}
+
+/// The image side in a checkpoint.
+///
+/// # Errors
+/// [`Error::Data`] when it is missing or no side that a network takes.
+pub fn stored_side(path: &Path, checkpoint: &Checkpoint, config: &Config) -> Result<usize> {
+    let side = number(path, checkpoint, SIDE_KEY)? as usize;
+    let fits = config.check_side(side).map(|()| side);
+    fits.map_err(|e| Error::data(path, format!("its image side cannot be used: {e}")))
 }
 
 /// The configuration in a checkpoint.
