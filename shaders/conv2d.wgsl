@@ -5,6 +5,10 @@ fn lane_rank() -> u32 {
     return 0u;
 }
 
+fn packed_2(first: u32, lane: u32) -> array<vec4<f32>, 2> {
+    return array<vec4<f32>, 2>(packed[first], packed[first + 1u]);
+}
+
 fn packed_4(first: u32, lane: u32) -> array<vec4<f32>, 4> {
     return array<vec4<f32>, 4>(packed[first], packed[first + 1u], packed[first + 2u], packed[first + 3u]);
 }
@@ -12,6 +16,10 @@ fn packed_4(first: u32, lane: u32) -> array<vec4<f32>, 4> {
 fn packed_8(first: u32, lane: u32) -> array<vec4<f32>, 8> {
     return array<vec4<f32>, 8>(packed[first], packed[first + 1u], packed[first + 2u], packed[first + 3u],
                                packed[first + 4u], packed[first + 5u], packed[first + 6u], packed[first + 7u]);
+}
+
+fn upstream_1(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 1> {
+    return array<vec4<f32>, 1>(vec4<f32>(dy_two(first, o), dy_two(first, o + 2u)));
 }
 
 fn upstream_2(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 2> {

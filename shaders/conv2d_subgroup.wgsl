@@ -1,7 +1,12 @@
 // 2-D convolution with subgroup broadcasts: of the values that all lanes share, the first lanes load a part each,
-// and broadcasts pass them on. Needs subgroups of at least four lanes, the wide entry points of at least eight.
+// and broadcasts pass them on. Needs subgroups of at least four lanes; forward_32x4 and backward_weight_16 need eight.
 #import common/conv2d_body
 #import common/lane_rank
+
+fn packed_2(first: u32, lane: u32) -> array<vec4<f32>, 2> {
+    let mine = packed[first + (lane & 1u)];
+    return array<vec4<f32>, 2>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u));
+}
 
 fn packed_4(first: u32, lane: u32) -> array<vec4<f32>, 4> {
     let mine = packed[first + (lane & 3u)];
@@ -15,6 +20,11 @@ fn packed_8(first: u32, lane: u32) -> array<vec4<f32>, 8> {
                                subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u),
                                subgroupBroadcast(mine, 4u), subgroupBroadcast(mine, 5u),
                                subgroupBroadcast(mine, 6u), subgroupBroadcast(mine, 7u));
+}
+
+fn upstream_1(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 1> {
+    let mine = dy_two(first, o + (lane & 1u) * 2u);
+    return array<vec4<f32>, 1>(vec4<f32>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u)));
 }
 
 fn upstream_2(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 2> {

@@ -10,9 +10,9 @@
 //
 // pack / pack_mirrored: weights [o,c,k,l] -> `packed`, for each (input channel, k, l) a row of output channels,
 //   four to a vector, padded with zeros to packed_row vectors.
-// forward, forward_long, forward_wide: conv2d_forward.wgsl with tiles of 16 channels x 4 pixels, 16 x 8 and 32 x 4.
-// backward_weight, backward_weight_wide: conv2d_backward_weight.wgsl with tiles of 8 and 16 output channels;
-//   `reduce` adds the splits in order.
+// forward_OxP: conv2d_forward.wgsl, one invocation computes O output channels x P neighbouring pixels of a row.
+// backward_weight_O: conv2d_backward_weight.wgsl, one invocation computes O output channels x 3 x 3 taps of one input
+//   channel over some image rows, a split; `reduce` adds the splits in order.
 // The values that all lanes of a workgroup share come from packed_N and upstream_N, which differ between
 // conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (the lanes load a part each, the subgroup broadcasts).
 #import common/index
@@ -120,7 +120,7 @@ fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 
 }
 
 fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
-    if live && o < params.c_out {
+    if live && o < params.c_out && j < params.w_out {
         let first = at + o * params.h_out * params.w_out;
         y[first] = sum.x;
         if j + 1u < params.w_out { y[first + 1u] = sum.y; }
@@ -129,9 +129,10 @@ fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
     }
 }
 
-#import common/conv2d_forward NAME=forward Q=4 P=1
-#import common/conv2d_forward NAME=forward_long Q=4 P=2
-#import common/conv2d_forward NAME=forward_wide Q=8 P=1
+#import common/conv2d_forward NAME=forward_8x4 Q=2 P=1
+#import common/conv2d_forward NAME=forward_16x4 Q=4 P=1
+#import common/conv2d_forward NAME=forward_16x8 Q=4 P=2
+#import common/conv2d_forward NAME=forward_32x4 Q=8 P=1
 
 // ---------------------------------------------------------------------------------------------- backward_weight
 
@@ -148,8 +149,9 @@ override TAP_ROWS: u32 = 3u;
 override TAP_COLUMNS: u32 = 3u;
 
 // Partial sums are laid out [split, k, l, c, o], o padded to packed_row vectors: no tails.
-#import common/conv2d_backward_weight NAME=backward_weight Q=2
-#import common/conv2d_backward_weight NAME=backward_weight_wide Q=4
+#import common/conv2d_backward_weight NAME=backward_weight_4 Q=1
+#import common/conv2d_backward_weight NAME=backward_weight_8 Q=2
+#import common/conv2d_backward_weight NAME=backward_weight_16 Q=4
 
 // dw = sum of the splits, in order.
 @compute @workgroup_size(WG)

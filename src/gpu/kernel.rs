@@ -72,8 +72,36 @@ pub struct Alternative {
     pub entry: &'static str,
     /// Workgroups per axis.
     pub groups: [u32; 3],
-    /// Least lanes of the device's subgroups.
+    /// Least lanes of a subgroup with which it shares its loads; without subgroups it shares none.
     pub lanes: u32,
+    /// Sums that an invocation keeps.
+    pub sums: u32,
+}
+
+/// What decides among the alternatives of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Lanes that kernels may count on to share loads; 0 without subgroups.
+    pub lanes: u32,
+    /// Most sums that an invocation should keep.
+    pub sums: u32,
+}
+
+impl Reach {
+    /// What an adapter can do.
+    pub fn of(gpu: &Gpu) -> Self {
+        let subgroups = gpu.features.contains(wgpu::Features::SUBGROUP) && gpu.info.subgroup_min_size >= 4;
+        let lanes = if subgroups { gpu.info.subgroup_min_size } else { 0 };
+        let sums = match (gpu.info.device_type, lanes) {
+            // What does not fit the registers spills to the nearest cache, which costs a software adapter little.
+            (wgpu::DeviceType::Cpu, 8..) => 144,
+            // One with narrower vectors (SwiftShader) takes minutes to compile more.
+            (wgpu::DeviceType::Cpu, _) => 36,
+            // Twice as many registers, as sums are added up in chains; a lane of a GPU has up to 255.
+            _ => 72,
+        };
+        Reach { lanes, sums }
+    }
 }
 
 impl<B> Launch<B> {
@@ -128,9 +156,10 @@ impl<B> Launch<B> {
         self.constants.push(("WG", f64::from(lanes)));
     }
 
-    /// What a device with subgroups of `lanes` runs: the preferred alternative of those that it can.
-    pub fn on(mut self, lanes: u32) -> Self {
-        if let Some(chosen) = self.alternatives.iter().find(|a| a.lanes <= lanes) {
+    /// What a device runs: the preferred alternative of those that it can.
+    pub fn on(mut self, reach: Reach) -> Self {
+        let fits = |a: &&Alternative| (reach.lanes == 0 || a.lanes <= reach.lanes) && a.sums <= reach.sums;
+        if let Some(chosen) = self.alternatives.iter().find(fits) {
             (self.entry, self.groups) = (chosen.entry, chosen.groups);
         }
         self.alternatives.clear();
@@ -197,8 +226,7 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 /// Shaders and pipelines made so far on one device.
 pub struct Kernels {
     gpu: Arc<Gpu>,
-    /// Lanes that kernels may count on to share loads; 0 without subgroups.
-    lanes: u32,
+    reach: Reach,
     other_source: Option<(&'static str, String)>,
     shaders: HashMap<&'static str, (Shader, wgpu::ShaderModule)>,
     pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
@@ -237,18 +265,13 @@ impl Kernels {
     /// An empty cache for `gpu`. Kernels with a variant for subgroups use it where the device has
     /// subgroups of at least four lanes.
     pub fn new(gpu: Arc<Gpu>) -> Self {
-        let lanes = match (gpu.features.contains(wgpu::Features::SUBGROUP), gpu.info.subgroup_min_size) {
-            (false, _) | (true, ..4) => 0,
-            // The tiles that need more than four lanes take more registers than a GPU has for a lane.
-            (true, _) if gpu.info.device_type != wgpu::DeviceType::Cpu => 4,
-            (true, lanes) => lanes,
-        };
-        Kernels { gpu, lanes, other_source: None, shaders: HashMap::new(), pipelines: HashMap::new() }
+        let reach = Reach::of(&gpu);
+        Kernels { gpu, reach, other_source: None, shaders: HashMap::new(), pipelines: HashMap::new() }
     }
 
     /// The same cache with the plain variant of every kernel.
     pub fn without_subgroups(mut self) -> Self {
-        self.lanes = 0;
+        self.reach.lanes = 0;
         self
     }
 
@@ -261,7 +284,7 @@ impl Kernels {
     /// The file behind a launch: `NAME_subgroup` where there is one and the device can run it.
     fn variant(&self, name: &'static str) -> &'static str {
         let wanted = shader::SOURCES.iter().map(|(n, _)| *n).find(|n| n.strip_suffix("_subgroup") == Some(name));
-        if self.lanes > 0 { wanted.unwrap_or(name) } else { name }
+        if self.reach.lanes > 0 { wanted.unwrap_or(name) } else { name }
     }
 
     /// The device behind the cache.
@@ -288,7 +311,7 @@ impl Kernels {
     /// [`Error::Internal`] when launch and shader disagree; [`Error::Device`] when the device refuses.
     pub fn prepare(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, arena_offset: u64) -> Result<Prepared> {
         let gpu = self.gpu.clone();
-        let launch = &launch.clone().on(self.lanes);
+        let launch = &launch.clone().on(self.reach);
         let file = self.variant(launch.shader);
         self.load(file)?;
         let (shader, module) = &self.shaders[file];

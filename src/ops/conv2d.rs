@@ -12,15 +12,10 @@ use crate::{Error, Result};
 
 const SHADER: &str = "conv2d";
 
-/// Most output channels that one invocation computes in the forward and weight kernels; wider tiles need more lanes to
-/// share their loads.
-const TILE: usize = 16;
+/// Rows of packed weights and partial sums are padded to whole tiles of the widest kernels that read or write them.
+const NARROW_TILE: usize = 16;
 const WIDE_TILE: usize = 32;
-const WEIGHT_TILE: usize = 8;
-const WIDE_WEIGHT_TILE: usize = 16;
-
-/// Least lanes of a subgroup with which the wide tiles work.
-const WIDE_LANES: u32 = 8;
+const WEIGHT_TILE: usize = 16;
 
 /// Terms that are summed before they join the total. Rounding then grows with the root of two short sums, not of one
 /// long one.
@@ -102,7 +97,7 @@ impl Sizes {
 
     /// Vectors of output channels in a row of packed weights: whole tiles of any width that may read them.
     fn packed_row(&self) -> usize {
-        self.c_out.next_multiple_of(if self.c_out > TILE { WIDE_TILE } else { TILE }) / 4
+        self.c_out.next_multiple_of(if self.c_out > NARROW_TILE { WIDE_TILE } else { NARROW_TILE }) / 4
     }
 
     /// Packed weights: a row of all output channels for each input channel and tap.
@@ -112,7 +107,7 @@ impl Sizes {
 
     /// Vectors of output channels in a row of backward_weight's partial sums.
     fn partial_row(&self) -> usize {
-        self.c_out.next_multiple_of(WIDE_WEIGHT_TILE) / 4
+        self.c_out.next_multiple_of(WEIGHT_TILE) / 4
     }
 
     /// Workgroups along the input channels in backward_weight, and their size: no more lanes than channels.
@@ -127,20 +122,21 @@ impl Sizes {
     }
 
     /// Parts of batch x h_out that backward_weight sums separately, and rows of a part: enough workgroups to fill a
-    /// device, sums of 4096 terms at most for accuracy, and no more partial sums than 64 MiB hold.
+    /// device, sums of 4096 terms at most for accuracy and of 256 at least to be worth their own result, and no more
+    /// partial sums than 64 MiB hold.
     fn splits(&self) -> (usize, usize) {
         let rows = self.batch * self.h_out;
         let weight_bytes = 16 * self.partial_row() * self.c_in * self.taps();
         let room = ((64 << 20) / weight_bytes).max(1);
-        let short = (rows * self.w_out).div_ceil(4096);
-        let wanted = (1024 / self.groups_per_split(WEIGHT_TILE)).max(short).clamp(1, room).min(rows);
+        let terms = rows * self.w_out;
+        let wanted = (1024 / self.groups_per_split(8)).clamp(terms.div_ceil(4096), terms.div_ceil(256)).min(room).min(rows);
         let split_rows = rows.div_ceil(wanted);
         (rows.div_ceil(split_rows), split_rows)
     }
 
     fn launch(&self, entry: &'static str, n: usize, padding: (i32, i32), slope: Option<f32>) -> Launch<ValueId> {
         let (splits, split_rows) = self.splits();
-        let forward = !["backward_weight", "reduce"].contains(&entry);
+        let forward = !(entry.starts_with("backward_weight") || entry == "reduce");
         Launch::items(SHADER, entry, n)
             .param("batch", self.batch)
             .param("c_in", self.c_in)
@@ -180,24 +176,29 @@ impl Sizes {
             fold(runs.div_ceil(WORKGROUP as usize) * self.c_out.div_ceil(tile))
         };
         let mut forward = self
-            .launch("forward", 0, padding, slope)
+            .launch("forward_8x4", 0, padding, slope)
             .constant("STRIDE", stride as u32)
             .constant("DILATE", dilate as u32)
             .bind("x", x)
             .bind("packed", packed)
             .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
             .bind("y", y);
-        forward.groups = grid(TILE, 4);
-        let wide = Alternative { entry: "forward_wide", groups: grid(WIDE_TILE, 4), lanes: WIDE_LANES };
-        let long = Alternative { entry: "forward_long", groups: grid(TILE, 8), lanes: 4 };
-        // A tile that hangs over the edge computes what is thrown away.
-        forward.alternatives = if self.c_out > TILE {
-            vec![wide]
-        } else if self.w_out.next_multiple_of(8) == self.w_out.next_multiple_of(4) || self.w_out > 16 {
-            vec![long]
-        } else {
-            Vec::new()
+        forward.groups = grid(8, 4);
+        let tile = |entry, channels: usize, pixels: usize, lanes| {
+            let sums = (channels * pixels) as u32;
+            Alternative { entry, groups: grid(channels, pixels), lanes, sums }
         };
+        let mut tiles = Vec::new();
+        // A tile that hangs over the edge computes what is thrown away.
+        if self.c_out > NARROW_TILE {
+            tiles.push(tile("forward_32x4", 32, 4, 8));
+        } else if self.w_out > 16 || self.w_out.next_multiple_of(8) == self.w_out.next_multiple_of(4) {
+            tiles.push(tile("forward_16x8", 16, 8, 4));
+        }
+        if self.c_out > 8 {
+            tiles.push(tile("forward_16x4", 16, 4, 4));
+        }
+        forward.alternatives = tiles;
         let pack = self.launch(pack, vectors, padding, None).bind("weight", weight).bind("packed_out", packed);
         vec![pack, forward]
     }
@@ -418,7 +419,7 @@ impl Operation for Conv2dBackwardWeight {
         let (x, dy, dw, partial) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
         let p = (self.padding as i32, self.padding as i32);
         let mut sums = s
-            .launch("backward_weight", 0, p, self.slope)
+            .launch("backward_weight_4", 0, p, self.slope)
             .constant("STRIDE", self.stride as u32)
             .constant("TAP_ROWS", if self.k_h == 1 { 1_u32 } else { 3 })
             .constant("TAP_COLUMNS", if self.k_w == 1 { 1_u32 } else { 3 })
@@ -428,10 +429,15 @@ impl Operation for Conv2dBackwardWeight {
             .bind("packed_out", partial);
         sums.set_workgroup(s.columns().1 as u32);
         let grid = |tile: usize| fold(s.groups_per_split(tile) * s.splits().0);
-        sums.groups = grid(WEIGHT_TILE);
-        if s.c_out > WEIGHT_TILE {
-            let groups = grid(WIDE_WEIGHT_TILE);
-            sums.alternatives = vec![Alternative { entry: "backward_weight_wide", groups, lanes: WIDE_LANES }];
+        sums.groups = grid(4);
+        let tile = |entry, channels, lanes| {
+            Alternative { entry, groups: grid(channels), lanes, sums: 9 * channels as u32 }
+        };
+        if s.c_out > 8 {
+            sums.alternatives.push(tile("backward_weight_16", 16, 8));
+        }
+        if s.c_out > 4 {
+            sums.alternatives.push(tile("backward_weight_8", 8, 4));
         }
         let n = s.c_out * s.c_in * s.taps();
         vec![sums, s.launch("reduce", n, p, None).bind("partial", partial).bind("y", dw)]
