@@ -93,6 +93,7 @@ pub const SETTINGS: &[(&str, &[&str])] = &[
     ("run.out", &["out"]),
     ("run.checkpoint_every", &["checkpoint-every"]),
     ("run.log_every", &["log-every"]),
+    ("run.slice_ms", &["slice-ms"]),
 ];
 
 /// Settings whose table is a choice of one key: a later layer replaces it whole.
@@ -535,11 +536,13 @@ pub struct RunConfig {
     pub checkpoint_every: u32,
     /// Steps between readings of the losses.
     pub log_every: u32,
+    /// The longest that one submission may hold the device, milliseconds; 0 leaves a step in one piece.
+    pub slice_ms: u32,
 }
 
 impl Default for RunConfig {
     fn default() -> Self {
-        RunConfig { seed: 0, out: None, checkpoint_every: 200, log_every: 10 }
+        RunConfig { seed: 0, out: None, checkpoint_every: 200, log_every: 10, slice_ms: 100 }
     }
 }
 

@@ -447,6 +447,12 @@ pub struct ConfigFlags {
     /// Steps between readings of the losses
     #[arg(long, value_name = "N", value_parser = count32, help_heading = RUN, hide_short_help = true)]
     pub log_every: Option<u32>,
+    /// Longest time that one submission holds the device, ms
+    ///
+    /// A step is cut into submissions by measured time, so that a desktop stays responsive and no watchdog resets
+    /// the device; the numbers stay the same. 0 leaves every step in one piece.
+    #[arg(long, value_name = "MS", value_parser = count32, help_heading = RUN, hide_short_help = true)]
+    pub slice_ms: Option<u32>,
 }
 
 /// The settings of distillation, each optional.
@@ -538,6 +544,7 @@ impl ConfigFlags {
         set_some(&mut run.out, &self.out);
         set(&mut run.checkpoint_every, &self.checkpoint_every);
         set(&mut run.log_every, &self.log_every);
+        set(&mut run.slice_ms, &self.slice_ms);
     }
 }
 
@@ -743,6 +750,7 @@ mod tests {
             ("--out", "there", "run.out"),
             ("--checkpoint-every", "3", "run.checkpoint_every"),
             ("--log-every", "3", "run.log_every"),
+            ("--slice-ms", "3", "run.slice_ms"),
         ] {
             assert_eq!(config(&[flag, value]).differences(&base).unwrap(), [key], "{flag}");
         }

@@ -26,6 +26,7 @@ use crate::tape::plan::Plan;
 use crate::tape::{Graph, Node, ValueId};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
+use crate::train::memory::Memory;
 use crate::train::record::{DataShape, spec, training_step};
 use crate::train::trainer::{SIDE_KEY, number, stored_config};
 use crate::train::{Extractor, Trainer};
@@ -127,12 +128,14 @@ pub struct PlanOutcome {
     pub parameters: u64,
     /// Most bytes on the device at once.
     pub peak_bytes: u64,
-    /// Bytes of everything that outlives a step, by purpose.
+    /// Bytes of everything that outlives a step, by the name of its buffer.
     pub arenas: Vec<(String, u64)>,
-    /// Bytes of activations, gradients of activations and workspace.
+    /// Bytes of activations, gradients of activations and workspace: of all slots.
     pub activations_bytes: u64,
     /// Position of the operation at which most bytes are alive.
     pub peak_node: usize,
+    /// All bytes by what they are for.
+    pub memory: Memory,
     /// Multiply-adds of a step.
     pub multiply_adds: u64,
     /// Every operation in order.
@@ -560,16 +563,16 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
             bytes: graph.value(first).ty.bytes(),
         }
     });
-    let persistent: u64 = graph.arenas.values().sum();
+    let memory = Memory::of(config, shape, job.distill, resident)?;
     let arenas = graph.arenas.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect();
-    let (_, peak_node) = plan.peak_live(&graph);
     Ok(PlanOutcome {
         rows: spec.batch * spec.copies,
         parameters: recorded.step.parameters.iter().map(|e| e.shape.iter().product::<usize>() as u64).sum(),
-        peak_bytes: persistent + plan.transient_bytes(),
+        peak_bytes: memory.peak_bytes,
         arenas,
         activations_bytes: plan.transient_bytes(),
-        peak_node,
+        peak_node: memory.peak_node,
+        memory,
         multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum(),
         ops: ops.collect(),
     })

@@ -65,12 +65,11 @@ pub fn plan_text(plan: &PlanOutcome) -> String {
         ]);
     }
     let mut memory = vec![vec!["memory".to_string(), "bytes".into(), String::new()]];
-    let all = plan.arenas.iter().map(|(name, n)| (name.as_str(), *n));
-    for (name, n) in all.chain([("activations and workspace", plan.activations_bytes), ("peak", plan.peak_bytes)]) {
+    for (name, n) in plan.memory.classes().into_iter().chain([("peak", plan.peak_bytes)]) {
         memory.push(vec![name.into(), n.to_string(), bytes(n)]);
     }
     format!(
-        "{}\n\n{}\n\n{} operations, {} rows, {} parameters, {:.2} G multiply-adds a step, peak {} at operation {}",
+        "{}\n\n{}\n\n{} operations, {} rows, {} parameters, {:.2} G multiply-adds a step, peak {} at operation {} ({})",
         table(&rows),
         table(&memory),
         plan.ops.len(),
@@ -78,6 +77,7 @@ pub fn plan_text(plan: &PlanOutcome) -> String {
         plan.parameters,
         plan.multiply_adds as f64 / 1e9,
         bytes(plan.peak_bytes),
-        plan.peak_node
+        plan.peak_node,
+        plan.memory.peak_operation
     )
 }

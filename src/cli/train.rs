@@ -109,7 +109,7 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<(
 
 /// Refuses to resume the run in `out`, whose settings are `stored`, with others.
 pub(super) fn same_settings(config: &Config, stored: &Config, out: &Path) -> Result<()> {
-    let rhythm = ["run.out", "run.checkpoint_every", "run.log_every"];
+    let rhythm = ["run.out", "run.checkpoint_every", "run.log_every", "run.slice_ms"];
     let changed: Vec<_> = config.differences(stored)?.into_iter().filter(|key| !rhythm.contains(key)).collect();
     if changed.is_empty() {
         return Ok(());

@@ -39,6 +39,7 @@ impl Config {
         self.validate_optimiser()?;
         count("run.seed", self.run.seed, 0, i64::MAX as u64, 0)?;
         count("run.log_every", self.run.log_every, 1, 1_000_000, 10)?;
+        count("run.slice_ms", self.run.slice_ms, 0, 60_000, 100)?;
         if let Some(out) = &self.run.out
             && out.as_os_str().is_empty()
         {
@@ -285,6 +286,7 @@ mod tests {
             ("--seed", |c| c.run.seed = u64::MAX),
             ("--out", |c| c.run.out = Some(PathBuf::new())),
             ("--log-every", |c| c.run.log_every = 0),
+            ("--slice-ms", |c| c.run.slice_ms = 60_001),
         ];
         for (i, (flag, spoil)) in cases.iter().enumerate() {
             let mut config = Config::from_preset("omniglot").unwrap();

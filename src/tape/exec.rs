@@ -1,18 +1,25 @@
 //! Puts a planned graph on a device and replays it. The only code inside the training loop that meets wgpu.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::graph::{Element, Graph, Node, Storage, ValueId};
-use super::plan::Plan;
+use super::plan::{Plan, pooled};
+use super::slices::{Clock, Slices};
 use crate::gpu::kernel::{Kernels, Prepared, Region};
 use crate::gpu::{Gpu, Launch};
 use crate::{Error, Result};
 
 /// Persistent buffers by arena name; graphs that name the same arena share it.
+///
+/// The slots are shared, too: what is in them is lost when another graph of the same arenas is executed.
 #[derive(Default)]
 pub struct Arenas {
     buffers: BTreeMap<String, wgpu::Buffer>,
+    slots: Vec<wgpu::Buffer>,
 }
 
 impl Arenas {
@@ -38,6 +45,20 @@ impl Arenas {
         Ok(buffer)
     }
 
+    /// A buffer for each slot of a graph: those that other graphs have, where they are large enough, or new ones.
+    fn slots(&mut self, gpu: &Gpu, wanted: &[u64]) -> Result<Vec<wgpu::Buffer>> {
+        let existing: Vec<u64> = self.slots.iter().map(wgpu::Buffer::size).collect();
+        let places = pooled(&existing, wanted);
+        let mut taken = Vec::new();
+        for (&bytes, &place) in wanted.iter().zip(&places) {
+            if place == self.slots.len() {
+                self.slots.push(gpu.buffer(&format!("activations (slot {place})"), bytes)?);
+            }
+            taken.push(self.slots[place].clone());
+        }
+        Ok(taken)
+    }
+
     /// The buffer of an arena.
     ///
     /// # Errors
@@ -58,6 +79,7 @@ pub struct Executor {
     arenas: BTreeMap<String, wgpu::Buffer>,
     slots: Vec<wgpu::Buffer>,
     guarded: Vec<ValueId>,
+    slices: RefCell<Slices>,
 }
 
 /// Bytes of canaries behind a value.
@@ -65,6 +87,11 @@ const CANARY_BYTES: u64 = 256;
 
 /// Parameters of a launch are at multiples of this many bytes (WebGPU's uniform offset alignment).
 const PARAMS_STRIDE: u64 = 256;
+
+/// Bytes of the parameters of all launches of a graph.
+pub fn params_bytes(graph: &Graph) -> u64 {
+    PARAMS_STRIDE * graph.nodes.iter().map(|node| crate::ops::launches(graph, node).len() as u64).sum::<u64>()
+}
 
 impl Executor {
     /// Allocates the slots and missing arenas of `graph` and prepares every launch.
@@ -122,12 +149,8 @@ impl Executor {
         let surplus = if guarded.is_empty() { 0 } else { CANARY_BYTES };
         let plan = Plan::new(&graph);
         plan.verify(&graph)?;
-        let slots = plan
-            .slot_bytes
-            .iter()
-            .enumerate()
-            .map(|(i, &bytes)| gpu.buffer(&format!("activations (slot {i})"), bytes + surplus))
-            .collect::<Result<Vec<_>>>()?;
+        let wanted: Vec<u64> = plan.slot_bytes.iter().map(|bytes| bytes + surplus).collect();
+        let slots = arenas.slots(&gpu, &wanted)?;
         let mut own = BTreeMap::new();
         for (name, &bytes) in &graph.arenas {
             own.insert(name.clone(), arenas.ensure(&gpu, name, bytes + surplus)?);
@@ -155,7 +178,8 @@ impl Executor {
             .map(|(i, launch)| kernels.prepare(launch, &params, PARAMS_STRIDE * i as u64))
             .collect::<Result<Vec<_>>>()?;
         gpu.check()?;
-        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded })
+        let slices = RefCell::new(Slices::whole(steps.len()));
+        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded, slices })
     }
 
     /// Where the bytes behind a value begin.
@@ -188,16 +212,57 @@ impl Executor {
         Ok(found)
     }
 
-    /// Encodes and submits one execution of the graph.
+    /// From now on no submission shall hold the device longer than `target`, by the time that `clock` tells.
+    ///
+    /// The next executions are measured dispatch by dispatch; those after them are cut accordingly. The numbers are
+    /// the same either way: the device does the same dispatches in the same order.
+    pub fn slice(&mut self, target: Duration, clock: Clock) {
+        self.slices = RefCell::new(Slices::measured(self.steps.len(), target, clock));
+    }
+
+    /// Encodes and submits one execution of the graph; returns its last submission.
+    ///
+    /// An error of the device shows at the next [`Gpu::check`], wait or read.
     pub fn submit(&self) -> wgpu::SubmissionIndex {
+        let mut slices = self.slices.borrow_mut();
+        if let Some(clock) = slices.measuring() {
+            // What was submitted before must not count.
+            drop(self.gpu.wait());
+            for i in 0..self.steps.len() {
+                let begun = clock();
+                let submission = self.submit_range(i..i + 1);
+                drop(self.gpu.wait_for(submission));
+                slices.note(i, clock().saturating_sub(begun));
+            }
+            slices.cut();
+            return self.submit_range(0..0);
+        }
+        let mut last = None;
+        for range in slices.ranges() {
+            last = Some(self.submit_range(range.clone()));
+        }
+        last.unwrap_or_else(|| self.submit_range(0..0))
+    }
+
+    fn submit_range(&self, range: Range<usize>) -> wgpu::SubmissionIndex {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in &self.steps {
+            for step in &self.steps[range] {
                 step.encode(&mut pass);
             }
         }
         self.gpu.queue.submit([encoder.finish()])
+    }
+
+    /// Submissions of one execution, as things stand.
+    pub fn submissions(&self) -> usize {
+        self.slices.borrow().ranges().len()
+    }
+
+    /// The dispatch that took longest when it was measured, if it alone exceeds the target of [`Executor::slice`].
+    pub fn over_target(&self) -> Option<(String, Duration)> {
+        self.slices.borrow().over_target().map(|(i, time)| (self.steps[i].label.clone(), time))
     }
 
     /// Where a value lives on the device: buffer and first byte.

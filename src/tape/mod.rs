@@ -6,6 +6,7 @@ pub mod backward;
 pub mod exec;
 pub mod graph;
 pub mod plan;
+pub mod slices;
 pub mod twin;
 
 pub use graph::{Element, Graph, Node, Storage, Type, Value, ValueId};

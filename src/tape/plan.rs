@@ -21,6 +21,24 @@ pub struct Plan {
     pub lifetime: HashMap<ValueId, (usize, usize)>,
 }
 
+/// Bytes of the transient values that are alive at one node, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// Made before the backward pass and read in it.
+    pub kept: u64,
+    /// On their way from one operation to the next.
+    pub passing: u64,
+    /// Scratch of the operation itself: no other touches them.
+    pub workspace: u64,
+}
+
+impl Live {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        self.kept + self.passing + self.workspace
+    }
+}
+
 /// First and last node at which each transient value is alive; kept ones live past the last node.
 fn lifetimes(graph: &Graph) -> HashMap<ValueId, (usize, usize)> {
     let mut lifetime: HashMap<ValueId, (usize, usize)> = HashMap::new();
@@ -37,6 +55,24 @@ fn lifetimes(graph: &Graph) -> HashMap<ValueId, (usize, usize)> {
         }
     }
     lifetime
+}
+
+/// Where each wanted slot goes in a pool of buffers that other graphs have left: the smallest one not yet taken
+/// that holds it, else a new one at the pool's end. Wanted slots come largest first, as plans have them.
+pub fn pooled(existing: &[u64], wanted: &[u64]) -> Vec<usize> {
+    let mut free: Vec<usize> = (0..existing.len()).collect();
+    let mut end = existing.len();
+    let mut place = |bytes: u64| {
+        let fitting = (0..free.len()).filter(|&i| existing[free[i]] >= bytes).min_by_key(|&i| existing[free[i]]);
+        match fitting {
+            Some(i) => free.swap_remove(i),
+            None => {
+                end += 1;
+                end - 1
+            }
+        }
+    };
+    wanted.iter().map(|&bytes| place(bytes)).collect()
 }
 
 impl Plan {
@@ -80,6 +116,21 @@ impl Plan {
         }
         let node = (0..live.len()).max_by_key(|&i| (live[i], std::cmp::Reverse(i))).unwrap_or(0);
         (live.get(node).copied().unwrap_or(0), node)
+    }
+
+    /// What is alive at a node, by purpose.
+    pub fn live_at(&self, graph: &Graph, node: usize) -> Live {
+        let backward = graph.backward_at.unwrap_or(usize::MAX);
+        let mut live = Live::default();
+        for (&id, &(first, last)) in self.lifetime.iter().filter(|(_, life)| (life.0..=life.1).contains(&node)) {
+            let purpose = match () {
+                () if first < backward && last >= backward => &mut live.kept,
+                () if first == last => &mut live.workspace,
+                () => &mut live.passing,
+            };
+            *purpose += graph.value(id).ty.bytes();
+        }
+        live
     }
 
     /// Proves from the graph alone that every transient value has a slot that it fits, and that no two that

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
+use super::slice;
 use super::trainer::{CLASSES_KEY, SIDE_KEY, expected, load, number, stored_config};
 use crate::Result;
 use crate::config::{Config, Progress};
@@ -33,15 +34,45 @@ pub enum Layer {
     Invariant,
 }
 
-/// The network in evaluation mode on a device, made for batches of images.
-pub struct Extractor {
-    executor: Executor,
+/// The handles of the network in evaluation mode.
+pub(super) struct Recorded {
     images: ValueId,
+    index: ValueId,
     parameters: ValueId,
     outputs: Outputs,
     entries: Vec<Entry>,
+}
+
+/// The network in evaluation mode on a device, made for batches of images.
+pub struct Extractor {
+    executor: Executor,
+    recorded: Recorded,
     side: usize,
     padding: usize,
+}
+
+/// The network in evaluation mode, over one batch of images.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the images are too small for the network.
+pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize) -> Result<(Graph, Recorded)> {
+    let mut graph = Graph::new();
+    let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
+        graph.in_arena(&format!("evaluation {name}"), name, Type::u32(shape), false)
+    };
+    let images = input(&mut graph, "images", vec![BATCH, side, side]);
+    let index = input(&mut graph, "view index", vec![BATCH]);
+    let parameters = input(&mut graph, "view parameters", vec![BATCH, PARAMETER_WORDS]);
+    let mut make = Views::plain(config.data.mean.map(|v| v as f32), config.data.std.map(|v| v as f32));
+    make.padding = config.data.crop_padding_for(side);
+    let x = graph.one(make, &[images, index, parameters])?;
+    let mut network = Net::new(&mut graph, "", Mode::Eval);
+    let (outputs, _) = network.forward(x, net, &Drop::Off)?;
+    let entries = [network.parameters, network.statistics].concat();
+    for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
+        output.into_iter().for_each(|o| graph.keep(o));
+    }
+    Ok((graph, Recorded { images, index, parameters, outputs, entries }))
 }
 
 impl Extractor {
@@ -53,26 +84,11 @@ impl Extractor {
         net: &NetSpec,
         side: usize,
     ) -> Result<Self> {
-        let mut graph = Graph::new();
-        let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
-            graph.in_arena(&format!("evaluation {name}"), name, Type::u32(shape), false)
-        };
-        let images = input(&mut graph, "images", vec![BATCH, side, side]);
-        let index = input(&mut graph, "view index", vec![BATCH]);
-        let parameters = input(&mut graph, "view parameters", vec![BATCH, PARAMETER_WORDS]);
-        let padding = config.data.crop_padding_for(side);
-        let mut make = Views::plain(config.data.mean.map(|v| v as f32), config.data.std.map(|v| v as f32));
-        make.padding = padding;
-        let x = graph.one(make, &[images, index, parameters])?;
-        let mut network = Net::new(&mut graph, "", Mode::Eval);
-        let (outputs, _) = network.forward(x, net, &Drop::Off)?;
-        let entries = [network.parameters, network.statistics].concat();
-        for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
-            output.into_iter().for_each(|o| graph.keep(o));
-        }
-        let executor = Executor::new(kernels, arenas, graph)?;
-        executor.write(index, &(0..BATCH as u32).collect::<Vec<_>>())?;
-        Ok(Extractor { executor, images, parameters, outputs, entries, side, padding })
+        let (graph, recorded) = evaluation(config, net, side)?;
+        let mut executor = Executor::new(kernels, arenas, graph)?;
+        slice(&mut executor, config);
+        executor.write(recorded.index, &(0..BATCH as u32).collect::<Vec<_>>())?;
+        Ok(Extractor { executor, recorded, side, padding: config.data.crop_padding_for(side) })
     }
 
     /// The network of a checkpoint, or with `untrained` the one its run began with.
@@ -88,13 +104,13 @@ impl Extractor {
         let net = super::record::spec(&config, shape, false).net;
         let mut kernels = Kernels::new(gpu);
         let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side)?;
-        checkpoint.check_against(path, &expected(&extractor.entries))?;
+        checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
         if untrained {
-            for (position, entry) in extractor.entries.iter().enumerate() {
+            for (position, entry) in extractor.recorded.entries.iter().enumerate() {
                 extractor.executor.write(entry.value, &entry.initial(config.run.seed, position))?;
             }
         } else {
-            load(&extractor.executor, &extractor.entries, checkpoint)?;
+            load(&extractor.executor, &extractor.recorded.entries, checkpoint)?;
         }
         Ok((extractor, config))
     }
@@ -111,10 +127,10 @@ impl Extractor {
 
     fn value(&self, layer: Layer) -> Option<ValueId> {
         match layer {
-            Layer::Feature => Some(self.outputs.feat),
-            Layer::Class => Some(self.outputs.class),
-            Layer::Transform => self.outputs.transform,
-            Layer::Invariant => self.outputs.invariant,
+            Layer::Feature => Some(self.recorded.outputs.feat),
+            Layer::Class => Some(self.recorded.outputs.class),
+            Layer::Transform => self.recorded.outputs.transform,
+            Layer::Invariant => self.recorded.outputs.invariant,
         }
     }
 
@@ -138,17 +154,17 @@ impl Extractor {
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);
         if augmented.is_none() {
-            self.executor.write(self.parameters, &identity_words(self.side, self.padding, BATCH))?;
+            self.executor.write(self.recorded.parameters, &identity_words(self.side, self.padding, BATCH))?;
         }
         for first in (0..images.len()).step_by(BATCH) {
             let n = (images.len() - first).min(BATCH);
             let mut pixels = images.pixels[first * size..(first + n) * size].to_vec();
             pixels.resize(BATCH * size, 0);
-            self.executor.write(self.images, &pixels)?;
+            self.executor.write(self.recorded.images, &pixels)?;
             if let Some((sampler, copy)) = augmented {
                 // Each pass draws from its own counter, so a copy does not repeat over the passes.
                 let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / BATCH) as u32);
-                self.executor.write(self.parameters, &sampler.parameters(pass, BATCH))?;
+                self.executor.write(self.recorded.parameters, &sampler.parameters(pass, BATCH))?;
             }
             self.executor.submit();
             let rows: Vec<f32> = self.executor.read(value)?;

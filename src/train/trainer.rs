@@ -89,7 +89,8 @@ impl<'d> Trainer<'d> {
         let (graph, recorded) = training_step(config, shape, teacher.is_some(), resident)?;
         let mut kernels = Kernels::new(gpu);
         let mut arenas = Arenas::new();
-        let executor = Executor::new(&mut kernels, &mut arenas, graph)?;
+        let mut executor = Executor::new(&mut kernels, &mut arenas, graph)?;
+        super::slice(&mut executor, config);
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
         let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
@@ -148,6 +149,16 @@ impl<'d> Trainer<'d> {
     /// The run's device.
     pub fn gpu(&self) -> &Arc<Gpu> {
         self.executor.gpu()
+    }
+
+    /// Submissions of a step, as things stand: see `run.slice_ms`.
+    pub fn submissions(&self) -> usize {
+        self.executor.submissions()
+    }
+
+    /// The longest dispatch of a step and its time, if it alone exceeds `run.slice_ms`.
+    pub fn over_target(&self) -> Option<(String, std::time::Duration)> {
+        self.executor.over_target()
     }
 
     /// A feature extractor over the network as it is being trained: it shares the weights on the device.
@@ -242,6 +253,7 @@ impl<'d> Trainer<'d> {
         let (start, mut since) = (Instant::now(), (Instant::now(), first));
         let mut finished = Finished::default();
         let mut in_flight = std::collections::VecDeque::new();
+        let mut warned = false;
         while self.step < self.schedule.total_steps {
             in_flight.push_back(self.submit()?);
             // Two steps in flight keep the device busy; more would only queue up memory.
@@ -249,6 +261,15 @@ impl<'d> Trainer<'d> {
                 && let Some(oldest) = in_flight.pop_front()
             {
                 self.executor.gpu().wait_for(oldest)?;
+            }
+            if !warned && let Some((dispatch, time)) = self.over_target() {
+                warned = true;
+                progress.warn(&format!(
+                    "{dispatch} alone holds the device for {} ms, longer than --slice-ms {}: a smaller --batch makes it \
+                     shorter",
+                    time.as_millis(),
+                    self.config.run.slice_ms
+                ));
             }
             let (done, total) = (self.step, self.schedule.total_steps);
             let stop = progress.stop_requested();
