@@ -94,6 +94,8 @@ pub const SETTINGS: &[(&str, &[&str])] = &[
     ("run.checkpoint_every", &["checkpoint-every"]),
     ("run.log_every", &["log-every"]),
     ("run.slice_ms", &["slice-ms"]),
+    ("run.micro_batch", &["micro-batch"]),
+    ("run.batch_norm", &["bn"]),
 ];
 
 /// Settings whose table is a choice of one key: a later layer replaces it whole.
@@ -538,11 +540,36 @@ pub struct RunConfig {
     pub log_every: u32,
     /// The longest that one submission may hold the device, milliseconds; 0 leaves a step in one piece.
     pub slice_ms: u32,
+    /// Images of one forward and backward pass: the batch is split into such parts and their gradients are added;
+    /// none: the batch is one pass.
+    pub micro_batch: Option<usize>,
+    /// What batch norm normalises with where the batch is split.
+    pub batch_norm: BatchStatistics,
 }
+
+/// What batch norm normalises with where a batch is split into micro-batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchStatistics {
+    /// The statistics of the whole batch: the same numbers as without splitting.
+    Exact,
+    /// The statistics of each micro-batch, as replicas on several GPUs have them.
+    Micro,
+}
+
+named!(BatchStatistics { Exact = "exact", Micro = "micro" });
 
 impl Default for RunConfig {
     fn default() -> Self {
-        RunConfig { seed: 0, out: None, checkpoint_every: 200, log_every: 10, slice_ms: 100 }
+        RunConfig {
+            seed: 0,
+            out: None,
+            checkpoint_every: 200,
+            log_every: 10,
+            slice_ms: 100,
+            micro_batch: None,
+            batch_norm: BatchStatistics::Exact,
+        }
     }
 }
 
@@ -647,6 +674,11 @@ impl Config {
     /// Rows of a training step: images x transforms.
     pub fn rows(&self) -> usize {
         self.optimiser.batch.saturating_mul(self.method.n_transforms())
+    }
+
+    /// Micro-batches of a step.
+    pub fn parts(&self) -> usize {
+        self.run.micro_batch.map_or(1, |images| self.optimiser.batch / images.max(1)).max(1)
     }
 
     /// The run folder: the setting, or `runs/<preset>`.

@@ -3,17 +3,27 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ieq_wgpu::config::Config;
+use ieq_wgpu::config::{BatchStatistics, Config};
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
+use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::ier::negatives::bank_init;
+use ieq_wgpu::ier::step::{Step, StepInputs, StepSpec, record};
+use ieq_wgpu::nn::Drop;
+use ieq_wgpu::ops::accumulate::PART_WORD;
+use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
+use ieq_wgpu::random::{Rng, Stream};
+use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::{Graph, Type, ValueId};
 use ieq_wgpu::train::Trainer;
 use ieq_wgpu::train::checkpoint::Checkpoint;
 use ieq_wgpu::train::memory::Memory;
-use ieq_wgpu::train::record::DataShape;
+use ieq_wgpu::train::record::{DataShape, spec};
 
 fn gpu() -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
@@ -104,4 +114,126 @@ fn cutting_a_step_into_submissions_changes_no_number() {
     assert!(same(&whole, &cut));
     println!("{} submissions, longest {:?}", trainer.submissions(), trainer.over_target());
     assert!(trainer.over_target().is_none_or(|(_, time)| time > Duration::from_millis(1)));
+}
+
+/// The graph of a step or of a micro-batch, on a device, with images from the host and nothing dropped.
+struct OnDevice {
+    executor: Executor,
+    step: Step,
+}
+
+impl OnDevice {
+    fn new(spec: &StepSpec, side: usize) -> OnDevice {
+        let mut graph = Graph::new();
+        let x = graph.input("x", Type::f32([spec.rows(), 3, side, side]));
+        let block = graph.input("step", Type::u32([STEP_WORDS]));
+        let index = graph.input("index", Type::u32([spec.images()]));
+        let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
+        let step = record(&mut graph, spec, inputs, &Drop::Off).unwrap();
+        let executor = Executor::new(&mut Kernels::new(gpu()), &mut Arenas::new(), graph).unwrap();
+        for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
+            executor.write(entry.value, &entry.initial(3, position)).unwrap();
+        }
+        let width = executor.graph.shape(step.inputs.bank)[1];
+        executor.write(step.inputs.bank, &bank_init(5, spec.bank_rows, width)).unwrap();
+        executor.write(step.inputs.negatives, &(20..20 + spec.negatives as u32).collect::<Vec<_>>()).unwrap();
+        let transforms: Vec<u32> = (0..spec.rows()).map(|row| (row / spec.images()) as u32).collect();
+        executor.write(step.inputs.transforms, &transforms).unwrap();
+        OnDevice { executor, step }
+    }
+
+    /// Forward and backward over the images `index`; an image's pixels depend on its number alone.
+    fn run(&self, spec: &StepSpec, part: u32, index: &[u32]) {
+        let (ex, inputs) = (&self.executor, &self.step.inputs);
+        let size: usize = ex.graph.shape(inputs.x)[1..].iter().product();
+        let mut x = Vec::new();
+        for row in 0..spec.rows() {
+            let mut rng = Rng::new(9, Stream::Bank, (row / spec.images()) as u32, index[row % spec.images()]);
+            x.extend((0..size).map(|_| rng.unit() - 0.5));
+        }
+        let mut block = step_block(part, 1, 0.0, 0.0);
+        block[PART_WORD] = part;
+        ex.write(inputs.x, &x).unwrap();
+        ex.write(inputs.step, &block).unwrap();
+        ex.write(inputs.index, index).unwrap();
+        let classes: Vec<u32> = index.iter().map(|i| i % spec.net.n_classes as u32).collect();
+        ex.write(inputs.classes, &classes.repeat(spec.copies)).unwrap();
+        ex.submit();
+    }
+
+    fn read(&self, id: ValueId) -> Vec<f32> {
+        self.executor.read(id).unwrap()
+    }
+}
+
+#[test]
+fn micro_batches_add_up_to_the_mean_of_their_gradients_and_losses() {
+    let mut config = small();
+    config.method.negatives = 30;
+    config.run.micro_batch = Some(4);
+    config.run.batch_norm = BatchStatistics::Micro;
+    let data = DataShape { side: 28, classes: 5, images: 60 };
+    let split = spec(&config, data, false);
+    assert_eq!((split.batch, split.parts, split.images()), (8, 2, 4));
+    let alone = StepSpec { batch: 4, parts: 1, ..split.clone() };
+    let (sum, halves) = (OnDevice::new(&split, data.side), [(); 2].map(|()| OnDevice::new(&alone, data.side)));
+    let parts = [[0, 1, 2, 3], [4, 5, 6, 7]];
+    for (part, index) in parts.iter().enumerate() {
+        sum.run(&split, part as u32, index);
+        halves[part].run(&alone, 0, index);
+    }
+    let compare = |what: &str, got: Vec<f32>, first: Vec<f32>, second: Vec<f32>| {
+        let mean: Vec<f32> = first.iter().zip(&second).map(|(a, b)| 0.5 * (a + b)).collect();
+        assert!(first != second, "{what}: the halves are different tasks");
+        let scale = mean.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        for (a, b) in got.iter().zip(&mean) {
+            // One rounding of each half and one of their sum.
+            assert!((a - b).abs() <= 3.0 * f32::EPSILON * scale, "{what}: {a} and {b}, largest {scale}");
+        }
+    };
+    let gradients = |on: &OnDevice| on.read(on.step.flat[1]);
+    compare("gradients", gradients(&sum), gradients(&halves[0]), gradients(&halves[1]));
+    for (i, (name, total)) in sum.step.losses.iter().enumerate() {
+        let [a, b] = [0, 1].map(|half| halves[half].read(halves[half].step.losses[i].1));
+        compare(name, sum.read(*total), a, b);
+    }
+    // The bank: each half has moved its own rows from where they were.
+    let width = sum.executor.graph.shape(sum.step.inputs.bank)[1];
+    let bank = |on: &OnDevice| on.read(on.step.inputs.bank);
+    let (both, a, b) = (bank(&sum), bank(&halves[0]), bank(&halves[1]));
+    assert_eq!(both[..4 * width], a[..4 * width]);
+    assert_eq!(both[4 * width..], b[4 * width..]);
+    assert_ne!(a, b);
+}
+
+#[test]
+fn one_micro_batch_is_the_whole_batch() {
+    let mut config = small();
+    let data = glyphs(&config);
+    let whole = steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 2);
+    config.run.micro_batch = Some(config.optimiser.batch);
+    config.validate().unwrap();
+    assert!(same(&whole, &steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 2)));
+}
+
+#[test]
+fn a_split_batch_trains_with_less_memory_and_resumes_bit_for_bit() {
+    let mut config = small();
+    let data = glyphs(&config);
+    let peak = |config: &Config| Memory::of(config, shape(&data), false, true).unwrap().kept_activations;
+    let whole = peak(&config);
+    config.run.micro_batch = Some(2);
+    config.run.batch_norm = BatchStatistics::Micro;
+    config.validate().unwrap();
+    assert!(peak(&config) < whole / 2, "{} of {whole}", peak(&config));
+    let mut trainer = Trainer::new(gpu(), &config, &data, None).unwrap();
+    let half = steps(&mut trainer, 2);
+    let (first, _) = trainer.read_metrics().unwrap();
+    let straight = steps(&mut trainer, 2);
+    let (losses, accuracy) = trainer.read_metrics().unwrap();
+    assert!(losses.iter().all(|(_, loss)| loss.is_finite() && *loss > 0.0) && (0.0..=1.0).contains(&accuracy));
+    assert!(losses != first && half.tensors != straight.tensors, "the weights move");
+    let mut resumed = Trainer::new(gpu(), &config, &data, None).unwrap();
+    resumed.restore(Path::new("half"), &half).unwrap();
+    assert!(same(&straight, &steps(&mut resumed, 2)));
 }

@@ -11,7 +11,8 @@ pub use crate::fewshot::Classifier;
 pub use crate::train::features::Layer;
 
 use crate::config::{
-    Backbone, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, PRESETS, SETTINGS, TransformSet,
+    Backbone, BatchStatistics, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, PRESETS, SETTINGS,
+    TransformSet,
 };
 use crate::{Error, Result};
 
@@ -453,6 +454,19 @@ pub struct ConfigFlags {
     /// the device; the numbers stay the same. 0 leaves every step in one piece.
     #[arg(long, value_name = "MS", value_parser = count32, help_heading = RUN, hide_short_help = true)]
     pub slice_ms: Option<u32>,
+    /// Images of one pass; the gradients of a batch's passes add up
+    ///
+    /// Splits the batch into micro-batches, which need less memory; it must divide --batch. The losses are means
+    /// over the whole batch. Wants --bn micro.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
+    pub micro_batch: Option<usize>,
+    /// Batch norm of a split batch: exact or micro
+    ///
+    /// exact: statistics of the whole batch, so a batch is not split. micro: statistics of each micro-batch, as the
+    /// replicas of the authors' runs on several GPUs have them; each moves the running statistics in turn.
+    #[arg(long, value_name = "KIND", value_parser = choice::<BatchStatistics>(BatchStatistics::NAMES),
+        help_heading = RUN, hide_possible_values = true, hide_short_help = true)]
+    pub bn: Option<BatchStatistics>,
 }
 
 /// The settings of distillation, each optional.
@@ -545,6 +559,8 @@ impl ConfigFlags {
         set(&mut run.checkpoint_every, &self.checkpoint_every);
         set(&mut run.log_every, &self.log_every);
         set(&mut run.slice_ms, &self.slice_ms);
+        set_some(&mut run.micro_batch, &self.micro_batch);
+        set(&mut run.batch_norm, &self.bn);
     }
 }
 
@@ -751,6 +767,8 @@ mod tests {
             ("--checkpoint-every", "3", "run.checkpoint_every"),
             ("--log-every", "3", "run.log_every"),
             ("--slice-ms", "3", "run.slice_ms"),
+            ("--micro-batch", "3", "run.micro_batch"),
+            ("--bn", "micro", "run.batch_norm"),
         ] {
             assert_eq!(config(&[flag, value]).differences(&base).unwrap(), [key], "{flag}");
         }

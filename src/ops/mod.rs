@@ -7,6 +7,7 @@ use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
+pub mod accumulate;
 pub mod bank;
 pub mod batch_norm;
 pub mod check;
@@ -142,6 +143,7 @@ operations! {
     GatherRows: bank::GatherRows,
     BankUpdate: bank::BankUpdate,
     HealthCheck: health::HealthCheck,
+    Accumulate: accumulate::Accumulate,
     Sgd: sgd::Sgd,
     Conv2d: conv2d::Conv2d,
     Conv2dBackwardInput: conv2d::Conv2dBackwardInput,

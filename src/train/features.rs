@@ -17,7 +17,7 @@ use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::{Graph, Type, ValueId};
 
-/// Images of one pass.
+/// The most images of one pass.
 const BATCH: usize = 64;
 
 /// An output of the network.
@@ -47,22 +47,24 @@ pub(super) struct Recorded {
 pub struct Extractor {
     executor: Executor,
     recorded: Recorded,
+    batch: usize,
     side: usize,
     padding: usize,
 }
 
-/// The network in evaluation mode, over one batch of images.
+/// The network in evaluation mode, over one batch of images: no more than `rows`, what a training step has room for.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] when the images are too small for the network.
-pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize) -> Result<(Graph, Recorded)> {
+pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usize) -> Result<(Graph, Recorded)> {
+    let batch = rows.min(BATCH);
     let mut graph = Graph::new();
     let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
         graph.in_arena(&format!("evaluation {name}"), name, Type::u32(shape), false)
     };
-    let images = input(&mut graph, "images", vec![BATCH, side, side]);
-    let index = input(&mut graph, "view index", vec![BATCH]);
-    let parameters = input(&mut graph, "view parameters", vec![BATCH, PARAMETER_WORDS]);
+    let images = input(&mut graph, "images", vec![batch, side, side]);
+    let index = input(&mut graph, "view index", vec![batch]);
+    let parameters = input(&mut graph, "view parameters", vec![batch, PARAMETER_WORDS]);
     let mut make = Views::plain(config.data.mean.map(|v| v as f32), config.data.std.map(|v| v as f32));
     make.padding = config.data.crop_padding_for(side);
     let x = graph.one(make, &[images, index, parameters])?;
@@ -83,12 +85,14 @@ impl Extractor {
         config: &Config,
         net: &NetSpec,
         side: usize,
+        rows: usize,
     ) -> Result<Self> {
-        let (graph, recorded) = evaluation(config, net, side)?;
+        let (graph, recorded) = evaluation(config, net, side, rows)?;
+        let batch = graph.shape(recorded.index)[0];
         let mut executor = Executor::new(kernels, arenas, graph)?;
         slice(&mut executor, config);
-        executor.write(recorded.index, &(0..BATCH as u32).collect::<Vec<_>>())?;
-        Ok(Extractor { executor, recorded, side, padding: config.data.crop_padding_for(side) })
+        executor.write(recorded.index, &(0..batch as u32).collect::<Vec<_>>())?;
+        Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
     }
 
     /// The network of a checkpoint, or with `untrained` the one its run began with.
@@ -103,7 +107,7 @@ impl Extractor {
         let shape = super::record::DataShape { side, classes, images: 2 * config.optimiser.batch };
         let net = super::record::spec(&config, shape, false).net;
         let mut kernels = Kernels::new(gpu);
-        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side)?;
+        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH)?;
         checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
         if untrained {
             for (position, entry) in extractor.recorded.entries.iter().enumerate() {
@@ -154,17 +158,17 @@ impl Extractor {
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);
         if augmented.is_none() {
-            self.executor.write(self.recorded.parameters, &identity_words(self.side, self.padding, BATCH))?;
+            self.executor.write(self.recorded.parameters, &identity_words(self.side, self.padding, self.batch))?;
         }
-        for first in (0..images.len()).step_by(BATCH) {
-            let n = (images.len() - first).min(BATCH);
+        for first in (0..images.len()).step_by(self.batch) {
+            let n = (images.len() - first).min(self.batch);
             let mut pixels = images.pixels[first * size..(first + n) * size].to_vec();
-            pixels.resize(BATCH * size, 0);
+            pixels.resize(self.batch * size, 0);
             self.executor.write(self.recorded.images, &pixels)?;
             if let Some((sampler, copy)) = augmented {
                 // Each pass draws from its own counter, so a copy does not repeat over the passes.
-                let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / BATCH) as u32);
-                self.executor.write(self.recorded.parameters, &sampler.parameters(pass, BATCH))?;
+                let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / self.batch) as u32);
+                self.executor.write(self.recorded.parameters, &sampler.parameters(pass, self.batch))?;
             }
             self.executor.submit();
             let rows: Vec<f32> = self.executor.read(value)?;

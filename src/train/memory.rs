@@ -68,7 +68,8 @@ impl Memory {
     /// As [`training_step`].
     pub fn of(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<Memory> {
         let (step, _) = training_step(config, data, distill, resident)?;
-        let (scoring, _) = evaluation(config, &spec(config, data, distill).net, data.side)?;
+        let spec = spec(config, data, distill);
+        let (scoring, _) = evaluation(config, &spec.net, data.side, spec.rows())?;
         let plan = Plan::new(&step);
         let (alive, peak_node) = plan.peak_live(&step);
         let live = plan.live_at(&step, peak_node);
@@ -84,6 +85,7 @@ impl Memory {
         }
         let mut arenas: BTreeMap<&str, u64> = BTreeMap::new();
         let mut slots: Vec<u64> = Vec::new();
+        // The optimiser's graph of a split batch has no memory but the other graphs'; only its launches count.
         for (graph, plan) in [(&step, plan), (&scoring, Plan::new(&scoring))] {
             for (name, &bytes) in &graph.arenas {
                 let arena = arenas.entry(name).or_default();

@@ -17,11 +17,13 @@ use crate::data::{ImageSet, epoch_order};
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
 use crate::ier::negatives::{bank_init, negatives};
-use crate::ier::step::StepSpec;
+use crate::ier::step::{StepSpec, record_update};
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::Entry;
+use crate::ops::accumulate::PART_WORD;
 use crate::ops::dropout::step_block;
 use crate::ops::health;
+use crate::ops::views::PARAMETER_WORDS;
 use crate::tape::exec::{Arenas, Executor};
 use crate::{Error, Result};
 
@@ -45,6 +47,8 @@ pub struct Trainer<'d> {
     sampler: ViewSampler,
     recorded: Recorded,
     executor: Executor,
+    /// The optimiser, where the batch is split and the executor's graph is the step of a micro-batch.
+    update: Option<Executor>,
     kernels: Kernels,
     arenas: Arenas,
     order: (u32, Vec<u32>),
@@ -91,6 +95,10 @@ impl<'d> Trainer<'d> {
         let mut arenas = Arenas::new();
         let mut executor = Executor::new(&mut kernels, &mut arenas, graph)?;
         super::slice(&mut executor, config);
+        let update = match spec.parts {
+            1 => None,
+            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(&executor.graph, &spec)?)?),
+        };
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
         let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
@@ -102,6 +110,7 @@ impl<'d> Trainer<'d> {
             sampler,
             recorded,
             executor,
+            update,
             kernels,
             arenas,
             order: (u32::MAX, Vec::new()),
@@ -120,14 +129,13 @@ impl<'d> Trainer<'d> {
             let width = ex.graph.shape(step.inputs.bank)[1];
             ex.write(step.inputs.bank, &bank_init(seed, self.spec.bank_rows, width))?;
         }
-        let rows = |f: &dyn Fn(usize) -> usize| -> Vec<u32> {
-            (0..self.spec.batch * self.spec.copies).map(|row| f(row) as u32).collect()
-        };
-        ex.write(step.inputs.transforms, &rows(&|row| row / self.spec.batch))?;
+        let rows =
+            |f: &dyn Fn(usize) -> usize| -> Vec<u32> { (0..self.spec.rows()).map(|row| f(row) as u32).collect() };
+        ex.write(step.inputs.transforms, &rows(&|row| row / self.spec.images()))?;
         if self.recorded.resident {
             ex.write(self.recorded.images, &self.data.pixels)?;
         } else {
-            ex.write(self.recorded.view_index, &(0..self.spec.batch as u32).collect::<Vec<_>>())?;
+            ex.write(self.recorded.view_index, &(0..self.spec.images() as u32).collect::<Vec<_>>())?;
         }
         if let Some((path, checkpoint)) = teacher {
             checkpoint.check_contains(path, &expected(&step.teacher))?;
@@ -166,7 +174,14 @@ impl<'d> Trainer<'d> {
     /// # Errors
     /// [`Error::Device`] when it does not fit the device.
     pub fn extractor(&mut self) -> Result<Extractor> {
-        Extractor::shared(&mut self.kernels, &mut self.arenas, &self.config, &self.spec.net, self.data.side)
+        Extractor::shared(
+            &mut self.kernels,
+            &mut self.arenas,
+            &self.config,
+            &self.spec.net,
+            self.data.side,
+            self.spec.rows(),
+        )
     }
 
     /// Training images of the batch slots at `step`.
@@ -188,31 +203,50 @@ impl<'d> Trainer<'d> {
         let batch = self.batch(step);
         let recorded = &self.recorded;
         let (ex, inputs) = (&self.executor, &recorded.step.inputs);
-        let drop = 1.0 - self.config.model.drop_block.keep_at(step);
-        ex.write(inputs.step, &step_block(step, seed, self.schedule.lr_at(step) as f32, drop as f32))?;
-        ex.write(recorded.view_parameters, &self.view_words(step))?;
-        let labels: Vec<u32> = batch.iter().map(|&i| self.data.labels[i as usize]).collect();
-        ex.write(inputs.classes, &labels.repeat(self.spec.copies))?;
-        ex.write(inputs.index, &batch)?;
         if self.spec.net.projection.is_some() {
             let drawn = negatives(seed, step, self.spec.bank_rows, &batch, self.spec.negatives);
             ex.write(inputs.negatives, &drawn)?;
         }
-        if recorded.resident {
-            ex.write(recorded.view_index, &batch)?;
-        } else {
-            ex.write(recorded.images, &self.data.subset(&batch).pixels)?;
+        let views = self.view_words(step);
+        let drop = 1.0 - self.config.model.drop_block.keep_at(step);
+        let parts = self.spec.parts as u32;
+        let mut submission = None;
+        for (part, images) in (0..parts).zip(batch.chunks(self.spec.images())) {
+            // Every micro-batch has dropout of its own: the device draws by the first word.
+            let draw = step.wrapping_mul(parts).wrapping_add(part);
+            let mut block = step_block(draw, seed, self.schedule.lr_at(step) as f32, drop as f32);
+            block[PART_WORD] = part;
+            ex.write(inputs.step, &block)?;
+            ex.write(recorded.view_parameters, &self.part_of(&views, part as usize))?;
+            let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
+            ex.write(inputs.classes, &labels.repeat(self.spec.copies))?;
+            ex.write(inputs.index, images)?;
+            if recorded.resident {
+                ex.write(recorded.view_index, images)?;
+            } else {
+                ex.write(recorded.images, &self.data.subset(images).pixels)?;
+            }
+            submission = Some(ex.submit());
         }
-        let submission = ex.submit();
+        if let Some(update) = &self.update {
+            submission = Some(update.submit());
+        }
         self.step += 1;
-        Ok(submission)
+        submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
     }
 
+    /// The parameters of all views of a step, views outermost.
     fn view_words(&self, step: u32) -> Vec<u32> {
         let (_, views, _) = views_of(&self.config);
-        let words = self.sampler.parameters(step, self.spec.batch);
-        let wanted = views * self.spec.batch * crate::ops::views::PARAMETER_WORDS;
-        words[..wanted].to_vec()
+        let mut words = self.sampler.parameters(step, self.spec.batch);
+        words.truncate(views * self.spec.batch * PARAMETER_WORDS);
+        words
+    }
+
+    /// Those of a micro-batch, in the same order: the views are what they are without splitting.
+    fn part_of(&self, words: &[u32], part: usize) -> Vec<u32> {
+        let size = self.spec.images() * PARAMETER_WORDS;
+        words.chunks(self.spec.batch * PARAMETER_WORDS).flat_map(|view| &view[part * size..][..size]).copied().collect()
     }
 
     /// Reads the losses and the accuracy of the last step; waits for it.
@@ -265,8 +299,8 @@ impl<'d> Trainer<'d> {
             if !warned && let Some((dispatch, time)) = self.over_target() {
                 warned = true;
                 progress.warn(&format!(
-                    "{dispatch} alone holds the device for {} ms, longer than --slice-ms {}: a smaller --batch makes it \
-                     shorter",
+                    "{dispatch} alone holds the device for {} ms, longer than --slice-ms {}: a smaller --batch or --micro-batch \
+                     makes it shorter",
                     time.as_millis(),
                     self.config.run.slice_ms
                 ));
