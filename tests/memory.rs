@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ieq_wgpu::config::{BatchStatistics, Config};
+use ieq_wgpu::Error;
+use ieq_wgpu::config::{BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Progress, StepReport};
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
@@ -21,9 +22,11 @@ use ieq_wgpu::random::{Rng, Stream};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 use ieq_wgpu::train::Trainer;
+use ieq_wgpu::train::budget::{Room, fit};
 use ieq_wgpu::train::checkpoint::Checkpoint;
 use ieq_wgpu::train::memory::Memory;
 use ieq_wgpu::train::record::{DataShape, spec};
+use ieq_wgpu::train::trainer::run_reopening;
 
 fn gpu() -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
@@ -236,4 +239,139 @@ fn a_split_batch_trains_with_less_memory_and_resumes_bit_for_bit() {
     let mut resumed = Trainer::new(gpu(), &config, &data, None).unwrap();
     resumed.restore(Path::new("half"), &half).unwrap();
     assert!(same(&straight, &steps(&mut resumed, 2)));
+}
+
+#[test]
+fn a_budget_streams_the_images_and_changes_no_number() {
+    let mut config = small();
+    let data = glyphs(&config);
+    let whole = steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 5);
+    let needed = Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes;
+    config.run.memory_budget = Some(ByteSize(needed));
+    let mut trainer = Trainer::new(gpu(), &config, &data, None).unwrap();
+    assert!(trainer.fitted().resident && trainer.fitted().choices.is_empty());
+    config.run.memory_budget = Some(ByteSize(needed - 1));
+    trainer = Trainer::new(gpu(), &config, &data, None).unwrap();
+    assert!(!trainer.fitted().resident, "one byte less, and the images give way");
+    assert!(trainer.fitted().choices[0].contains("streamed"), "{:?}", trainer.fitted().choices);
+    assert!(same(&whole, &steps(&mut trainer, 5)));
+    let planned = trainer.fitted().memory.peak_bytes as f64;
+    if let Some(report) = trainer.gpu().device.generate_allocator_report() {
+        let measured = report.total_allocated_bytes as f64;
+        // The features that score the network are counted and not made here.
+        assert!(measured <= 1.1 * planned && measured >= 0.8 * planned, "{measured} of {planned}");
+    }
+}
+
+#[test]
+fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
+    let mut config = Config::from_preset("cifar-fs").unwrap();
+    let data = DataShape { side: 32, classes: 64, images: 38_400 };
+    let fit = |config: &Config| fit(config, data, false, Room::LARGE);
+    let all = fit(&config).unwrap().memory;
+    let set = |config: &mut Config, bytes: u64| config.run.memory_budget = Some(ByteSize(bytes));
+
+    set(&mut config, all.peak_bytes);
+    assert_eq!(fit(&config).unwrap().choices, Vec::<String>::new());
+    // The images alone: no number changes.
+    set(&mut config, all.peak_bytes - 100_000_000);
+    let streamed = fit(&config).unwrap();
+    assert!(!streamed.resident && streamed.config == config && streamed.choices.len() == 1, "{streamed:?}");
+    // More: not with exact statistics, and the refusal names what would fit.
+    set(&mut config, all.peak_bytes * 2 / 3);
+    let refusal = fit(&config).unwrap_err();
+    assert_eq!(refusal.exit_code(), 2);
+    for part in ["--memory-budget", "a step needs", "MiB", "--bn micro would fit with --micro-batch 32"] {
+        assert!(refusal.to_string().contains(part), "{part}: {refusal}");
+    }
+    // With those of micro-batches the largest that fit, and the images come back.
+    config.run.batch_norm = BatchStatistics::Micro;
+    let split = fit(&config).unwrap();
+    assert!(split.resident && split.config.run.micro_batch == Some(32), "{:?}", split.choices);
+    assert!(split.memory.peak_bytes <= all.peak_bytes * 2 / 3);
+    assert!(split.choices.len() == 1 && split.choices[0].contains("--micro-batch 32"), "{:?}", split.choices);
+    // What was chosen is a setting: fitting it again changes nothing.
+    assert_eq!(fit(&split.config).unwrap().config, split.config);
+    set(&mut config, 1 << 20);
+    let refusal = fit(&config).unwrap_err().to_string();
+    assert!(refusal.contains("weights") && refusal.contains("--widths"), "{refusal}");
+}
+
+/// Takes the device away after some reports, once for each number in `at`.
+struct Vandal {
+    gpu: Arc<Mutex<Arc<Gpu>>>,
+    at: Vec<u32>,
+    said: Vec<String>,
+}
+
+impl Progress for Vandal {
+    fn step(&mut self, report: &StepReport) {
+        if self.at.first() == Some(&report.step) {
+            self.at.remove(0);
+            self.gpu.lock().unwrap().device.destroy();
+        }
+    }
+    fn advance(&mut self, _: &str, _: u64, _: u64) {}
+    fn note(&mut self, sentence: &str) {
+        self.said.push(sentence.into());
+    }
+    fn warn(&mut self, sentence: &str) {
+        self.said.push(sentence.into());
+    }
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// Trains ten steps with a checkpoint every fourth, losing the device after the steps `at`.
+fn train_losing(config: &Config, at: &[u32]) -> (ieq_wgpu::Result<()>, Vec<String>, Option<Checkpoint>) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = glyphs(config);
+    let current = Arc::new(Mutex::new(gpu()));
+    let mut vandal = Vandal { gpu: current.clone(), at: at.to_vec(), said: Vec::new() };
+    let mut trainer = Trainer::new(current.lock().unwrap().clone(), config, &data, None).unwrap();
+    let reopen = |_: &mut dyn Progress| {
+        let fresh = gpu();
+        *current.lock().unwrap() = fresh.clone();
+        Ok(fresh)
+    };
+    let result = run_reopening(&mut trainer, &reopen, folder.path(), "ieq-wgpu train --resume here", &mut vandal);
+    let file = folder.path().join("checkpoint.safetensors");
+    (result.map(drop), vandal.said, file.exists().then(|| Checkpoint::load(&file).unwrap()))
+}
+
+#[test]
+fn a_lost_device_leaves_the_checkpoint_and_says_how_to_go_on() {
+    let mut config = small();
+    config.optimiser.length = Length::Steps(10);
+    (config.run.checkpoint_every, config.run.log_every) = (4, 1);
+    let (whole, _, straight) = train_losing(&config, &[]);
+    whole.unwrap();
+    let straight = straight.unwrap();
+
+    let (result, _, left) = train_losing(&config, &[6]);
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::DeviceLost(_)) && error.exit_code() == 3, "{error:?}");
+    for part in ["the device was lost", "MiB in its buffers", "of 10 was under way", "holds step 4 whole"] {
+        assert!(error.to_string().contains(part), "{part}: {error}");
+    }
+    assert!(error.to_string().contains("`ieq-wgpu train --resume here` continues"), "{error}");
+    assert_eq!(left.unwrap().metadata["step"], "4");
+
+    let (result, _, left) = train_losing(&config, &[2]);
+    assert!(result.unwrap_err().to_string().contains("no checkpoint had been saved"));
+    assert!(left.is_none());
+
+    // Once before the first checkpoint and once after it; the run ends with the bits of one that lost nothing.
+    config.run.on_device_lost = OnDeviceLost::Resume;
+    let (result, said, resumed) = train_losing(&config, &[2, 6]);
+    result.unwrap();
+    assert!(same(&straight, &resumed.unwrap()), "{said:?}");
+    for part in ["opening the device again (1 of 3)", "continuing at step 0", "(2 of 3)", "continuing at step 4"] {
+        assert!(said.iter().any(|sentence| sentence.contains(part)), "{part}: {said:?}");
+    }
+
+    let (result, _, left) = train_losing(&config, &[6, 6, 6, 6]);
+    assert!(matches!(result.unwrap_err(), Error::DeviceLost(_)), "a device that is lost again and again is let go");
+    assert_eq!(left.unwrap().metadata["step"], "4");
 }

@@ -11,8 +11,8 @@ pub use crate::fewshot::Classifier;
 pub use crate::train::features::Layer;
 
 use crate::config::{
-    Backbone, BatchStatistics, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, PRESETS, SETTINGS,
-    TransformSet,
+    Backbone, BatchStatistics, ByteSize, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, OnDeviceLost,
+    PRESETS, SETTINGS, TransformSet,
 };
 use crate::{Error, Result};
 
@@ -467,6 +467,19 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "KIND", value_parser = choice::<BatchStatistics>(BatchStatistics::NAMES),
         help_heading = RUN, hide_possible_values = true, hide_short_help = true)]
     pub bn: Option<BatchStatistics>,
+    /// Most memory on the device, such as 4GiB
+    ///
+    /// A run that needs more is made to fit: streamed images first, which change no number, then with --bn micro the
+    /// largest micro-batches that fit. What was chosen, and its cost, is said and saved with the run.
+    #[arg(long, value_name = "SIZE", help_heading = RUN)]
+    pub memory_budget: Option<ByteSize>,
+    /// Device lost: stop or resume
+    ///
+    /// stop: end with the command that resumes. resume: open the device again and continue from the last checkpoint,
+    /// at most three times.
+    #[arg(long, value_name = "WHAT", value_parser = choice::<OnDeviceLost>(OnDeviceLost::NAMES), help_heading = RUN,
+        hide_possible_values = true, hide_short_help = true)]
+    pub on_device_lost: Option<OnDeviceLost>,
 }
 
 /// The settings of distillation, each optional.
@@ -561,6 +574,8 @@ impl ConfigFlags {
         set(&mut run.slice_ms, &self.slice_ms);
         set_some(&mut run.micro_batch, &self.micro_batch);
         set(&mut run.batch_norm, &self.bn);
+        set_some(&mut run.memory_budget, &self.memory_budget);
+        set(&mut run.on_device_lost, &self.on_device_lost);
     }
 }
 
@@ -769,6 +784,8 @@ mod tests {
             ("--slice-ms", "3", "run.slice_ms"),
             ("--micro-batch", "3", "run.micro_batch"),
             ("--bn", "micro", "run.batch_norm"),
+            ("--memory-budget", "4GiB", "run.memory_budget"),
+            ("--on-device-lost", "resume", "run.on_device_lost"),
         ] {
             assert_eq!(config(&[flag, value]).differences(&base).unwrap(), [key], "{flag}");
         }

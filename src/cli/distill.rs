@@ -49,7 +49,7 @@ impl DistillJob {
                 Path::new("runs").join(name)
             }
         };
-        let job =
+        let mut job =
             DistillJob { config, teacher, out, resume: args.resume, overwrite: args.overwrite, eval: !args.no_eval };
         let mut resumable = false;
         for generation in 1..=job.config.distill.generations {
@@ -61,7 +61,9 @@ impl DistillJob {
                 return Err(Error::data(folder, "this is the teacher's own folder: name another with --out"));
             }
             if job.resume && student.is_file() {
-                same_settings(&job.config, &stored(&student)?, &folder)?;
+                let stored = stored(&student)?;
+                job.config.adopt_choices(&stored);
+                same_settings(&job.config, &stored, &folder)?;
                 resumable = true;
             } else {
                 free_folder(&folder, args.overwrite)?;
@@ -86,8 +88,9 @@ impl DistillJob {
 
     /// Creates the folder of `generation` and saves the configuration in it; a resumed job calls this for
     /// the generations that it begins or continues, with `resume` for the latter.
-    pub fn open_folder(&self, generation: u32, resume: bool) -> Result<()> {
-        open_folder(&self.folder(generation), &self.config, resume)
+    /// `config`: the settings in effect.
+    pub fn open_folder(&self, config: &Config, generation: u32, resume: bool) -> Result<()> {
+        open_folder(&self.folder(generation), config, resume)
     }
 }
 

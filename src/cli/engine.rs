@@ -12,6 +12,7 @@ use super::embed::Input;
 use super::eval::Episodes;
 use super::eval::EvalJob;
 use super::plan::PlanJob;
+use super::report::bytes;
 use super::train::TrainJob;
 use crate::config::{Config, DataConfig, Progress, TransformSet};
 use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes, sample};
@@ -24,11 +25,12 @@ use crate::ops::{self, Op};
 use crate::random::Stream;
 use crate::tape::plan::Plan;
 use crate::tape::{Graph, Node, ValueId};
+use crate::train::budget::{Fitted, Room, fit};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
 use crate::train::memory::Memory;
 use crate::train::record::{DataShape, spec, training_step};
-use crate::train::trainer::{SIDE_KEY, number, stored_config};
+use crate::train::trainer::{SIDE_KEY, number, run_reopening, stored_config};
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 use npyz::WriterBuilder;
@@ -122,6 +124,14 @@ pub struct EmbedOutcome {
 /// A planned step.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlanOutcome {
+    /// The settings in effect.
+    pub config: Config,
+    /// What `--memory-budget` chose, and what it costs; a sentence each.
+    pub choices: Vec<String>,
+    /// Micro-batches of a step; `ops` are those of one.
+    pub parts: usize,
+    /// Whether the whole training set is on the device.
+    pub resident: bool,
     /// Rows a step.
     pub rows: usize,
     /// Trained parameters.
@@ -281,7 +291,10 @@ fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usize, 
     (0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect()
 }
 
-fn score_run(extractor: &Extractor, novel: &ImageSet, progress: &mut dyn Progress) -> Result<Vec<Score>> {
+/// Scores a run's network as it is; nothing to score it on gives nothing.
+fn score_run(trainer: &mut Trainer, novel: Option<&ImageSet>, progress: &mut dyn Progress) -> Result<Vec<Score>> {
+    let Some(novel) = novel else { return Ok(Vec::new()) };
+    let extractor = trainer.extractor()?;
     let features = extractor.features(novel, Layer::Feature, None, progress)?;
     let width = features.len() / novel.len();
     let (ways, shots, queries, n) = RUN_EPISODES;
@@ -308,7 +321,7 @@ fn train_one(
     run: &Run,
     adapter: Option<&str>,
     progress: &mut dyn Progress,
-    open_folder: &dyn Fn() -> Result<()>,
+    open_folder: &dyn Fn(&Config) -> Result<()>,
 ) -> Result<TrainOutcome> {
     let config = run.config;
     let options = data_options(&config.data, None);
@@ -333,22 +346,19 @@ fn train_one(
     ));
     let gpu = open_device(adapter, progress)?;
     let mut trainer = Trainer::new(gpu, config, &data, run.teacher)?;
+    let memory = &trainer.fitted().memory;
+    progress.note(&format!("memory: {} at the most, in {}", bytes(memory.peak_bytes), memory.peak_operation));
+    trainer.fitted().choices.iter().for_each(|choice| progress.note(choice));
     let file = run.folder.join(crate::config::CHECKPOINT_FILE);
-    let extractor = if run.eval { Some(trainer.extractor()?) } else { None };
-    let mut untrained = Vec::new();
-    if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
-        untrained = score_run(extractor, novel, progress)?;
-    }
+    let untrained = score_run(&mut trainer, novel.as_ref(), progress)?;
     if run.resume {
         trainer.restore(&file, &Checkpoint::load(&file)?)?;
         progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
     }
-    open_folder()?;
-    let finished = trainer.run(run.folder, &run.resume_command, progress)?;
-    let mut trained = Vec::new();
-    if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
-        trained = score_run(extractor, novel, progress)?;
-    }
+    open_folder(&trainer.fitted().config)?;
+    let reopen = &|progress: &mut dyn Progress| open_device(adapter, progress);
+    let finished = run_reopening(&mut trainer, reopen, run.folder, &run.resume_command, progress)?;
+    let trained = score_run(&mut trainer, novel.as_ref(), progress)?;
     Ok(TrainOutcome {
         checkpoint: file,
         steps: trainer.total_steps(),
@@ -370,7 +380,7 @@ pub fn train(job: &TrainJob, adapter: Option<&str>, progress: &mut dyn Progress)
         teacher: None,
         resume_command: format!("ieq-wgpu train --resume {}", job.out.display()),
     };
-    train_one(&run, adapter, progress, &|| job.open_folder())
+    train_one(&run, adapter, progress, &|config| job.open_folder(config))
 }
 
 /// Trains the generations one after the other; one outcome each.
@@ -394,7 +404,7 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
                 job.out.display()
             ),
         };
-        let outcome = train_one(&run, adapter, progress, &|| job.open_folder(generation, resume))?;
+        let outcome = train_one(&run, adapter, progress, &|config| job.open_folder(config, generation, resume))?;
         teacher = outcome.checkpoint.clone();
         outcomes.push(outcome);
     }
@@ -548,9 +558,9 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
         }
     };
     config.check_side(shape.side)?;
-    let spec = spec(config, shape, job.distill);
-    let resident = 4 * (shape.images * shape.side * shape.side) as u64 <= RESIDENT_BYTES;
-    let (graph, recorded) = training_step(config, shape, job.distill, resident)?;
+    let Fitted { config, resident, memory, choices } = fit(config, shape, job.distill, Room::LARGE)?;
+    let spec = spec(&config, shape, job.distill);
+    let (graph, recorded) = training_step(&config, shape, job.distill, resident)?;
     let plan = Plan::new(&graph);
     plan.verify(&graph)?;
     let ops = graph.nodes.iter().map(|node| {
@@ -563,9 +573,12 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
             bytes: graph.value(first).ty.bytes(),
         }
     });
-    let memory = Memory::of(config, shape, job.distill, resident)?;
     let arenas = graph.arenas.iter().map(|(name, bytes)| (name.clone(), *bytes)).collect();
     Ok(PlanOutcome {
+        parts: spec.parts,
+        resident,
+        choices,
+        config,
         rows: spec.batch * spec.copies,
         parameters: recorded.step.parameters.iter().map(|e| e.shape.iter().product::<usize>() as u64).sum(),
         peak_bytes: memory.peak_bytes,
@@ -573,13 +586,10 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
         activations_bytes: plan.transient_bytes(),
         peak_node: memory.peak_node,
         memory,
-        multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum(),
+        multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum::<u64>() * spec.parts as u64,
         ops: ops.collect(),
     })
 }
-
-/// Largest training set that a plan keeps on the device: what an adapter with 2 GiB bindings holds.
-const RESIDENT_BYTES: u64 = (1 << 31) - 1;
 
 /// Multiply-adds of a node: convolutions and matrix products; the rest is bandwidth.
 fn multiply_adds(graph: &Graph, node: &Node) -> u64 {

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    BatchStatistics, Config, DecayAt, DropBlockSize, Length, MAX_ROWS, Method, SETTINGS, TransformSet, preset_text,
+    BatchStatistics, ByteSize, Config, DecayAt, DropBlockSize, Length, MAX_ROWS, Method, SETTINGS, TransformSet,
+    preset_text,
 };
 use crate::{Error, Result};
 
@@ -43,6 +44,9 @@ impl Config {
         count("run.log_every", self.run.log_every, 1, 1_000_000, 10)?;
         count("run.slice_ms", self.run.slice_ms, 0, 60_000, 100)?;
         self.validate_micro_batch()?;
+        if let Some(ByteSize(bytes)) = self.run.memory_budget {
+            number("run.memory_budget", bytes as f64, Range::closed(1.0, (1_u64 << 53) as f64), 4e9)?;
+        }
         if let Some(out) = &self.run.out
             && out.as_os_str().is_empty()
         {
@@ -317,6 +321,7 @@ mod tests {
                 c.run.micro_batch = Some(5);
             }),
             ("--bn micro", |c| c.run.micro_batch = Some(4)),
+            ("--memory-budget", |c| c.run.memory_budget = Some(ByteSize(0))),
             ("--slice-ms", |c| c.run.slice_ms = 60_001),
         ];
         for (i, (flag, spoil)) in cases.iter().enumerate() {

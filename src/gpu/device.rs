@@ -1,5 +1,6 @@
 //! The opened device: buffers, transfers, and errors turned into sentences.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, AdapterChoice};
@@ -31,8 +32,26 @@ pub struct Gpu {
     pub limits: wgpu::Limits,
     /// The features the device was opened with.
     pub features: wgpu::Features,
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Arc<Mutex<Option<Trouble>>>,
+    asked: AtomicU64,
 }
+
+/// What went wrong on a device.
+#[derive(Clone, Debug)]
+enum Trouble {
+    /// There is no device any more.
+    Lost(String),
+    /// There is no memory left.
+    Memory,
+    /// Anything else.
+    Refused(String),
+}
+
+/// Writes above this size go to the device piece by piece: each takes as much again while it is under way.
+const WRITE_PIECE: usize = 32 << 20;
+
+/// The ways out when a step is too large.
+const LESS: &str = "a smaller --batch, narrower --widths or --memory-budget with --bn micro needs less";
 
 impl Gpu {
     /// Opens the chosen adapter with its real limits and the optional features the kernels can use.
@@ -53,10 +72,10 @@ impl Gpu {
             Error::Device(format!("{} did not open: {e}; try another adapter", adapter::describe(&listed.info)))
         })?;
         let trouble = Arc::new(Mutex::new(None));
-        let note = |slot: &Arc<Mutex<Option<String>>>, text: String| {
+        let note = |slot: &Arc<Mutex<Option<Trouble>>>, trouble: Trouble| {
             if let Ok(mut slot) = slot.lock() {
                 // The first report is the cause; what follows are consequences.
-                slot.get_or_insert(text);
+                slot.get_or_insert(trouble);
             }
         };
         let slot = trouble.clone();
@@ -64,22 +83,23 @@ impl Gpu {
             note(
                 &slot,
                 match error {
-                    wgpu::Error::OutOfMemory { .. } => "the device is out of memory".to_string(),
+                    wgpu::Error::OutOfMemory { .. } => Trouble::Memory,
                     wgpu::Error::Validation { description, .. } => {
-                        format!("the device refused a command: {description}")
+                        Trouble::Refused(format!("the device refused a command: {description}"))
                     }
-                    wgpu::Error::Internal { description, .. } => format!("the driver failed: {description}"),
+                    wgpu::Error::Internal { description, .. } => {
+                        Trouble::Refused(format!("the driver failed: {description}"))
+                    }
                 },
             );
         }));
         let slot = trouble.clone();
         device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                note(&slot, format!("the device was lost ({message})"));
-            }
+            let message = if message.is_empty() { format!("{reason:?}").to_lowercase() } else { message };
+            note(&slot, Trouble::Lost(message));
         });
         let (limits, features) = (device.limits(), device.features());
-        Ok(Arc::new(Gpu { info: listed.info, why, device, queue, limits, features, trouble }))
+        Ok(Arc::new(Gpu { info: listed.info, why, device, queue, limits, features, trouble, asked: AtomicU64::new(0) }))
     }
 
     /// One line: the adapter and why it was chosen.
@@ -90,16 +110,26 @@ impl Gpu {
     /// The first error the device has reported, if any.
     ///
     /// # Errors
-    /// [`Error::Device`] with what happened and what to do.
+    /// [`Error::DeviceLost`] or [`Error::Device`] with what happened and what to do.
     pub fn check(&self) -> Result<()> {
+        let adapter = adapter::describe(&self.info);
         match self.trouble.lock().map(|t| t.clone()) {
             Ok(None) => Ok(()),
-            Ok(Some(text)) => Err(Error::Device(format!(
-                "{text} on {}; a smaller --batch needs less memory, and --resume continues from the last checkpoint",
-                adapter::describe(&self.info)
-            ))),
+            Ok(Some(Trouble::Lost(why))) => {
+                Err(Error::DeviceLost(format!("the device was lost ({why}): {adapter}, {}", self.usage())))
+            }
+            Ok(Some(Trouble::Memory)) => {
+                Err(Error::Device(format!("the device is out of memory: {adapter}, {}; {LESS}", self.usage())))
+            }
+            Ok(Some(Trouble::Refused(text))) => Err(Error::Device(format!("{text} on {adapter}"))),
             Err(_) => Err(Error::Internal("the device's error slot is poisoned".into())),
         }
+    }
+
+    /// How much memory the buffers took so far, for errors.
+    fn usage(&self) -> String {
+        let mebibytes = self.asked.load(Ordering::Relaxed) as f64 / f64::from(1 << 20);
+        format!("{mebibytes:.1} MiB in its buffers")
     }
 
     /// A zero-filled storage buffer of at least `bytes` (rounded up to 4).
@@ -120,8 +150,7 @@ impl Gpu {
         let limit = self.limits.max_buffer_size.min(self.limits.max_storage_buffer_binding_size);
         if usage.contains(wgpu::BufferUsages::STORAGE) && size > limit {
             return Err(Error::Device(format!(
-                "{label} needs {size} bytes, and a buffer of {} holds at most {limit}; use a smaller --batch or \
-                 narrower --widths",
+                "{label} needs {size} bytes, and a buffer of {} holds at most {limit}; {LESS}",
                 adapter::describe(&self.info)
             )));
         }
@@ -134,16 +163,28 @@ impl Gpu {
         });
         if pollster::block_on(memory.pop()).is_some() {
             return Err(Error::Device(format!(
-                "{} has no memory left for {label} ({size} bytes); use a smaller --batch or narrower --widths",
-                adapter::describe(&self.info)
+                "{} has no memory left for {label} ({size} bytes) beside {}; {LESS}",
+                adapter::describe(&self.info),
+                self.usage()
             )));
         }
+        self.asked.fetch_add(size, Ordering::Relaxed);
         Ok(buffer)
     }
 
     /// Writes `data` at `offset` before the next submission.
     pub fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, offset: u64, data: &[T]) {
-        self.queue.write_buffer(buffer, offset, bytemuck::cast_slice(data));
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        let pieces = bytes.chunks(WRITE_PIECE);
+        let large = pieces.len() > 1;
+        for (piece, at) in pieces.zip((offset..).step_by(WRITE_PIECE)) {
+            self.queue.write_buffer(buffer, at, piece);
+            if large {
+                // Lets the copy end; a failure shows at the next check.
+                self.queue.submit([]);
+                drop(self.wait());
+            }
+        }
     }
 
     /// Waits for the queue and reads `count` elements at byte `offset`.

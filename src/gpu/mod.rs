@@ -3,12 +3,14 @@
 //! - [`adapter`]: which adapters there are, and the choice among them.
 //! - [`device`]: the opened device, its buffers, its errors.
 //! - [`shader`]: the WGSL files, their imports and their reflection (no device needed).
+//! - [`upload`]: a ring of staging buffers.
 //! - [`kernel`]: a launch (shader entry point, parameters, bindings, grid) and the pipelines behind it.
 
 pub mod adapter;
 pub mod device;
 pub mod kernel;
 pub mod shader;
+pub mod upload;
 
 pub use adapter::AdapterChoice;
 pub use device::Gpu;

@@ -11,6 +11,9 @@ use crate::config::Config;
 use crate::tape::exec::params_bytes;
 use crate::tape::plan::{Plan, pooled};
 
+/// Staging buffers of streamed images: one that the host fills, and one for each pass that may be under way.
+pub const UPLOADS: usize = 3;
+
 /// Bytes on the device by what they are for. The classes add up to [`Memory::peak_bytes`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
@@ -22,7 +25,7 @@ pub struct Memory {
     pub optimiser: u64,
     /// The memory bank.
     pub bank: u64,
-    /// Pixels: the training set, or where it is streamed a batch of it.
+    /// Pixels: the training set, or where it is streamed a pass of it and its staging buffers.
     pub images: u64,
     /// What the host writes and reads for each step, and the parameters of the launches.
     pub inputs: u64,
@@ -100,6 +103,10 @@ impl Memory {
         }
         for (&name, &bytes) in &arenas {
             *memory.class_of(name) += bytes;
+        }
+        if !resident {
+            let pixels = config.optimiser.batch / config.parts() * data.side * data.side;
+            memory.images += (UPLOADS * 4 * pixels) as u64;
         }
         memory.unfilled_slots = slots.iter().sum::<u64>() - alive;
         memory.largest_buffer = arenas.values().chain(&slots).copied().max().unwrap_or(0);

@@ -1,5 +1,6 @@
 //! Training: the loop, its state, checkpoints and the metric log.
 
+pub mod budget;
 pub mod checkpoint;
 pub mod features;
 pub mod memory;

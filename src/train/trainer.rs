@@ -8,14 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::budget::{Fitted, Room, fit};
 use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor};
 use super::features::Extractor;
+use super::memory::UPLOADS;
 use super::metrics::{MetricsLog, Record};
 use super::record::{DataShape, Recorded, spec, training_step, views_of};
-use crate::config::{Config, Progress, Schedule, StepReport};
+use crate::config::{CHECKPOINT_FILE, Config, OnDeviceLost, Progress, Schedule, StepReport};
 use crate::data::{ImageSet, epoch_order};
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
+use crate::gpu::upload::UploadRing;
 use crate::ier::negatives::{bank_init, negatives};
 use crate::ier::step::{StepSpec, record_update};
 use crate::ier::transforms::{Augmentation, ViewSampler};
@@ -41,6 +44,8 @@ pub const SIDE_KEY: &str = "side";
 /// A run on a device.
 pub struct Trainer<'d> {
     config: Config,
+    fitted: Fitted,
+    teacher: Option<(&'d Path, &'d Checkpoint)>,
     data: &'d ImageSet,
     schedule: Schedule,
     spec: StepSpec,
@@ -51,8 +56,54 @@ pub struct Trainer<'d> {
     update: Option<Executor>,
     kernels: Kernels,
     arenas: Arenas,
+    uploads: Option<UploadRing>,
     order: (u32, Vec<u32>),
     step: u32,
+    /// The step of the checkpoint in the run's folder.
+    saved: Option<u32>,
+}
+
+/// Times that a lost device is opened again in one run: one that goes on failing will not be cured by it.
+const REOPENINGS: u32 = 3;
+
+/// Trains to the end of the run as [`Trainer::run`] does. Where `run.on_device_lost` says so, a lost device is opened
+/// again with `reopen` and the run continues from its last checkpoint; `trainer` is on another device then.
+///
+/// # Errors
+/// As [`Trainer::run`], and what `reopen` fails with.
+pub fn run_reopening(
+    trainer: &mut Trainer,
+    reopen: &dyn Fn(&mut dyn Progress) -> Result<Arc<Gpu>>,
+    folder: &Path,
+    resume_command: &str,
+    progress: &mut dyn Progress,
+) -> Result<Finished> {
+    let (start, first) = (Instant::now(), trainer.step);
+    for opening in 1.. {
+        let error = match trainer.run(folder, resume_command, progress) {
+            Ok(finished) => {
+                return Ok(Finished {
+                    steps: trainer.step - first,
+                    seconds: start.elapsed().as_secs_f64(),
+                    ..finished
+                });
+            }
+            Err(error) => error,
+        };
+        let resume = trainer.config.run.on_device_lost == OnDeviceLost::Resume;
+        if !(matches!(error, Error::DeviceLost(_)) && resume && opening <= REOPENINGS) {
+            return Err(error);
+        }
+        progress.warn(&format!("{error}; opening the device again ({opening} of {REOPENINGS})"));
+        let mut again = Trainer::new(reopen(progress)?, &trainer.config, trainer.data, trainer.teacher)?;
+        if trainer.saved.is_some() {
+            let file = folder.join(CHECKPOINT_FILE);
+            again.restore(&file, &Checkpoint::load(&file)?)?;
+        }
+        progress.note(&format!("continuing at step {} of {}", again.step, again.schedule.total_steps));
+        *trainer = again;
+    }
+    Err(Error::Internal("a loop without an end has ended".into()))
 }
 
 /// How a loop over the remaining steps ended.
@@ -76,11 +127,13 @@ impl<'d> Trainer<'d> {
         gpu: Arc<Gpu>,
         config: &Config,
         data: &'d ImageSet,
-        teacher: Option<(&Path, &Checkpoint)>,
+        teacher: Option<(&'d Path, &'d Checkpoint)>,
     ) -> Result<Self> {
         let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
         config.check_side(shape.side)?;
         let schedule = Schedule::new(&config.optimiser, shape.images)?;
+        let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu.limits))?;
+        let config = &fitted.config;
         let spec = spec(config, shape, teacher.is_some());
         if spec.net.projection.is_some() && spec.negatives == 0 {
             return Err(Error::usage(format!(
@@ -88,9 +141,11 @@ impl<'d> Trainer<'d> {
                 spec.batch, shape.images
             )));
         }
-        let room = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
-        let resident = 4 * data.pixels.len() as u64 <= room;
-        let (graph, recorded) = training_step(config, shape, teacher.is_some(), resident)?;
+        let (graph, recorded) = training_step(config, shape, teacher.is_some(), fitted.resident)?;
+        let uploads = match fitted.resident {
+            true => None,
+            false => Some(UploadRing::new(&gpu, (4 * spec.images() * data.side * data.side) as u64, UPLOADS)?),
+        };
         let mut kernels = Kernels::new(gpu);
         let mut arenas = Arenas::new();
         let mut executor = Executor::new(&mut kernels, &mut arenas, graph)?;
@@ -104,6 +159,8 @@ impl<'d> Trainer<'d> {
         let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
         let trainer = Trainer {
             config: config.clone(),
+            fitted,
+            teacher,
             data,
             schedule,
             spec,
@@ -113,8 +170,10 @@ impl<'d> Trainer<'d> {
             update,
             kernels,
             arenas,
+            uploads,
             order: (u32::MAX, Vec::new()),
             step: 0,
+            saved: None,
         };
         trainer.initialise(teacher)?;
         Ok(trainer)
@@ -142,6 +201,11 @@ impl<'d> Trainer<'d> {
             load(ex, &step.teacher, checkpoint)?;
         }
         Ok(())
+    }
+
+    /// The settings in effect and the memory they take.
+    pub fn fitted(&self) -> &Fitted {
+        &self.fitted
     }
 
     /// Finished steps.
@@ -217,14 +281,16 @@ impl<'d> Trainer<'d> {
             let mut block = step_block(draw, seed, self.schedule.lr_at(step) as f32, drop as f32);
             block[PART_WORD] = part;
             ex.write(inputs.step, &block)?;
-            ex.write(recorded.view_parameters, &self.part_of(&views, part as usize))?;
+            ex.write(recorded.view_parameters, &part_of(&self.spec, &views, part as usize))?;
             let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
             ex.write(inputs.classes, &labels.repeat(self.spec.copies))?;
             ex.write(inputs.index, images)?;
-            if recorded.resident {
-                ex.write(recorded.view_index, images)?;
-            } else {
-                ex.write(recorded.images, &self.data.subset(images).pixels)?;
+            match &mut self.uploads {
+                None => ex.write(recorded.view_index, images)?,
+                Some(ring) => {
+                    let pixels = images.iter().map(|&i| self.data.image(i as usize));
+                    ring.upload(ex.gpu(), ex.locate(recorded.images).0, pixels)?;
+                }
             }
             submission = Some(ex.submit());
         }
@@ -241,12 +307,6 @@ impl<'d> Trainer<'d> {
         let mut words = self.sampler.parameters(step, self.spec.batch);
         words.truncate(views * self.spec.batch * PARAMETER_WORDS);
         words
-    }
-
-    /// Those of a micro-batch, in the same order: the views are what they are without splitting.
-    fn part_of(&self, words: &[u32], part: usize) -> Vec<u32> {
-        let size = self.spec.images() * PARAMETER_WORDS;
-        words.chunks(self.spec.batch * PARAMETER_WORDS).flat_map(|view| &view[part * size..][..size]).copied().collect()
     }
 
     /// Reads the losses and the accuracy of the last step; waits for it.
@@ -278,10 +338,29 @@ impl<'d> Trainer<'d> {
     /// is told when the run is interrupted.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] after saving when the caller asked to stop; [`Error::NonFinite`], [`Error::Device`],
-    /// [`Error::Io`] with the last checkpoint intact.
+    /// [`Error::Interrupted`] after saving when the caller asked to stop; [`Error::NonFinite`], [`Error::Io`] with the
+    /// last checkpoint intact; [`Error::DeviceLost`], [`Error::Device`] with the same and the way to continue.
     pub fn run(&mut self, folder: &Path, resume_command: &str, progress: &mut dyn Progress) -> Result<Finished> {
-        let file = folder.join(crate::config::CHECKPOINT_FILE);
+        let result = self.run_steps(folder, resume_command, progress);
+        let way_on = || {
+            let held = match self.saved {
+                Some(step) => format!(
+                    "{} holds step {step} whole, and `{resume_command}` continues from it",
+                    folder.join(CHECKPOINT_FILE).display()
+                ),
+                None => "no checkpoint had been saved, so the run starts anew".into(),
+            };
+            format!("step {} of {} was under way; {held}", self.step.max(1), self.schedule.total_steps)
+        };
+        result.map_err(|error| match error {
+            Error::DeviceLost(what) => Error::DeviceLost(format!("{what}; {}", way_on())),
+            Error::Device(what) => Error::Device(format!("{what}; {}", way_on())),
+            other => other,
+        })
+    }
+
+    fn run_steps(&mut self, folder: &Path, resume_command: &str, progress: &mut dyn Progress) -> Result<Finished> {
+        let file = folder.join(CHECKPOINT_FILE);
         let first = self.step;
         let mut log = MetricsLog::open(folder, (first > 0).then_some(u64::from(first)))?;
         let (start, mut since) = (Instant::now(), (Instant::now(), first));
@@ -338,6 +417,7 @@ impl<'d> Trainer<'d> {
             if due(self.config.run.checkpoint_every) || done == total || stop {
                 log.sync()?;
                 self.checkpoint()?.save(&file)?;
+                self.saved = Some(self.step);
             }
             if stop && done < total {
                 return Err(Error::Interrupted(format!(
@@ -428,8 +508,15 @@ impl<'d> Trainer<'d> {
             ex.write(step.inputs.bank, floats(checkpoint, &bank)?)?;
         }
         self.step = number(path, checkpoint, STEP_KEY)? as u32;
+        self.saved = Some(self.step);
         Ok(())
     }
+}
+
+/// The view parameters of a micro-batch, views outermost: the views are what they are without splitting.
+fn part_of(spec: &StepSpec, words: &[u32], part: usize) -> Vec<u32> {
+    let size = spec.images() * PARAMETER_WORDS;
+    words.chunks(spec.batch * PARAMETER_WORDS).flat_map(|view| &view[part * size..][..size]).copied().collect()
 }
 
 /// Names and shapes of entries, as checkpoints check them.
