@@ -163,7 +163,8 @@ mod tests {
         let resume = |more: &[&str], stored: &Config| job(&[&words[..], &["--resume"], more].concat(), stored);
 
         assert!(resume(&[], &stored).unwrap_err().to_string().contains("no run to resume"));
-        job(&words, &stored).unwrap().open_folder(1, false).unwrap();
+        let made = job(&words, &stored).unwrap();
+        made.open_folder(&made.config, 1, false).unwrap();
         std::fs::write(out.join("generation-1").join(CHECKPOINT_FILE), "x").unwrap();
         assert!(job(&words, &stored).unwrap_err().to_string().contains("holds a run"));
         assert!(resume(&[], &stored).unwrap().resume);

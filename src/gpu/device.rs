@@ -1,6 +1,6 @@
 //! The opened device: buffers, transfers, and errors turned into sentences.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, AdapterChoice};
@@ -34,6 +34,8 @@ pub struct Gpu {
     pub features: wgpu::Features,
     trouble: Arc<Mutex<Option<Trouble>>>,
     asked: AtomicU64,
+    /// Bytes written since the last submission.
+    pending: AtomicUsize,
 }
 
 /// What went wrong on a device.
@@ -47,8 +49,8 @@ enum Trouble {
     Refused(String),
 }
 
-/// Writes above this size go to the device piece by piece: each takes as much again while it is under way.
-const WRITE_PIECE: usize = 32 << 20;
+/// Transfers go in pieces of this many bytes: each takes as much again, outside every plan, while it is under way.
+const PIECE: usize = 1 << 20;
 
 /// The ways out when a step is too large.
 const LESS: &str = "a smaller --batch, narrower --widths or --memory-budget with --bn micro needs less";
@@ -99,7 +101,17 @@ impl Gpu {
             note(&slot, Trouble::Lost(message));
         });
         let (limits, features) = (device.limits(), device.features());
-        Ok(Arc::new(Gpu { info: listed.info, why, device, queue, limits, features, trouble, asked: AtomicU64::new(0) }))
+        Ok(Arc::new(Gpu {
+            info: listed.info,
+            why,
+            device,
+            queue,
+            limits,
+            features,
+            trouble,
+            asked: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+        }))
     }
 
     /// One line: the adapter and why it was chosen.
@@ -172,16 +184,20 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Submits what was encoded, after the writes so far.
+    pub fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.pending.store(0, Ordering::Relaxed);
+        self.queue.submit([encoder.finish()])
+    }
+
     /// Writes `data` at `offset` before the next submission.
     pub fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, offset: u64, data: &[T]) {
         let bytes: &[u8] = bytemuck::cast_slice(data);
-        let pieces = bytes.chunks(WRITE_PIECE);
-        let large = pieces.len() > 1;
-        for (piece, at) in pieces.zip((offset..).step_by(WRITE_PIECE)) {
+        for (piece, at) in bytes.chunks(PIECE).zip((offset..).step_by(PIECE)) {
             self.queue.write_buffer(buffer, at, piece);
-            if large {
-                // Lets the copy end; a failure shows at the next check.
-                self.queue.submit([]);
+            if self.pending.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() > PIECE {
+                // Lets the copies end; a failure shows at the next check.
+                self.submit(self.device.create_command_encoder(&Default::default()));
                 drop(self.wait());
             }
         }
@@ -192,15 +208,23 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`] when the device failed in between.
     pub fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, offset: u64, count: usize) -> Result<Vec<T>> {
-        let bytes = (count * size_of::<T>()) as u64;
-        if bytes == 0 {
-            return Ok(Vec::new());
+        let mut data = Vec::with_capacity(count);
+        let most = (PIECE / size_of::<T>()).max(1);
+        while data.len() < count {
+            let n = (count - data.len()).min(most);
+            data.extend(self.read_piece::<T>(buffer, offset + (data.len() * size_of::<T>()) as u64, n)?);
         }
+        Ok(data)
+    }
+
+    fn read_piece<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, offset: u64, count: usize) -> Result<Vec<T>> {
+        let bytes = (count * size_of::<T>()) as u64;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = self.buffer_with("read-back", bytes, usage)?;
+        self.asked.fetch_sub(staging.size(), Ordering::Relaxed);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes.next_multiple_of(4));
-        self.queue.submit([encoder.finish()]);
+        self.submit(encoder);
         let (sender, receiver) = std::sync::mpsc::channel();
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| drop(sender.send(result)));
         self.wait()?;

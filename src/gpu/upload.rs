@@ -67,7 +67,7 @@ impl UploadRing {
         stage.buffer.unmap();
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(&stage.buffer, 0, target, 0, end as u64);
-        stage.copied = Some(gpu.queue.submit([encoder.finish()]));
+        stage.copied = Some(gpu.submit(encoder));
         stage.map();
         Ok(())
     }

@@ -147,7 +147,8 @@ impl Executor {
     ) -> Result<Self> {
         let gpu = kernels.gpu().clone();
         let surplus = if guarded.is_empty() { 0 } else { CANARY_BYTES };
-        let plan = Plan::new(&graph);
+        // Canaries want nothing behind a value.
+        let plan = if guarded.is_empty() { Plan::new(&graph) } else { Plan::apart(&graph) };
         plan.verify(&graph)?;
         let wanted: Vec<u64> = plan.slot_bytes.iter().map(|bytes| bytes + surplus).collect();
         let slots = arenas.slots(&gpu, &wanted)?;
@@ -161,7 +162,9 @@ impl Executor {
             let bytes = value.ty.bytes().max(4) + canaries;
             match &value.storage {
                 Storage::Arena { arena, offset } => Region { buffer: own[arena].clone(), offset: *offset, bytes },
-                Storage::Transient => Region { buffer: slots[plan.slot_of[id]].clone(), offset: 0, bytes },
+                Storage::Transient => {
+                    Region { buffer: slots[plan.slot_of[id]].clone(), offset: plan.offset_of[id], bytes }
+                }
             }
         };
         let launches: Vec<Launch<Region>> = graph
@@ -252,7 +255,7 @@ impl Executor {
                 step.encode(&mut pass);
             }
         }
-        self.gpu.queue.submit([encoder.finish()])
+        self.gpu.submit(encoder)
     }
 
     /// Submissions of one execution, as things stand.
@@ -269,7 +272,7 @@ impl Executor {
     pub fn locate(&self, id: ValueId) -> (&wgpu::Buffer, u64) {
         match &self.graph.value(id).storage {
             Storage::Arena { arena, offset } => (&self.arenas[arena], *offset),
-            Storage::Transient => (&self.slots[self.plan.slot_of[&id]], 0),
+            Storage::Transient => (&self.slots[self.plan.slot_of[&id]], self.plan.offset_of[&id]),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::budget::{Fitted, Room, fit};
 use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor};
@@ -95,6 +95,8 @@ pub fn run_reopening(
             return Err(error);
         }
         progress.warn(&format!("{error}; opening the device again ({opening} of {REOPENINGS})"));
+        // A system that resets a device needs a moment.
+        std::thread::sleep(Duration::from_millis(500) * opening);
         let mut again = Trainer::new(reopen(progress)?, &trainer.config, trainer.data, trainer.teacher)?;
         if trainer.saved.is_some() {
             let file = folder.join(CHECKPOINT_FILE);
@@ -229,7 +231,7 @@ impl<'d> Trainer<'d> {
     }
 
     /// The longest dispatch of a step and its time, if it alone exceeds `run.slice_ms`.
-    pub fn over_target(&self) -> Option<(String, std::time::Duration)> {
+    pub fn over_target(&self) -> Option<(String, Duration)> {
         self.executor.over_target()
     }
 
@@ -378,8 +380,8 @@ impl<'d> Trainer<'d> {
             if !warned && let Some((dispatch, time)) = self.over_target() {
                 warned = true;
                 progress.warn(&format!(
-                    "{dispatch} alone holds the device for {} ms, longer than --slice-ms {}: a smaller --batch or --micro-batch \
-                     makes it shorter",
+                    "{dispatch} alone holds the device for {} ms, longer than --slice-ms {}: a smaller --batch or \
+                     --micro-batch makes it shorter",
                     time.as_millis(),
                     self.config.run.slice_ms
                 ));
