@@ -2,6 +2,7 @@
 //! changes no number.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stderr, reason = "a test reports what it measured")]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,8 +18,12 @@ use ieq_wgpu::ier::negatives::bank_init;
 use ieq_wgpu::ier::step::{Step, StepInputs, StepSpec, record};
 use ieq_wgpu::nn::Drop;
 use ieq_wgpu::ops::accumulate::PART_WORD;
+use ieq_wgpu::ops::conv2d::Conv2d;
 use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
+use ieq_wgpu::ops::elementwise::{Add, LeakyRelu};
+use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::random::{Rng, Stream};
+use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 use ieq_wgpu::train::Trainer;
@@ -30,7 +35,7 @@ use ieq_wgpu::train::trainer::run_reopening;
 
 fn gpu() -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    Gpu::open(&Options { choice, default_limits: false }).unwrap()
+    Gpu::open(&Options { choice, ..Options::default() }).unwrap()
 }
 
 /// A small run with everything that draws random numbers.
@@ -79,7 +84,7 @@ fn the_device_allocates_what_was_planned() {
         return;
     };
     let (planned, measured) = (planned.peak_bytes as f64, report.total_allocated_bytes as f64);
-    println!("planned {planned}, allocated {measured}");
+    eprintln!("planned {planned}, allocated {measured}");
     assert!((measured / planned - 1.0).abs() <= 0.1, "planned {planned}, allocated {measured}");
 }
 
@@ -115,7 +120,7 @@ fn cutting_a_step_into_submissions_changes_no_number() {
     let cut = steps(&mut trainer, 4);
     assert!(trainer.submissions() > 3, "{} submissions", trainer.submissions());
     assert!(same(&whole, &cut));
-    println!("{} submissions, longest {:?}", trainer.submissions(), trainer.over_target());
+    eprintln!("{} submissions, longest {:?}", trainer.submissions(), trainer.over_target());
     assert!(trainer.over_target().is_none_or(|(_, time)| time > Duration::from_millis(1)));
 }
 
@@ -374,4 +379,41 @@ fn a_lost_device_leaves_the_checkpoint_and_says_how_to_go_on() {
     let (result, _, left) = train_losing(&config, &[6, 6, 6, 6]);
     assert!(matches!(result.unwrap_err(), Error::DeviceLost(_)), "a device that is lost again and again is let go");
     assert_eq!(left.unwrap().metadata["step"], "4");
+}
+
+/// Convolutions and what stands between them on a device whose bindings are smaller than the tensors: the same bits
+/// as with large ones.
+#[test]
+fn tensors_larger_than_a_binding_are_computed_in_slices() {
+    const ROWS: usize = 37;
+    let run = |max_binding: Option<u64>| -> (usize, Vec<Vec<f32>>) {
+        let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
+        let small = Gpu::open(&Options { choice, max_binding, ..Options::default() }).unwrap();
+        let mut graph = Graph::new();
+        let x = graph.in_arena("x", "x", Type::f32([ROWS, 3, 12, 12]), true);
+        let w = graph.in_arena("w", "w", Type::f32([8, 3, 3, 3]), false);
+        let v = graph.in_arena("v", "v", Type::f32([16, 8, 1, 1]), false);
+        let dy = graph.in_arena("dy", "dy", Type::f32([ROWS, 16, 6, 6]), false);
+        let a = graph.one(Conv2d { stride: 1, padding: 1 }, &[x, w]).unwrap();
+        let b = graph.one(LeakyRelu { slope: 0.1 }, &[a]).unwrap();
+        let c = graph.one(Conv2d { stride: 1, padding: 0 }, &[b, v]).unwrap();
+        let d = graph.one(Add { alpha: 0.5, beta: 0.25 }, &[c, c]).unwrap();
+        let y = graph.one(MaxPool, &[d]).unwrap();
+        let dx = backward_from(&mut graph, &[(y, dy)]).unwrap()[&x];
+        let seen = [a, c, y, dx];
+        seen.iter().for_each(|&id| graph.keep(id));
+        let executor = Executor::new(&mut Kernels::new(small), &mut Arenas::new(), graph).unwrap();
+        for (i, id) in [x, w, v, dy].into_iter().enumerate() {
+            let mut rng = Rng::new(4, Stream::Bank, 0, i as u32);
+            let n = executor.graph.value(id).ty.len();
+            executor.write(id, &(0..n).map(|_| rng.unit() - 0.5).collect::<Vec<f32>>()).unwrap();
+        }
+        executor.submit();
+        (executor.dispatches(), seen.map(|id| executor.read(id).unwrap()).to_vec())
+    };
+    let (few, whole) = run(None);
+    // The largest tensor has 340,992 bytes; the convolutions' weights fit.
+    let (many, cut) = run(Some(64 << 10));
+    assert!(many > 2 * few, "{many} dispatches, {few} without a limit");
+    assert!(whole == cut && whole.iter().all(|t| t.iter().any(|v| *v != 0.0)));
 }

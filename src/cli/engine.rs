@@ -181,7 +181,7 @@ pub struct CheckEntry {
 }
 
 fn open_device(adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
-    let gpu = Gpu::open(&Options { choice: AdapterChoice::parse(adapter), default_limits: false })?;
+    let gpu = Gpu::open(&Options { choice: AdapterChoice::parse(adapter), ..Options::default() })?;
     progress.note(&format!("adapter: {}", gpu.describe()));
     Ok(gpu)
 }

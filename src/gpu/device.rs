@@ -16,6 +16,8 @@ pub struct Options {
     pub choice: AdapterChoice,
     /// Request WebGPU's default limits instead of the adapter's own, as a browser would.
     pub default_limits: bool,
+    /// The largest binding to request, where it is less than the limits above: a smaller adapter to test with.
+    pub max_binding: Option<u64>,
 }
 
 /// An adapter's device and queue, with what went wrong on it.
@@ -53,7 +55,7 @@ enum Trouble {
 const PIECE: usize = 1 << 20;
 
 /// The ways out when a step is too large.
-const LESS: &str = "a smaller --batch, narrower --widths or --memory-budget with --bn micro needs less";
+pub(crate) const LESS: &str = "a smaller --batch, narrower --widths or --memory-budget with --bn micro needs less";
 
 impl Gpu {
     /// Opens the chosen adapter with its real limits and the optional features the kernels can use.
@@ -63,7 +65,10 @@ impl Gpu {
     pub fn open(options: &Options) -> Result<Arc<Gpu>> {
         let (listed, _, why) = adapter::choose(&options.choice)?;
         let adapter = listed.adapter;
-        let limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
+        let mut limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
+        if let Some(most) = options.max_binding {
+            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(most);
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ieq-wgpu"),
             required_features: adapter.features() & WANTED_FEATURES,
@@ -159,8 +164,9 @@ impl Gpu {
     /// As [`Gpu::buffer`].
     pub fn buffer_with(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = bytes.max(16).next_multiple_of(4);
-        let limit = self.limits.max_buffer_size.min(self.limits.max_storage_buffer_binding_size);
-        if usage.contains(wgpu::BufferUsages::STORAGE) && size > limit {
+        // What is larger than one binding may still be bound in slices.
+        let limit = self.limits.max_buffer_size;
+        if size > limit {
             return Err(Error::Device(format!(
                 "{label} needs {size} bytes, and a buffer of {} holds at most {limit}; {LESS}",
                 adapter::describe(&self.info)

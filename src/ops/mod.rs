@@ -20,6 +20,7 @@ pub mod health;
 pub mod matmul;
 pub mod pool;
 pub mod reduce;
+pub mod rows;
 pub mod sgd;
 pub mod softmax_xent;
 pub mod views;
@@ -91,10 +92,7 @@ pub trait Operation {
 
 /// The launches of a node.
 pub fn launches(graph: &Graph, node: &Node) -> Vec<Launch<ValueId>> {
-    let operand = |&id: &ValueId| Operand { id, shape: graph.shape(id) };
-    let inputs: Vec<Operand> = node.inputs.iter().map(operand).collect();
-    let outputs: Vec<Operand> = node.outputs.iter().map(operand).collect();
-    node.op.operation().launches(&inputs, &outputs)
+    rows::Slice::default().launches(graph, node)
 }
 
 macro_rules! operations {

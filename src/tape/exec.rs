@@ -11,6 +11,7 @@ use super::plan::{Plan, pooled};
 use super::slices::{Clock, Slices};
 use crate::gpu::kernel::{Kernels, Prepared, Region};
 use crate::gpu::{Gpu, Launch};
+use crate::ops::rows::{Slice, slices};
 use crate::{Error, Result};
 
 /// Persistent buffers by arena name; graphs that name the same arena share it.
@@ -156,23 +157,25 @@ impl Executor {
         for (name, &bytes) in &graph.arenas {
             own.insert(name.clone(), arenas.ensure(&gpu, name, bytes + surplus)?);
         }
-        let region = |id: &ValueId| -> Region {
-            let value = graph.value(*id);
+        let region = |id: &ValueId, slice: &Slice| -> Region {
             let canaries = if guarded.contains(id) { surplus } else { 0 };
-            let bytes = value.ty.bytes().max(4) + canaries;
-            match &value.storage {
-                Storage::Arena { arena, offset } => Region { buffer: own[arena].clone(), offset: *offset, bytes },
-                Storage::Transient => {
-                    Region { buffer: slots[plan.slot_of[id]].clone(), offset: plan.offset_of[id], bytes }
-                }
-            }
+            let part = slice.bytes(&graph, *id);
+            let bytes = (part.end - part.start).max(4) + canaries;
+            let (buffer, first) = match &graph.value(*id).storage {
+                Storage::Arena { arena, offset } => (own[arena].clone(), *offset),
+                Storage::Transient => (slots[plan.slot_of[id]].clone(), plan.offset_of[id]),
+            };
+            Region { buffer, offset: first + part.start, bytes }
         };
-        let launches: Vec<Launch<Region>> = graph
-            .nodes
-            .iter()
-            .flat_map(|node| crate::ops::launches(&graph, node))
-            .map(|launch| change(launch).map(|id| region(id)))
-            .collect();
+        // Canaries are for small tensors: nothing is cut there.
+        let most = if guarded.is_empty() { gpu.limits.max_storage_buffer_binding_size } else { u64::MAX };
+        let mut launches: Vec<Launch<Region>> = Vec::new();
+        for node in &graph.nodes {
+            for slice in slices(&graph, node, most)? {
+                let of_slice = slice.launches(&graph, node).into_iter();
+                launches.extend(of_slice.map(|launch| change(launch).map(|id| region(id, &slice))));
+            }
+        }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let params = gpu.buffer_with("params", PARAMS_STRIDE * launches.len() as u64, usage)?;
         let steps = launches
@@ -181,8 +184,8 @@ impl Executor {
             .map(|(i, launch)| kernels.prepare(launch, &params, PARAMS_STRIDE * i as u64))
             .collect::<Result<Vec<_>>>()?;
         gpu.check()?;
-        let slices = RefCell::new(Slices::whole(steps.len()));
-        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded, slices })
+        let submissions = RefCell::new(Slices::whole(steps.len()));
+        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded, slices: submissions })
     }
 
     /// Where the bytes behind a value begin.

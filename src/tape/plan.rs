@@ -88,6 +88,9 @@ impl Placed {
     }
 }
 
+/// The slot and the first byte for a value; none: a new slot.
+type Choose<'a> = &'a dyn Fn(&Placed, &[Slot]) -> Option<(usize, u64)>;
+
 /// A buffer while values are placed in it.
 struct Slot {
     bytes: u64,
@@ -158,7 +161,7 @@ impl Plan {
         })
     }
 
-    fn assign(graph: &Graph, choose: &dyn Fn(&Placed, &[Slot]) -> Option<(usize, u64)>) -> Plan {
+    fn assign(graph: &Graph, choose: Choose) -> Plan {
         let lifetime = lifetimes(graph);
         let mut order: Vec<ValueId> = lifetime.keys().copied().collect();
         // Ties by id: the plan is the same on every run.
