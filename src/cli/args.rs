@@ -171,7 +171,7 @@ pub struct DistillArgs {
     /// Exit 1 if 1-shot accuracy ends below PCT percent
     ///
     /// 5-way 1-shot accuracy of the last generation on the novel classes, by logistic regression.
-    #[arg(long, value_name = "PCT", value_parser = number, help_heading = RUN, conflicts_with = "no_eval")]
+    #[arg(long, value_name = "PCT", value_parser = number, help_heading = RUN, conflicts_with = "no_eval", hide_short_help = true)]
     pub min_acc: Option<f64>,
     /// Skip scoring the novel classes before and after
     #[arg(long, help_heading = RUN, hide_short_help = true)]
