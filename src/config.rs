@@ -5,6 +5,7 @@
 //! and loads to the same value. [`Progress`] is the other half of the contract between a job and its
 //! caller: settings go in, [`StepReport`]s come out.
 
+mod byte_size;
 mod progress;
 mod schedule;
 mod validate;
@@ -20,6 +21,7 @@ use toml::Table;
 use crate::{Error, Result};
 
 pub use crate::ier::transforms::TransformSet;
+pub use byte_size::ByteSize;
 pub use progress::{Progress, Silent, StepReport};
 pub use schedule::Schedule;
 
@@ -97,6 +99,11 @@ pub const SETTINGS: &[(&str, &[&str])] = &[
     ("run.out", &["out"]),
     ("run.checkpoint_every", &["checkpoint-every"]),
     ("run.log_every", &["log-every"]),
+    ("run.slice_ms", &["slice-ms"]),
+    ("run.micro_batch", &["micro-batch"]),
+    ("run.batch_norm", &["bn"]),
+    ("run.memory_budget", &["memory-budget"]),
+    ("run.on_device_lost", &["on-device-lost"]),
 ];
 
 /// Settings whose table is a choice of one key: a later layer replaces it whole.
@@ -539,11 +546,56 @@ pub struct RunConfig {
     pub checkpoint_every: u32,
     /// Steps between readings of the losses.
     pub log_every: u32,
+    /// The longest that one submission may hold the device, milliseconds; 0 leaves a step in one piece.
+    pub slice_ms: u32,
+    /// Images of one forward and backward pass: the batch is split into such parts and their gradients are added;
+    /// none: the batch is one pass.
+    pub micro_batch: Option<usize>,
+    /// What batch norm normalises with where the batch is split.
+    pub batch_norm: BatchStatistics,
+    /// The most that the run may hold on the device; what is needed to stay within it is chosen by itself.
+    pub memory_budget: Option<ByteSize>,
+    /// What to do when the device is lost.
+    pub on_device_lost: OnDeviceLost,
 }
+
+/// What to do when the device is lost: reset by the system, unplugged, or taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDeviceLost {
+    /// End with the command that resumes the run.
+    Stop,
+    /// Open the device again and continue from the last checkpoint, a bounded number of times.
+    Resume,
+}
+
+named!(OnDeviceLost { Stop = "stop", Resume = "resume" });
+
+/// What batch norm normalises with where a batch is split into micro-batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchStatistics {
+    /// The statistics of the whole batch: the same numbers as without splitting.
+    Exact,
+    /// The statistics of each micro-batch, as replicas on several GPUs have them.
+    Micro,
+}
+
+named!(BatchStatistics { Exact = "exact", Micro = "micro" });
 
 impl Default for RunConfig {
     fn default() -> Self {
-        RunConfig { seed: 0, out: None, checkpoint_every: 200, log_every: 10 }
+        RunConfig {
+            seed: 0,
+            out: None,
+            checkpoint_every: 200,
+            log_every: 10,
+            slice_ms: 100,
+            micro_batch: None,
+            batch_norm: BatchStatistics::Exact,
+            memory_budget: None,
+            on_device_lost: OnDeviceLost::Stop,
+        }
     }
 }
 
@@ -653,6 +705,19 @@ impl Config {
     /// Rows of a training step: images x transforms.
     pub fn rows(&self) -> usize {
         self.optimiser.batch.saturating_mul(self.method.n_transforms())
+    }
+
+    /// Micro-batches of a step.
+    pub fn parts(&self) -> usize {
+        self.run.micro_batch.map_or(1, |images| self.optimiser.batch / images.max(1)).max(1)
+    }
+
+    /// Takes over what `run.memory_budget` chose for the stored run, where this one leaves the same to it.
+    pub fn adopt_choices(&mut self, stored: &Config) {
+        let (run, then) = (&mut self.run, &stored.run);
+        if run.memory_budget.is_some() && run.memory_budget == then.memory_budget && run.micro_batch.is_none() {
+            run.micro_batch = then.micro_batch;
+        }
     }
 
     /// The run folder: the setting, or `runs/<preset>`.

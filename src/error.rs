@@ -43,9 +43,12 @@ pub enum Error {
     /// No adapter, or none that fits the request.
     #[error("{0}")]
     NoAdapter(String),
-    /// The device refused: out of memory, over a limit, lost.
+    /// The device refused: out of memory, over a limit.
     #[error("{0}")]
     Device(String),
+    /// The device is gone: reset by the system, unplugged, or taken away.
+    #[error("{0}")]
+    DeviceLost(String),
     /// Training produced a number that is not finite.
     #[error("{0}")]
     NonFinite(String),
@@ -81,7 +84,7 @@ impl Error {
         match self {
             Error::TargetMissed(_) | Error::NonFinite(_) => 1,
             Error::Usage(_) | Error::Shape { .. } | Error::Data { .. } | Error::Io { .. } => 2,
-            Error::NoAdapter(_) | Error::Device(_) => 3,
+            Error::NoAdapter(_) | Error::Device(_) | Error::DeviceLost(_) => 3,
             Error::Internal(_) => 101,
             Error::Interrupted(_) => 130,
         }

@@ -118,7 +118,7 @@ fn kernels() -> MutexGuard<'static, Kernels> {
     static KERNELS: OnceLock<Mutex<Kernels>> = OnceLock::new();
     let open = || {
         let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-        let gpu = Gpu::open(&Options { choice, default_limits: false }).expect("a GPU test needs an adapter");
+        let gpu = Gpu::open(&Options { choice, ..Options::default() }).expect("a GPU test needs an adapter");
         Mutex::new(Kernels::new(gpu))
     };
     KERNELS.get_or_init(open).lock().unwrap_or_else(std::sync::PoisonError::into_inner)

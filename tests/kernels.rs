@@ -11,7 +11,8 @@ use ieq_wgpu::ops::check;
 
 fn open(default_limits: bool) -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, default_limits }).expect("a GPU test needs an adapter");
+    let gpu =
+        Gpu::open(&Options { choice, default_limits, ..Options::default() }).expect("a GPU test needs an adapter");
     eprintln!("adapter: {}", gpu.describe());
     gpu
 }

@@ -18,7 +18,10 @@ use ieq_wgpu::tape::{Graph, Type};
 
 fn kernels() -> Kernels {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    Kernels::new(Gpu::open(&Options { choice, default_limits: true }).expect("a GPU test needs an adapter"))
+    Kernels::new(
+        Gpu::open(&Options { choice, default_limits: true, ..Options::default() })
+            .expect("a GPU test needs an adapter"),
+    )
 }
 
 #[test]

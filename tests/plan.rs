@@ -99,14 +99,24 @@ proptest! {
             if graph.nodes.is_empty() {
                 break;
             }
-            let mut holder: BTreeMap<usize, ValueId> = BTreeMap::new();
+            let mut holders: BTreeMap<usize, Vec<(u64, u64)>> = BTreeMap::new();
             let mut bytes = 0;
             for id in alive(&graph, now) {
-                let slot = plan.slot_of[&id];
-                prop_assert!(graph.value(id).ty.bytes() <= plan.slot_bytes[slot], "{id:?} exceeds its slot");
-                let other = holder.insert(slot, id);
-                prop_assert!(other.is_none(), "{id:?} and {other:?} are both in slot {slot} at node {now}");
+                let (slot, begin) = (plan.slot_of[&id], plan.offset_of[&id]);
+                let end = begin + graph.value(id).ty.bytes();
+                prop_assert!(end <= plan.slot_bytes[slot], "{id:?} exceeds its slot");
+                let others = holders.entry(slot).or_default();
+                prop_assert!(others.iter().all(|&(a, b)| end <= a || b <= begin), "{id:?} overlaps at node {now}");
+                others.push((begin, end));
                 bytes += graph.value(id).ty.bytes();
+            }
+            // A device refuses a dispatch that reads and writes one buffer.
+            if let Some(node) = graph.nodes.get(now) {
+                let slots = |ids: &[ValueId]| -> Vec<usize> { ids.iter().filter_map(|i| plan.slot_of.get(i)).copied().collect() };
+                let (read, written) = (slots(&node.inputs), slots(&node.outputs));
+                for (i, slot) in written.iter().enumerate() {
+                    prop_assert!(!read.contains(slot) && !written[i + 1..].contains(slot), "node {now}, slot {slot}");
+                }
             }
             peak = peak.max(bytes);
         }
@@ -121,6 +131,7 @@ proptest! {
         // Hash maps iterate in another order in every instance: twice is enough to see it.
         let (a, b) = (Plan::new(&graph), Plan::new(&graph.clone()));
         prop_assert_eq!(&a.slot_of, &b.slot_of);
+        prop_assert_eq!(&a.offset_of, &b.offset_of);
         prop_assert_eq!(&a.slot_bytes, &b.slot_bytes);
         prop_assert_eq!(a.explain(&graph), b.explain(&graph));
     }
@@ -133,12 +144,49 @@ proptest! {
             if let [a, b, ..] = live[..] {
                 let mut tampered = plan.clone();
                 tampered.slot_of.insert(b, plan.slot_of[&a]);
+                tampered.offset_of.insert(b, plan.offset_of[&a]);
                 // Large enough for either: only the overlap is wrong.
                 tampered.slot_bytes.iter_mut().for_each(|bytes| *bytes = 1 << 20);
                 prop_assert!(tampered.verify(&graph).is_err(), "{a:?} and {b:?} share a slot unnoticed");
             }
         }
     }
+}
+
+/// Beside each other in one slot two values do not overlap, but an operation that reads one and writes the other
+/// would bind the slot's buffer both ways.
+#[test]
+fn an_operation_that_reads_and_writes_one_slot_is_refused() {
+    let graph = chain();
+    let mut plan = Plan::new(&graph);
+    let [a, b] = [graph.nodes[1].inputs[0], graph.nodes[1].outputs[0]];
+    plan.slot_of.insert(b, plan.slot_of[&a]);
+    plan.offset_of.insert(b, 512);
+    plan.slot_bytes.iter_mut().for_each(|bytes| *bytes = 1 << 20);
+    assert!(plan.verify(&graph).unwrap_err().to_string().contains("share a slot"));
+}
+
+#[test]
+fn small_values_lie_side_by_side_where_a_large_one_was() {
+    // A large value, made and read once; then two small ones that are alive together, read by nodes of their own.
+    let mut graph = Graph::new();
+    let [x, y] = [[4096, 1], [64, 1]].map(|shape| graph.in_arena(&format!("{shape:?}"), "x", Type::f32(shape), false));
+    let half = |graph: &mut Graph, id| graph.one(Scale { alpha: 0.5 }, &[id]).expect("any shape");
+    let large = half(&mut graph, x);
+    let read = half(&mut graph, large);
+    graph.persist(read, "out");
+    let [a, b] = [(); 2].map(|()| half(&mut graph, y));
+    for id in [a, b] {
+        let read = half(&mut graph, id);
+        graph.persist(read, "out");
+    }
+    let plan = Plan::new(&graph);
+    plan.verify(&graph).expect("the plan is sound");
+    assert_eq!(plan.slot_bytes, [4 * 4096]);
+    assert_ne!(plan.offset_of[&a], plan.offset_of[&b]);
+    let apart = Plan::apart(&graph);
+    apart.verify(&graph).expect("the plan is sound");
+    assert_eq!(apart.slot_bytes, [4 * 4096, 4 * 64]);
 }
 
 fn chain() -> Graph {

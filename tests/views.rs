@@ -21,7 +21,8 @@ use ieq_wgpu::tape::{Graph, Type, ValueId};
 
 fn kernels() -> Kernels {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, default_limits: true }).expect("a GPU test needs an adapter");
+    let gpu = Gpu::open(&Options { choice, default_limits: true, ..Options::default() })
+        .expect("a GPU test needs an adapter");
     Kernels::new(gpu)
 }
 

@@ -11,7 +11,8 @@ pub use crate::fewshot::Classifier;
 pub use crate::train::features::Layer;
 
 use crate::config::{
-    Backbone, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, PRESETS, SETTINGS, TransformSet,
+    Backbone, BatchStatistics, ByteSize, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, OnDeviceLost,
+    PRESETS, SETTINGS, TransformSet,
 };
 use crate::{Error, Result};
 
@@ -170,7 +171,7 @@ pub struct DistillArgs {
     /// Exit 1 if 1-shot accuracy ends below PCT percent
     ///
     /// 5-way 1-shot accuracy of the last generation on the novel classes, by logistic regression.
-    #[arg(long, value_name = "PCT", value_parser = number, help_heading = RUN, conflicts_with = "no_eval")]
+    #[arg(long, value_name = "PCT", value_parser = number, help_heading = RUN, conflicts_with = "no_eval", hide_short_help = true)]
     pub min_acc: Option<f64>,
     /// Skip scoring the novel classes before and after
     #[arg(long, help_heading = RUN, hide_short_help = true)]
@@ -447,6 +448,38 @@ pub struct ConfigFlags {
     /// Steps between readings of the losses
     #[arg(long, value_name = "N", value_parser = count32, help_heading = RUN, hide_short_help = true)]
     pub log_every: Option<u32>,
+    /// Longest time that one submission holds the device, ms
+    ///
+    /// A step is cut into submissions by measured time, so that a desktop stays responsive and no watchdog resets
+    /// the device; the numbers stay the same. 0 leaves every step in one piece.
+    #[arg(long, value_name = "MS", value_parser = count32, help_heading = RUN, hide_short_help = true)]
+    pub slice_ms: Option<u32>,
+    /// Images of one pass; the gradients of a batch's passes add up
+    ///
+    /// Splits the batch into micro-batches, which need less memory; it must divide --batch. The losses are means
+    /// over the whole batch. Wants --bn micro.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
+    pub micro_batch: Option<usize>,
+    /// Batch norm of a split batch: exact or micro
+    ///
+    /// exact: statistics of the whole batch, so a batch is not split. micro: statistics of each micro-batch, as the
+    /// replicas of the authors' runs on several GPUs have them; each moves the running statistics in turn.
+    #[arg(long, value_name = "KIND", value_parser = choice::<BatchStatistics>(BatchStatistics::NAMES),
+        help_heading = RUN, hide_possible_values = true, hide_short_help = true)]
+    pub bn: Option<BatchStatistics>,
+    /// Most memory on the device, such as 4GiB
+    ///
+    /// A run that needs more is made to fit: streamed images first, which change no number, then with --bn micro the
+    /// largest micro-batches that fit. What was chosen, and its cost, is said and saved with the run.
+    #[arg(long, value_name = "SIZE", help_heading = RUN)]
+    pub memory_budget: Option<ByteSize>,
+    /// Device lost: stop or resume
+    ///
+    /// stop: end with the command that resumes. resume: open the device again and continue from the last checkpoint,
+    /// at most three times.
+    #[arg(long, value_name = "WHAT", value_parser = choice::<OnDeviceLost>(OnDeviceLost::NAMES), help_heading = RUN,
+        hide_possible_values = true, hide_short_help = true)]
+    pub on_device_lost: Option<OnDeviceLost>,
 }
 
 /// The settings of distillation, each optional.
@@ -538,6 +571,11 @@ impl ConfigFlags {
         set_some(&mut run.out, &self.out);
         set(&mut run.checkpoint_every, &self.checkpoint_every);
         set(&mut run.log_every, &self.log_every);
+        set(&mut run.slice_ms, &self.slice_ms);
+        set_some(&mut run.micro_batch, &self.micro_batch);
+        set(&mut run.batch_norm, &self.bn);
+        set_some(&mut run.memory_budget, &self.memory_budget);
+        set(&mut run.on_device_lost, &self.on_device_lost);
     }
 }
 
@@ -743,6 +781,11 @@ mod tests {
             ("--out", "there", "run.out"),
             ("--checkpoint-every", "3", "run.checkpoint_every"),
             ("--log-every", "3", "run.log_every"),
+            ("--slice-ms", "3", "run.slice_ms"),
+            ("--micro-batch", "3", "run.micro_batch"),
+            ("--bn", "micro", "run.batch_norm"),
+            ("--memory-budget", "4GiB", "run.memory_budget"),
+            ("--on-device-lost", "resume", "run.on_device_lost"),
         ] {
             assert_eq!(config(&[flag, value]).differences(&base).unwrap(), [key], "{flag}");
         }

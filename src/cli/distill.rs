@@ -61,7 +61,7 @@ impl DistillJob {
             config = resolve(student)?;
             config.run.out = None;
         }
-        let job =
+        let mut job =
             DistillJob { config, teacher, out, resume: args.resume, overwrite: args.overwrite, eval: !args.no_eval };
         let mut resumable = false;
         for generation in 1..=job.config.distill.generations {
@@ -73,7 +73,9 @@ impl DistillJob {
                 return Err(Error::data(folder, "this is the teacher's own folder: name another with --out"));
             }
             if job.resume && student.is_file() {
-                same_settings(&job.config, &stored(&student)?, &folder)?;
+                let stored = stored(&student)?;
+                job.config.adopt_choices(&stored);
+                same_settings(&job.config, &stored, &folder)?;
                 resumable = true;
             } else {
                 free_folder(&folder, args.overwrite)?;
@@ -98,8 +100,9 @@ impl DistillJob {
 
     /// Creates the folder of `generation` and saves the configuration in it; a resumed job calls this for
     /// the generations that it begins or continues, with `resume` for the latter.
-    pub fn open_folder(&self, generation: u32, resume: bool) -> Result<OpenFolder> {
-        open_folder(&self.folder(generation), &self.config, resume)
+    /// `config`: the settings in effect.
+    pub fn open_folder(&self, config: &Config, generation: u32, resume: bool) -> Result<OpenFolder> {
+        open_folder(&self.folder(generation), config, resume)
     }
 }
 
@@ -173,7 +176,8 @@ mod tests {
         let resume = |more: &[&str], stored: &Config| job(&[&words[..], &["--resume"], more].concat(), stored);
 
         assert!(resume(&[], &stored).unwrap_err().to_string().contains("no run to resume"));
-        drop(job(&words, &stored).unwrap().open_folder(1, false).unwrap());
+        let made = job(&words, &stored).unwrap();
+        drop(made.open_folder(&made.config, 1, false).unwrap());
         std::fs::write(out.join("generation-1").join(CHECKPOINT_FILE), "x").unwrap();
         assert!(job(&words, &stored).unwrap_err().to_string().contains("holds a run"));
         assert!(resume(&[], &stored).unwrap().resume);

@@ -13,7 +13,7 @@ use super::embed::Input;
 use super::eval::Episodes;
 use super::eval::EvalJob;
 use super::plan::PlanJob;
-use super::report::shell_word;
+use super::report::{bytes, shell_word};
 use super::train::{OpenFolder, TrainJob};
 use crate::config::{Config, DataConfig, Progress, TransformSet};
 use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes, sample};
@@ -26,10 +26,12 @@ use crate::ops::{self, Op};
 use crate::random::Stream;
 use crate::tape::plan::Plan;
 use crate::tape::{Graph, Node, ValueId};
+use crate::train::budget::{Fitted, Room, fit};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
+use crate::train::memory::Memory;
 use crate::train::record::{DataShape, spec, training_step};
-use crate::train::trainer::{stored_config, stored_side};
+use crate::train::trainer::{run_reopening, stored_config, stored_side};
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 use npyz::WriterBuilder;
@@ -121,18 +123,28 @@ pub struct EmbedOutcome {
 /// A planned step.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlanOutcome {
+    /// The settings in effect.
+    pub config: Config,
+    /// What `--memory-budget` chose, and what it costs; a sentence each.
+    pub choices: Vec<String>,
+    /// Micro-batches of a step; `ops` are those of one.
+    pub parts: usize,
+    /// Whether the whole training set is on the device.
+    pub resident: bool,
     /// Rows a step.
     pub rows: usize,
     /// Trained parameters.
     pub parameters: u64,
     /// Most bytes on the device at once.
     pub peak_bytes: u64,
-    /// Bytes of everything that outlives a step, by purpose.
+    /// Bytes of everything that outlives a step, by the name of its buffer.
     pub arenas: BTreeMap<String, u64>,
-    /// Bytes of activations, gradients of activations and workspace.
+    /// Bytes of activations, gradients of activations and workspace: of all slots.
     pub activations_bytes: u64,
     /// Position of the operation at which most bytes are alive.
     pub peak_node: usize,
+    /// All bytes by what they are for.
+    pub memory: Memory,
     /// Multiply-adds of a step.
     pub multiply_adds: u64,
     /// Every operation in order.
@@ -168,7 +180,7 @@ pub struct CheckEntry {
 }
 
 fn open_device(adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
-    let gpu = Gpu::open(&Options { choice: AdapterChoice::parse(adapter), default_limits: false })?;
+    let gpu = Gpu::open(&Options { choice: AdapterChoice::parse(adapter), ..Options::default() })?;
     progress.note(&format!("adapter: {}", gpu.describe()));
     Ok(gpu)
 }
@@ -278,8 +290,16 @@ fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usize, 
     (0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect()
 }
 
-fn score_run(extractor: &Extractor, novel: &ImageSet, what: &str, progress: &mut dyn Progress) -> Result<Vec<Score>> {
+/// Scores a run's network as it is; nothing to score it on gives nothing.
+fn score_run(
+    trainer: &mut Trainer,
+    novel: Option<&ImageSet>,
+    what: &str,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Score>> {
+    let Some(novel) = novel else { return Ok(Vec::new()) };
     progress.note(&format!("scoring the {what} network on {} classes that it does not train on", novel.n_classes()));
+    let extractor = trainer.extractor()?;
     let features = extractor.features(novel, Layer::Feature, None, progress)?;
     let width = features.len() / novel.len();
     let (ways, shots, queries, n) = RUN_EPISODES;
@@ -306,7 +326,7 @@ fn train_one(
     run: &Run,
     adapter: Option<&str>,
     progress: &mut dyn Progress,
-    open_folder: &dyn Fn() -> Result<OpenFolder>,
+    open_folder: &dyn Fn(&Config) -> Result<OpenFolder>,
 ) -> Result<TrainOutcome> {
     let config = run.config;
     let options = data_options(&config.data, None);
@@ -331,22 +351,19 @@ fn train_one(
     ));
     let gpu = open_device(adapter, progress)?;
     let mut trainer = Trainer::new(gpu, config, &data, run.teacher)?;
+    let memory = &trainer.fitted().memory;
+    progress.note(&format!("memory: {} at the most, in {}", bytes(memory.peak_bytes), memory.peak_operation));
+    trainer.fitted().choices.iter().for_each(|choice| progress.note(choice));
     let file = run.folder.join(crate::config::CHECKPOINT_FILE);
-    let extractor = if run.eval { Some(trainer.extractor()?) } else { None };
-    let mut untrained = Vec::new();
-    if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
-        untrained = score_run(extractor, novel, "untrained", progress)?;
-    }
+    let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress)?;
     if run.resume {
         trainer.restore(&file, &Checkpoint::load(&file)?)?;
         progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
     }
-    let _open = open_folder()?;
-    let finished = trainer.run(run.folder, &run.resume_command, progress)?;
-    let mut trained = Vec::new();
-    if let (Some(novel), Some(extractor)) = (&novel, &extractor) {
-        trained = score_run(extractor, novel, "trained", progress)?;
-    }
+    let _open = open_folder(&trainer.fitted().config)?;
+    let reopen = &|progress: &mut dyn Progress| open_device(adapter, progress);
+    let finished = run_reopening(&mut trainer, reopen, run.folder, &run.resume_command, progress)?;
+    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress)?;
     Ok(TrainOutcome {
         checkpoint: file,
         steps: trainer.total_steps(),
@@ -368,7 +385,7 @@ pub fn train(job: &TrainJob, adapter: Option<&str>, progress: &mut dyn Progress)
         teacher: None,
         resume_command: format!("ieq-wgpu train --resume {}", shell_word(&job.out)),
     };
-    train_one(&run, adapter, progress, &|| job.open_folder())
+    train_one(&run, adapter, progress, &|config| job.open_folder(config))
 }
 
 /// Trains the generations one after the other; one outcome each.
@@ -392,7 +409,7 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
                 shell_word(&job.out)
             ),
         };
-        let outcome = train_one(&run, adapter, progress, &|| job.open_folder(generation, resume))?;
+        let outcome = train_one(&run, adapter, progress, &|config| job.open_folder(config, generation, resume))?;
         teacher = outcome.checkpoint.clone();
         outcomes.push(outcome);
     }
@@ -551,9 +568,9 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
         }
     };
     config.check_side(shape.side)?;
-    let spec = spec(config, shape, job.distill);
-    let resident = 4 * (shape.images * shape.side * shape.side) as u64 <= RESIDENT_BYTES;
-    let (graph, recorded) = training_step(config, shape, job.distill, resident)?;
+    let Fitted { config, resident, memory, choices } = fit(config, shape, job.distill, Room::LARGE)?;
+    let spec = spec(&config, shape, job.distill);
+    let (graph, recorded) = training_step(&config, shape, job.distill, resident)?;
     let plan = Plan::new(&graph);
     plan.verify(&graph)?;
     let ops = graph.nodes.iter().map(|node| {
@@ -566,22 +583,22 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
             bytes: graph.value(first).ty.bytes(),
         }
     });
-    let persistent: u64 = graph.arenas.values().sum();
-    let (_, peak_node) = plan.peak_live(&graph);
     Ok(PlanOutcome {
+        parts: spec.parts,
+        resident,
+        choices,
+        config,
         rows: spec.batch * spec.copies,
         parameters: recorded.step.parameters.iter().map(|e| e.shape.iter().product::<usize>() as u64).sum(),
-        peak_bytes: persistent + plan.transient_bytes(),
+        peak_bytes: memory.peak_bytes,
         arenas: graph.arenas.clone(),
         activations_bytes: plan.transient_bytes(),
-        peak_node,
-        multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum(),
+        peak_node: memory.peak_node,
+        memory,
+        multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum::<u64>() * spec.parts as u64,
         ops: ops.collect(),
     })
 }
-
-/// Largest training set that a plan keeps on the device: what an adapter with 2 GiB bindings holds.
-const RESIDENT_BYTES: u64 = (1 << 31) - 1;
 
 /// Multiply-adds of a node: convolutions and matrix products; the rest is bandwidth.
 fn multiply_adds(graph: &Graph, node: &Node) -> u64 {

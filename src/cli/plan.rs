@@ -1,7 +1,5 @@
 //! `plan`.
 
-use serde::Serialize;
-
 use super::args::PlanArgs;
 use super::engine::{self, PlanOutcome};
 use super::report::{Report, bytes, table};
@@ -36,18 +34,11 @@ impl PlanJob {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    config: &'a Config,
-    #[serde(flatten)]
-    outcome: &'a PlanOutcome,
-}
-
 /// Plans and prints.
 pub fn run(args: &PlanArgs, report: Report) -> Result<()> {
     let job = PlanJob::new(args)?;
     let outcome = engine::plan(&job)?;
-    report.result("plan", &Body { config: &job.config, outcome: &outcome }, || plan_text(&outcome))
+    report.result("plan", &outcome, || plan_text(&outcome))
 }
 
 /// A plan for people.
@@ -65,12 +56,13 @@ pub fn plan_text(plan: &PlanOutcome) -> String {
         ]);
     }
     let mut memory = vec![vec!["memory".to_string(), "bytes".into(), String::new()]];
-    let all = plan.arenas.iter().map(|(name, n)| (name.as_str(), *n));
-    for (name, n) in all.chain([("activations and workspace", plan.activations_bytes), ("peak", plan.peak_bytes)]) {
+    for (name, n) in plan.memory.classes().into_iter().chain([("peak", plan.peak_bytes)]) {
         memory.push(vec![name.into(), n.to_string(), bytes(n)]);
     }
+    let passes = if plan.parts > 1 { format!(" in {} passes", plan.parts) } else { String::new() };
+    let choices: String = plan.choices.iter().map(|choice| format!("\n{choice}")).collect();
     format!(
-        "{}\n\n{}\n\n{} operations, {} rows, {} parameters, {:.2} G multiply-adds a step, peak {} at operation {}",
+        "{}\n\n{}\n\n{} operations, {} rows{passes}, {} parameters, {:.2} G multiply-adds a step, peak {} at operation {} ({}){choices}",
         table(&rows),
         table(&memory),
         plan.ops.len(),
@@ -78,6 +70,7 @@ pub fn plan_text(plan: &PlanOutcome) -> String {
         plan.parameters,
         plan.multiply_adds as f64 / 1e9,
         bytes(plan.peak_bytes),
-        plan.peak_node
+        plan.peak_node,
+        plan.memory.peak_operation
     )
 }

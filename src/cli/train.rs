@@ -53,6 +53,7 @@ impl TrainJob {
                 let stored = stored(&checkpoint)?;
                 let mut config = flags.base(|| Ok(stored.clone()))?;
                 flags.apply(&mut config);
+                config.adopt_choices(&stored);
                 same_settings(&config, &stored, &out)?;
                 (config, out)
             }
@@ -67,8 +68,9 @@ impl TrainJob {
 
     /// Creates the run folder and saves the configuration in it: to be called once data and device are
     /// known to be good, so that a run that cannot start leaves nothing behind.
-    pub fn open_folder(&self) -> Result<OpenFolder> {
-        open_folder(&self.out, &self.config, self.resume)
+    /// `config`: the settings in effect.
+    pub fn open_folder(&self, config: &Config) -> Result<OpenFolder> {
+        open_folder(&self.out, config, self.resume)
     }
 }
 
@@ -139,7 +141,8 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<O
 
 /// Refuses to resume the run in `out`, whose settings are `stored`, with others.
 pub(super) fn same_settings(config: &Config, stored: &Config, out: &Path) -> Result<()> {
-    let rhythm = ["run.out", "run.checkpoint_every", "run.log_every"];
+    let rhythm =
+        ["run.out", "run.checkpoint_every", "run.log_every", "run.slice_ms", "run.memory_budget", "run.on_device_lost"];
     let changed: Vec<_> = config.differences(stored)?.into_iter().filter(|key| !rhythm.contains(key)).collect();
     if changed.is_empty() {
         return Ok(());
@@ -264,19 +267,19 @@ mod tests {
         let out = folder.path().join("a/b");
         let job = job(&["--out", out.to_str().unwrap(), "--lr", "0.01"], None).unwrap();
         assert!(!out.exists(), "judging the flags writes nothing");
-        drop(job.open_folder().unwrap());
+        drop(job.open_folder(&job.config).unwrap());
         assert_eq!(Config::from_file(&out.join(CONFIG_FILE)).unwrap(), job.config);
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
 
         std::fs::write(out.join(CHECKPOINT_FILE), "old").unwrap();
         std::fs::write(out.join(METRICS_FILE), "old").unwrap();
         std::fs::write(out.join(".writing-x"), "half of a checkpoint").unwrap();
-        drop(TrainJob { resume: true, ..job.clone() }.open_folder().unwrap());
+        drop(TrainJob { resume: true, ..job.clone() }.open_folder(&job.config).unwrap());
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3);
-        let open = job.open_folder().unwrap();
+        let open = job.open_folder(&job.config).unwrap();
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "an older run's files go");
         #[cfg(unix)]
-        assert!(job.open_folder().unwrap_err().to_string().contains("another process"));
+        assert!(job.open_folder(&job.config).unwrap_err().to_string().contains("another process"));
         drop(open);
     }
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{Config, DecayAt, DropBlockSize, Length, MAX_ROWS, Method, SETTINGS, TransformSet, preset_text};
+use super::{
+    BatchStatistics, ByteSize, Config, DecayAt, DropBlockSize, Length, MAX_ROWS, Method, SETTINGS, TransformSet,
+    preset_text,
+};
 use crate::{Error, Result};
 
 impl Config {
@@ -39,10 +42,38 @@ impl Config {
         self.validate_optimiser()?;
         count("run.seed", self.run.seed, 0, i64::MAX as u64, 0)?;
         count("run.log_every", self.run.log_every, 1, 1_000_000, 10)?;
+        count("run.slice_ms", self.run.slice_ms, 0, 60_000, 100)?;
+        self.validate_micro_batch()?;
+        if let Some(ByteSize(bytes)) = self.run.memory_budget {
+            number("run.memory_budget", bytes as f64, Range::closed(1.0, (1_u64 << 53) as f64), 4e9)?;
+        }
         if let Some(out) = &self.run.out
             && out.as_os_str().is_empty()
         {
             return Err(Error::usage(format!("{} is empty (try runs/mine)", setting("run.out"))));
+        }
+        Ok(())
+    }
+
+    fn validate_micro_batch(&self) -> Result<()> {
+        let batch = self.optimiser.batch;
+        let Some(images) = self.run.micro_batch else { return Ok(()) };
+        count("run.micro_batch", images, 1, batch, batch.div_ceil(2))?;
+        if !batch.is_multiple_of(images) {
+            let divisors: Vec<_> = (1..=batch).filter(|n| batch.is_multiple_of(*n)).map(|n| n.to_string()).collect();
+            return Err(Error::usage(format!(
+                "{} must divide the batch of {batch}, got {images} (try one of {})",
+                setting("run.micro_batch"),
+                divisors.join(", ")
+            )));
+        }
+        if images < batch && self.run.batch_norm == BatchStatistics::Exact {
+            return Err(Error::usage(format!(
+                "{} {images} splits the batch of {batch}, and --bn exact (run.batch_norm) wants statistics over all of \
+                 it, which needs the whole batch in one pass: add --bn micro for statistics of each micro-batch, or \
+                 leave --micro-batch out",
+                setting("run.micro_batch")
+            )));
         }
         Ok(())
     }
@@ -286,6 +317,13 @@ mod tests {
             ("--seed", |c| c.run.seed = u64::MAX),
             ("--out", |c| c.run.out = Some(PathBuf::new())),
             ("--log-every", |c| c.run.log_every = 0),
+            ("--micro-batch", |c| c.run.micro_batch = Some(0)),
+            ("--micro-batch (run.micro_batch) must divide the batch of 16, got 5 (try one of 1, 2, 4, 8, 16)", |c| {
+                c.run.micro_batch = Some(5);
+            }),
+            ("--bn micro", |c| c.run.micro_batch = Some(4)),
+            ("--memory-budget", |c| c.run.memory_budget = Some(ByteSize(0))),
+            ("--slice-ms", |c| c.run.slice_ms = 60_001),
         ];
         for (i, (flag, spoil)) in cases.iter().enumerate() {
             let mut config = Config::from_preset("omniglot").unwrap();

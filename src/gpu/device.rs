@@ -1,5 +1,6 @@
 //! The opened device: buffers, transfers, and errors turned into sentences.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, AdapterChoice};
@@ -15,6 +16,8 @@ pub struct Options {
     pub choice: AdapterChoice,
     /// Request WebGPU's default limits instead of the adapter's own, as a browser would.
     pub default_limits: bool,
+    /// The largest binding to request, where it is less than the limits above: a smaller adapter to test with.
+    pub max_binding: Option<u64>,
 }
 
 /// An adapter's device and queue, with what went wrong on it.
@@ -31,8 +34,28 @@ pub struct Gpu {
     pub limits: wgpu::Limits,
     /// The features the device was opened with.
     pub features: wgpu::Features,
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Arc<Mutex<Option<Trouble>>>,
+    asked: AtomicU64,
+    /// Bytes written since the last submission.
+    pending: AtomicUsize,
 }
+
+/// What went wrong on a device.
+#[derive(Clone, Debug)]
+enum Trouble {
+    /// There is no device any more.
+    Lost(String),
+    /// There is no memory left.
+    Memory,
+    /// Anything else.
+    Refused(String),
+}
+
+/// Transfers go in pieces of this many bytes: each takes as much again, outside every plan, while it is under way.
+const PIECE: usize = 1 << 20;
+
+/// The ways out when a step is too large.
+pub(crate) const LESS: &str = "a smaller --batch, narrower --widths or --memory-budget with --bn micro needs less";
 
 impl Gpu {
     /// Opens the chosen adapter with its real limits and the optional features the kernels can use.
@@ -42,7 +65,10 @@ impl Gpu {
     pub fn open(options: &Options) -> Result<Arc<Gpu>> {
         let (listed, why) = adapter::choose(&options.choice)?;
         let adapter = listed.adapter;
-        let limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
+        let mut limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
+        if let Some(most) = options.max_binding {
+            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(most);
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ieq-wgpu"),
             required_features: adapter.features() & WANTED_FEATURES,
@@ -53,10 +79,10 @@ impl Gpu {
             Error::Device(format!("{} did not open: {e}; try another adapter", adapter::describe(&listed.info)))
         })?;
         let trouble = Arc::new(Mutex::new(None));
-        let note = |slot: &Arc<Mutex<Option<String>>>, text: String| {
+        let note = |slot: &Arc<Mutex<Option<Trouble>>>, trouble: Trouble| {
             if let Ok(mut slot) = slot.lock() {
                 // The first report is the cause; what follows are consequences.
-                slot.get_or_insert(text);
+                slot.get_or_insert(trouble);
             }
         };
         let slot = trouble.clone();
@@ -64,22 +90,33 @@ impl Gpu {
             note(
                 &slot,
                 match error {
-                    wgpu::Error::OutOfMemory { .. } => "the device is out of memory".to_string(),
+                    wgpu::Error::OutOfMemory { .. } => Trouble::Memory,
                     wgpu::Error::Validation { description, .. } => {
-                        format!("the device refused a command: {description}")
+                        Trouble::Refused(format!("the device refused a command: {description}"))
                     }
-                    wgpu::Error::Internal { description, .. } => format!("the driver failed: {description}"),
+                    wgpu::Error::Internal { description, .. } => {
+                        Trouble::Refused(format!("the driver failed: {description}"))
+                    }
                 },
             );
         }));
         let slot = trouble.clone();
         device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                note(&slot, format!("the device was lost ({message})"));
-            }
+            let message = if message.is_empty() { format!("{reason:?}").to_lowercase() } else { message };
+            note(&slot, Trouble::Lost(message));
         });
         let (limits, features) = (device.limits(), device.features());
-        Ok(Arc::new(Gpu { info: listed.info, why, device, queue, limits, features, trouble }))
+        Ok(Arc::new(Gpu {
+            info: listed.info,
+            why,
+            device,
+            queue,
+            limits,
+            features,
+            trouble,
+            asked: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+        }))
     }
 
     /// One line: the adapter and why it was chosen.
@@ -90,16 +127,26 @@ impl Gpu {
     /// The first error the device has reported, if any.
     ///
     /// # Errors
-    /// [`Error::Device`] with what happened and what to do.
+    /// [`Error::DeviceLost`] or [`Error::Device`] with what happened and what to do.
     pub fn check(&self) -> Result<()> {
+        let adapter = adapter::describe(&self.info);
         match self.trouble.lock().map(|t| t.clone()) {
             Ok(None) => Ok(()),
-            Ok(Some(text)) => Err(Error::Device(format!(
-                "{text} on {}; a smaller --batch needs less memory, and --resume continues from the last checkpoint",
-                adapter::describe(&self.info)
-            ))),
+            Ok(Some(Trouble::Lost(why))) => {
+                Err(Error::DeviceLost(format!("the device was lost ({why}): {adapter}, {}", self.usage())))
+            }
+            Ok(Some(Trouble::Memory)) => {
+                Err(Error::Device(format!("the device is out of memory: {adapter}, {}; {LESS}", self.usage())))
+            }
+            Ok(Some(Trouble::Refused(text))) => Err(Error::Device(format!("{text} on {adapter}"))),
             Err(_) => Err(Error::Internal("the device's error slot is poisoned".into())),
         }
+    }
+
+    /// How much memory the buffers took so far, for errors.
+    fn usage(&self) -> String {
+        let mebibytes = self.asked.load(Ordering::Relaxed) as f64 / f64::from(1 << 20);
+        format!("{mebibytes:.1} MiB in its buffers")
     }
 
     /// A zero-filled storage buffer of at least `bytes` (rounded up to 4).
@@ -117,11 +164,11 @@ impl Gpu {
     /// As [`Gpu::buffer`].
     pub fn buffer_with(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let size = bytes.max(16).next_multiple_of(4);
-        let limit = self.limits.max_buffer_size.min(self.limits.max_storage_buffer_binding_size);
-        if usage.contains(wgpu::BufferUsages::STORAGE) && size > limit {
+        // What is larger than one binding may still be bound in slices.
+        let limit = self.limits.max_buffer_size;
+        if size > limit {
             return Err(Error::Device(format!(
-                "{label} needs {size} bytes, and a buffer of {} holds at most {limit}; use a smaller --batch or \
-                 narrower --widths",
+                "{label} needs {size} bytes, and a buffer of {} holds at most {limit}; {LESS}",
                 adapter::describe(&self.info)
             )));
         }
@@ -134,16 +181,32 @@ impl Gpu {
         });
         if pollster::block_on(memory.pop()).is_some() {
             return Err(Error::Device(format!(
-                "{} has no memory left for {label} ({size} bytes); use a smaller --batch or narrower --widths",
-                adapter::describe(&self.info)
+                "{} has no memory left for {label} ({size} bytes) beside {}; {LESS}",
+                adapter::describe(&self.info),
+                self.usage()
             )));
         }
+        self.asked.fetch_add(size, Ordering::Relaxed);
         Ok(buffer)
+    }
+
+    /// Submits what was encoded, after the writes so far.
+    pub fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.pending.store(0, Ordering::Relaxed);
+        self.queue.submit([encoder.finish()])
     }
 
     /// Writes `data` at `offset` before the next submission.
     pub fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, offset: u64, data: &[T]) {
-        self.queue.write_buffer(buffer, offset, bytemuck::cast_slice(data));
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        for (piece, at) in bytes.chunks(PIECE).zip((offset..).step_by(PIECE)) {
+            self.queue.write_buffer(buffer, at, piece);
+            if self.pending.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() > PIECE {
+                // Lets the copies end; a failure shows at the next check.
+                self.submit(self.device.create_command_encoder(&Default::default()));
+                drop(self.wait());
+            }
+        }
     }
 
     /// Waits for the queue and reads `count` elements at byte `offset`.
@@ -151,15 +214,23 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`] when the device failed in between.
     pub fn read<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, offset: u64, count: usize) -> Result<Vec<T>> {
-        let bytes = (count * size_of::<T>()) as u64;
-        if bytes == 0 {
-            return Ok(Vec::new());
+        let mut data = Vec::with_capacity(count);
+        let most = (PIECE / size_of::<T>()).max(1);
+        while data.len() < count {
+            let n = (count - data.len()).min(most);
+            data.extend(self.read_piece::<T>(buffer, offset + (data.len() * size_of::<T>()) as u64, n)?);
         }
+        Ok(data)
+    }
+
+    fn read_piece<T: bytemuck::Pod>(&self, buffer: &wgpu::Buffer, offset: u64, count: usize) -> Result<Vec<T>> {
+        let bytes = (count * size_of::<T>()) as u64;
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let staging = self.buffer_with("read-back", bytes, usage)?;
+        self.asked.fetch_sub(staging.size(), Ordering::Relaxed);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes.next_multiple_of(4));
-        self.queue.submit([encoder.finish()]);
+        self.submit(encoder);
         let (sender, receiver) = std::sync::mpsc::channel();
         staging.slice(..).map_async(wgpu::MapMode::Read, move |result| drop(sender.send(result)));
         self.wait()?;

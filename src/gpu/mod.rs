@@ -4,6 +4,7 @@
 //! - [`device`]: the opened device, its buffers, its errors.
 //! - [`shader`]: the WGSL files, their imports and their reflection (no device needed).
 //! - [`template`]: how a shader's text is made from files.
+//! - [`upload`]: a ring of staging buffers.
 //! - [`kernel`]: a launch (shader entry point, parameters, bindings, grid) and the pipelines behind it.
 
 pub mod adapter;
@@ -11,6 +12,7 @@ pub mod device;
 pub mod kernel;
 pub mod shader;
 pub mod template;
+pub mod upload;
 
 pub use adapter::AdapterChoice;
 pub use device::Gpu;

@@ -26,6 +26,7 @@ shaders![
     "common/matmul_body",
     "common/philox",
     "common/reduce",
+    "accumulate",
     "bank",
     "batch_norm",
     "contrast",

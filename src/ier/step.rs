@@ -2,7 +2,9 @@
 
 use super::losses;
 use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use crate::ops::accumulate::Accumulate;
 use crate::ops::bank::{BankUpdate, GatherRows};
+use crate::ops::dropout::STEP_WORDS;
 use crate::ops::elementwise::Add;
 use crate::ops::health::{self, HealthCheck};
 use crate::ops::sgd::Sgd;
@@ -15,6 +17,9 @@ pub const TEACHER: &str = "teacher ";
 
 /// Prefix of the arenas of the scalars that the host reads back: losses, accuracy.
 pub const METRICS: &str = "metrics";
+
+/// Prefix of the arenas of what one micro-batch makes, where a step has several: its gradients and scalars.
+pub const PART: &str = "part ";
 
 /// Weights of the distillation terms; METHOD section 3.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +47,8 @@ pub struct StepSpec {
     pub net: NetSpec,
     /// Images of a batch.
     pub batch: usize,
+    /// Micro-batches that a batch is split into, each with forward and backward passes of its own.
+    pub parts: usize,
     /// Transformed copies of each image.
     pub copies: usize,
     /// Rows of the memory bank: training images.
@@ -64,10 +71,22 @@ pub struct StepSpec {
     pub distill: Option<DistillSpec>,
 }
 
+impl StepSpec {
+    /// Images of one forward pass: of the batch, or of a micro-batch.
+    pub fn images(&self) -> usize {
+        self.batch / self.parts
+    }
+
+    /// Rows of one forward pass.
+    pub fn rows(&self) -> usize {
+        self.images() * self.copies
+    }
+}
+
 /// Values that the host writes before a step. `x` comes from the view generator or from the host.
 #[derive(Clone, Debug)]
 pub struct StepInputs {
-    /// Transformed images [copies batch, 3, s, s]; row m batch + i is image i under transform m.
+    /// Transformed images [copies images, 3, s, s]; row m images + i is image i under transform m.
     pub x: ValueId,
     /// Class of each row.
     pub classes: ValueId,
@@ -86,7 +105,7 @@ pub struct StepInputs {
 impl StepInputs {
     /// Declares the inputs in the graph; `x` was made before.
     pub fn declare(graph: &mut Graph, spec: &StepSpec, x: ValueId, step: ValueId, index: ValueId) -> Self {
-        let rows = spec.batch * spec.copies;
+        let rows = spec.rows();
         let width = spec.net.projection.unwrap_or(1);
         StepInputs {
             x,
@@ -144,6 +163,12 @@ fn weighted(graph: &mut Graph, terms: &[(f32, ValueId)]) -> Result<Option<ValueI
 
 /// Records the step. Order: forward (running statistics move), losses with the old bank, bank update,
 /// backward, optimiser.
+///
+/// Where the batch is split, this is the step of one micro-batch: it ends by adding its share of the gradients and
+/// losses to their sums, and [`record_update`] is the optimiser's graph, to be run after the last one. Each
+/// micro-batch normalises with its own statistics and moves the running ones, as accumulating gradients does in
+/// PyTorch. The bank is as old for the last one as for the first: a batch's images are distinct, and its negatives
+/// are none of them, so no micro-batch reads a row that another has written.
 ///
 /// # Errors
 /// [`Error::Shape`] when sizes do not fit; [`Error::Usage`] when no loss term is on.
@@ -209,27 +234,41 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         graph.update(BankUpdate { momentum: spec.bank_momentum }, &[inputs.index, z], &[inputs.bank])?;
     }
     let gradients = backward(graph, total)?;
-    place_gradients(graph, &gradients, "parameters", "gradients")?;
+    let split = spec.parts > 1;
+    let prefix = if split { PART } else { "" };
+    place_gradients(graph, &gradients, "parameters", &format!("{prefix}gradients"))?;
 
     graph.set_scope("optimiser");
     let bytes = graph.arenas.get("parameters").copied().unwrap_or(0);
-    graph.arenas.insert("momentum".into(), bytes);
-    let flat = ["parameters", "gradients", "momentum"].map(|arena| graph.whole_arena(arena));
     let health = graph.input("health", Type::u32([health::WORDS]));
     graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
-    graph.update(
-        Sgd { momentum: spec.momentum, weight_decay: spec.weight_decay },
-        &[flat[1], inputs.step],
-        &[flat[0], flat[2], health],
-    )?;
-    graph.set_scope("");
-    for &(name, scalar) in all.iter().chain([&("accuracy", accuracy)]) {
+    let flat = flat_vectors(graph, bytes);
+    if !split {
+        optimise(graph, spec, flat, inputs.step, health)?;
+    }
+    let mut scalars: Vec<ValueId> = all.iter().map(|(_, scalar)| *scalar).chain([accuracy]).collect();
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).chain(["accuracy"]).collect();
+    for (name, &scalar) in names.iter().zip(&scalars) {
         // A single term with weight 1 is the total itself and is placed once. Each scalar has an arena of its
         // own: sums read some of them and write another, and a dispatch may not do both with one buffer.
         if graph.value(scalar).storage == Storage::Transient {
-            graph.persist(scalar, &format!("{METRICS} {name}"));
+            graph.persist(scalar, &format!("{prefix}{METRICS} {name}"));
         }
     }
+    if split {
+        graph.set_scope("accumulation");
+        let add = Accumulate { share: 1.0 / spec.parts as f32 };
+        let part = graph.whole_arena(&format!("{PART}gradients"));
+        graph.update(add.clone(), &[part, inputs.step], &[flat[1]])?;
+        for (name, scalar) in names.iter().zip(&mut scalars) {
+            let sum = graph.input(&format!("{METRICS} {name}"), Type::f32([1]));
+            graph.update(add.clone(), &[*scalar, inputs.step], &[sum])?;
+            *scalar = sum;
+        }
+    }
+    graph.set_scope("");
+    let accuracy = scalars.pop().unwrap_or(accuracy);
+    let all = all.into_iter().zip(scalars).map(|((name, _), scalar)| (name, scalar)).collect();
     let (teacher_outputs, teacher) = teacher.map_or((None, Vec::new()), |(o, e)| (Some(o), e));
     Ok(Step {
         inputs,
@@ -244,4 +283,35 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         flat,
         health,
     })
+}
+
+/// Parameters, gradients and momentum as vectors of `bytes` bytes each.
+fn flat_vectors(graph: &mut Graph, bytes: u64) -> [ValueId; 3] {
+    ["parameters", "gradients", "momentum"].map(|arena| {
+        graph.arenas.insert(arena.into(), bytes);
+        graph.whole_arena(arena)
+    })
+}
+
+fn optimise(graph: &mut Graph, spec: &StepSpec, flat: [ValueId; 3], step: ValueId, health: ValueId) -> Result<()> {
+    let [parameters, gradients, momentum] = flat;
+    graph.update(
+        Sgd { momentum: spec.momentum, weight_decay: spec.weight_decay },
+        &[gradients, step],
+        &[parameters, momentum, health],
+    )
+}
+
+/// The optimiser's graph for a step of several micro-batches, which `step` is one of; the graphs share their arenas.
+///
+/// # Errors
+/// [`Error::Shape`] when the arenas of `step` do not fit together.
+pub fn record_update(step: &Graph, spec: &StepSpec) -> Result<Graph> {
+    let mut graph = Graph::new();
+    let block = graph.input("step", Type::u32([STEP_WORDS]));
+    let health = graph.input("health", Type::u32([health::WORDS]));
+    let flat = flat_vectors(&mut graph, step.arenas.get("parameters").copied().unwrap_or(0));
+    graph.set_scope("optimiser");
+    optimise(&mut graph, spec, flat, block, health)?;
+    Ok(graph)
 }

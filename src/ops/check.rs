@@ -309,6 +309,7 @@ pub fn cases() -> Vec<Case> {
         super::bank::cases(),
         super::health::cases(),
         super::sgd::cases(),
+        super::accumulate::cases(),
         super::conv2d::cases(),
         super::matmul::cases(),
         super::batch_norm::cases(),

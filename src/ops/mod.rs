@@ -7,6 +7,7 @@ use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
+pub mod accumulate;
 pub mod bank;
 pub mod batch_norm;
 pub mod check;
@@ -19,6 +20,7 @@ pub mod health;
 pub mod matmul;
 pub mod pool;
 pub mod reduce;
+pub mod rows;
 pub mod sgd;
 pub mod softmax_xent;
 pub mod views;
@@ -115,10 +117,7 @@ pub struct Normalises {
 
 /// The launches of a node.
 pub fn launches(graph: &Graph, node: &Node) -> Vec<Launch<ValueId>> {
-    let operand = |&id: &ValueId| Operand { id, shape: graph.shape(id) };
-    let inputs: Vec<Operand> = node.inputs.iter().map(operand).collect();
-    let outputs: Vec<Operand> = node.outputs.iter().map(operand).collect();
-    node.op.operation().launches(&inputs, &outputs)
+    rows::Slice::default().launches(graph, node)
 }
 
 macro_rules! operations {
@@ -167,6 +166,7 @@ operations! {
     GatherRows: bank::GatherRows,
     BankUpdate: bank::BankUpdate,
     HealthCheck: health::HealthCheck,
+    Accumulate: accumulate::Accumulate,
     Sgd: sgd::Sgd,
     Conv2d: conv2d::Conv2d,
     Conv2dBackwardInput: conv2d::Conv2dBackwardInput,

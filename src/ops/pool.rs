@@ -59,6 +59,11 @@ impl Pooled {
         (operands, self.normed.map(|normed| if normed { rest.next() } else { None }))
     }
 
+    /// Images among `inputs`: one or two.
+    pub(super) fn images<T>(&self, inputs: &[T]) -> usize {
+        self.split(inputs).0.len()
+    }
+
     fn check(&self, op: &'static str, inputs: &[Type]) -> Result<[usize; 4]> {
         let shape = axes::<4>(op, inputs, 0, "x")?;
         let (operands, statistics) = self.split(inputs);

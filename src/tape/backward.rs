@@ -17,6 +17,7 @@ pub fn backward(graph: &mut Graph, loss: ValueId) -> Result<HashMap<ValueId, Val
     if graph.shape(loss) != [1] {
         return Err(Error::shape("backward", format!("the loss has shape {:?}, it must be [1]", graph.shape(loss))));
     }
+    graph.backward_at.get_or_insert(graph.nodes.len());
     let seed = graph.one(Fill { value: 1.0, ty: Type::f32([1]) }, &[])?;
     backward_from(graph, &[(loss, seed)])
 }
@@ -26,6 +27,7 @@ pub fn backward(graph: &mut Graph, loss: ValueId) -> Result<HashMap<ValueId, Val
 /// # Errors
 /// As [`backward`].
 pub fn backward_from(graph: &mut Graph, seeds: &[(ValueId, ValueId)]) -> Result<HashMap<ValueId, ValueId>> {
+    graph.backward_at.get_or_insert(graph.nodes.len());
     let mut gradients: HashMap<ValueId, ValueId> = seeds.iter().copied().collect();
     for index in (0..graph.nodes.len()).rev() {
         let node = graph.nodes[index].clone();

@@ -1,18 +1,26 @@
 //! Puts a planned graph on a device and replays it. The only code inside the training loop that meets wgpu.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::graph::{Element, Graph, Node, Storage, ValueId};
-use super::plan::Plan;
+use super::plan::{Plan, pooled};
+use super::slices::{Clock, Slices};
 use crate::gpu::kernel::{Kernels, Prepared, Region};
 use crate::gpu::{Gpu, Launch};
+use crate::ops::rows::{Slice, slices};
 use crate::{Error, Result};
 
 /// Persistent buffers by arena name; graphs that name the same arena share it.
+///
+/// The slots are shared, too: what is in them is lost when another graph of the same arenas is executed.
 #[derive(Default)]
 pub struct Arenas {
     buffers: BTreeMap<String, wgpu::Buffer>,
+    slots: Vec<wgpu::Buffer>,
 }
 
 impl Arenas {
@@ -38,6 +46,20 @@ impl Arenas {
         Ok(buffer)
     }
 
+    /// A buffer for each slot of a graph: those that other graphs have, where they are large enough, or new ones.
+    fn slots(&mut self, gpu: &Gpu, wanted: &[u64]) -> Result<Vec<wgpu::Buffer>> {
+        let existing: Vec<u64> = self.slots.iter().map(wgpu::Buffer::size).collect();
+        let places = pooled(&existing, wanted);
+        let mut taken = Vec::new();
+        for (&bytes, &place) in wanted.iter().zip(&places) {
+            if place == self.slots.len() {
+                self.slots.push(gpu.buffer(&format!("activations (slot {place})"), bytes)?);
+            }
+            taken.push(self.slots[place].clone());
+        }
+        Ok(taken)
+    }
+
     /// The buffer of an arena.
     ///
     /// # Errors
@@ -58,6 +80,7 @@ pub struct Executor {
     arenas: BTreeMap<String, wgpu::Buffer>,
     slots: Vec<wgpu::Buffer>,
     guarded: Vec<ValueId>,
+    slices: RefCell<Slices>,
 }
 
 /// Bytes of canaries behind a value.
@@ -65,6 +88,11 @@ const CANARY_BYTES: u64 = 256;
 
 /// Parameters of a launch are at multiples of this many bytes (WebGPU's uniform offset alignment).
 const PARAMS_STRIDE: u64 = 256;
+
+/// Bytes of the parameters of all launches of a graph.
+pub fn params_bytes(graph: &Graph) -> u64 {
+    PARAMS_STRIDE * graph.nodes.iter().map(|node| crate::ops::launches(graph, node).len() as u64).sum::<u64>()
+}
 
 impl Executor {
     /// Fuses `graph`, allocates its slots and missing arenas and prepares every launch.
@@ -121,33 +149,34 @@ impl Executor {
     ) -> Result<Self> {
         let gpu = kernels.gpu().clone();
         let surplus = if guarded.is_empty() { 0 } else { CANARY_BYTES };
-        let plan = Plan::new(&graph);
+        // Canaries want nothing behind a value.
+        let plan = if guarded.is_empty() { Plan::new(&graph) } else { Plan::apart(&graph) };
         plan.verify(&graph)?;
-        let slots = plan
-            .slot_bytes
-            .iter()
-            .enumerate()
-            .map(|(i, &bytes)| gpu.buffer(&format!("activations (slot {i})"), bytes + surplus))
-            .collect::<Result<Vec<_>>>()?;
+        let wanted: Vec<u64> = plan.slot_bytes.iter().map(|bytes| bytes + surplus).collect();
+        let slots = arenas.slots(&gpu, &wanted)?;
         let mut own = BTreeMap::new();
         for (name, &bytes) in &graph.arenas {
             own.insert(name.clone(), arenas.ensure(&gpu, name, bytes + surplus)?);
         }
-        let region = |id: &ValueId| -> Region {
-            let value = graph.value(*id);
+        let region = |id: &ValueId, slice: &Slice| -> Region {
             let canaries = if guarded.contains(id) { surplus } else { 0 };
-            let bytes = value.ty.bytes().max(4) + canaries;
-            match &value.storage {
-                Storage::Arena { arena, offset } => Region { buffer: own[arena].clone(), offset: *offset, bytes },
-                Storage::Transient => Region { buffer: slots[plan.slot_of[id]].clone(), offset: 0, bytes },
-            }
+            let part = slice.bytes(&graph, *id);
+            let bytes = (part.end - part.start).max(4) + canaries;
+            let (buffer, first) = match &graph.value(*id).storage {
+                Storage::Arena { arena, offset } => (own[arena].clone(), *offset),
+                Storage::Transient => (slots[plan.slot_of[id]].clone(), plan.offset_of[id]),
+            };
+            Region { buffer, offset: first + part.start, bytes }
         };
-        let launches: Vec<Launch<Region>> = graph
-            .nodes
-            .iter()
-            .flat_map(|node| crate::ops::launches(&graph, node))
-            .map(|launch| change(launch).map(|id| region(id)))
-            .collect();
+        // Canaries are for small tensors: nothing is cut there.
+        let most = if guarded.is_empty() { gpu.limits.max_storage_buffer_binding_size } else { u64::MAX };
+        let mut launches: Vec<Launch<Region>> = Vec::new();
+        for node in &graph.nodes {
+            for slice in slices(&graph, node, most)? {
+                let of_slice = slice.launches(&graph, node).into_iter();
+                launches.extend(of_slice.map(|launch| change(launch).map(|id| region(id, &slice))));
+            }
+        }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let params = gpu.buffer_with("params", PARAMS_STRIDE * launches.len() as u64, usage)?;
         let steps = launches
@@ -156,7 +185,8 @@ impl Executor {
             .map(|(i, launch)| kernels.prepare(launch, &params, PARAMS_STRIDE * i as u64))
             .collect::<Result<Vec<_>>>()?;
         gpu.check()?;
-        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded })
+        let submissions = RefCell::new(Slices::whole(steps.len()));
+        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded, slices: submissions })
     }
 
     /// Where the bytes behind a value begin.
@@ -189,23 +219,64 @@ impl Executor {
         Ok(found)
     }
 
-    /// Encodes and submits one execution of the graph.
+    /// From now on no submission shall hold the device longer than `target`, by the time that `clock` tells.
+    ///
+    /// The next executions are measured dispatch by dispatch; those after them are cut accordingly. The numbers are
+    /// the same either way: the device does the same dispatches in the same order.
+    pub fn slice(&mut self, target: Duration, clock: Clock) {
+        self.slices = RefCell::new(Slices::measured(self.steps.len(), target, clock));
+    }
+
+    /// Encodes and submits one execution of the graph; returns its last submission.
+    ///
+    /// An error of the device shows at the next [`Gpu::check`], wait or read.
     pub fn submit(&self) -> wgpu::SubmissionIndex {
+        let mut slices = self.slices.borrow_mut();
+        if let Some(clock) = slices.measuring() {
+            // What was submitted before must not count.
+            drop(self.gpu.wait());
+            for i in 0..self.steps.len() {
+                let begun = clock();
+                let submission = self.submit_range(i..i + 1);
+                drop(self.gpu.wait_for(submission));
+                slices.note(i, clock().saturating_sub(begun));
+            }
+            slices.cut();
+            return self.submit_range(0..0);
+        }
+        let mut last = None;
+        for range in slices.ranges() {
+            last = Some(self.submit_range(range.clone()));
+        }
+        last.unwrap_or_else(|| self.submit_range(0..0))
+    }
+
+    fn submit_range(&self, range: Range<usize>) -> wgpu::SubmissionIndex {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in &self.steps {
+            for step in &self.steps[range] {
                 step.encode(&mut pass);
             }
         }
-        self.gpu.queue.submit([encoder.finish()])
+        self.gpu.submit(encoder)
+    }
+
+    /// Submissions of one execution, as things stand.
+    pub fn submissions(&self) -> usize {
+        self.slices.borrow().ranges().len()
+    }
+
+    /// The dispatch that took longest when it was measured, if it alone exceeds the target of [`Executor::slice`].
+    pub fn over_target(&self) -> Option<(String, Duration)> {
+        self.slices.borrow().over_target().map(|(i, time)| (self.steps[i].label.clone(), time))
     }
 
     /// Where a value lives on the device: buffer and first byte.
     pub fn locate(&self, id: ValueId) -> (&wgpu::Buffer, u64) {
         match &self.graph.value(id).storage {
             Storage::Arena { arena, offset } => (&self.arenas[arena], *offset),
-            Storage::Transient => (&self.slots[self.plan.slot_of[&id]], 0),
+            Storage::Transient => (&self.slots[self.plan.slot_of[&id]], self.plan.offset_of[&id]),
         }
     }
 

@@ -108,6 +108,8 @@ pub struct Graph {
     pub arenas: BTreeMap<String, u64>,
     /// Transient values that must survive until the end of the step.
     pub kept: Vec<ValueId>,
+    /// The number of nodes before the backward pass, once there is one: what is alive across it was kept for it.
+    pub backward_at: Option<usize>,
     scope: String,
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
+use super::slice;
 use super::trainer::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::config::{Config, Progress};
 use crate::data::ImageSet;
@@ -16,7 +17,7 @@ use crate::tape::exec::{Arenas, Executor};
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
 
-/// Images of one pass.
+/// The most images of one pass.
 const BATCH: usize = 64;
 
 /// An output of the network.
@@ -33,19 +34,50 @@ pub enum Layer {
     Invariant,
 }
 
-/// The network in evaluation mode on a device, made for batches of images.
-pub struct Extractor {
-    executor: Executor,
+/// The handles of the network in evaluation mode.
+pub(super) struct Recorded {
     images: ValueId,
+    index: ValueId,
     parameters: ValueId,
     outputs: Outputs,
     entries: Vec<Entry>,
+}
+
+/// The network in evaluation mode on a device, made for batches of images.
+pub struct Extractor {
+    executor: Executor,
+    recorded: Recorded,
+    batch: usize,
     side: usize,
     padding: usize,
 }
 
 /// More classes than any data set has, and a classifier that no adapter holds.
 const MAX_CLASSES: usize = 1_000_000;
+/// The network in evaluation mode, over one batch of images: no more than `rows`, what a training step has room for.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the images are too small for the network.
+pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usize) -> Result<(Graph, Recorded)> {
+    let batch = rows.min(BATCH);
+    let mut graph = Graph::new();
+    let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
+        graph.in_arena(&format!("evaluation {name}"), name, Type::u32(shape), false)
+    };
+    let images = input(&mut graph, "images", vec![batch, side, side]);
+    let index = input(&mut graph, "view index", vec![batch]);
+    let parameters = input(&mut graph, "view parameters", vec![batch, PARAMETER_WORDS]);
+    let mut make = Views::plain(config.data.mean.map(|v| v as f32), config.data.std.map(|v| v as f32));
+    make.padding = config.data.crop_padding_for(side);
+    let x = graph.one(make, &[images, index, parameters])?;
+    let mut network = Net::new(&mut graph, "", Mode::Eval);
+    let (outputs, _) = network.forward(x, net, &Drop::Off)?;
+    let entries = [network.parameters, network.statistics].concat();
+    for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
+        output.into_iter().for_each(|o| graph.keep(o));
+    }
+    Ok((graph, Recorded { images, index, parameters, outputs, entries }))
+}
 
 impl Extractor {
     /// Shares the arenas `parameters` and `statistics` with a network that is being trained.
@@ -55,27 +87,14 @@ impl Extractor {
         config: &Config,
         net: &NetSpec,
         side: usize,
+        rows: usize,
     ) -> Result<Self> {
-        let mut graph = Graph::new();
-        let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
-            graph.in_arena(&format!("evaluation {name}"), name, Type::u32(shape), false)
-        };
-        let images = input(&mut graph, "images", vec![BATCH, side, side]);
-        let index = input(&mut graph, "view index", vec![BATCH]);
-        let parameters = input(&mut graph, "view parameters", vec![BATCH, PARAMETER_WORDS]);
-        let padding = config.data.crop_padding_for(side);
-        let mut make = Views::plain(config.data.mean.map(|v| v as f32), config.data.std.map(|v| v as f32));
-        make.padding = padding;
-        let x = graph.one(make, &[images, index, parameters])?;
-        let mut network = Net::new(&mut graph, "", Mode::Eval);
-        let (outputs, _) = network.forward(x, net, &Drop::Off)?;
-        let entries = [network.parameters, network.statistics].concat();
-        for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
-            output.into_iter().for_each(|o| graph.keep(o));
-        }
-        let executor = Executor::new(kernels, arenas, graph)?;
-        executor.write(index, &(0..BATCH as u32).collect::<Vec<_>>())?;
-        Ok(Extractor { executor, images, parameters, outputs, entries, side, padding })
+        let (graph, recorded) = evaluation(config, net, side, rows)?;
+        let batch = graph.shape(recorded.index)[0];
+        let mut executor = Executor::new(kernels, arenas, graph)?;
+        slice(&mut executor, config);
+        executor.write(recorded.index, &(0..batch as u32).collect::<Vec<_>>())?;
+        Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
     }
 
     /// The network of a checkpoint, or with `untrained` the one its run began with.
@@ -95,14 +114,14 @@ impl Extractor {
         let shape = super::record::DataShape { side, classes, images: 2 * config.optimiser.batch };
         let net = super::record::spec(&config, shape, false).net;
         let mut kernels = Kernels::new(gpu);
-        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side)?;
-        checkpoint.check_against(path, &expected(&extractor.entries))?;
+        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH)?;
+        checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
         if untrained {
-            for (position, entry) in extractor.entries.iter().enumerate() {
+            for (position, entry) in extractor.recorded.entries.iter().enumerate() {
                 extractor.executor.write(entry.value, &entry.initial(config.run.seed, position))?;
             }
         } else {
-            load(&extractor.executor, &extractor.entries, checkpoint)?;
+            load(&extractor.executor, &extractor.recorded.entries, checkpoint)?;
         }
         Ok((extractor, config))
     }
@@ -119,10 +138,10 @@ impl Extractor {
 
     fn value(&self, layer: Layer) -> Option<ValueId> {
         match layer {
-            Layer::Feature => Some(self.outputs.feat),
-            Layer::Class => Some(self.outputs.class),
-            Layer::Transform => self.outputs.transform,
-            Layer::Invariant => self.outputs.invariant,
+            Layer::Feature => Some(self.recorded.outputs.feat),
+            Layer::Class => Some(self.recorded.outputs.class),
+            Layer::Transform => self.recorded.outputs.transform,
+            Layer::Invariant => self.recorded.outputs.invariant,
         }
     }
 
@@ -146,17 +165,17 @@ impl Extractor {
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);
         if augmented.is_none() {
-            self.executor.write(self.parameters, &identity_words(self.side, self.padding, BATCH))?;
+            self.executor.write(self.recorded.parameters, &identity_words(self.side, self.padding, self.batch))?;
         }
-        for first in (0..images.len()).step_by(BATCH) {
-            let n = (images.len() - first).min(BATCH);
+        for first in (0..images.len()).step_by(self.batch) {
+            let n = (images.len() - first).min(self.batch);
             let mut pixels = images.pixels[first * size..(first + n) * size].to_vec();
-            pixels.resize(BATCH * size, 0);
-            self.executor.write(self.images, &pixels)?;
+            pixels.resize(self.batch * size, 0);
+            self.executor.write(self.recorded.images, &pixels)?;
             if let Some((sampler, copy)) = augmented {
                 // Each pass draws from its own counter, so a copy does not repeat over the passes.
-                let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / BATCH) as u32);
-                self.executor.write(self.parameters, &sampler.parameters(pass, BATCH))?;
+                let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / self.batch) as u32);
+                self.executor.write(self.recorded.parameters, &sampler.parameters(pass, self.batch))?;
             }
             self.executor.submit();
             let rows: Vec<f32> = self.executor.read(value)?;

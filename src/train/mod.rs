@@ -1,10 +1,29 @@
 //! Training: the loop, its state, checkpoints and the metric log.
 
+pub mod budget;
 pub mod checkpoint;
 pub mod features;
+pub mod memory;
 pub mod metrics;
 pub mod record;
 pub mod trainer;
 
 pub use features::Extractor;
 pub use trainer::Trainer;
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::tape::exec::Executor;
+
+/// Cuts the executions of `executor` into submissions as the configuration says.
+fn slice(executor: &mut Executor, config: &Config) {
+    let clock = || {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    };
+    if config.run.slice_ms > 0 {
+        executor.slice(Duration::from_millis(config.run.slice_ms.into()), clock);
+    }
+}

@@ -52,6 +52,7 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
     StepSpec {
         net: NetSpec::new(&config.model, data.classes, terms.equivariance.then_some(copies), terms.invariance),
         batch: config.optimiser.batch,
+        parts: config.parts(),
         copies,
         bank_rows: data.images,
         negatives: method.negatives.min(data.images.saturating_sub(config.optimiser.batch)),
@@ -73,8 +74,8 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
     }
 }
 
-/// Records views, forward pass, losses, backward pass and update, and fuses them; `resident`: the graph's input holds the whole
-/// training set, not only the batch.
+/// Records views, forward pass, losses, backward pass and update, and fuses them; `resident`: the graph's input holds
+/// the whole training set, not only the batch. Where the batch is split it is the step of a micro-batch.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Usage`] when the configuration does not fit the data.
@@ -82,12 +83,13 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
     let spec = spec(config, data, distill);
     let (_, views, rotations) = views_of(config);
     let mut graph = Graph::new();
-    let stored = if resident { data.images } else { spec.batch };
+    let batch = spec.images();
+    let stored = if resident { data.images } else { batch };
     let images = graph.input("images", Type::u32([stored, data.side, data.side]));
-    let view_index = graph.input("view index", Type::u32([spec.batch]));
-    let view_parameters = graph.input("view parameters", Type::u32([views * spec.batch, PARAMETER_WORDS]));
+    let view_index = graph.input("view index", Type::u32([batch]));
+    let view_parameters = graph.input("view parameters", Type::u32([views * batch, PARAMETER_WORDS]));
     let step = graph.input("step", Type::u32([STEP_WORDS]));
-    let index = graph.input("index", Type::u32([spec.batch]));
+    let index = graph.input("index", Type::u32([batch]));
     graph.set_scope("views");
     let make = Views {
         views,

@@ -6,22 +6,27 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::budget::{Fitted, Room, fit};
 use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor, TensorData};
 use super::features::Extractor;
+use super::memory::UPLOADS;
 use super::metrics::{self, MetricsLog, Record};
 use super::record::{DataShape, Recorded, spec, training_step, views_of};
-use crate::config::{Config, Progress, Schedule, StepReport};
+use crate::config::{CHECKPOINT_FILE, Config, OnDeviceLost, Progress, Schedule, StepReport};
 use crate::data::{ImageSet, epoch_order};
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
+use crate::gpu::upload::UploadRing;
 use crate::ier::negatives::{bank_init, negatives};
-use crate::ier::step::StepSpec;
+use crate::ier::step::{StepSpec, record_update};
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::Entry;
+use crate::ops::accumulate::PART_WORD;
 use crate::ops::dropout::step_block;
 use crate::ops::health;
+use crate::ops::views::PARAMETER_WORDS;
 use crate::tape::exec::{Arenas, Executor};
 use crate::{Error, Result};
 
@@ -43,18 +48,70 @@ const TEACHER_KEY: &str = "teacher";
 /// A run on a device.
 pub struct Trainer<'d> {
     config: Config,
+    fitted: Fitted,
+    teacher: Option<(&'d Path, &'d Checkpoint)>,
     data: &'d ImageSet,
     schedule: Schedule,
     spec: StepSpec,
     sampler: ViewSampler,
     recorded: Recorded,
     executor: Executor,
+    /// The optimiser, where the batch is split and the executor's graph is the step of a micro-batch.
+    update: Option<Executor>,
     kernels: Kernels,
     arenas: Arenas,
+    uploads: Option<UploadRing>,
     order: (u32, Vec<u32>),
     /// What the run was begun with, by metadata key: a resumed one must find the same.
     origins: Vec<(&'static str, String)>,
     step: u32,
+    /// The step of the checkpoint in the run's folder.
+    saved: Option<u32>,
+}
+
+/// Times that a lost device is opened again in one run: one that goes on failing will not be cured by it.
+const REOPENINGS: u32 = 3;
+
+/// Trains to the end of the run as [`Trainer::run`] does. Where `run.on_device_lost` says so, a lost device is opened
+/// again with `reopen` and the run continues from its last checkpoint; `trainer` is on another device then.
+///
+/// # Errors
+/// As [`Trainer::run`], and what `reopen` fails with.
+pub fn run_reopening(
+    trainer: &mut Trainer,
+    reopen: &dyn Fn(&mut dyn Progress) -> Result<Arc<Gpu>>,
+    folder: &Path,
+    resume_command: &str,
+    progress: &mut dyn Progress,
+) -> Result<Finished> {
+    let (start, first) = (Instant::now(), trainer.step);
+    for opening in 1.. {
+        let error = match trainer.run(folder, resume_command, progress) {
+            Ok(finished) => {
+                return Ok(Finished {
+                    steps: trainer.step - first,
+                    seconds: start.elapsed().as_secs_f64(),
+                    ..finished
+                });
+            }
+            Err(error) => error,
+        };
+        let resume = trainer.config.run.on_device_lost == OnDeviceLost::Resume;
+        if !(matches!(error, Error::DeviceLost(_)) && resume && opening <= REOPENINGS) {
+            return Err(error);
+        }
+        progress.warn(&format!("{error}; opening the device again ({opening} of {REOPENINGS})"));
+        // A system that resets a device needs a moment.
+        std::thread::sleep(Duration::from_millis(500) * opening);
+        let mut again = Trainer::new(reopen(progress)?, &trainer.config, trainer.data, trainer.teacher)?;
+        if trainer.saved.is_some() {
+            let file = folder.join(CHECKPOINT_FILE);
+            again.restore(&file, &Checkpoint::load(&file)?)?;
+        }
+        progress.note(&format!("continuing at step {} of {}", again.step, again.schedule.total_steps));
+        *trainer = again;
+    }
+    Err(Error::Internal("a loop without an end has ended".into()))
 }
 
 /// How a loop over the remaining steps ended.
@@ -78,11 +135,13 @@ impl<'d> Trainer<'d> {
         gpu: Arc<Gpu>,
         config: &Config,
         data: &'d ImageSet,
-        teacher: Option<(&Path, &Checkpoint)>,
+        teacher: Option<(&'d Path, &'d Checkpoint)>,
     ) -> Result<Self> {
         let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
         config.check_side(shape.side)?;
         let schedule = Schedule::new(&config.optimiser, shape.images)?;
+        let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu.limits))?;
+        let config = &fitted.config;
         let spec = spec(config, shape, teacher.is_some());
         if spec.net.projection.is_some() && spec.negatives == 0 {
             return Err(Error::usage(format!(
@@ -90,12 +149,19 @@ impl<'d> Trainer<'d> {
                 spec.batch, shape.images
             )));
         }
-        let room = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
-        let resident = 4 * data.pixels.len() as u64 <= room;
-        let (graph, recorded) = training_step(config, shape, teacher.is_some(), resident)?;
+        let (graph, recorded) = training_step(config, shape, teacher.is_some(), fitted.resident)?;
+        let uploads = match fitted.resident {
+            true => None,
+            false => Some(UploadRing::new(&gpu, (4 * spec.images() * data.side * data.side) as u64, UPLOADS)?),
+        };
         let mut kernels = Kernels::new(gpu);
         let mut arenas = Arenas::new();
-        let executor = Executor::new(&mut kernels, &mut arenas, graph)?;
+        let mut executor = Executor::new(&mut kernels, &mut arenas, graph)?;
+        super::slice(&mut executor, config);
+        let update = match spec.parts {
+            1 => None,
+            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(&executor.graph, &spec)?)?),
+        };
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
         let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
@@ -109,6 +175,8 @@ impl<'d> Trainer<'d> {
         }
         let trainer = Trainer {
             config: config.clone(),
+            fitted,
+            teacher,
             data,
             origins,
             schedule,
@@ -116,10 +184,13 @@ impl<'d> Trainer<'d> {
             sampler,
             recorded,
             executor,
+            update,
             kernels,
             arenas,
+            uploads,
             order: (u32::MAX, Vec::new()),
             step: 0,
+            saved: None,
         };
         trainer.initialise(teacher)?;
         Ok(trainer)
@@ -134,20 +205,24 @@ impl<'d> Trainer<'d> {
             let width = ex.graph.shape(step.inputs.bank)[1];
             ex.write(step.inputs.bank, &bank_init(seed, self.spec.bank_rows, width))?;
         }
-        let rows = |f: &dyn Fn(usize) -> usize| -> Vec<u32> {
-            (0..self.spec.batch * self.spec.copies).map(|row| f(row) as u32).collect()
-        };
-        ex.write(step.inputs.transforms, &rows(&|row| row / self.spec.batch))?;
+        let rows =
+            |f: &dyn Fn(usize) -> usize| -> Vec<u32> { (0..self.spec.rows()).map(|row| f(row) as u32).collect() };
+        ex.write(step.inputs.transforms, &rows(&|row| row / self.spec.images()))?;
         if self.recorded.resident {
             ex.write(self.recorded.images, &self.data.pixels)?;
         } else {
-            ex.write(self.recorded.view_index, &(0..self.spec.batch as u32).collect::<Vec<_>>())?;
+            ex.write(self.recorded.view_index, &(0..self.spec.images() as u32).collect::<Vec<_>>())?;
         }
         if let Some((path, checkpoint)) = teacher {
             checkpoint.check_contains(path, &expected(&step.teacher))?;
             load(ex, &step.teacher, checkpoint)?;
         }
         Ok(())
+    }
+
+    /// The settings in effect and the memory they take.
+    pub fn fitted(&self) -> &Fitted {
+        &self.fitted
     }
 
     /// Finished steps.
@@ -165,12 +240,29 @@ impl<'d> Trainer<'d> {
         self.executor.gpu()
     }
 
+    /// Submissions of a step, as things stand: see `run.slice_ms`.
+    pub fn submissions(&self) -> usize {
+        self.executor.submissions()
+    }
+
+    /// The longest dispatch of a step and its time, if it alone exceeds `run.slice_ms`.
+    pub fn over_target(&self) -> Option<(String, Duration)> {
+        self.executor.over_target()
+    }
+
     /// A feature extractor over the network as it is being trained: it shares the weights on the device.
     ///
     /// # Errors
     /// [`Error::Device`] when it does not fit the device.
     pub fn extractor(&mut self) -> Result<Extractor> {
-        Extractor::shared(&mut self.kernels, &mut self.arenas, &self.config, &self.spec.net, self.data.side)
+        Extractor::shared(
+            &mut self.kernels,
+            &mut self.arenas,
+            &self.config,
+            &self.spec.net,
+            self.data.side,
+            self.spec.rows(),
+        )
     }
 
     /// Training images of the batch slots at `step`.
@@ -192,31 +284,46 @@ impl<'d> Trainer<'d> {
         let batch = self.batch(step);
         let recorded = &self.recorded;
         let (ex, inputs) = (&self.executor, &recorded.step.inputs);
-        let drop = 1.0 - self.config.model.drop_block.keep_at(step);
-        ex.write(inputs.step, &step_block(step, seed, self.schedule.lr_at(step) as f32, drop as f32))?;
-        ex.write(recorded.view_parameters, &self.view_words(step))?;
-        let labels: Vec<u32> = batch.iter().map(|&i| self.data.labels[i as usize]).collect();
-        ex.write(inputs.classes, &labels.repeat(self.spec.copies))?;
-        ex.write(inputs.index, &batch)?;
         if self.spec.net.projection.is_some() {
             let drawn = negatives(seed, step, self.spec.bank_rows, &batch, self.spec.negatives);
             ex.write(inputs.negatives, &drawn)?;
         }
-        if recorded.resident {
-            ex.write(recorded.view_index, &batch)?;
-        } else {
-            ex.write(recorded.images, &self.data.subset(&batch).pixels)?;
+        let views = self.view_words(step);
+        let drop = 1.0 - self.config.model.drop_block.keep_at(step);
+        let parts = self.spec.parts as u32;
+        let mut submission = None;
+        for (part, images) in (0..parts).zip(batch.chunks(self.spec.images())) {
+            // Every micro-batch has dropout of its own: the device draws by the first word.
+            let draw = step.wrapping_mul(parts).wrapping_add(part);
+            let mut block = step_block(draw, seed, self.schedule.lr_at(step) as f32, drop as f32);
+            block[PART_WORD] = part;
+            ex.write(inputs.step, &block)?;
+            ex.write(recorded.view_parameters, &part_of(&self.spec, &views, part as usize))?;
+            let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
+            ex.write(inputs.classes, &labels.repeat(self.spec.copies))?;
+            ex.write(inputs.index, images)?;
+            match &mut self.uploads {
+                None => ex.write(recorded.view_index, images)?,
+                Some(ring) => {
+                    let pixels = images.iter().map(|&i| self.data.image(i as usize));
+                    ring.upload(ex.gpu(), ex.locate(recorded.images).0, pixels)?;
+                }
+            }
+            submission = Some(ex.submit());
         }
-        let submission = ex.submit();
+        if let Some(update) = &self.update {
+            submission = Some(update.submit());
+        }
         self.step += 1;
-        Ok(submission)
+        submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
     }
 
+    /// The parameters of all views of a step, views outermost.
     fn view_words(&self, step: u32) -> Vec<u32> {
         let (_, views, _) = views_of(&self.config);
-        let words = self.sampler.parameters(step, self.spec.batch);
-        let wanted = views * self.spec.batch * crate::ops::views::PARAMETER_WORDS;
-        words[..wanted].to_vec()
+        let mut words = self.sampler.parameters(step, self.spec.batch);
+        words.truncate(views * self.spec.batch * PARAMETER_WORDS);
+        words
     }
 
     /// Reads the losses and the accuracy of the last step; waits for it.
@@ -248,10 +355,29 @@ impl<'d> Trainer<'d> {
     /// is told when the run is interrupted.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] after saving when the caller asked to stop; [`Error::NonFinite`], [`Error::Device`],
-    /// [`Error::Io`] with the last checkpoint intact.
+    /// [`Error::Interrupted`] after saving when the caller asked to stop; [`Error::NonFinite`], [`Error::Io`] with the
+    /// last checkpoint intact; [`Error::DeviceLost`], [`Error::Device`] with the same and the way to continue.
     pub fn run(&mut self, folder: &Path, resume_command: &str, progress: &mut dyn Progress) -> Result<Finished> {
-        let file = folder.join(crate::config::CHECKPOINT_FILE);
+        let result = self.run_steps(folder, resume_command, progress);
+        let way_on = || {
+            let held = match self.saved {
+                Some(step) => format!(
+                    "{} holds step {step} whole, and `{resume_command}` continues from it",
+                    folder.join(CHECKPOINT_FILE).display()
+                ),
+                None => "no checkpoint had been saved, so the run starts anew".into(),
+            };
+            format!("step {} of {} was under way; {held}", self.step.max(1), self.schedule.total_steps)
+        };
+        result.map_err(|error| match error {
+            Error::DeviceLost(what) => Error::DeviceLost(format!("{what}; {}", way_on())),
+            Error::Device(what) => Error::Device(format!("{what}; {}", way_on())),
+            other => other,
+        })
+    }
+
+    fn run_steps(&mut self, folder: &Path, resume_command: &str, progress: &mut dyn Progress) -> Result<Finished> {
+        let file = folder.join(CHECKPOINT_FILE);
         let first = self.step;
         let mut log = MetricsLog::open(folder, (first > 0).then_some(u64::from(first)))?;
         let (start, mut since) = (Instant::now(), (Instant::now(), first));
@@ -262,6 +388,7 @@ impl<'d> Trainer<'d> {
             finished.loss = last.and_then(|record| record.losses.get("total").copied()).map_or(f64::NAN, f64::from);
         }
         let mut in_flight = std::collections::VecDeque::new();
+        let mut warned = false;
         while self.step < self.schedule.total_steps {
             in_flight.push_back(self.submit()?);
             // Two steps in flight keep the device busy; more would only queue up memory.
@@ -269,6 +396,15 @@ impl<'d> Trainer<'d> {
                 && let Some(oldest) = in_flight.pop_front()
             {
                 self.executor.gpu().wait_for(oldest)?;
+            }
+            if !warned && let Some((dispatch, time)) = self.over_target() {
+                warned = true;
+                progress.warn(&format!(
+                    "{dispatch} alone holds the device for {} ms, longer than --slice-ms {}: a smaller --batch or \
+                     --micro-batch makes it shorter",
+                    time.as_millis(),
+                    self.config.run.slice_ms
+                ));
             }
             let (done, total) = (self.step, self.schedule.total_steps);
             let stop = progress.stop_requested();
@@ -306,6 +442,7 @@ impl<'d> Trainer<'d> {
             if due(self.config.run.checkpoint_every) || done == total || stop {
                 log.sync()?;
                 self.checkpoint()?.save(&file)?;
+                self.saved = Some(self.step);
             }
             if stop && done < total {
                 return Err(Error::Interrupted(format!(
@@ -417,8 +554,15 @@ impl<'d> Trainer<'d> {
             ex.write(step.inputs.bank, floats(checkpoint, &bank)?)?;
         }
         self.step = done as u32;
+        self.saved = Some(self.step);
         Ok(())
     }
+}
+
+/// The view parameters of a micro-batch, views outermost: the views are what they are without splitting.
+fn part_of(spec: &StepSpec, words: &[u32], part: usize) -> Vec<u32> {
+    let size = spec.images() * PARAMETER_WORDS;
+    words.chunks(spec.batch * PARAMETER_WORDS).flat_map(|view| &view[part * size..][..size]).copied().collect()
 }
 
 /// Names and shapes of entries, as checkpoints check them.

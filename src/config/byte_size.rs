@@ -1,0 +1,74 @@
+//! A number of bytes as people write it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Bytes, written `4GiB`, `512MiB`, `1.5GiB` or `1073741824`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The largest unit that loses nothing: what is written is read back as it was.
+        let (unit, size) = UNITS.into_iter().find(|(_, size)| self.0.is_multiple_of(*size)).unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / size)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = || format!("bytes with KiB, MiB or GiB, such as 4GiB, are wanted, got `{text}`");
+        let (number, unit) = UNITS
+            .into_iter()
+            .find_map(|(unit, size)| Some((text.trim().strip_suffix(unit)?, size)))
+            .unwrap_or((text.trim(), 1));
+        let bytes = number.trim().parse::<f64>().map_err(|_| wanted())? * unit as f64;
+        // 2^53: beyond it an f64 skips whole numbers. NaN is refused, too.
+        if !(bytes >= 0.0 && bytes <= (1_u64 << 53) as f64) {
+            return Err(wanted());
+        }
+        Ok(ByteSize(bytes as u64))
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        for (text, bytes, again) in [
+            ("4GiB", 4 << 30, "4GiB"),
+            ("1.5 GiB", 3 << 29, "1536MiB"),
+            ("1024MiB", 1 << 30, "1GiB"),
+            ("77", 77, "77B"),
+            ("3KiB", 3072, "3KiB"),
+        ] {
+            let size: ByteSize = text.parse().unwrap();
+            assert_eq!((size.0, size.to_string().as_str()), (bytes, again), "{text}");
+            assert_eq!(size.to_string().parse::<ByteSize>().unwrap(), size);
+        }
+        for text in ["", "GiB", "-1", "nan", "4GB", "1e300", "4 apples"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+}

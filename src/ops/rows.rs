@@ -1,0 +1,170 @@
+//! Operations that can be computed a few rows at a time, for tensors larger than one binding.
+//!
+//! Where every row of the outputs comes from the same row of some inputs and from the whole of the others, a node is
+//! its own launches over fewer rows, with the bindings moved along: no kernel knows of it, and no number changes.
+
+use std::ops::Range;
+
+use super::{Op, Operand};
+use crate::gpu::Launch;
+use crate::tape::graph::ARENA_ALIGNMENT;
+use crate::tape::{Graph, Node, ValueId};
+use crate::{Error, Result};
+
+/// Whether each input and each output goes along with the rows; what does not is bound whole in every slice.
+type Rows = (&'static [bool], &'static [bool]);
+
+/// How a node can be cut by rows, if it can.
+fn rows_of(node: &Node) -> Option<Rows> {
+    const ROW: bool = true;
+    const WHOLE: bool = false;
+    Some(match &node.op {
+        Op::Fill(_) => (&[], &[ROW]),
+        Op::Scale(_) | Op::LeakyRelu(_) => (&[ROW], &[ROW]),
+        Op::GlobalAveragePool(_) | Op::GlobalAveragePoolBackward(_) => (&[ROW], &[ROW]),
+        Op::Add(_) | Op::LeakyReluBackward(_) => (&[ROW, ROW], &[ROW]),
+        // One image or two, then the statistics.
+        Op::MaxPool(pool) if pool.0.images(&node.inputs) == 1 => (&[ROW, WHOLE], &[ROW]),
+        Op::MaxPool(_) => (&[ROW, ROW, WHOLE, WHOLE], &[ROW]),
+        Op::MaxPoolBackward(pool) if pool.0.images(&node.inputs[1..]) == 1 => (&[ROW, ROW, WHOLE], &[ROW]),
+        Op::MaxPoolBackward(_) => (&[ROW, ROW, ROW, WHOLE, WHOLE], &[ROW]),
+        Op::ApplyMask(_) => (&[ROW, ROW, WHOLE], &[ROW]),
+        Op::Conv2d(_) | Op::Conv2dBackwardInput(_) => (&[ROW, WHOLE, WHOLE], &[ROW, WHOLE]),
+        Op::BatchNormEval(norm) if norm.apply => (&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], &[ROW, WHOLE]),
+        Op::BatchNormEval(_) => (&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], &[WHOLE]),
+        Op::BatchNormBackward(_) => (&[ROW, WHOLE, WHOLE, ROW], &[ROW]),
+        Op::HealthCheck(_) => (&[ROW], &[WHOLE]),
+        Op::Accumulate(_) => (&[ROW, WHOLE], &[ROW]),
+        Op::Sgd(_) => (&[ROW, WHOLE], &[ROW, ROW, WHOLE]),
+        _ => return None,
+    })
+}
+
+/// The operands of a node that go along with its rows.
+fn moving(node: &Node) -> Vec<ValueId> {
+    let Some((inputs, outputs)) = rows_of(node) else { return Vec::new() };
+    let pairs = node.inputs.iter().zip(inputs).chain(node.outputs.iter().zip(outputs));
+    pairs.filter(|(_, moves)| **moves).map(|(id, _)| *id).collect()
+}
+
+/// One slice of a node: its rows, or all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    rows: Option<Range<usize>>,
+    moving: Vec<ValueId>,
+}
+
+impl Slice {
+    /// The bytes of a value that the slice binds, relative to the value's first.
+    pub fn bytes(&self, graph: &Graph, id: ValueId) -> Range<u64> {
+        let ty = &graph.value(id).ty;
+        match &self.rows {
+            Some(rows) if self.moving.contains(&id) => {
+                let row = ty.bytes() / ty.shape[0] as u64;
+                rows.start as u64 * row..rows.end as u64 * row
+            }
+            _ => 0..ty.bytes(),
+        }
+    }
+
+    /// The launches of the slice.
+    pub fn launches(&self, graph: &Graph, node: &Node) -> Vec<Launch<ValueId>> {
+        let shape = |id: ValueId| {
+            let mut shape = graph.shape(id).to_vec();
+            if let Some(rows) = self.rows.as_ref().filter(|_| self.moving.contains(&id)) {
+                shape[0] = rows.len();
+            }
+            (id, shape)
+        };
+        let [inputs, outputs] =
+            [&node.inputs, &node.outputs].map(|ids| ids.iter().map(|&id| shape(id)).collect::<Vec<_>>());
+        let [inputs, outputs] = [&inputs, &outputs]
+            .map(|list| list.iter().map(|(id, shape)| Operand { id: *id, shape }).collect::<Vec<Operand>>());
+        node.op.operation().launches(&inputs, &outputs)
+    }
+}
+
+/// The slices of a node that keep every binding within `most` bytes: one with everything where that suffices.
+///
+/// # Errors
+/// [`Error::Device`] naming the tensor that is too large, where the operation cannot be cut.
+pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
+    let moving = moving(node);
+    let bytes = |id: ValueId| graph.value(id).ty.bytes();
+    let too_large = |id: &&ValueId| bytes(**id) > most;
+    let Some(&largest) = node.inputs.iter().chain(&node.outputs).filter(too_large).max_by_key(|id| bytes(**id)) else {
+        return Ok(vec![Slice::default()]);
+    };
+    let refused = || {
+        Error::Device(format!(
+            "{} of {} has {} bytes, a binding of this device holds at most {most}, and {} cannot be cut by rows; \
+             {}",
+            graph.value(largest).name,
+            if node.scope.is_empty() { "the step" } else { &node.scope },
+            bytes(largest),
+            node.op.operation().name(),
+            crate::gpu::device::LESS
+        ))
+    };
+    if node.inputs.iter().chain(&node.outputs).filter(too_large).any(|id| !moving.contains(id)) {
+        return Err(refused());
+    }
+    let rows = graph.shape(largest)[0];
+    if moving.iter().any(|&id| graph.shape(id).first() != Some(&rows)) {
+        return Err(refused());
+    }
+    let (mut unit, mut most_rows) = (1, rows as u64);
+    for &id in &moving {
+        let row = bytes(id) / rows as u64;
+        // A slice begins where a binding may: so many rows at a time make every operand's offset a multiple.
+        let own = ARENA_ALIGNMENT / gcd(row, ARENA_ALIGNMENT);
+        unit = unit / gcd(unit, own) * own;
+        most_rows = most_rows.min(most / row);
+    }
+    let step = (most_rows / unit * unit) as usize;
+    if step == 0 {
+        return Err(refused());
+    }
+    let ranges = (0..rows).step_by(step).map(|first| first..(first + step).min(rows));
+    Ok(ranges.map(|range| Slice { rows: Some(range), moving: moving.clone() }).collect())
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::ops::conv2d::Conv2d;
+    use crate::ops::reduce::Mean;
+    use crate::tape::Type;
+
+    #[test]
+    fn slices_cover_the_rows_at_offsets_that_bind() {
+        let mut graph = Graph::new();
+        // 12 bytes a row of x and 20 of y: only multiples of 64 rows begin at multiples of 256 bytes in both.
+        let x = graph.in_arena("x", "x", Type::f32([1000, 3, 1, 1]), false);
+        let w = graph.in_arena("w", "w", Type::f32([5, 3, 1, 1]), false);
+        let y = graph.one(Conv2d::new(1, 0), &[x, w]).unwrap();
+        let node = graph.nodes[0].clone();
+        assert_eq!(slices(&graph, &node, 20_000).unwrap(), [Slice::default()]);
+        let cut = slices(&graph, &node, 6000).unwrap();
+        assert_eq!(cut.len(), 4);
+        let mut end = [0, 0];
+        for slice in &cut {
+            for (end, id) in end.iter_mut().zip([x, y]) {
+                let bytes = slice.bytes(&graph, id);
+                assert!(bytes.start == *end && bytes.start % 256 == 0 && bytes.end - bytes.start <= 6000);
+                *end = bytes.end;
+            }
+            assert_eq!(slice.bytes(&graph, w), 0..60);
+        }
+        assert_eq!(end, [12_000, 20_000]);
+        assert!(slices(&graph, &node, 1000).unwrap_err().to_string().contains("20000 bytes"));
+        graph.one(Mean, &[y]).unwrap();
+        let refusal = slices(&graph, &graph.nodes[1].clone(), 6000).unwrap_err().to_string();
+        assert!(refusal.contains("reduce.mean cannot be cut") && refusal.contains("6000"), "{refusal}");
+    }
+}

@@ -1,0 +1,101 @@
+//! Cuts the dispatches of an execution into submissions by measured time, so that none holds the device for long:
+//! a desktop draws between two submissions, and its watchdog resets a device that is held for seconds.
+
+use std::ops::Range;
+use std::time::Duration;
+
+/// Tells the time since some fixed moment. The core has no clock of its own: a web page has another one.
+pub type Clock = fn() -> Duration;
+
+/// Executions that are measured; each dispatch counts with its shortest time, for the first execution meets cold
+/// caches and untouched memory.
+const MEASUREMENTS: usize = 3;
+
+/// Where the submissions of an execution end.
+#[derive(Clone, Debug)]
+pub struct Slices {
+    target: Duration,
+    clock: Option<Clock>,
+    left: usize,
+    times: Vec<Duration>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Slices {
+    /// All `n` dispatches in one submission.
+    pub fn whole(n: usize) -> Slices {
+        let ranges = std::iter::once(0..n).collect();
+        Slices { target: Duration::MAX, clock: None, left: 0, times: Vec::new(), ranges }
+    }
+
+    /// To be measured first.
+    pub fn measured(n: usize, target: Duration, clock: Clock) -> Slices {
+        let times = vec![Duration::MAX; n];
+        Slices { target, clock: Some(clock), left: MEASUREMENTS, times, ..Slices::whole(n) }
+    }
+
+    /// The clock to measure with, while measurements are wanted.
+    pub fn measuring(&self) -> Option<Clock> {
+        self.clock.filter(|_| self.left > 0)
+    }
+
+    /// A dispatch took this long.
+    pub fn note(&mut self, dispatch: usize, time: Duration) {
+        self.times[dispatch] = self.times[dispatch].min(time);
+    }
+
+    /// Ends a measured execution: every slice is the longest run of dispatches within the target. A dispatch that
+    /// exceeds it alone is a slice of its own.
+    pub fn cut(&mut self) {
+        self.left = self.left.saturating_sub(1);
+        self.ranges.clear();
+        let (mut begin, mut sum) = (0, Duration::ZERO);
+        for (i, &time) in self.times.iter().enumerate() {
+            if i > begin && sum.saturating_add(time) > self.target {
+                self.ranges.push(begin..i);
+                (begin, sum) = (i, Duration::ZERO);
+            }
+            sum = sum.saturating_add(time);
+        }
+        self.ranges.push(begin..self.times.len());
+    }
+
+    /// The dispatches of each submission.
+    pub fn ranges(&self) -> &[Range<usize>] {
+        &self.ranges
+    }
+
+    /// The longest dispatch and its time, if it alone exceeds the target; none before the last measurement.
+    pub fn over_target(&self) -> Option<(usize, Duration)> {
+        let measured = self.times.iter().copied().enumerate().filter(|_| self.left == 0);
+        measured.max_by_key(|(_, time)| *time).filter(|(_, time)| *time > self.target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(times: &[u64], target: u64) -> (Vec<Range<usize>>, Option<usize>) {
+        let mut slices = Slices::measured(times.len(), Duration::from_millis(target), || Duration::ZERO);
+        for slower in [3, 1, 2] {
+            assert!(slices.measuring().is_some());
+            times.iter().enumerate().for_each(|(i, &t)| slices.note(i, Duration::from_millis(slower * t)));
+            slices.cut();
+            assert!(slices.measuring().is_none() || slices.over_target().is_none());
+        }
+        assert!(slices.measuring().is_none());
+        (slices.ranges().to_vec(), slices.over_target().map(|(i, _)| i))
+    }
+
+    #[test]
+    fn slices_are_as_long_as_the_target_allows_and_cover_everything() {
+        assert_eq!(cut(&[40, 40, 30, 70, 1], 100), (vec![0..2, 2..4, 4..5], None));
+        assert_eq!(cut(&[10, 150, 10, 90], 100), (vec![0..1, 1..2, 2..4], Some(1)));
+        assert_eq!(cut(&[150], 100).0.len(), 1);
+        assert_eq!(cut(&[1; 7], 100), (std::iter::once(0..7).collect(), None));
+        let (ranges, _) = cut(&[3; 100], 10);
+        assert_eq!(ranges.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+        assert!(ranges[..33].iter().all(|range| range.len() == 3), "{ranges:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! What a run holds on the device, byte by byte, known before it begins. Needs no device.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::features::evaluation;
+use super::record::{DataShape, spec, training_step};
+use crate::Result;
+use crate::config::Config;
+use crate::tape::exec::params_bytes;
+use crate::tape::plan::{Plan, pooled};
+
+/// Staging buffers of streamed images: one that the host fills, and one for each pass that may be under way.
+pub const UPLOADS: usize = 3;
+
+/// Bytes on the device by what they are for. The classes add up to [`Memory::peak_bytes`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Parameters and running statistics, of the teacher, too.
+    pub weights: u64,
+    /// Gradients of the parameters.
+    pub gradients: u64,
+    /// Momentum.
+    pub optimiser: u64,
+    /// The memory bank.
+    pub bank: u64,
+    /// Pixels: the training set, or where it is streamed a pass of it and its staging buffers.
+    pub images: u64,
+    /// What the host writes and reads for each step, and the parameters of the launches.
+    pub inputs: u64,
+    /// At the peak: values made in the forward pass that the backward pass reads.
+    pub kept_activations: u64,
+    /// At the peak: values on their way from one operation to the next.
+    pub transient: u64,
+    /// At the peak: scratch of the operation itself.
+    pub workspace: u64,
+    /// What the slots, whole buffers, hold beyond the values alive at the peak.
+    pub unfilled_slots: u64,
+    /// All of it: the most that is on the device at once.
+    pub peak_bytes: u64,
+    /// Position of the training step's operation at which most bytes are alive.
+    pub peak_node: usize,
+    /// That operation, with its layer.
+    pub peak_operation: String,
+    /// The largest buffer: what one binding must hold.
+    pub largest_buffer: u64,
+}
+
+impl Memory {
+    /// The classes by name, in the order they are listed to people.
+    pub fn classes(&self) -> [(&'static str, u64); 10] {
+        [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimiser", self.optimiser),
+            ("memory bank", self.bank),
+            ("images", self.images),
+            ("inputs and losses", self.inputs),
+            ("kept activations", self.kept_activations),
+            ("transient", self.transient),
+            ("workspace", self.workspace),
+            ("unfilled slots", self.unfilled_slots),
+        ]
+    }
+
+    /// The memory of a training run that also scores its network; `resident`: the whole training set is on the
+    /// device.
+    ///
+    /// # Errors
+    /// As [`training_step`].
+    pub fn of(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<Memory> {
+        let (step, _) = training_step(config, data, distill, resident)?;
+        let spec = spec(config, data, distill);
+        let (scoring, _) = evaluation(config, &spec.net, data.side, spec.rows())?;
+        let plan = Plan::new(&step);
+        let (alive, peak_node) = plan.peak_live(&step);
+        let live = plan.live_at(&step, peak_node);
+        let mut memory = Memory {
+            kept_activations: live.kept,
+            transient: live.passing,
+            workspace: live.workspace,
+            peak_node,
+            ..Memory::default()
+        };
+        if let Some(node) = step.nodes.get(peak_node) {
+            memory.peak_operation = format!("{} {}", node.scope, node.op.operation().name()).trim().to_owned();
+        }
+        let mut arenas: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut slots: Vec<u64> = Vec::new();
+        // The optimiser's graph of a split batch has no memory but the other graphs'; only its launches count.
+        for (graph, plan) in [(&step, plan), (&scoring, Plan::new(&scoring))] {
+            for (name, &bytes) in &graph.arenas {
+                let arena = arenas.entry(name).or_default();
+                *arena = (*arena).max(bytes);
+            }
+            for (&bytes, place) in plan.slot_bytes.iter().zip(pooled(&slots, &plan.slot_bytes)) {
+                if place == slots.len() {
+                    slots.push(bytes);
+                }
+            }
+            memory.inputs += params_bytes(graph);
+        }
+        for (&name, &bytes) in &arenas {
+            *memory.class_of(name) += bytes;
+        }
+        if !resident {
+            let pixels = config.optimiser.batch / config.parts() * data.side * data.side;
+            memory.images += (UPLOADS * 4 * pixels) as u64;
+        }
+        memory.unfilled_slots = slots.iter().sum::<u64>() - alive;
+        memory.largest_buffer = arenas.values().chain(&slots).copied().max().unwrap_or(0);
+        memory.peak_bytes = memory.classes().iter().map(|(_, bytes)| bytes).sum();
+        Ok(memory)
+    }
+
+    /// The class of an arena.
+    fn class_of(&mut self, arena: &str) -> &mut u64 {
+        match arena {
+            _ if arena.ends_with("parameters") && !arena.ends_with("view parameters") => &mut self.weights,
+            _ if arena.ends_with("statistics") => &mut self.weights,
+            _ if arena.ends_with("gradients") => &mut self.gradients,
+            "momentum" => &mut self.optimiser,
+            "bank" => &mut self.bank,
+            _ if arena.ends_with("images") => &mut self.images,
+            _ => &mut self.inputs,
+        }
+    }
+}
