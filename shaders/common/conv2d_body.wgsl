@@ -59,6 +59,9 @@ struct Pair {
 override STRIDE: u32 = 1u;
 override DILATE: u32 = 1u;
 
+// Input channels whose terms are summed before they join the total: the rounding error of a sum grows with its length.
+const CHAIN = 4u;
+
 // ---------------------------------------------------------------------------------------------- packing
 
 fn packed_weight(o: u32, c: u32, k: u32, l: u32) -> f32 {
@@ -106,11 +109,12 @@ fn pack_mirrored(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 
 // ---------------------------------------------------------------------------------------------- forward
 
-// x[row + column] with zero outside the image; `column` counts in the spread-out input.
+// x[row + column] with zero outside the image; `column` counts in the spread-out input. The conditions are joined
+// by `&`: each `&&` is a branch, and SwiftShader's compiler takes minutes over a loop with dozens of them.
 fn input_at(row: u32, row_inside: bool, column: i32) -> f32 {
     let dilate = i32(DILATE);
     let j = column / dilate;
-    let inside = row_inside && column >= 0 && j < i32(params.w_in) && column % dilate == 0;
+    let inside = row_inside & (column >= 0) & (j < i32(params.w_in)) & (column % dilate == 0);
     return select(0.0, x[row + u32(clamp(j, 0, i32(params.w_in) - 1))], inside);
 }
 
@@ -157,47 +161,81 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     var s15 = vec4<f32>(0.0);
     let left = i32(j * STRIDE) - params.pad_x;
     let step = i32(STRIDE);
-    for (var c = 0u; c < params.c_in; c++) {
-        let plane = (image * params.c_in + c) * params.h_in;
-        for (var k = 0u; k < params.k_h; k++) {
-            let up = i32(row * STRIDE + k) - params.pad_y;
-            let source = up / i32(DILATE);
-            let row_inside = up >= 0 && source < i32(params.h_in) && up % i32(DILATE) == 0;
-            let start = (plane + u32(clamp(source, 0, i32(params.h_in) - 1))) * params.w_in;
-            var window = vec4<f32>(0.0);
-            if STRIDE == 1u {
-                window = vec4<f32>(0.0, input_at(start, row_inside, left), input_at(start, row_inside, left + 1),
-                                   input_at(start, row_inside, left + 2));
-            }
-            for (var l = 0u; l < params.k_w; l++) {
-                let at = left + i32(l);
+    for (var first = 0u; first < params.c_in; first += CHAIN) {
+        var t0 = vec4<f32>(0.0);
+        var t1 = vec4<f32>(0.0);
+        var t2 = vec4<f32>(0.0);
+        var t3 = vec4<f32>(0.0);
+        var t4 = vec4<f32>(0.0);
+        var t5 = vec4<f32>(0.0);
+        var t6 = vec4<f32>(0.0);
+        var t7 = vec4<f32>(0.0);
+        var t8 = vec4<f32>(0.0);
+        var t9 = vec4<f32>(0.0);
+        var t10 = vec4<f32>(0.0);
+        var t11 = vec4<f32>(0.0);
+        var t12 = vec4<f32>(0.0);
+        var t13 = vec4<f32>(0.0);
+        var t14 = vec4<f32>(0.0);
+        var t15 = vec4<f32>(0.0);
+        for (var c = first; c < min(first + CHAIN, params.c_in); c++) {
+            let plane = (image * params.c_in + c) * params.h_in;
+            for (var k = 0u; k < params.k_h; k++) {
+                let up = i32(row * STRIDE + k) - params.pad_y;
+                let source = up / i32(DILATE);
+                let row_inside = (up >= 0) & (source < i32(params.h_in)) & (up % i32(DILATE) == 0);
+                let start = (plane + u32(clamp(source, 0, i32(params.h_in) - 1))) * params.w_in;
+                var window = vec4<f32>(0.0);
                 if STRIDE == 1u {
-                    window = vec4<f32>(window.yzw, input_at(start, row_inside, at + 3));
-                } else {
-                    window = vec4<f32>(input_at(start, row_inside, at), input_at(start, row_inside, at + step),
-                                       input_at(start, row_inside, at + 2 * step),
-                                       input_at(start, row_inside, at + 3 * step));
+                    window = vec4<f32>(0.0, input_at(start, row_inside, left), input_at(start, row_inside, left + 1),
+                                       input_at(start, row_inside, left + 2));
                 }
-                let q = packed_quad(tap, lane);
-                tap += quads;
-                s0 = fma(vec4<f32>(q.a.x), window, s0);
-                s1 = fma(vec4<f32>(q.a.y), window, s1);
-                s2 = fma(vec4<f32>(q.a.z), window, s2);
-                s3 = fma(vec4<f32>(q.a.w), window, s3);
-                s4 = fma(vec4<f32>(q.b.x), window, s4);
-                s5 = fma(vec4<f32>(q.b.y), window, s5);
-                s6 = fma(vec4<f32>(q.b.z), window, s6);
-                s7 = fma(vec4<f32>(q.b.w), window, s7);
-                s8 = fma(vec4<f32>(q.c.x), window, s8);
-                s9 = fma(vec4<f32>(q.c.y), window, s9);
-                s10 = fma(vec4<f32>(q.c.z), window, s10);
-                s11 = fma(vec4<f32>(q.c.w), window, s11);
-                s12 = fma(vec4<f32>(q.d.x), window, s12);
-                s13 = fma(vec4<f32>(q.d.y), window, s13);
-                s14 = fma(vec4<f32>(q.d.z), window, s14);
-                s15 = fma(vec4<f32>(q.d.w), window, s15);
+                for (var l = 0u; l < params.k_w; l++) {
+                    let at = left + i32(l);
+                    if STRIDE == 1u {
+                        window = vec4<f32>(window.yzw, input_at(start, row_inside, at + 3));
+                    } else {
+                        window = vec4<f32>(input_at(start, row_inside, at), input_at(start, row_inside, at + step),
+                                           input_at(start, row_inside, at + 2 * step),
+                                           input_at(start, row_inside, at + 3 * step));
+                    }
+                    let q = packed_quad(tap, lane);
+                    tap += quads;
+                    t0 = fma(vec4<f32>(q.a.x), window, t0);
+                    t1 = fma(vec4<f32>(q.a.y), window, t1);
+                    t2 = fma(vec4<f32>(q.a.z), window, t2);
+                    t3 = fma(vec4<f32>(q.a.w), window, t3);
+                    t4 = fma(vec4<f32>(q.b.x), window, t4);
+                    t5 = fma(vec4<f32>(q.b.y), window, t5);
+                    t6 = fma(vec4<f32>(q.b.z), window, t6);
+                    t7 = fma(vec4<f32>(q.b.w), window, t7);
+                    t8 = fma(vec4<f32>(q.c.x), window, t8);
+                    t9 = fma(vec4<f32>(q.c.y), window, t9);
+                    t10 = fma(vec4<f32>(q.c.z), window, t10);
+                    t11 = fma(vec4<f32>(q.c.w), window, t11);
+                    t12 = fma(vec4<f32>(q.d.x), window, t12);
+                    t13 = fma(vec4<f32>(q.d.y), window, t13);
+                    t14 = fma(vec4<f32>(q.d.z), window, t14);
+                    t15 = fma(vec4<f32>(q.d.w), window, t15);
+                }
             }
         }
+        s0 += t0;
+        s1 += t1;
+        s2 += t2;
+        s3 += t3;
+        s4 += t4;
+        s5 += t5;
+        s6 += t6;
+        s7 += t7;
+        s8 += t8;
+        s9 += t9;
+        s10 += t10;
+        s11 += t11;
+        s12 += t12;
+        s13 += t13;
+        s14 += t14;
+        s15 += t15;
     }
     let o = block * 16u;
     let at = (image * params.c_out * params.h_out + row) * params.w_out + j;
@@ -290,9 +328,9 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
         let up = i32(row * STRIDE + k0) - params.pad_y;
         let left = i32(l0) - params.pad_x;
         let bottom = i32(params.h_in) - 1;
-        let in0 = up >= 0 && up <= bottom;
-        let in1 = up >= -1 && up < bottom;
-        let in2 = up >= -2 && up + 1 < bottom;
+        let in0 = (up >= 0) & (up <= bottom);
+        let in1 = (up >= -1) & (up < bottom);
+        let in2 = (up >= -2) & (up + 1 < bottom);
         let row0 = (plane + u32(clamp(up, 0, bottom))) * params.w_in;
         let row1 = (plane + u32(clamp(up + 1, 0, bottom))) * params.w_in;
         let row2 = (plane + u32(clamp(up + 2, 0, bottom))) * params.w_in;
