@@ -228,11 +228,12 @@ fn a_case_of_an_unknown_kind_fails() {
 
 /// Moves the first element of every reference out of its tolerance.
 fn spoil(golden: &mut Golden) -> usize {
-    let outputs: Vec<(String, f64)> =
-        golden.outputs().map(|name| (name.to_owned(), golden.tolerance(name).unwrap().atol)).collect();
-    for (name, atol) in &outputs {
-        let data = &mut golden.tensors.get_mut(name).unwrap().data;
-        data[0] += 3.0 * *atol as f32;
+    let outputs: Vec<String> = golden.outputs().map(str::to_owned).collect();
+    for name in &outputs {
+        let atol = golden.tolerance(name).expect("an output has a tolerance").atol as f32;
+        if let Some(tensor) = golden.tensors.get_mut(name) {
+            tensor.data[0] += 3.0 * atol;
+        }
     }
     outputs.len()
 }
