@@ -1,14 +1,13 @@
 //! The checkers must fail on what they exist to find: a number that is not finite, swapped tensors, a wrong
 //! length, a scaled gradient, a store past the end of a tensor.
 
-#[allow(dead_code, reason = "only the comparison is tested here")]
-#[path = "common/golden.rs"]
-mod golden;
+mod common;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
-use golden::{Tolerance, compare};
+use common::golden::{self, Golden, Report, Tolerance, compare, own_folder};
+use common::{golden_cases, golden_models};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, Launch, Scalar, adapter::ADAPTER_VARIABLE};
@@ -109,6 +108,183 @@ fn an_outcome_that_is_not_a_number_fails() {
         assert!(!outcome(error).passed(), "{error} passed");
     }
     assert!(!Outcome { tolerance: f64::NAN, ..outcome(0.0) }.passed(), "a tolerance of NaN allows nothing");
+}
+
+// --------------------------------------------------------------------------------- the golden files
+
+#[test]
+fn the_golden_checker_fails_where_it_must() {
+    let golden = Golden::open(&own_folder(), "evalcls.safetensors").unwrap();
+    let name = golden.outputs().find(|name| name.ends_with(".W")).unwrap().to_owned();
+    let good = golden.data(&name).unwrap().to_vec();
+    golden.check(&name, &good).unwrap();
+    let broken = |change: &dyn Fn(&mut Vec<f32>)| {
+        let mut copy = good.clone();
+        change(&mut copy);
+        golden.check(&name, &copy).unwrap_err()
+    };
+    assert!(broken(&|v| v[3] = f32::NAN).contains("not finite"));
+    assert!(broken(&|v| v[3] = f32::INFINITY).contains("not finite"));
+    assert!(broken(&|v| v.fill(f32::NAN)).contains("not finite"));
+    assert!(broken(&|v| v.truncate(5)).contains("5 numbers"));
+    assert!(broken(&|v| v.clear()).contains("0 numbers"));
+    assert!(broken(&|v| v[3] += 0.01).contains("at 3"));
+    assert!(broken(&|v| v.iter_mut().for_each(|x| *x *= 1.01)).contains("rel L2"));
+    assert!(broken(&|v| v.swap(0, 1)).contains("max abs err"));
+    assert!(golden.check("absent.W", &good).is_err());
+    assert!(Golden::open(&own_folder(), "absent.safetensors").is_err());
+    // Each bound fails alone, and a tolerance that is NaN allows nothing.
+    let check = |atol, rtol| compare(&[1.0, 1.001], &[1.0, 1.0], Tolerance { atol, rtol });
+    assert!(check(0.01, Some(0.01)).is_ok() && check(0.01, None).is_ok());
+    assert!(check(1e-4, Some(0.01)).is_err() && check(0.01, Some(1e-4)).is_err());
+    assert!(check(f64::NAN, None).is_err() && check(0.01, Some(f64::NAN)).is_err());
+    // A zero reference allows no relative error at all.
+    assert!(compare(&[1e-9], &[0.0], Tolerance { atol: 1e-6, rtol: Some(1.0) }).is_err());
+}
+
+/// Without an entry the rule's strictest form or that of like-named tensors applies.
+#[test]
+fn a_tensor_without_an_entry_gets_the_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "evalcls.safetensors";
+    std::fs::copy(own_folder().join(file), folder.path().join(file)).unwrap();
+    assert!(Golden::open(folder.path(), file).unwrap_err().contains("tolerances.json"));
+    std::fs::write(folder.path().join("tolerances.json"), "{}").unwrap();
+    let bare = Golden::open(folder.path(), file).unwrap();
+    let full = Golden::open(&own_folder(), file).unwrap();
+    for name in full.outputs() {
+        let tolerance = bare.tolerance(name).unwrap();
+        assert_eq!(tolerance.rtol, Some(1e-6), "{name}");
+        assert!(tolerance.atol <= full.tolerance(name).unwrap().atol.max(1e-7), "{name}");
+    }
+}
+
+/// Every golden file opens, agrees with itself and has tolerances that follow the rule.
+#[test]
+fn every_golden_file_is_read() {
+    let files = golden::files(&own_folder()).unwrap();
+    assert!(files.contains(&"evalcls.safetensors".to_owned()));
+    for file in files {
+        let golden = Golden::open(&own_folder(), &file).unwrap();
+        assert!(golden.outputs().next().is_some(), "{file} has no tolerances");
+        for name in golden.outputs() {
+            golden.check(name, golden.data(name).unwrap()).unwrap();
+        }
+        for case in golden.cases() {
+            golden.settings(case).unwrap();
+        }
+        for (name, listed, by_rule) in golden::listed_and_rule(&golden) {
+            // The list is rounded to two digits; a whole-model group's worst tensor may raise the others.
+            let (l, r) = (listed.rtol.unwrap(), by_rule.rtol.unwrap());
+            assert!(l >= 0.94 * r && listed.atol >= 0.94 * by_rule.atol, "{file} {name} {listed:?} {by_rule:?}");
+            if !file.starts_with("model") && !file.starts_with("distill") {
+                assert!(l <= 1.06 * r && listed.atol <= 1.06 * by_rule.atol, "{file} {name} {listed:?} {by_rule:?}");
+            }
+        }
+        // Without its own entry a tensor gets at least the floor and a finite tolerance.
+        for name in golden.tensors.keys() {
+            let tolerance = golden.tolerance(name).unwrap();
+            assert!(tolerance.atol >= 1e-7 && tolerance.atol.is_finite(), "{file} {name}");
+        }
+    }
+}
+
+/// A tensor without an entry in its own file follows those of files named alike.
+#[test]
+fn a_file_without_entries_follows_its_like() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "model_other.safetensors";
+    std::fs::copy(own_folder().join("model_dropblock.safetensors"), folder.path().join(file)).unwrap();
+    std::fs::copy(own_folder().join("tolerances.json"), folder.path().join("tolerances.json")).unwrap();
+    let other = Golden::open(folder.path(), file).unwrap();
+    assert_eq!(other.outputs().count(), 0);
+    let floor = Tolerance { atol: 0.0, rtol: Some(1e-5) };
+    assert!(other.tolerance("grad.classifier.weight").unwrap().rtol > floor.rtol);
+}
+
+#[test]
+fn what_nothing_computes_fails() {
+    let golden = Golden::open(&own_folder(), "ops.safetensors").unwrap();
+    let report = Report::new(&golden).finish();
+    assert_eq!(report.failures.len(), golden.outputs().count() + 1, "every output, and that there was none");
+    assert!(report.failures[0].contains("nothing computes it"), "{}", report.failures[0]);
+}
+
+/// The cases of `golden`, with every launch changed.
+fn run_cases<'g>(golden: &'g Golden, change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>) -> Report<'g> {
+    golden_cases::evaluate(golden, &mut golden_cases::Bench { kernels: &mut kernels(), change })
+}
+
+#[test]
+fn a_case_of_an_unknown_kind_fails() {
+    let mut golden = Golden::open(&own_folder(), "ops.safetensors").unwrap();
+    golden.tensors.retain(|name, _| name.starts_with("mse."));
+    let mse = std::mem::take(&mut golden.tensors);
+    golden.tensors = mse.into_iter().map(|(name, tensor)| (name.replace("mse", "mystery"), tensor)).collect();
+    let failures = run_cases(&golden, &|launch| launch).failures.join("\n");
+    assert!(failures.contains("mystery: the case is of an unknown kind"), "{failures}");
+    assert!(failures.contains("mystery: nothing was compared"), "{failures}");
+}
+
+/// Moves the first element of every reference out of its tolerance.
+fn spoil(golden: &mut Golden) -> usize {
+    let outputs: Vec<String> = golden.outputs().map(str::to_owned).collect();
+    for name in &outputs {
+        let atol = golden.tolerance(name).expect("an output has a tolerance").atol as f32;
+        if let Some(tensor) = golden.tensors.get_mut(name) {
+            tensor.data[0] += 3.0 * atol;
+        }
+    }
+    outputs.len()
+}
+
+#[test]
+fn every_golden_comparison_can_fail() {
+    for file in ["ops.safetensors", "augment.safetensors", "evalcls.safetensors"] {
+        let mut golden = Golden::open(&own_folder(), file).unwrap();
+        let spoiled = spoil(&mut golden);
+        assert_eq!(run_cases(&golden, &|launch| launch).failures.len(), spoiled, "{file}");
+    }
+    let mut golden = Golden::open(&own_folder(), "model_dropblock.safetensors").unwrap();
+    let spoiled = spoil(&mut golden);
+    assert_eq!(golden_models::training(&golden, &mut kernels()).failures.len(), spoiled);
+    let mut golden = Golden::open(&own_folder(), "embed.safetensors").unwrap();
+    let spoiled = spoil(&mut golden);
+    assert_eq!(golden_models::embedding(&golden, &mut kernels()).failures.len(), spoiled);
+}
+
+#[test]
+fn a_broken_launch_fails_its_golden_case() {
+    let golden = Golden::open(&own_folder(), "ops.safetensors").unwrap();
+    let one_less = |value| if let Scalar::U32(n) = value { Scalar::U32(n - 1) } else { value };
+    let larger = |value| if let Scalar::F32(a) = value { Scalar::F32(a * 1.001) } else { value };
+    for (entry, param, case) in [
+        ("backward_weight", "w_out", "conv0.gw"),
+        ("product", "inner", "linear0.y"),
+        ("leaky_relu_backward", "n", "act.leaky_gx"),
+    ] {
+        let report = run_cases(&golden, &|launch| with_param(&launch, entry, param, one_less));
+        assert!(report.failures.iter().any(|f| f.contains(case)), "{entry}: {}", report.failures.join("\n"));
+    }
+    for (entry, param, case) in [("running", "momentum", "bn2d_a.rv_after"), ("blend", "keep", "bank.after")] {
+        let report = run_cases(&golden, &|launch| with_param(&launch, entry, param, larger));
+        assert!(report.failures.iter().any(|f| f.contains(case)), "{entry}: {}", report.failures.join("\n"));
+    }
+}
+
+#[test]
+fn a_step_with_another_setting_fails_its_golden_file() {
+    for (key, value, tensor) in [
+        ("tau", "1.01", "loss.inv"),
+        ("gamma", "0.99", "loss.total"),
+        ("bank_rate", "0.98", "s1.bank"),
+        ("lr", "0.06", "s1.classifier.weight"),
+    ] {
+        let mut golden = Golden::open(&own_folder(), "model_dropblock.safetensors").unwrap();
+        golden.metadata.insert(key.to_owned(), value.to_owned());
+        let report = golden_models::training(&golden, &mut kernels());
+        assert!(report.failures.iter().any(|f| f.contains(tensor)), "{key}: {}", report.failures.join("\n"));
+    }
 }
 
 // ------------------------------------------------------------------------------------ on the device

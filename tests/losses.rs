@@ -1,12 +1,8 @@
-//! The losses, the bank and the optimiser against PyTorch's numbers, and what they do where numbers are
-//! not ordinary: NaN, labels out of range, rows of zeros, a tiny temperature.
+//! What the losses do where numbers are not ordinary: NaN, labels out of range, rows of zeros, a tiny
+//! temperature.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-mod common;
-
-use common::golden::Golden;
-use common::golden_losses;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
@@ -22,14 +18,6 @@ fn kernels() -> Kernels {
         Gpu::open(&Options { choice, default_limits: true, ..Options::default() })
             .expect("a GPU test needs an adapter"),
     )
-}
-
-#[test]
-fn losses_bank_and_optimiser_equal_pytorch() {
-    let golden = Golden::open("ops.safetensors").unwrap();
-    let (count, failures) = golden_losses::evaluate(&golden, &mut kernels()).unwrap();
-    assert!(failures.is_empty(), "{} of {count} failed:\n{}", failures.len(), failures.join("\n"));
-    assert!(count > 0, "the file holds no case of a loss");
 }
 
 /// The health bits after a cross-entropy of two rows of three.

@@ -50,20 +50,43 @@ pub struct Golden {
     /// Its string metadata.
     pub metadata: BTreeMap<String, String>,
     entries: BTreeMap<String, Entry>,
+    /// Entries of all files whose names begin with the same letters, for tensors without one of their own.
+    like: Vec<(String, Entry)>,
+}
+
+/// What a golden file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Cases of single operations, losses and updates.
+    Operations,
+    /// Cases of augmented images.
+    Views,
+    /// Cases of few-shot classifiers.
+    Classifiers,
+    /// Training steps of a whole network.
+    Training,
+    /// The same with a teacher.
+    Distillation,
+    /// A network in evaluation mode.
+    Embedding,
+}
+
+/// Golden files of another origin, in place of the repository's own.
+pub const FOLDER_VARIABLE: &str = "IEQ_GOLDEN_DIR";
+
+/// The repository's own golden files.
+pub fn own_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
 /// Where the golden files are.
 pub fn folder() -> PathBuf {
-    match std::env::var_os("IEQ_GOLDEN_DIR") {
-        Some(folder) => folder.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
-    }
+    std::env::var_os(FOLDER_VARIABLE).map_or_else(own_folder, PathBuf::from)
 }
 
-/// Names of all golden files in the folder, sorted.
-pub fn files() -> Result<Vec<String>, String> {
-    let folder = folder();
-    let listing = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+/// Names of all golden files in `folder`, sorted.
+pub fn files(folder: &Path) -> Result<Vec<String>, String> {
+    let listing = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut names: Vec<String> = listing
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.ends_with(".safetensors"))
@@ -73,13 +96,8 @@ pub fn files() -> Result<Vec<String>, String> {
 }
 
 impl Golden {
-    /// Opens `file` of the folder.
-    pub fn open(file: &str) -> Result<Self, String> {
-        Self::open_in(&folder(), file)
-    }
-
-    /// Opens `file` of another folder.
-    pub fn open_in(folder: &Path, file: &str) -> Result<Self, String> {
+    /// Opens `file` of `folder`.
+    pub fn open(folder: &Path, file: &str) -> Result<Self, String> {
         let path = folder.join(file);
         let say = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
         let bytes = std::fs::read(&path).map_err(|e| say(&e))?;
@@ -98,8 +116,23 @@ impl Golden {
             }
             tensors.insert(name.to_owned(), GoldenTensor { shape: view.shape().to_vec(), data });
         }
-        let entries = read_entries(&folder.join("tolerances.json"), file)?;
-        Ok(Golden { file: file.to_owned(), tensors, metadata, entries })
+        let (entries, like) = read_entries(&folder.join("tolerances.json"), file)?;
+        Ok(Golden { file: file.to_owned(), tensors, metadata, entries, like })
+    }
+
+    /// What the file holds, by its tensors' names.
+    pub fn kind(&self) -> Result<Kind, String> {
+        let any = |start: &str| self.tensors.keys().any(|name| name.starts_with(start));
+        let part = |part: &str| self.cases().iter().any(|case| self.has(&format!("{case}.{part}")));
+        Ok(match () {
+            () if any("init.") && any("teacher.") => Kind::Distillation,
+            () if any("init.") => Kind::Training,
+            () if any("state.") => Kind::Embedding,
+            () if part("support") => Kind::Classifiers,
+            () if part("base") => Kind::Views,
+            () if !self.cases().is_empty() => Kind::Operations,
+            () => return Err(format!("{} is of an unknown kind: no tensor is of a case or a network", self.file)),
+        })
     }
 
     /// The tensor `name`.
@@ -139,14 +172,10 @@ impl Golden {
         }
     }
 
-    /// The cases of a file of cases: what stands before the first dot of its tensors' names.
+    /// The cases of a file of cases: what stands before the last dot of its tensors' names. A case's name may
+    /// hold dots (`nce_tau0.1`), a tensor's part of it does not.
     pub fn cases(&self) -> BTreeSet<&str> {
-        self.tensors.keys().filter_map(|name| name.split_once('.')).map(|(case, _)| case).collect()
-    }
-
-    /// Tensors whose name starts with `prefix`, by the rest of the name: `with_prefix("init.")`.
-    pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> BTreeMap<&'a str, &'a GoldenTensor> {
-        self.tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor))).collect()
+        self.tensors.keys().filter_map(|name| name.rsplit_once('.')).map(|(case, _)| case).collect()
     }
 
     /// Names of the tensors with a listed tolerance, which are those to compute.
@@ -168,15 +197,15 @@ impl Golden {
         text.parse().map_err(|e| format!("{}: metadata {key} = {text:?}: {e}", self.file))
     }
 
-    /// Whether the file traces a whole network, not separate cases; the rule differs.
+    /// Whether the file trains a whole network; the rule differs.
     fn whole_model(&self) -> bool {
-        ["model", "distill"].iter().any(|start| self.file.starts_with(start))
+        matches!(self.kind(), Ok(Kind::Training | Kind::Distillation))
     }
 
     /// The tolerance of `name`: the listed one, or that of the rule in GOLDEN.md. The rule needs PyTorch's
-    /// error; without an entry it is taken relative to size from the worst like-named tensor of the file
-    /// (`conv3.gw` for a `conv9.gw`, `grad.*` for a `grad.x`); with none of those the rule's floor stands,
-    /// which is the strictest it can give.
+    /// error; without an entry it is taken relative to size from the worst like-named tensor of this file or,
+    /// if it has none, of files whose names begin alike (`conv3.gw` for a `conv9.gw`, `grad.*` for a `grad.x`);
+    /// with none of those the rule's floor stands, which is the strictest it can give.
     pub fn tolerance(&self, name: &str) -> Result<Tolerance, String> {
         let tensor = self.get(name)?;
         if let Some(entry) = self.entries.get(name) {
@@ -188,9 +217,14 @@ impl Golden {
         if whole_model && name.strip_prefix("grad.").is_some_and(|rest| zero_in_truth.contains(&rest)) {
             return Ok(Tolerance { atol: ATOL_OF_ZERO, rtol: None });
         }
-        let kind = role(name, whole_model);
+        let wanted = role(name, whole_model);
+        let alike = |(other, _): &(&String, &Entry)| role(other, whole_model) == wanted;
+        let mut models: Vec<_> = self.entries.iter().filter(alike).collect();
+        if models.is_empty() {
+            models = self.like.iter().map(|(other, entry)| (other, entry)).filter(alike).collect();
+        }
         let (mut rel_l2, mut rel_abs) = (0.0_f64, 0.0_f64);
-        for (_, like) in self.entries.iter().filter(|(other, _)| role(other, whole_model) == kind) {
+        for (_, like) in models {
             // PyTorch's relative error of a true zero says nothing about the others.
             if like.tolerance.rtol.is_some() && like.max_abs_ref > 0.0 {
                 rel_l2 = rel_l2.max(like.f32_rel_l2);
@@ -200,16 +234,77 @@ impl Golden {
         Ok(rule(whole_model, max_ref, rel_abs * max_ref, rel_l2))
     }
 
-    /// Whether `got` is the tensor `name` within its tolerance; how far off it is otherwise.
-    pub fn check(&self, name: &str, got: &[f32]) -> Result<(), String> {
+    /// Whether `got` is the tensor `name` within its tolerance: the share of it that was used, or how far off
+    /// `got` is.
+    pub fn check(&self, name: &str, got: &[f32]) -> Result<f64, String> {
         self.check_with(name, got, self.tolerance(name)?)
     }
 
     /// As [`Golden::check`], within a tolerance of the caller's.
-    pub fn check_with(&self, name: &str, got: &[f32], tolerance: Tolerance) -> Result<(), String> {
+    pub fn check_with(&self, name: &str, got: &[f32], tolerance: Tolerance) -> Result<f64, String> {
         let want = self.get(name)?;
         let place = format!("{} {name}", self.file);
         compare(got, &want.data, tolerance).map_err(|message| format!("{place} {:?}: {message}", want.shape))
+    }
+}
+
+/// The comparisons of one golden file.
+#[derive(Debug)]
+pub struct Report<'g> {
+    golden: &'g Golden,
+    compared: BTreeSet<String>,
+    /// Why the file failed: a sentence for each tensor out of tolerance or not computed.
+    pub failures: Vec<String>,
+    worst: (f64, String),
+}
+
+impl<'g> Report<'g> {
+    /// Nothing compared yet.
+    pub fn new(golden: &'g Golden) -> Self {
+        Report { golden, compared: BTreeSet::new(), failures: Vec::new(), worst: (0.0, "none".to_owned()) }
+    }
+
+    /// Compares a computed tensor, if the file has it.
+    pub fn check(&mut self, name: &str, got: &[f32]) {
+        if !self.golden.has(name) {
+            return;
+        }
+        self.compared.insert(name.to_owned());
+        match self.golden.check(name, got) {
+            Ok(share) if share > self.worst.0 => self.worst = (share, name.to_owned()),
+            Ok(_) => {}
+            Err(message) => self.failures.push(message),
+        }
+    }
+
+    /// Notes what kept a part of the file from being computed.
+    pub fn fail(&mut self, part: &str, why: &str) {
+        self.failures.push(format!("{} {part}: {why}", self.golden.file));
+    }
+
+    /// How many tensors were compared.
+    pub fn compared(&self) -> usize {
+        self.compared.len()
+    }
+
+    /// Fails every tensor that has a tolerance and was not computed, and a file of which nothing was.
+    pub fn finish(mut self) -> Self {
+        let missing: Vec<&str> = self.golden.outputs().filter(|name| !self.compared.contains(*name)).collect();
+        for name in missing {
+            self.fail(name, "it has a tolerance, and nothing computes it");
+        }
+        if self.compared.is_empty() {
+            self.fail("", "nothing was compared");
+        }
+        self
+    }
+}
+
+impl std::fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (file, compared, failed) = (&self.golden.file, self.compared(), self.failures.len());
+        let (share, name) = &self.worst;
+        write!(f, "{file}: {compared} compared, {failed} failed; nearest to its tolerance: {share:.2} of it, {name}")
     }
 }
 
@@ -248,9 +343,9 @@ fn role(name: &str, whole_model: bool) -> String {
     }
 }
 
-/// Whether `got` equals `want` within `tolerance`; the error, where it is worst and what was allowed
-/// otherwise.
-pub fn compare(got: &[f32], want: &[f32], tolerance: Tolerance) -> Result<(), String> {
+/// Whether `got` equals `want` within `tolerance`: the share of the tolerance that was used; the error, where
+/// it is worst and what was allowed otherwise.
+pub fn compare(got: &[f32], want: &[f32], tolerance: Tolerance) -> Result<f64, String> {
     if got.len() != want.len() {
         return Err(format!("{} numbers, the reference has {}", got.len(), want.len()));
     }
@@ -272,7 +367,8 @@ pub fn compare(got: &[f32], want: &[f32], tolerance: Tolerance) -> Result<(), St
     let within_atol = worst <= tolerance.atol;
     let within_rtol = tolerance.rtol.is_none_or(|rtol| off <= rtol * size);
     if within_atol && within_rtol {
-        return Ok(());
+        let share = |used: f64, allowed: f64| if used > 0.0 { used / allowed } else { 0.0 };
+        return Ok(share(worst, tolerance.atol).max(tolerance.rtol.map_or(0.0, |rtol| share(off, rtol * size))));
     }
     let allowed = tolerance.rtol.map_or("any".to_owned(), |rtol| format!("{rtol:.1e}"));
     Err(format!(
@@ -284,26 +380,33 @@ pub fn compare(got: &[f32], want: &[f32], tolerance: Tolerance) -> Result<(), St
     ))
 }
 
-/// The entries of `file`; none if the document does not know it.
-fn read_entries(path: &Path, file: &str) -> Result<BTreeMap<String, Entry>, String> {
+/// An entry by its tensor's name.
+type Named = (String, Entry);
+
+/// The entries of `file`, none if the document does not know it; and those of all files named alike.
+fn read_entries(path: &Path, file: &str) -> Result<(BTreeMap<String, Entry>, Vec<Named>), String> {
     let say = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let text = std::fs::read_to_string(path).map_err(|e| say(&e))?;
-    let document: Value = serde_json::from_str(&text).map_err(|e| say(&e))?;
-    let Some(listed) = document.get(file).and_then(Value::as_object) else { return Ok(BTreeMap::new()) };
-    let mut entries = BTreeMap::new();
-    for (name, entry) in listed {
-        let number = |key: &str| entry.get(key).and_then(Value::as_f64);
-        let need = |key: &str| number(key).ok_or_else(|| say(&format!("{file} {name} has no {key}")));
-        let tolerance = Tolerance { atol: need("atol")?, rtol: number("rel_l2_tol") };
-        entries.insert(
-            name.clone(),
-            Entry {
-                tolerance,
-                max_abs_ref: need("max_abs_ref")?,
-                f32_abs_err: need("f32_abs_err")?,
-                f32_rel_l2: need("f32_rel_l2")?,
-            },
-        );
+    let document: BTreeMap<String, BTreeMap<String, Value>> = serde_json::from_str(&text).map_err(|e| say(&e))?;
+    let letters = |name: &str| -> String { name.chars().take_while(|c| c.is_alphabetic()).collect() };
+    let (mut own, mut like) = (BTreeMap::new(), Vec::new());
+    for (other, listed) in document.into_iter().filter(|(other, _)| letters(other) == letters(file)) {
+        for (name, entry) in listed {
+            let need = |key: &str| entry.get(key).ok_or_else(|| say(&format!("{other} {name} has no {key}")));
+            let number =
+                |key: &str| need(key)?.as_f64().ok_or_else(|| say(&format!("{key} of {other} {name} is no number")));
+            let rtol = if need("rel_l2_tol")?.is_null() { None } else { Some(number("rel_l2_tol")?) };
+            let entry = Entry {
+                tolerance: Tolerance { atol: number("atol")?, rtol },
+                max_abs_ref: number("max_abs_ref")?,
+                f32_abs_err: number("f32_abs_err")?,
+                f32_rel_l2: number("f32_rel_l2")?,
+            };
+            if other == file {
+                own.insert(name.clone(), entry);
+            }
+            like.push((name, entry));
+        }
     }
-    Ok(entries)
+    Ok((own, like))
 }

@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-pub mod evalcls;
 pub mod golden;
-pub mod golden_losses;
+pub mod golden_cases;
+pub mod golden_classifiers;
+pub mod golden_models;
 pub mod golden_views;

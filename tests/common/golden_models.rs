@@ -1,0 +1,332 @@
+//! Files of whole networks: training steps, distillation and evaluation mode, by the same code that trains.
+
+use ieq_wgpu::config::Backbone;
+use ieq_wgpu::fewshot::l2_normalise;
+use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
+use ieq_wgpu::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
+use ieq_wgpu::ops::health;
+use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::{Graph, Type, ValueId};
+
+use super::golden::{Golden, Report, compare};
+use super::golden_cases::{Bench, say};
+use super::golden_views;
+
+/// The rate of the `lo` steps, as a share of the others'.
+const LOW_RATE: f32 = 0.1;
+
+/// Weight decay of the `wd` step: so large that a parameter left out of the decay shows.
+const HUGE_DECAY: f32 = 0.5;
+
+/// Compares the training steps of `golden`, with or without a teacher.
+pub fn training<'g>(golden: &'g Golden, kernels: &mut Kernels) -> Report<'g> {
+    let mut report = Report::new(golden);
+    for outcome in [made_inputs(golden, kernels, &mut report), steps(golden, kernels, &mut report)] {
+        if let Err(why) = outcome {
+            report.fail("", &why);
+        }
+    }
+    report.finish()
+}
+
+/// What the file gives as input and the engine can make itself: copies of the views, masks of DropBlock.
+fn made_inputs(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<(), String> {
+    let mut bench = Bench { kernels, change: &|launch| launch };
+    if golden.has("view0") {
+        for (part, got) in golden_views::copies(golden, "", &mut bench)? {
+            report.check(&part, &got);
+        }
+    }
+    for layer in 1..=4 {
+        let case = format!("drop{layer}");
+        if !golden.has(&format!("{case}.seed")) {
+            continue;
+        }
+        for (part, got) in golden_views::drop_blocks(golden, &case, &mut bench)? {
+            report.check(&format!("{case}.{part}"), &got);
+            if part == "scale" {
+                let want = drop_scale(golden, layer)?;
+                let tolerance = golden.tolerance("drop_scale")?;
+                if let Err(why) = compare(&got, &[want], tolerance) {
+                    report.fail(&format!("drop_scale of layer {layer}"), &why);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn drop_scale(golden: &Golden, layer: usize) -> Result<f32, String> {
+    let scales = golden.data("drop_scale")?;
+    scales.get(layer - 1).copied().ok_or_else(|| format!("drop_scale has {} numbers, not 4", scales.len()))
+}
+
+/// The network whose state stands under `prefix`: its sizes are those of its tensors.
+fn net_spec(golden: &Golden, prefix: &str) -> Result<NetSpec, String> {
+    let outputs = |name: &str| -> Result<usize, String> {
+        let shape = golden.shape(&format!("{prefix}{name}.weight"))?;
+        shape.first().copied().ok_or_else(|| format!("{prefix}{name}.weight has no axis"))
+    };
+    let head = |name: &str| golden.has(&format!("{prefix}{name}.weight")).then(|| outputs(name)).transpose();
+    let mut widths = [0; 4];
+    for (block, width) in widths.iter_mut().enumerate() {
+        *width = outputs(&format!("layer{}.0.conv1", block + 1))?;
+    }
+    Ok(NetSpec {
+        backbone: Backbone::Resnet12,
+        widths,
+        n_classes: outputs("classifier")?,
+        n_transforms: head("eq_head.6")?,
+        projection: head("inv_head.6")?,
+    })
+}
+
+fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
+    let number = |key: &str| golden.number(key).map(|v| v as f32);
+    let rows = |name: &str| -> Result<usize, String> {
+        golden.shape(name)?.first().copied().ok_or_else(|| format!("{name} is a scalar"))
+    };
+    let batch = rows("labels")?.max(1);
+    let net = net_spec(golden, "init.")?;
+    let distill = golden.has("teacher.classifier.weight").then(|| -> Result<DistillSpec, String> {
+        Ok(DistillSpec {
+            temperature: number("T")?,
+            weight_loss: number("w_ce")?,
+            weight_distill: number("w_div")?,
+            kl_class: 1.0,
+            kl_transform: 1.0,
+            mse_invariant: 1.0,
+            mse_feature: 1.0,
+        })
+    });
+    Ok(StepSpec {
+        net,
+        batch,
+        copies: rows("x")? / batch,
+        bank_rows: rows("bank")?,
+        negatives: rows("neg_idx")?,
+        cross_entropy: true,
+        gamma: number("gamma")?,
+        tau: number("tau")?,
+        bank_momentum: number("bank_rate")?,
+        momentum: number("momentum")?,
+        weight_decay: number("weight_decay")?,
+        distill: distill.transpose()?,
+    })
+}
+
+/// The trajectories of the file: at its rate, at a low one, and a step with a huge decay.
+fn steps(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<(), String> {
+    let spec = step_spec(golden)?;
+    let rate = golden.number("lr")? as f32;
+    let run = Training::record(golden, &spec, kernels)?;
+    run.trajectory(golden, rate, "s", "", report)?;
+    let low = last_step(golden, "lo", "lo_");
+    if low > 0 {
+        run.trajectory(golden, LOW_RATE * rate, "lo", "lo_", report)?;
+    }
+    if golden.tensors.keys().any(|name| name.starts_with("wd.")) {
+        let run = Training::record(golden, &StepSpec { weight_decay: HUGE_DECAY, ..spec }, kernels)?;
+        run.start(golden)?;
+        run.step(0, rate)?;
+        run.check_state(golden, "wd.", report)?;
+    }
+    Ok(())
+}
+
+/// The last step of which the file has the state `{state}{step}.` or the losses `{losses}loss_step{step}.`.
+fn last_step(golden: &Golden, state: &str, losses: &str) -> u32 {
+    let losses = format!("{losses}loss_step");
+    let number = |name: &str, start: &str| name.strip_prefix(start)?.split_once('.')?.0.parse::<u32>().ok();
+    golden.tensors.keys().filter_map(|name| number(name, state).or_else(|| number(name, &losses))).max().unwrap_or(0)
+}
+
+/// A recorded step on a device.
+struct Training {
+    executor: Executor,
+    step: Step,
+    masks: Vec<(ValueId, String)>,
+}
+
+impl Training {
+    fn record(golden: &Golden, spec: &StepSpec, kernels: &mut Kernels) -> Result<Self, String> {
+        let mut graph = Graph::new();
+        let x = graph.input("x", Type::f32(golden.shape("x")?));
+        let block = graph.input("step", Type::u32([STEP_WORDS]));
+        let index = graph.input("index", Type::u32([spec.batch]));
+        let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
+        let mut masks = Vec::new();
+        let drop = if golden.has("drop_scale") {
+            let mut given = Vec::new();
+            for layer in 1..=4 {
+                let name = format!("drop{layer}.keep");
+                let mask = graph.input(&name, Type::f32(golden.shape(&name)?));
+                given.push((mask, drop_scale(golden, layer)?));
+                masks.push((mask, name));
+            }
+            Drop::Given(given)
+        } else {
+            Drop::Off
+        };
+        let step = record(&mut graph, spec, inputs, &drop).map_err(say)?;
+        let outputs = [Some(step.outputs), step.teacher_outputs];
+        let outputs = outputs.iter().flatten().flat_map(named).map(|(_, id)| id);
+        outputs.chain(step.maps.iter().copied()).for_each(|id| graph.keep(id));
+        let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
+        Ok(Training { executor, step, masks })
+    }
+
+    /// Writes the state before the first step and the inputs, which are the same in every step.
+    fn start(&self, golden: &Golden) -> Result<(), String> {
+        let (ex, step) = (&self.executor, &self.step);
+        write_entries(ex, golden, "init.", step.parameters.iter().chain(&step.statistics))?;
+        write_entries(ex, golden, "teacher.", &step.teacher)?;
+        let zeros = |id: ValueId| vec![0_u32; ex.graph.value(id).ty.len()];
+        for id in [step.flat[2], step.health] {
+            ex.write(id, &zeros(id)).map_err(say)?;
+        }
+        let inputs = &step.inputs;
+        let given = [(inputs.x, "x"), (inputs.bank, "bank")];
+        let masks = self.masks.iter().map(|(id, name)| (*id, name.as_str()));
+        for (id, name) in given.into_iter().chain(masks) {
+            ex.write(id, golden.data(name)?).map_err(say)?;
+        }
+        let labels = golden.indices("labels")?;
+        let copies = ex.graph.shape(inputs.x)[0] / labels.len();
+        ex.write(inputs.classes, &labels.repeat(copies)).map_err(say)?;
+        for (id, name) in [(inputs.transforms, "transform_ids"), (inputs.index, "idx"), (inputs.negatives, "neg_idx")] {
+            ex.write(id, &golden.indices(name)?).map_err(say)?;
+        }
+        Ok(())
+    }
+
+    fn step(&self, number: u32, rate: f32) -> Result<(), String> {
+        self.executor.write(self.step.inputs.step, &step_block(number, 0, rate, 0.0)).map_err(say)?;
+        self.executor.submit();
+        let raised = self.read::<u32>(self.step.health)?;
+        if raised == [0; health::WORDS] {
+            Ok(())
+        } else {
+            Err(format!("step {number} raised the health bits {raised:?}"))
+        }
+    }
+
+    fn read<T: bytemuck::Pod>(&self, id: ValueId) -> Result<Vec<T>, String> {
+        self.executor.read(id).map_err(say)
+    }
+
+    /// All steps that the file knows: losses, states and, of the first step, what the network computed and the
+    /// gradients.
+    fn trajectory(
+        &self,
+        golden: &Golden,
+        rate: f32,
+        state: &str,
+        losses: &str,
+        report: &mut Report,
+    ) -> Result<(), String> {
+        self.start(golden)?;
+        for number in 1..=last_step(golden, state, losses).max(1) {
+            self.step(number - 1, rate)?;
+            let prefix = if number == 1 { format!("{losses}loss") } else { format!("{losses}loss_step{number}") };
+            for (term, id) in &self.step.losses {
+                report.check(&format!("{prefix}.{term}"), &self.read(*id)?);
+            }
+            self.check_state(golden, &format!("{state}{number}."), report)?;
+            if number == 1 && losses.is_empty() {
+                self.check_first(report)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_first(&self, report: &mut Report) -> Result<(), String> {
+        let step = &self.step;
+        for (prefix, outputs) in [("out", Some(step.outputs)), ("tout", step.teacher_outputs)] {
+            for (part, id) in outputs.iter().flat_map(named) {
+                report.check(&format!("{prefix}.{part}"), &self.read(id)?);
+            }
+        }
+        for (layer, &map) in step.maps.iter().enumerate() {
+            report.check(&format!("map.layer{}", layer + 1), &self.read(map)?);
+        }
+        let gradients: Vec<f32> = self.read(step.flat[1])?;
+        for entry in &step.parameters {
+            // Gradients lie as their parameters do.
+            let first = self.executor.locate(entry.value).1 as usize / 4;
+            let n: usize = entry.shape.iter().product();
+            report.check(&format!("grad.{}", entry.name), &gradients[first..first + n]);
+        }
+        Ok(())
+    }
+
+    fn check_state(&self, golden: &Golden, prefix: &str, report: &mut Report) -> Result<(), String> {
+        let step = &self.step;
+        for entry in step.parameters.iter().chain(&step.statistics) {
+            let name = format!("{prefix}{}", entry.name);
+            if golden.has(&name) {
+                report.check(&name, &self.read(entry.value)?);
+            }
+        }
+        report.check(&format!("{prefix}bank"), &self.read(step.inputs.bank)?);
+        Ok(())
+    }
+}
+
+/// The outputs that a network has, by their names in the files.
+fn named(outputs: &Outputs) -> impl Iterator<Item = (&'static str, ValueId)> {
+    let all = [
+        ("feat", Some(outputs.feat)),
+        ("cls", Some(outputs.class)),
+        ("eq", outputs.transform),
+        ("inv", outputs.invariant),
+    ];
+    all.into_iter().filter_map(|(name, id)| Some((name, id?)))
+}
+
+fn write_entries<'e>(
+    executor: &Executor,
+    golden: &Golden,
+    prefix: &str,
+    entries: impl IntoIterator<Item = &'e Entry>,
+) -> Result<(), String> {
+    for entry in entries {
+        executor.write(entry.value, golden.data(&format!("{prefix}{}", entry.name))?).map_err(say)?;
+    }
+    Ok(())
+}
+
+/// Compares the outputs in evaluation mode of every input `x{name}`: `feat{name}`, `cls{name}`, `featn{name}`, ...
+pub fn embedding<'g>(golden: &'g Golden, kernels: &mut Kernels) -> Report<'g> {
+    let mut report = Report::new(golden);
+    for name in golden.tensors.keys().filter_map(|name| name.strip_prefix('x')) {
+        if let Err(why) = embed(golden, name, kernels, &mut report) {
+            report.fail(&format!("x{name}"), &why);
+        }
+    }
+    report.finish()
+}
+
+fn embed(golden: &Golden, name: &str, kernels: &mut Kernels, report: &mut Report) -> Result<(), String> {
+    let mut graph = Graph::new();
+    let x = graph.input("x", Type::f32(golden.shape(&format!("x{name}"))?));
+    let mut net = Net::new(&mut graph, "", Mode::Eval);
+    let (outputs, _) = net.forward(x, &net_spec(golden, "state.")?, &Drop::Off).map_err(say)?;
+    let entries = [net.parameters, net.statistics].concat();
+    named(&outputs).for_each(|(_, id)| graph.keep(id));
+    let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
+    write_entries(&executor, golden, "state.", &entries)?;
+    executor.write(x, golden.data(&format!("x{name}"))?).map_err(say)?;
+    executor.submit();
+    for (part, id) in named(&outputs) {
+        let mut got: Vec<f32> = executor.read(id).map_err(say)?;
+        report.check(&format!("{part}{name}"), &got);
+        if part == "feat" {
+            l2_normalise(&mut got, executor.graph.shape(id)[1]);
+            report.check(&format!("featn{name}"), &got);
+        }
+    }
+    Ok(())
+}
