@@ -19,7 +19,7 @@ use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 
 fn open() -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, default_limits: false }).expect("a GPU test needs an adapter");
+    let gpu = Gpu::open(&Options { choice, ..Options::default() }).expect("a GPU test needs an adapter");
     eprintln!("adapter: {}", gpu.describe());
     gpu
 }

@@ -158,7 +158,7 @@ fn every_entry_point_is_broken_once() {
 
 fn open() -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, default_limits: false }).expect("a GPU test needs an adapter");
+    let gpu = Gpu::open(&Options { choice, ..Options::default() }).expect("a GPU test needs an adapter");
     eprintln!("adapter: {}", gpu.describe());
     gpu
 }

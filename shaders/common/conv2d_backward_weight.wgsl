@@ -18,7 +18,7 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let k0 = (linear % down) * 3u;
     let split = linear / down;
     let wanted = column * WG + local;
-    let live = wanted < params.c_in && split < params.splits;
+    let live = (wanted < params.c_in) & (split < params.splits);
     let c = min(wanted, params.c_in - 1u);
     let channel = channel_of(c);
 #repeat k 0 3
@@ -47,10 +47,10 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
             let first = image * params.c_out * params.h_out * params.w_out + row * params.w_out;
             let up = i32(row * STRIDE + k0) - params.pad_y;
 #repeat k 0 3
-            let in$k = up + $k >= 0 && up + $k <= bottom;
+            let in$k = (up + $k >= 0) & (up + $k <= bottom);
             let row$k = (plane + u32(clamp(up + $k, 0, bottom))) * params.w_in;
             var x$k = vec3<f32>(0.0);
-            if STRIDE == 1u && TAP_COLUMNS > 1u && TAP_ROWS > $ku {
+            if (STRIDE == 1u) & (TAP_COLUMNS > 1u) & (TAP_ROWS > $ku) {
                 x$k = vec3<f32>(0.0, input_at(row$k, in$k, left, channel), input_at(row$k, in$k, left + 1, channel));
             }
 #end
@@ -71,7 +71,7 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
                 let g = upstream_$Q(first + j, block * ${4*Q}u, lane);
 #repeat k 0 3
 #repeat l 0 3
-                if TAP_ROWS > $ku && TAP_COLUMNS > $lu {
+                if (TAP_ROWS > $ku) & (TAP_COLUMNS > $lu) {
 #repeat q 0 $Q
                     t$k$l_$q = fma(g[$q], vec4<f32>(x$k[$l]), t$k$l_$q);
 #end
@@ -90,7 +90,7 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     }
 #repeat k 0 3
 #repeat l 0 3
-    if live && TAP_ROWS > $ku && TAP_COLUMNS > $lu && k0 + $ku < params.k_h && l0 + $lu < params.k_w {
+    if live & (TAP_ROWS > $ku) & (TAP_COLUMNS > $lu) & (k0 + $ku < params.k_h) & (l0 + $lu < params.k_w) {
         let tap = (split * params.k_h + k0 + $ku) * params.k_w + l0 + $lu;
         let at = (tap * params.c_in + c) * params.packed_row + block * $Qu;
 #repeat q 0 $Q

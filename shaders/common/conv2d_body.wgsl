@@ -4,6 +4,7 @@
 //                     padding K-1-p, and dy spread out by the stride (DILATE)
 //   backward_weight   dw[o,c,k,l] = sum_{n,i,j} dy[n,o,i,j] x[n,c, i s + k - p, j s + l - p]
 // Terms outside the image are zero. Sums are f32 in a fixed order.
+// Conditions are joined by `&`: `&&` makes a branch of each, which some compilers (SwiftShader) take minutes over.
 //
 // x may be given as z, the output of another convolution, with the statistics of its batch norm: it is then
 //   x = leaky_relu((z - mean) scale + shift), computed where z is loaded (NORMED).
@@ -110,7 +111,7 @@ fn channel_of(c: u32) -> vec3<f32> {
 fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 {
     let dilate = i32(DILATE);
     let j = column / dilate;
-    let inside = row_inside && column >= 0 && j < i32(params.w_in) && column % dilate == 0;
+    let inside = row_inside & (column >= 0) & (j < i32(params.w_in)) & (column % dilate == 0);
     var value = x[row + u32(clamp(j, 0, i32(params.w_in) - 1))];
     if NORMED {
         let y = (value - channel.x) * channel.y + channel.z;
@@ -120,7 +121,7 @@ fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 
 }
 
 fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
-    if live && o < params.c_out && j < params.w_out {
+    if live & (o < params.c_out) & (j < params.w_out) {
         let first = at + o * params.h_out * params.w_out;
         y[first] = sum.x;
         if j + 1u < params.w_out { y[first + 1u] = sum.y; }

@@ -223,7 +223,7 @@ impl<'a> Recorder<'a> {
 fn convolution(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut r = Recorder::new(golden, case);
     let (x, w) = (r.input("x")?, r.input("w")?);
-    let op = Conv2d { stride: r.size("stride")?, padding: r.size("pad")? };
+    let op = Conv2d::new(r.size("stride")?, r.size("pad")?);
     let y = r.graph.one(op, &[x, w]).map_err(say)?;
     r.layer(y, &[("x", x), ("w", w)], bench)
 }
@@ -239,8 +239,8 @@ fn batch_norm(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let (x, gamma, beta) = (r.input("x")?, r.input("gamma")?, r.input("beta")?);
     let (mean, var) = (r.input("rm")?, r.input("rv")?);
     // With the statistics before the step: recorded before they move.
-    let evaluated = r.graph.one(BatchNormEval, &[x, gamma, beta, mean, var]).map_err(say)?;
-    let made = r.graph.apply(BatchNorm, &[x, gamma, beta]).map_err(say)?;
+    let evaluated = r.graph.one(BatchNormEval { slope: 1.0, apply: true }, &[x, gamma, beta, mean, var]).map_err(say)?;
+    let made = r.graph.apply(BatchNorm { slope: 1.0, apply: true }, &[x, gamma, beta]).map_err(say)?;
     let count = r.graph.value(x).ty.len() / r.graph.shape(x)[1];
     r.graph.update(BatchNormRunning { count }, &[made[1]], &[mean, var]).map_err(say)?;
     for (part, id) in [("y_eval", evaluated), ("rm_after", mean), ("rv_after", var)] {
@@ -264,7 +264,7 @@ fn activations(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
 fn max_pool(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut r = Recorder::new(golden, case);
     let x = r.input("x")?;
-    let y = r.graph.one(MaxPool, &[x]).map_err(say)?;
+    let y = r.graph.one(MaxPool::new(1.0), &[x]).map_err(say)?;
     r.layer(y, &[("x", x)], bench)
 }
 
