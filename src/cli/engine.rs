@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::bench::BenchJob;
 use super::check::CheckJob;
 use super::distill::DistillJob;
 use super::embed::EmbedJob;
@@ -20,10 +21,9 @@ use crate::gpu::adapter::{self, AdapterChoice};
 use crate::gpu::device::{Gpu, Options, WANTED_FEATURES};
 use crate::gpu::kernel::Kernels;
 use crate::ier::transforms::{Augmentation, ViewSampler};
-use crate::ops::{self, Op};
+use crate::ops;
 use crate::random::Stream;
 use crate::tape::plan::Plan;
-use crate::tape::{Graph, Node, ValueId};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
 use crate::train::record::{DataShape, spec, training_step};
@@ -570,28 +570,13 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
         arenas,
         activations_bytes: plan.transient_bytes(),
         peak_node,
-        multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum(),
+        multiply_adds: graph.nodes.iter().map(|node| ops::cost(&graph, node).flops / 2).sum(),
         ops: ops.collect(),
     })
 }
 
 /// Largest training set that a plan keeps on the device: what an adapter with 2 GiB bindings holds.
 const RESIDENT_BYTES: u64 = (1 << 31) - 1;
-
-/// Multiply-adds of a node: convolutions and matrix products; the rest is bandwidth.
-fn multiply_adds(graph: &Graph, node: &Node) -> u64 {
-    let n = |id: ValueId| graph.shape(id).iter().product::<usize>() as u64;
-    match &node.op {
-        Op::Conv2d(_) => n(node.outputs[0]) * n(node.inputs[1]) / graph.shape(node.inputs[1])[0] as u64,
-        Op::Conv2dBackwardInput(_) => n(node.inputs[0]) * n(node.inputs[1]) / graph.shape(node.inputs[1])[0] as u64,
-        Op::Conv2dBackwardWeight(_) => n(node.inputs[1]) * n(node.outputs[0]) / graph.shape(node.outputs[0])[0] as u64,
-        Op::Matmul(product) => {
-            let a = graph.shape(node.inputs[0]);
-            n(node.outputs[0]) * a[if product.trans_a { 0 } else { 1 }] as u64
-        }
-        _ => 0,
-    }
-}
 
 /// Compares shaders with their twins; an empty list means that no name matched the filter.
 pub fn check(job: &CheckJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Vec<CheckEntry>> {
@@ -607,4 +592,10 @@ pub fn check(job: &CheckJob, adapter: Option<&str>, progress: &mut dyn Progress)
         progress.advance("check", i as u64 + 1, cases.len() as u64);
     }
     Ok(entries)
+}
+
+/// Measures kernels and steps.
+pub fn bench(job: &BenchJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<crate::bench::Run> {
+    let gpu = open_device(adapter, progress)?;
+    crate::bench::run(&job.options, gpu, progress)
 }

@@ -4,10 +4,12 @@
 //! - [`device`]: the opened device, its buffers, its errors.
 //! - [`shader`]: the WGSL files, their imports and their reflection (no device needed).
 //! - [`kernel`]: a launch (shader entry point, parameters, bindings, grid) and the pipelines behind it.
+//! - [`profile`]: the time that passes take on the device.
 
 pub mod adapter;
 pub mod device;
 pub mod kernel;
+pub mod profile;
 pub mod shader;
 
 pub use adapter::AdapterChoice;

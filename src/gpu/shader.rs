@@ -25,6 +25,7 @@ shaders![
     "common/reduce",
     "bank",
     "batch_norm",
+    "ceilings",
     "contrast",
     "conv2d",
     "conv2d_subgroup",

@@ -2,7 +2,7 @@
 //! statistics and gradients (Ioffe and Szegedy 2015; PyTorch's conventions).
 
 use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, same};
+use super::{Cost, Host, Operand, Operation, same};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -151,6 +151,11 @@ impl Operation for BatchNorm {
             apply(&s, inputs, outputs),
         ]
     }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        // x is read twice: its statistics are known only at its end.
+        Cost::moving(inputs.iter().chain(&outputs[..2])).and_moving(&inputs[..1])
+    }
 }
 
 fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand]) -> Launch<ValueId> {
@@ -279,6 +284,11 @@ impl Operation for BatchNormBackward {
                 .bind("partial_out", means),
             backward,
         ]
+    }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        // x and dy are read twice: their sums are known only at their end.
+        Cost::moving(inputs.iter().chain(&outputs[..3])).and_moving(&inputs[..2])
     }
 }
 

@@ -1,7 +1,7 @@
 //! 2-D convolution without bias, and its gradients to the input and the weight.
 
 use super::check::{Case, Input};
-use super::{Host, Operand, Operation, axes};
+use super::{Cost, Host, Operand, Operation, Pieces, axes};
 use crate::gpu::Launch;
 use crate::gpu::kernel::WORKGROUP;
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -88,6 +88,13 @@ impl Sizes {
 
     fn taps(&self) -> usize {
         self.k_h * self.k_w
+    }
+
+    /// A multiply-add for every output, input channel and tap; the packed weights and partial sums are no cost
+    /// of the convolution itself.
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        let outputs_n = self.batch * self.c_out * self.h_out * self.w_out;
+        Cost::moving(inputs.iter().chain(&outputs[..1])).multiply_adds(outputs_n * self.c_in * self.taps())
     }
 
     fn blocks(&self) -> usize {
@@ -222,7 +229,18 @@ impl Operation for Conv2d {
         let p = self.padding as i32;
         s.convolve("pack", inputs, outputs, (self.stride, 1), (p, p))
     }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding).cost(inputs, outputs)
+    }
+
+    fn pieces(&self) -> Option<Pieces> {
+        Some(BY_IMAGE)
+    }
 }
+
+/// Every image is convolved by itself.
+const BY_IMAGE: Pieces = Pieces { inputs: &[Some(0), None], outputs: &[0] };
 
 impl Sizes {
     /// Calls `f(y, x, w)` with the positions of every term of the sum: the definition, for the twins.
@@ -301,6 +319,14 @@ impl Operation for Conv2dBackwardInput {
         let padding = (s.k_h as i32 - 1 - self.padding as i32, s.k_w as i32 - 1 - self.padding as i32);
         s.mirrored().convolve("pack_mirrored", inputs, outputs, (1, self.stride), padding)
     }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        self.sizes(inputs[0].shape, inputs[1].shape).cost(inputs, outputs)
+    }
+
+    fn pieces(&self) -> Option<Pieces> {
+        Some(BY_IMAGE)
+    }
 }
 
 /// dw of [`Conv2d`]. Inputs: x, dy. Output: dw [c_out, c_in, k_h, k_w]; workspace: the splits' sums.
@@ -358,6 +384,16 @@ impl Operation for Conv2dBackwardWeight {
         sums.groups = crate::gpu::kernel::fold(s.groups_per_split() * s.splits().0);
         let n = s.c_out * s.c_in * s.taps();
         vec![sums, s.launch("reduce", n, p).bind("partial", partial).bind("y", dw)]
+    }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        let weight = self.weight(inputs[0].shape, inputs[1].shape);
+        Sizes::of(inputs[0].shape, &weight, self.stride, self.padding).cost(inputs, outputs)
+    }
+
+    fn pieces(&self) -> Option<Pieces> {
+        // Every output channel has a gradient of its own.
+        Some(Pieces { inputs: &[None, Some(1)], outputs: &[0] })
     }
 }
 

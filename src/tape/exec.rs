@@ -1,6 +1,7 @@
 //! Puts a planned graph on a device and replays it. The only code inside the training loop that meets wgpu.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::graph::{Element, Graph, Node, Storage, ValueId};
@@ -55,6 +56,8 @@ pub struct Executor {
     /// Its memory layout.
     pub plan: Plan,
     steps: Vec<Prepared>,
+    /// Where in `steps` the launches of each node end.
+    ends: Vec<usize>,
     arenas: BTreeMap<String, wgpu::Buffer>,
     slots: Vec<wgpu::Buffer>,
     guarded: Vec<ValueId>,
@@ -141,12 +144,13 @@ impl Executor {
                 Storage::Transient => Region { buffer: slots[plan.slot_of[id]].clone(), offset: 0, bytes },
             }
         };
-        let launches: Vec<Launch<Region>> = graph
-            .nodes
-            .iter()
-            .flat_map(|node| crate::ops::launches(&graph, node))
-            .map(|launch| change(launch).map(|id| region(id)))
-            .collect();
+        let mut launches: Vec<Launch<Region>> = Vec::new();
+        let mut ends = Vec::new();
+        for node in &graph.nodes {
+            let own = crate::ops::launches(&graph, node).into_iter();
+            launches.extend(own.map(|launch| change(launch).map(|id| region(id))));
+            ends.push(launches.len());
+        }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let params = gpu.buffer_with("params", PARAMS_STRIDE * launches.len() as u64, usage)?;
         let steps = launches
@@ -155,7 +159,7 @@ impl Executor {
             .map(|(i, launch)| kernels.prepare(launch, &params, PARAMS_STRIDE * i as u64))
             .collect::<Result<Vec<_>>>()?;
         gpu.check()?;
-        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded })
+        Ok(Executor { gpu, graph, plan, steps, ends, arenas: own, slots, guarded })
     }
 
     /// Where the bytes behind a value begin.
@@ -191,13 +195,16 @@ impl Executor {
     /// Encodes and submits one execution of the graph.
     pub fn submit(&self) -> wgpu::SubmissionIndex {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in &self.steps {
-                step.encode(&mut pass);
-            }
-        }
+        self.encode(&mut encoder.begin_compute_pass(&Default::default()), 0..self.ends.len());
         self.gpu.queue.submit([encoder.finish()])
+    }
+
+    /// Encodes some of the nodes.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass, nodes: Range<usize>) {
+        let end = |nodes: usize| if nodes == 0 { 0 } else { self.ends[nodes - 1] };
+        for step in &self.steps[end(nodes.start)..end(nodes.end)] {
+            step.encode(pass);
+        }
     }
 
     /// Where a value lives on the device: buffer and first byte.
