@@ -76,6 +76,22 @@ const WHOLE_SECONDS: f64 = 0.5;
 /// Seconds that a twin without pieces may take.
 const MOST_SECONDS: f64 = 30.0;
 
+/// Puts a case with its inputs on the device.
+///
+/// # Errors
+/// [`crate::Error::Device`] when it does not fit.
+pub fn load(case: &Case, kernels: &mut Kernels) -> Result<(Executor, Vec<(ValueId, Data)>)> {
+    let executor = Executor::new(kernels, &mut Arenas::new(), case.graph.clone())?;
+    let data = case.data();
+    for (id, data) in &data {
+        match data {
+            Data::F32(values) => executor.write(*id, values)?,
+            Data::U32(values) => executor.write(*id, values)?,
+        }
+    }
+    Ok((executor, data))
+}
+
 /// Checks and times one case.
 ///
 /// # Errors
@@ -87,14 +103,7 @@ pub fn run(
     kernels: &mut Kernels,
     ceilings: Option<&Ceilings>,
 ) -> Result<KernelResult> {
-    let executor = Executor::new(kernels, &mut Arenas::new(), case.graph.clone())?;
-    let data = case.data();
-    for (id, data) in &data {
-        match data {
-            Data::F32(values) => executor.write(*id, values)?,
-            Data::U32(values) => executor.write(*id, values)?,
-        }
-    }
+    let (executor, data) = load(case, kernels)?;
     let check = match options.check {
         true => check(case, &data, &executor)?,
         false => Check::none("not asked for".into()),
@@ -113,7 +122,7 @@ pub fn run(
         share: None,
     };
     if let (Some(ceilings), false) = (ceilings, result.check.failed()) {
-        let seconds = measure(clock, options.samples, &|pass| executor.encode(pass, 0..1))?;
+        let seconds = measure(clock, options.samples_of(0.0), &|pass| executor.encode(pass, 0..1))?;
         let (least, bound) = ceilings.least(result.flops, result.bytes, result.launches);
         result.seconds = Some(seconds);
         (result.bound, result.share) = (Some(bound), Some(least / seconds.median));

@@ -42,12 +42,19 @@ pub struct Options {
     pub filter: String,
     /// Whether the whole step is measured.
     pub step: bool,
-    /// Measurements of each time.
-    pub samples: usize,
+    /// Measurements of each time; none: five, and three of a step that takes longer than a second.
+    pub samples: Option<usize>,
     /// Whether kernels are held against their twins.
     pub check: bool,
     /// Whether anything is timed.
     pub time: bool,
+}
+
+impl Options {
+    /// Measurements of a time of about so many seconds.
+    fn samples_of(&self, seconds: f64) -> usize {
+        self.samples.unwrap_or(if seconds > 1.0 { 3 } else { 5 })
+    }
 }
 
 /// Median, least and most of some measurements.
@@ -123,19 +130,20 @@ const MAX_REPEATS: f64 = 4096.0;
 /// # Errors
 /// [`Error::Device`] when the device failed.
 pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::ComputePass)) -> Result<Spread> {
-    clock.time(&[encode])?;
-    let mut repeats = 1.0_f64;
-    // A single run of a short kernel is mostly the cost of its submission; the second guess is not.
-    for _ in 0..2 {
-        let many = |pass: &mut wgpu::ComputePass| (0..repeats as usize).for_each(|_| encode(pass));
-        let one = clock.time(&[&many])?[0].max(1e-9) / repeats;
-        repeats = (TARGET_SECONDS / one).ceil().clamp(1.0, MAX_REPEATS);
-        if repeats == 1.0 {
+    let repeats_for = |seconds: f64| (TARGET_SECONDS / seconds.max(1e-9)).ceil().clamp(1.0, MAX_REPEATS) as usize;
+    let mut repeats = 1;
+    // The first run compiles and the first guess is mostly the cost of a submission; the last one is not. Where one
+    // run takes far longer than the target there is nothing to guess.
+    for _ in 0..3 {
+        let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
+        let one = clock.time(&[&many])?[0] / repeats as f64;
+        repeats = repeats_for(one);
+        if one > 10.0 * TARGET_SECONDS {
             break;
         }
     }
-    let many = |pass: &mut wgpu::ComputePass| (0..repeats as usize).for_each(|_| encode(pass));
-    let times = (0..samples).map(|_| Ok(clock.time(&[&many])?[0] / repeats)).collect::<Result<Vec<f64>>>()?;
+    let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
+    let times = (0..samples).map(|_| Ok(clock.time(&[&many])?[0] / repeats as f64)).collect::<Result<Vec<f64>>>()?;
     Ok(Spread::of(times))
 }
 
@@ -168,7 +176,7 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     let mut ceilings = None;
     if options.time {
         progress.note("measuring what the device can do at best");
-        ceilings = Some(ceilings::find(&mut clock, &mut kernels, options.samples)?);
+        ceilings = Some(ceilings::find(&mut clock, &mut kernels, options.samples_of(0.0))?);
     }
     let sides = match (options.sides.as_slice(), software) {
         ([], true) => vec![32],
@@ -213,7 +221,7 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     let mut steps = Vec::new();
     if options.step && options.time {
         for recording in &recordings {
-            steps.push(step::run(recording, options.samples, &mut clock, &gpu, progress)?);
+            steps.push(step::run(recording, options, &mut clock, &gpu, progress)?);
         }
     }
     Ok(Run {

@@ -64,17 +64,22 @@ fn line(svg: &mut String, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64
     let _ = writeln!(svg, "<line x1='{x1:.1}' y1='{y1:.1}' x2='{x2:.1}' y2='{y2:.1}' class='{class}'/>");
 }
 
-/// Colours of the kinds of operations, by the file they are in; one set for light and dark grounds.
-const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#999900"];
+/// Colours of the kinds of operations, by the file they are in.
+const COLOURS: [&str; 12] = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#999900", "#332288", "#882255",
+    "#66ccaa", "#000000",
+];
 
-/// From the largest power of ten below the least to the smallest above the most.
+/// From the largest power of ten below the least to the smallest above the most, five decades at most: what is
+/// lower stands on the edge.
 fn decades(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let sound = values.filter(|v| v.is_finite() && *v > 0.0);
     let (low, high) = (sound.clone().fold(f64::INFINITY, f64::min), sound.fold(0.0, f64::max));
     if high <= 0.0 {
         return (1.0, 10.0);
     }
-    (10_f64.powf(low.log10().floor()), 10_f64.powf((high * 1.000_001).log10().ceil()))
+    let end = (high * 1.000_001).log10().ceil();
+    (10_f64.powf(low.log10().floor().max(end - 5.0)), 10_f64.powf(end))
 }
 
 /// The picture of a run; none where it has no times.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::Spread;
 use super::cases::Recording;
+use super::{Options, Spread};
 use crate::Result;
 use crate::config::Progress;
 use crate::data::ImageSet;
@@ -90,7 +90,7 @@ fn noise(recording: &Recording) -> ImageSet {
 /// when its loss is not finite.
 pub fn run(
     recording: &Recording,
-    samples: usize,
+    options: &Options,
     clock: &mut Clock,
     gpu: &Arc<Gpu>,
     progress: &mut dyn Progress,
@@ -100,6 +100,10 @@ pub fn run(
     // Pipelines are compiled and inputs written by a first step.
     trainer.submit()?;
     trainer.read_metrics()?;
+    let begun = Instant::now();
+    let submission = trainer.executor().submit();
+    gpu.wait_for(submission)?;
+    let samples = options.samples_of(begun.elapsed().as_secs_f64());
     let what = format!("step of {} rows at {} px, sample", recording.rows, recording.data.side);
     let total = 3 * samples as u64;
     let mut done = 0;
@@ -141,7 +145,7 @@ pub fn run(
     drop(encoders);
 
     // As the training loop does it: two steps in flight, the losses read after some.
-    let steps = (1.0 / seconds.median).ceil().clamp(2.0, 64.0) as usize;
+    let steps = (1.0 / seconds.median).ceil().clamp(1.0, 64.0) as usize;
     let mut rates = Vec::new();
     for _ in 0..samples {
         let begun = Instant::now();

@@ -346,8 +346,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = count, help_heading = STEP)]
     pub rows: Option<usize>,
     /// Measurements of each time; median, least and most are shown
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = RUN)]
-    pub samples: usize,
+    ///
+    /// Without it: 5, and 3 of a step that takes longer than a second.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN)]
+    pub samples: Option<usize>,
     /// Exit 1 where this run is slower than an earlier one
     ///
     /// FILE is what an earlier `bench --json` printed. A time has regressed if its median is slower by more than

@@ -55,7 +55,7 @@ impl BenchJob {
             filter: args.kernels.clone().unwrap_or_default(),
             step: args.step || !kernels,
             shapes,
-            samples: within("samples", args.samples, 3, 1000)?,
+            samples: args.samples.map(|samples| within("samples", samples, 3, 1000)).transpose()?,
             check: !args.no_check,
             time: !args.check_only,
         };
