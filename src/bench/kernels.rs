@@ -262,6 +262,21 @@ mod tests {
         assert_eq!(tensor.cut(2, 0).shape, [2, 3, 1]);
     }
 
+    /// An operation that convolves or multiplies says so: its speed, and the plan's count, follow from it.
+    #[test]
+    fn convolutions_and_products_count_their_arithmetic() {
+        for case in crate::ops::check::cases() {
+            let graph = case.graph().expect("the case is well formed");
+            for node in &graph.nodes {
+                let name = node.op.operation().name();
+                if name.starts_with("conv2d.") || name == "matmul.product" {
+                    assert!(crate::ops::cost(&graph, node).flops > 0, "{name} has no `cost` of its own");
+                    assert!(node.op.operation().pieces().is_some(), "{name} has no `pieces`");
+                }
+            }
+        }
+    }
+
     /// What an operation says of its pieces is true of its twin, for every case of every operation.
     #[test]
     fn pieces_of_a_twin_are_pieces_of_its_result() {

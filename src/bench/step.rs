@@ -124,14 +124,12 @@ pub fn run(
 
     let executor = trainer.executor();
     let runs = runs(&executor.graph);
-    let encoders: Vec<Box<dyn Fn(&mut wgpu::ComputePass)>> = runs
-        .iter()
-        .map(|(_, range)| -> Box<dyn Fn(&mut wgpu::ComputePass)> {
-            let range = range.clone();
-            Box::new(move |pass| executor.encode(pass, range.clone()))
-        })
-        .collect();
-    let passes: Vec<Encode> = encoders.iter().map(|encode| encode.as_ref() as Encode).collect();
+    let encode = |(_, range): &(&str, Range<usize>)| {
+        let range = range.clone();
+        move |pass: &mut wgpu::ComputePass| executor.encode(pass, range.clone())
+    };
+    let encoders: Vec<_> = runs.iter().map(encode).collect();
+    let passes: Vec<Encode> = encoders.iter().map(|encode| encode as Encode).collect();
     let mut by_phase: Vec<Vec<f64>> = vec![Vec::new(); PHASES.len()];
     for _ in 0..samples {
         let times = clock.time(&passes)?;
@@ -142,7 +140,6 @@ pub fn run(
     }
     let phases = PHASES.iter().zip(by_phase).map(|(phase, times)| (phase.to_string(), Spread::of(times))).collect();
     let (launches, batch) = (executor.dispatches(), recording.config.optimiser.batch);
-    drop(encoders);
 
     // As the training loop does it: two steps in flight, the losses read after some.
     let steps = (1.0 / seconds.median).ceil().clamp(1.0, 64.0) as usize;

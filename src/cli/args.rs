@@ -323,7 +323,7 @@ pub struct BenchArgs {
     #[arg(long, help_heading = PARTS)]
     pub step: bool,
     /// Hold the kernels against their twins and time nothing
-    #[arg(long, help_heading = PARTS, conflicts_with_all = ["no_check", "compare"])]
+    #[arg(long, help_heading = PARTS, conflicts_with_all = ["no_check", "compare", "svg"])]
     pub check_only: bool,
     /// Time without checking first
     #[arg(long, help_heading = PARTS)]

@@ -95,8 +95,7 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>, report: Report) -> Result<()
         replace_file(path, "cannot write the table", csv(&run).as_bytes())?;
     }
     if let Some(path) = &job.svg {
-        let svg = picture::draw(&run)
-            .ok_or_else(|| Error::usage("--svg draws times, and --check-only takes none: leave one of them out"))?;
+        let svg = picture::draw(&run).ok_or_else(|| Error::Internal("a run with times has no picture".into()))?;
         replace_file(path, "cannot write the picture", svg.as_bytes())?;
     }
     if comparison.as_ref().is_some_and(|c| !c.same_device) {
@@ -254,14 +253,14 @@ fn step_text(step: &StepResult, ceilings: Option<&Ceilings>) -> String {
     }
     let images = &step.images_per_second;
     format!(
-        "step of {}: widths {}, {} px, {} images, {} rows, {} launches; {}{share}\n{}\ntraining loop with its data: \
+        "step of {}: widths {}, {} px, {} rows (batch {}), {} launches; {}{share}\n{}\ntraining loop with its data: \
          {:.2} images/s ({:.2} to {:.2}), {:.1} rows/s\n(phases are timed in passes of their own and do not add up to \
          the step)",
         step.preset,
         widths.join(","),
         step.side,
-        step.images,
         step.rows,
+        step.images,
         step.launches,
         rate(speed),
         table(&rows),
