@@ -125,7 +125,7 @@ const TARGET_SECONDS: f64 = 0.03;
 const MAX_REPEATS: f64 = 4096.0;
 
 /// Times `encode` alone: once to warm up, then `samples` times, each of as many repetitions in one pass as
-/// [`TARGET_SECONDS`] hold. Seconds of one repetition.
+/// 30 ms hold. Seconds of one repetition.
 ///
 /// # Errors
 /// [`Error::Device`] when the device failed.

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 CLASSES, TRANSFORMS, PROJECTION, NEGATIVES = 64, 16, 64, 6400
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+WHERE = DEVICE if DEVICE == "cuda" else f"cpu, threads {torch.get_num_threads()}"
 
 
 class Block(nn.Module):
@@ -73,7 +74,7 @@ def report(what, kind, flops, samples, work):
         times.append((time.perf_counter() - begun) / repeats)
     times.sort()
     median = times[len(times) // 2]
-    print(json.dumps({"peer": f"torch {torch.__version__} ({DEVICE})", "what": what, "pass": kind, "median": median,
+    print(json.dumps({"peer": f"torch {torch.__version__} ({WHERE})", "what": what, "pass": kind, "median": median,
                       "min": times[0], "max": times[-1], "gflops": flops / median / 1e9}), flush=True)
 
 
