@@ -2,8 +2,9 @@
 //!
 //! A training step is recorded once as a graph ([`tape`]), planned once (buffers, pipelines, bind
 //! groups) and replayed for every batch. `ARCHITECTURE.md` is the map; layers import downwards only:
-//! [`cli`] → [`train`], [`fewshot`] → [`ier`] → [`nn`], [`data`] → [`tape`] → [`ops`] → [`gpu`].
+//! [`cli`] → [`bench`](mod@bench) → [`train`], [`fewshot`] → [`ier`] → [`nn`], [`data`] → [`tape`] → [`ops`] → [`gpu`].
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -234,7 +234,8 @@ fn every_launch_of_every_case_fits_its_entry_point() {
 fn every_entry_point_has_a_case() {
     let launched: BTreeSet<(&str, &str)> = launches().iter().map(|(_, l)| (l.shader, l.entry)).collect();
     let mut missing = Vec::new();
-    for (file, shader) in shaders() {
+    // The ceilings belong to `bench`, which launches all of them; no operation does.
+    for (file, shader) in shaders().into_iter().filter(|(file, _)| *file != "ceilings") {
         let kernel = file.strip_suffix("_subgroup").unwrap_or(file);
         missing
             .extend(shader.entries.keys().filter(|e| !launched.contains(&(kernel, e))).map(|e| format!("{file}.{e}")));

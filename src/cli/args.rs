@@ -25,6 +25,8 @@ const RUN: &str = "Run";
 const EPISODES: &str = "Episodes";
 const SCORE: &str = "Scoring";
 const OUTPUT: &str = "Output";
+const PARTS: &str = "Parts";
+const STEP: &str = "Step";
 const EVERYWHERE: &str = "Everywhere";
 
 /// Few-shot image embeddings, trained on any GPU.
@@ -103,6 +105,12 @@ pub enum Command {
     ///
     /// Forward and backward, each against plain loops in double precision; exit 1 if one is off.
     Check(CheckArgs),
+    /// Measure this device, every kernel and the training step
+    ///
+    /// First the device's own ceilings: multiply-adds, memory, launches. Then every kernel of the step, held against
+    /// its CPU twin at the timed size and judged by the ceiling that binds it; then the step, its phases, and the
+    /// training loop with its data. --kernels, --shapes and --step pick parts.
+    Bench(BenchArgs),
 }
 
 /// Flags of `devices`.
@@ -295,6 +303,69 @@ pub struct CheckArgs {
     /// Only checks whose name contains TEXT
     #[arg(long, value_name = "TEXT", help_heading = RUN)]
     pub filter: Option<String>,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu bench --shapes conv:16x64x32x32:64:3 --samples 9 --json")]
+pub struct BenchArgs {
+    /// Only kernels whose name or shape contains TEXT
+    ///
+    /// Without the step, unless --step is given too. An empty TEXT means all.
+    #[arg(long, value_name = "TEXT", help_heading = PARTS)]
+    pub kernels: Option<String>,
+    /// Kernels at your shapes instead: conv:NxCxHxW:O:K or matmul:MxKxN
+    ///
+    /// conv: images x channels x height x width, output channels, side of the kernel and, after another colon, the
+    /// stride; padded by half the kernel. matmul: rows x inner x columns. Each with its gradients.
+    #[arg(long, value_name = "SHAPE,..", value_delimiter = ',', help_heading = PARTS)]
+    pub shapes: Vec<String>,
+    /// Only the whole step, its phases and the training loop
+    #[arg(long, help_heading = PARTS)]
+    pub step: bool,
+    /// Hold the kernels against their twins and time nothing
+    #[arg(long, help_heading = PARTS, conflicts_with_all = ["no_check", "compare", "svg"])]
+    pub check_only: bool,
+    /// Time without checking first
+    #[arg(long, help_heading = PARTS)]
+    pub no_check: bool,
+    /// Preset whose step is measured [default: cifar-fs]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS.map(|(name, _)| name)),
+        help_heading = STEP, hide_possible_values = true)]
+    pub preset: Option<String>,
+    /// Image sides, pixels; a step each
+    ///
+    /// Without it: 32, and 84 as well where the adapter is no software.
+    #[arg(long, value_name = "S,..", value_delimiter = ',', value_parser = count, help_heading = STEP)]
+    pub side: Vec<usize>,
+    /// Channels of the four blocks
+    #[arg(long, value_name = "W,W,W,W", value_parser = widths, help_heading = STEP)]
+    pub widths: Option<[usize; 4]>,
+    /// Rows of a step: images times transforms, rounded up
+    ///
+    /// Without it: about half a second of the device's arithmetic, from 16 to 256.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = STEP)]
+    pub rows: Option<usize>,
+    /// Measurements of each time; median, least and most are shown
+    ///
+    /// Without it: 5, and 3 of a step that takes longer than a second.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN)]
+    pub samples: Option<usize>,
+    /// Exit 1 where this run is slower than an earlier one
+    ///
+    /// FILE is what an earlier `bench --json` printed. A time has regressed if its median is slower by more than
+    /// --threshold and every sample is slower than all of the earlier run.
+    #[arg(long, value_name = "FILE", help_heading = RUN)]
+    pub compare: Option<PathBuf>,
+    /// How much slower --compare lets a time be, percent
+    #[arg(long, value_name = "PCT", default_value_t = 10.0, value_parser = number, help_heading = RUN)]
+    pub threshold: f64,
+    /// Table of the kernels to write
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub csv: Option<PathBuf>,
+    /// Roofline picture to write
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    pub svg: Option<PathBuf>,
 }
 
 /// Every setting of [`Config`] but distillation's, each optional; what is given lies over the rest.

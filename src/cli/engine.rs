@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::bench::BenchJob;
 use super::check::CheckJob;
 use super::distill::DistillJob;
 use super::embed::EmbedJob;
@@ -22,10 +23,9 @@ use crate::gpu::adapter::{self, AdapterChoice};
 use crate::gpu::device::{Gpu, Options, WANTED_FEATURES};
 use crate::gpu::kernel::Kernels;
 use crate::ier::transforms::{Augmentation, ViewSampler};
-use crate::ops::{self, Op};
+use crate::ops;
 use crate::random::Stream;
 use crate::tape::plan::Plan;
-use crate::tape::{Graph, Node, ValueId};
 use crate::train::budget::{Fitted, Room, fit};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
@@ -595,25 +595,11 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
         activations_bytes: plan.transient_bytes(),
         peak_node: memory.peak_node,
         memory,
-        multiply_adds: graph.nodes.iter().map(|node| multiply_adds(&graph, node)).sum::<u64>() * spec.parts as u64,
+        multiply_adds: graph.nodes.iter().map(|node| ops::cost(&graph, node).flops / 2).sum::<u64>() * spec.parts as u64,
         ops: ops.collect(),
     })
 }
 
-/// Multiply-adds of a node: convolutions and matrix products; the rest is bandwidth.
-fn multiply_adds(graph: &Graph, node: &Node) -> u64 {
-    let n = |id: ValueId| graph.shape(id).iter().product::<usize>() as u64;
-    match &node.op {
-        Op::Conv2d(_) => n(node.outputs[0]) * n(node.inputs[1]) / graph.shape(node.inputs[1])[0] as u64,
-        Op::Conv2dBackwardInput(_) => n(node.inputs[0]) * n(node.inputs[1]) / graph.shape(node.inputs[1])[0] as u64,
-        Op::Conv2dBackwardWeight(_) => n(node.inputs[1]) * n(node.outputs[0]) / graph.shape(node.outputs[0])[0] as u64,
-        Op::Matmul(product) => {
-            let a = graph.shape(node.inputs[0]);
-            n(node.outputs[0]) * a[if product.trans_a { 0 } else { 1 }] as u64
-        }
-        _ => 0,
-    }
-}
 
 /// Compares shaders with their twins; an empty list means that no name matched the filter.
 pub fn check(job: &CheckJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Vec<CheckEntry>> {
@@ -629,4 +615,10 @@ pub fn check(job: &CheckJob, adapter: Option<&str>, progress: &mut dyn Progress)
         progress.advance("check", i as u64 + 1, cases.len() as u64);
     }
     Ok(entries)
+}
+
+/// Measures kernels and steps.
+pub fn bench(job: &BenchJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<crate::bench::Run> {
+    let gpu = open_device(adapter, progress)?;
+    crate::bench::run(&job.options, gpu, progress)
 }

@@ -2,6 +2,7 @@
 //! [`engine`] is where the work begins, [`report`] where every word leaves.
 
 pub mod args;
+pub mod bench;
 pub mod check;
 pub mod devices;
 pub mod distill;
@@ -51,6 +52,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Embed(args) => embed::run(&args, adapter, report),
         Command::Plan(args) => plan::run(&args, report),
         Command::Check(args) => check::run(&args, adapter, report),
+        Command::Bench(args) => bench::run(&args, adapter, report),
     }
 }
 

@@ -6,10 +6,12 @@
 //! - [`template`]: how a shader's text is made from files.
 //! - [`upload`]: a ring of staging buffers.
 //! - [`kernel`]: a launch (shader entry point, parameters, bindings, grid) and the pipelines behind it.
+//! - [`profile`]: the time that passes take on the device.
 
 pub mod adapter;
 pub mod device;
 pub mod kernel;
+pub mod profile;
 pub mod shader;
 pub mod template;
 pub mod upload;

@@ -29,6 +29,7 @@ shaders![
     "accumulate",
     "bank",
     "batch_norm",
+    "ceilings",
     "contrast",
     "conv2d",
     "conv2d_subgroup",

@@ -1,7 +1,7 @@
 //! The memory bank: rows gathered by index, and rows blended with new embeddings in place.
 
 use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, axes, same};
+use super::{Cost, Host, Operand, Operation, axes, same};
 use crate::gpu::Launch;
 use crate::tape::{Element, Type, ValueId};
 use crate::{Error, Result};
@@ -49,6 +49,10 @@ impl Operation for GatherRows {
                 .bind("index", inputs[1].id)
                 .bind("y", outputs[0].id),
         ]
+    }
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        // Of the table only the rows that become the output.
+        Cost::moving(inputs[1..].iter().chain(outputs)).and_moving(outputs)
     }
 }
 
@@ -110,6 +114,11 @@ impl Operation for BankUpdate {
                 .bind("x", inputs[1].id)
                 .bind("y", outputs[0].id),
         ]
+    }
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        // One row of z and of the bank for each index; the bank's is read and written.
+        let rows = 3 * inputs[0].len() * outputs[0].shape[1];
+        Cost { bytes: 4 * (inputs[0].len() + rows) as u64, flops: 0 }
     }
 }
 

@@ -5,7 +5,7 @@
 //! x where it loads it: [`crate::tape::fuse`] gives convolutions and pooling x and the statistics, and y is never stored.
 
 use super::check::{Case, Fill, Input};
-use super::{Host, Normalises, Op, Operand, Operation, same};
+use super::{Cost, Host, Normalises, Op, Operand, Operation, same};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -191,6 +191,12 @@ impl Operation for BatchNorm {
         let op = BatchNorm { apply: false, ..self.clone() }.into();
         self.apply.then_some(Normalises { slope: self.slope, without_y: op })
     }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        // x is read again for y: its statistics are known only at its end.
+        let again = if self.apply { &inputs[..1] } else { &[] };
+        Cost::moving(inputs.iter().chain(&outputs[..outputs.len() - 1])).and_moving(again)
+    }
 }
 
 fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand], slope: f32) -> Launch<ValueId> {
@@ -318,6 +324,10 @@ impl Operation for BatchNormSums {
                 .bind("dbeta", outputs[1].id)
                 .bind("partial_out", outputs[2].id),
         ]
+    }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        Cost::moving(inputs.iter().chain(&outputs[..3]))
     }
 }
 

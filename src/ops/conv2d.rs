@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::batch_norm::{activated, check_statistics};
 use super::check::{Case, Fill, Input};
-use super::{Host, Op, Operand, Operation, axes};
+use super::{Cost, Host, Op, Operand, Operation, Pieces, axes};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{Alternative, WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -93,6 +93,13 @@ impl Sizes {
 
     fn taps(&self) -> usize {
         self.k_h * self.k_w
+    }
+
+    /// A multiply-add for every output, input channel and tap; the packed weights and partial sums are no cost
+    /// of the convolution itself.
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        let outputs_n = self.batch * self.c_out * self.h_out * self.w_out;
+        Cost::moving(inputs.iter().chain(&outputs[..1])).multiply_adds(outputs_n * self.c_in * self.taps())
     }
 
     /// Vectors of output channels in a row of packed weights: whole tiles of any width that may read them.
@@ -290,7 +297,18 @@ impl Operation for Conv2d {
     fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
         (index == 0 && self.slope.is_none()).then(|| Conv2d { slope: Some(slope), ..self.clone() }.into())
     }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding).cost(inputs, outputs)
+    }
+
+    fn pieces(&self) -> Option<Pieces> {
+        Some(BY_IMAGE)
+    }
 }
+
+/// Every image is convolved by itself.
+const BY_IMAGE: Pieces = Pieces { inputs: &[Some(0), None, None], outputs: &[0] };
 
 impl Sizes {
     /// Calls `f(y, x, w)` with the positions of every term of the sum: the definition, for the twins.
@@ -369,6 +387,14 @@ impl Operation for Conv2dBackwardInput {
         let padding = (s.k_h as i32 - 1 - self.padding as i32, s.k_w as i32 - 1 - self.padding as i32);
         s.mirrored().convolve("pack_mirrored", inputs, outputs, (1, self.stride), padding, None)
     }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        self.sizes(inputs[0].shape, inputs[1].shape).cost(inputs, outputs)
+    }
+
+    fn pieces(&self) -> Option<Pieces> {
+        Some(BY_IMAGE)
+    }
 }
 
 /// dw of [`Conv2d`]. Inputs: x, dy, and with a slope the statistics of the batch norm behind x. Output: dw [c_out, c_in, k_h, k_w]; workspace: the splits' sums.
@@ -445,6 +471,16 @@ impl Operation for Conv2dBackwardWeight {
 
     fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
         (index == 0 && self.slope.is_none()).then(|| Conv2dBackwardWeight { slope: Some(slope), ..self.clone() }.into())
+    }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        let weight = self.weight(inputs[0].shape, inputs[1].shape);
+        Sizes::of(inputs[0].shape, &weight, self.stride, self.padding).cost(inputs, outputs)
+    }
+
+    fn pieces(&self) -> Option<Pieces> {
+        // Every output channel has a gradient of its own.
+        Some(Pieces { inputs: &[None, Some(1), None], outputs: &[0] })
     }
 }
 

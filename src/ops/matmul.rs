@@ -1,7 +1,7 @@
 //! Matrix product, bias and bias gradient: the linear layer and the contrastive similarities.
 
 use super::check::{Case, Input};
-use super::{Host, Operand, Operation, axes, same};
+use super::{Cost, Host, Operand, Operation, Pieces, axes, same};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -105,6 +105,16 @@ impl Operation for Matmul {
         product.constants = vec![("WG", lanes as f64)];
         product.groups = fold(m.div_ceil(TILE) * n.div_ceil(4 * lanes));
         vec![product]
+    }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        let (m, k, _, n) = self.sizes(inputs[0].shape, inputs[1].shape);
+        Cost::moving(inputs.iter().chain(outputs)).multiply_adds(m * k * n)
+    }
+
+    fn pieces(&self) -> Option<Pieces> {
+        let rows: &[Option<usize>] = if self.trans_a { &[Some(1), None] } else { &[Some(0), None] };
+        Some(Pieces { inputs: rows, outputs: &[0] })
     }
 }
 

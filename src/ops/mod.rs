@@ -105,6 +105,63 @@ pub trait Operation {
 
     /// The dispatches, in order.
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>>;
+
+    /// The least work there is in it, by which `bench` judges its speed. Unless told otherwise: no arithmetic
+    /// worth counting, every input read and every output written once. An operation with convolutions or products
+    /// counts them; one with workspace, or that reads part of an input, counts its own bytes.
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        Cost::moving(inputs.iter().chain(outputs)).and_moving(if self.in_place() { outputs } else { &[] })
+    }
+
+    /// How it falls apart into smaller ones of the same kind, so that its twin can be run on a part of what
+    /// the device computed; none where it does not.
+    fn pieces(&self) -> Option<Pieces> {
+        None
+    }
+}
+
+/// The least work that an operation can be done with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations of the products; a multiply-add counts two.
+    pub flops: u64,
+    /// Bytes that must be read from or written to memory once.
+    pub bytes: u64,
+}
+
+impl Cost {
+    /// Every element of these values once.
+    pub fn moving<'a>(values: impl IntoIterator<Item = &'a Operand<'a>>) -> Self {
+        Cost { flops: 0, bytes: values.into_iter().map(|v| 4 * v.len() as u64).sum() }
+    }
+
+    /// And every element of these once more.
+    pub fn and_moving(self, values: &[Operand]) -> Self {
+        Cost { bytes: self.bytes + Cost::moving(values).bytes, ..self }
+    }
+
+    /// With so many multiply-adds.
+    pub fn multiply_adds(self, n: usize) -> Self {
+        Cost { flops: 2 * n as u64, ..self }
+    }
+}
+
+/// Axes along which an operation is independent computations: cutting the same range out of the named axes of
+/// the inputs gives that range of the named axes of the outputs. An input without an axis is needed whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces {
+    /// Axis of each input.
+    pub inputs: &'static [Option<usize>],
+    /// Axis of each output that the twin returns.
+    pub outputs: &'static [usize],
+}
+
+/// The cost of a node.
+pub fn cost(graph: &Graph, node: &Node) -> Cost {
+    let operand = |&id: &ValueId| Operand { id, shape: graph.shape(id) };
+    let inputs: Vec<Operand> = node.inputs.iter().map(operand).collect();
+    let outputs: Vec<Operand> = node.outputs.iter().map(operand).collect();
+    node.op.operation().cost(&inputs, &outputs)
 }
 
 /// A batch norm seen by those who read its y.

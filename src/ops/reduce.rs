@@ -1,7 +1,7 @@
 //! Mean of all elements of a float tensor.
 
 use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation};
+use super::{Cost, Host, Operand, Operation};
 use crate::gpu::Launch;
 use crate::gpu::kernel::WORKGROUP;
 use crate::tape::{Element, Graph, Node, Type, ValueId};
@@ -61,6 +61,9 @@ impl Operation for Mean {
                     .bind("y", y.id)
             })
             .collect()
+    }
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        Cost::moving(inputs.iter().chain(&outputs[..1]))
     }
 }
 

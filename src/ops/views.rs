@@ -4,7 +4,7 @@
 //! the operation itself is a deterministic function that the twin repeats. There is no gradient.
 
 use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, axes, same};
+use super::{Cost, Host, Operand, Operation, axes, same};
 use crate::gpu::Launch;
 use crate::tape::{Element, Type, ValueId};
 use crate::{Error, Result};
@@ -299,6 +299,12 @@ impl Operation for Views {
                 .bind("parameters", inputs[2].id)
                 .bind("x", outputs[0].id),
         ]
+    }
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        // Of all images only the batch's.
+        let image: usize = inputs[0].shape[1..].iter().product();
+        let read = Cost { bytes: 4 * (inputs[1].len() * image) as u64, flops: 0 };
+        read.and_moving(&inputs[1..]).and_moving(outputs)
     }
 }
 

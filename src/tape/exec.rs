@@ -77,6 +77,8 @@ pub struct Executor {
     /// Its memory layout.
     pub plan: Plan,
     steps: Vec<Prepared>,
+    /// Where in `steps` the launches of each node end.
+    ends: Vec<usize>,
     arenas: BTreeMap<String, wgpu::Buffer>,
     slots: Vec<wgpu::Buffer>,
     guarded: Vec<ValueId>,
@@ -171,11 +173,13 @@ impl Executor {
         // Canaries are for small tensors: nothing is cut there.
         let most = if guarded.is_empty() { gpu.limits.max_storage_buffer_binding_size } else { u64::MAX };
         let mut launches: Vec<Launch<Region>> = Vec::new();
+        let mut ends = Vec::new();
         for node in &graph.nodes {
             for slice in slices(&graph, node, most)? {
                 let of_slice = slice.launches(&graph, node).into_iter();
                 launches.extend(of_slice.map(|launch| change(launch).map(|id| region(id, &slice))));
             }
+            ends.push(launches.len());
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let params = gpu.buffer_with("params", PARAMS_STRIDE * launches.len() as u64, usage)?;
@@ -186,7 +190,7 @@ impl Executor {
             .collect::<Result<Vec<_>>>()?;
         gpu.check()?;
         let submissions = RefCell::new(Slices::whole(steps.len()));
-        Ok(Executor { gpu, graph, plan, steps, arenas: own, slots, guarded, slices: submissions })
+        Ok(Executor { gpu, graph, plan, steps, ends, arenas: own, slots, guarded, slices: submissions })
     }
 
     /// Where the bytes behind a value begin.
@@ -270,6 +274,14 @@ impl Executor {
     /// The dispatch that took longest when it was measured, if it alone exceeds the target of [`Executor::slice`].
     pub fn over_target(&self) -> Option<(String, Duration)> {
         self.slices.borrow().over_target().map(|(i, time)| (self.steps[i].label.clone(), time))
+    }
+
+    /// Encodes some of the nodes.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass, nodes: Range<usize>) {
+        let end = |nodes: usize| if nodes == 0 { 0 } else { self.ends[nodes - 1] };
+        for step in &self.steps[end(nodes.start)..end(nodes.end)] {
+            step.encode(pass);
+        }
     }
 
     /// Where a value lives on the device: buffer and first byte.

@@ -235,6 +235,11 @@ impl<'d> Trainer<'d> {
         self.schedule.total_steps
     }
 
+    /// The step on the device.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
     /// The run's device.
     pub fn gpu(&self) -> &Arc<Gpu> {
         self.executor.gpu()

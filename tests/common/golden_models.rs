@@ -105,6 +105,7 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
         net,
         batch,
         copies: rows("x")? / batch,
+        parts: 1,
         bank_rows: rows("bank")?,
         negatives: rows("neg_idx")?,
         cross_entropy: true,

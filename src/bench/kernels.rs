@@ -1,0 +1,319 @@
+//! One operation: held against its twin at the timed size, then timed.
+
+use serde::{Deserialize, Serialize};
+
+use super::cases::{Case, Data};
+use super::ceilings::{Bound, Ceilings};
+use super::{Options, Spread, measure};
+use crate::Result;
+use crate::gpu::kernel::Kernels;
+use crate::gpu::profile::Clock;
+use crate::ops::Host;
+use crate::tape::ValueId;
+use crate::tape::exec::{Arenas, Executor};
+
+/// One operation at one size.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KernelResult {
+    /// Name of the operation.
+    pub name: String,
+    /// Shapes of its inputs and of its result.
+    pub shape: String,
+    /// The first layer that has it.
+    pub layer: String,
+    /// How often the step has it.
+    pub count: usize,
+    /// Floating-point operations of its products.
+    pub flops: u64,
+    /// The least bytes that it must move.
+    pub bytes: u64,
+    /// Dispatches.
+    pub launches: usize,
+    /// How it was held against its twin, and what came of it.
+    pub check: Check,
+    /// Seconds; none where it was not timed.
+    pub seconds: Option<Spread>,
+    /// The ceiling that binds it.
+    pub bound: Option<Bound>,
+    /// The least time that this ceiling allows over the median time: 1 is perfect.
+    pub share: Option<f64>,
+}
+
+/// A comparison with the twin, on the very buffers that are timed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What of the outputs was compared.
+    pub what: String,
+    /// Whether anything was compared.
+    pub made: bool,
+    /// Largest difference over the largest element of its tensor; none where nothing was compared or anything is
+    /// not finite.
+    pub error: Option<f64>,
+    /// What was allowed where the error was found.
+    pub tolerance: f64,
+    /// Whether all of it is within its tolerance.
+    pub passed: bool,
+}
+
+impl Check {
+    /// Whether a comparison was made and is off.
+    pub fn failed(&self) -> bool {
+        self.made && !self.passed
+    }
+
+    fn none(why: String) -> Self {
+        Check { what: why, made: false, error: None, tolerance: 0.0, passed: false }
+    }
+}
+
+/// Multiply-adds and elements that a twin does in a second, about.
+const TWIN_PRODUCTS: f64 = 1.5e8;
+const TWIN_ELEMENTS: f64 = 3e7;
+
+/// Seconds of a twin that are worth the whole result; one that takes longer is run on pieces.
+const WHOLE_SECONDS: f64 = 0.5;
+
+/// Seconds that a twin without pieces may take.
+const MOST_SECONDS: f64 = 30.0;
+
+/// Puts a case with its inputs on the device.
+///
+/// # Errors
+/// [`crate::Error::Device`] when it does not fit.
+pub fn load(case: &Case, kernels: &mut Kernels) -> Result<(Executor, Vec<(ValueId, Data)>)> {
+    let executor = Executor::new(kernels, &mut Arenas::new(), case.graph.clone())?;
+    let data = case.data();
+    for (id, data) in &data {
+        match data {
+            Data::F32(values) => executor.write(*id, values)?,
+            Data::U32(values) => executor.write(*id, values)?,
+        }
+    }
+    Ok((executor, data))
+}
+
+/// Checks and times one case.
+///
+/// # Errors
+/// [`crate::Error::Device`] when the device refuses or fails.
+pub fn run(
+    case: &Case,
+    options: &Options,
+    clock: &mut Clock,
+    kernels: &mut Kernels,
+    ceilings: Option<&Ceilings>,
+) -> Result<KernelResult> {
+    let (executor, data) = load(case, kernels)?;
+    let check = match options.check {
+        true => check(case, &data, &executor)?,
+        false => Check::none("not asked for".into()),
+    };
+    let mut result = KernelResult {
+        name: case.name.clone(),
+        shape: case.shape.clone(),
+        layer: case.layer.clone(),
+        count: case.count,
+        flops: case.cost.flops,
+        bytes: case.cost.bytes,
+        launches: executor.dispatches(),
+        check,
+        seconds: None,
+        bound: None,
+        share: None,
+    };
+    if let (Some(ceilings), false) = (ceilings, result.check.failed()) {
+        let seconds = measure(clock, options.samples_of(0.0), &|pass| executor.encode(pass, 0..1))?;
+        let (least, bound) = ceilings.least(result.flops, result.bytes, result.launches);
+        result.seconds = Some(seconds);
+        (result.bound, result.share) = (Some(bound), Some(least / seconds.median));
+    }
+    Ok(result)
+}
+
+/// A tensor in the twin's numbers.
+struct Tensor {
+    shape: Vec<usize>,
+    data: Vec<f64>,
+}
+
+impl Tensor {
+    /// Position `at` of an axis, which is kept with size 1.
+    fn cut(&self, axis: usize, at: usize) -> Tensor {
+        let size = self.shape[axis];
+        let inner: usize = self.shape[axis + 1..].iter().product();
+        let data = self.data.chunks(inner).skip(at).step_by(size).flatten().copied().collect();
+        let mut shape = self.shape.clone();
+        shape[axis] = 1;
+        Tensor { shape, data }
+    }
+}
+
+/// Runs the case once and compares what it made with the twin: all of it, or its first and last piece where the
+/// twin would take long.
+fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Result<Check> {
+    let node = &case.graph.nodes[0];
+    let operation = node.op.operation();
+    executor.submit();
+    let tensor = |id: &ValueId, data: Vec<f64>| Tensor { shape: case.graph.shape(*id).to_vec(), data };
+    let given = |id: &ValueId| data.iter().find(|(given, _)| given == id).map_or(Vec::new(), |(_, d)| d.to_f64());
+    let targets = if operation.in_place() { node.outputs.as_slice() } else { &[] };
+    let inputs: Vec<Tensor> = node.inputs.iter().chain(targets).map(|id| tensor(id, given(id))).collect();
+    let seconds = case.cost.flops as f64 / 2.0 / TWIN_PRODUCTS + case.cost.bytes as f64 / 4.0 / TWIN_ELEMENTS;
+    let twin = |inputs: &[Tensor]| {
+        let hosts: Vec<Host> = inputs.iter().map(|t| Host { shape: &t.shape, data: &t.data }).collect();
+        operation.twin(&hosts)
+    };
+    let mut check = Check { what: String::new(), made: true, error: Some(0.0), tolerance: 0.0, passed: true };
+    let longest = inputs.iter().map(|t| t.data.len()).max().unwrap_or(1);
+    let mut compare = |output: &Tensor, wanted: &[f64], n: usize| {
+        let products = case.cost.flops as usize / 2 / n.max(1);
+        compare(&mut check, &output.data, wanted, tolerance(products.max(longest / n.max(1))));
+    };
+    let read = |id: &ValueId| -> Result<Tensor> { Ok(tensor(id, executor.read_f64(*id)?)) };
+    match operation.pieces() {
+        Some(pieces) if seconds > WHOLE_SECONDS => {
+            let outputs = node.outputs.iter().take(pieces.outputs.len()).map(read).collect::<Result<Vec<_>>>()?;
+            let count = outputs[0].shape[pieces.outputs[0]];
+            for at in [0, count - 1] {
+                let axes = inputs.iter().zip(pieces.inputs);
+                let cut: Vec<Tensor> = axes
+                    .map(|(input, axis)| match axis {
+                        Some(axis) => input.cut(*axis, at),
+                        None => Tensor { shape: input.shape.clone(), data: input.data.clone() },
+                    })
+                    .collect();
+                for ((output, axis), wanted) in outputs.iter().zip(pieces.outputs).zip(twin(&cut)) {
+                    compare(&output.cut(*axis, at), &wanted, output.data.len());
+                }
+            }
+            check.what = format!("first and last of {count} (axis {})", pieces.outputs[0]);
+        }
+        None if seconds > MOST_SECONDS => {
+            return Ok(Check::none(format!("the twin would take {seconds:.0} s, and it has no pieces")));
+        }
+        _ => {
+            for (id, wanted) in node.outputs.iter().zip(twin(&inputs)) {
+                compare(&read(id)?, &wanted, wanted.len());
+            }
+            check.what = "all".into();
+        }
+    }
+    Ok(check)
+}
+
+/// A sum of n terms in f32 errs by about sqrt(n) 2^-24 of its terms' size; exponentials, roots and divisions of
+/// single elements by a few 1e-6.
+fn tolerance(terms: usize) -> f64 {
+    1e-5 + 4.0 * (terms as f64).sqrt() / f64::from(1 << 24)
+}
+
+fn compare(check: &mut Check, got: &[f64], wanted: &[f64], tolerance: f64) {
+    let scale = wanted.iter().fold(1e-30_f64, |most, v| most.max(v.abs()));
+    let mut worst = if got.len() == wanted.len() { 0.0_f64 } else { f64::NAN };
+    for (g, w) in got.iter().zip(wanted) {
+        let error = (g - w).abs() / scale;
+        if error.is_nan() || error > worst {
+            worst = error;
+        }
+        if worst.is_nan() {
+            break;
+        }
+    }
+    if !(worst <= tolerance) {
+        check.passed = false;
+    }
+    let relative = |error: Option<f64>, tolerance: f64| error.map_or(f64::INFINITY, |e| e / tolerance);
+    if check.tolerance == 0.0
+        || relative(Some(worst), tolerance) > relative(check.error, check.tolerance)
+        || worst.is_nan()
+    {
+        check.error = worst.is_finite().then_some(worst);
+        check.tolerance = tolerance;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fresh() -> Check {
+        Check { what: String::new(), made: true, error: Some(0.0), tolerance: 0.0, passed: true }
+    }
+
+    #[test]
+    fn a_comparison_fails_on_errors_nan_and_lengths() {
+        let mut check = fresh();
+        compare(&mut check, &[1.0, 2.0], &[1.0, 2.000001], 1e-5);
+        assert!(check.passed && !check.failed());
+        for (got, wanted) in
+            [(vec![1.0, 2.1], vec![1.0, 2.0]), (vec![f64::NAN], vec![1.0]), (vec![1.0], vec![1.0, 1.0])]
+        {
+            let mut check = fresh();
+            compare(&mut check, &got, &wanted, 1e-5);
+            assert!(check.failed(), "{got:?} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_is_a_position_of_an_axis() {
+        let tensor = Tensor { shape: vec![2, 3, 2], data: (0..12).map(f64::from).collect() };
+        assert_eq!(tensor.cut(0, 1).data, [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
+        assert_eq!(tensor.cut(1, 2).data, [4.0, 5.0, 10.0, 11.0]);
+        assert_eq!(tensor.cut(2, 0).shape, [2, 3, 1]);
+    }
+
+    /// An operation that convolves or multiplies says so: its speed, and the plan's count, follow from it.
+    #[test]
+    fn convolutions_and_products_count_their_arithmetic() {
+        for case in crate::ops::check::cases() {
+            let graph = case.graph().expect("the case is well formed");
+            for node in &graph.nodes {
+                let name = node.op.operation().name();
+                if name.starts_with("conv2d.") || name == "matmul.product" {
+                    assert!(crate::ops::cost(&graph, node).flops > 0, "{name} has no `cost` of its own");
+                    assert!(node.op.operation().pieces().is_some(), "{name} has no `pieces`");
+                }
+            }
+        }
+    }
+
+    /// What an operation says of its pieces is true of its twin, for every case of every operation.
+    #[test]
+    fn pieces_of_a_twin_are_pieces_of_its_result() {
+        let mut seen = std::collections::BTreeSet::new();
+        for case in crate::ops::check::cases() {
+            let graph = case.graph().expect("the case is well formed");
+            for node in graph.nodes.iter().filter(|node| node.op.operation().pieces().is_some()) {
+                let operation = node.op.operation();
+                let Some(pieces) = operation.pieces() else { continue };
+                let inputs: Vec<Tensor> = node
+                    .inputs
+                    .iter()
+                    .map(|&id| {
+                        let n = graph.value(id).ty.len();
+                        let data = (0..n).map(|i| ((i * 37 + id.0 as usize * 11) % 101) as f64 - 50.0).collect();
+                        Tensor { shape: graph.shape(id).to_vec(), data }
+                    })
+                    .collect();
+                if inputs.iter().any(|t| t.data.len() > 20_000) {
+                    continue;
+                }
+                let twin = |inputs: &[Tensor]| {
+                    operation.twin(&inputs.iter().map(|t| Host { shape: &t.shape, data: &t.data }).collect::<Vec<_>>())
+                };
+                for ((id, axis), whole) in node.outputs.iter().zip(pieces.outputs).zip(twin(&inputs)) {
+                    let whole = Tensor { shape: graph.shape(*id).to_vec(), data: whole };
+                    let at = whole.shape[*axis] - 1;
+                    let cut = |(t, axis): (&Tensor, &Option<usize>)| match axis {
+                        Some(axis) => t.cut(*axis, at),
+                        None => Tensor { shape: t.shape.clone(), data: t.data.clone() },
+                    };
+                    let part: Vec<Tensor> = inputs.iter().zip(pieces.inputs).map(cut).collect();
+                    assert_eq!(twin(&part)[0], whole.cut(*axis, at).data, "{}", case.name);
+                    seen.insert(operation.name());
+                }
+            }
+        }
+        assert!(seen.contains("conv2d.forward") && seen.contains("conv2d.backward_weight"), "{seen:?}");
+    }
+}

@@ -1,0 +1,253 @@
+//! `bench`: what this device can do at best ([`ceilings`]), what every kernel of a training step reaches
+//! ([`cases`], [`kernels`]), and the step as a whole ([`step`]); [`compare`] holds two runs together and
+//! [`picture`] draws one.
+//!
+//! Each kernel is held against its f64 twin at the timed size before it is timed, through the code that trains.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Progress};
+use crate::gpu::Gpu;
+use crate::gpu::kernel::Kernels;
+use crate::gpu::profile::Clock;
+use crate::{Error, Result};
+
+pub mod cases;
+pub mod ceilings;
+pub mod compare;
+pub mod kernels;
+pub mod picture;
+pub mod step;
+
+pub use ceilings::Ceilings;
+pub use kernels::KernelResult;
+pub use step::StepResult;
+
+/// What to measure, with judged settings.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Settings of the training steps.
+    pub config: Config,
+    /// Image sides, a step each; empty: 32, and 84 where the device is fast enough for it.
+    pub sides: Vec<usize>,
+    /// Rows of a step; none: as many as the device does in about half a second.
+    pub rows: Option<usize>,
+    /// Kernels at these shapes; they take the place of the steps' kernels.
+    pub shapes: Vec<cases::Shape>,
+    /// Whether single kernels are measured.
+    pub kernels: bool,
+    /// Only kernels whose name or shape contains this.
+    pub filter: String,
+    /// Whether the whole step is measured.
+    pub step: bool,
+    /// Measurements of each time; none: five, and three of a step that takes longer than a second.
+    pub samples: Option<usize>,
+    /// Whether kernels are held against their twins.
+    pub check: bool,
+    /// Whether anything is timed.
+    pub time: bool,
+}
+
+impl Options {
+    /// Measurements of a time of about so many seconds.
+    fn samples_of(&self, seconds: f64) -> usize {
+        self.samples.unwrap_or(if seconds > 1.0 { 3 } else { 5 })
+    }
+}
+
+/// Median, least and most of some measurements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The most.
+    pub max: f64,
+    /// How many there were.
+    pub samples: usize,
+}
+
+impl Spread {
+    /// Of these numbers.
+    pub fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let Some((&min, &max)) = values.first().zip(values.last()) else { return Self::default() };
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        Spread { median, min, max, samples: values.len() }
+    }
+}
+
+/// The adapter that was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// vulkan, metal, dx12 or gl.
+    pub backend: String,
+    /// Driver and its version.
+    pub driver: String,
+    /// Whether it is a software adapter.
+    pub software: bool,
+}
+
+/// Everything that one call measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Version of this program.
+    pub version: String,
+    /// The adapter.
+    pub device: Device,
+    /// Where the kernels' times come from: timestamps or the wall clock. Steps are always by the wall clock.
+    pub clock: String,
+    /// The device's own limits; none where nothing was timed.
+    pub ceilings: Option<Ceilings>,
+    /// Single kernels.
+    pub kernels: Vec<KernelResult>,
+    /// Whole steps.
+    pub steps: Vec<StepResult>,
+}
+
+impl Run {
+    /// Kernels that are off at the timed size.
+    pub fn failed(&self) -> usize {
+        self.kernels.iter().filter(|kernel| kernel.check.failed()).count()
+    }
+}
+
+/// Time that one measurement should take: long against the clock's resolution and the cost of a submission.
+const TARGET_SECONDS: f64 = 0.03;
+
+/// The most repetitions of one measurement.
+const MAX_REPEATS: f64 = 4096.0;
+
+/// Times `encode` alone: once to warm up, then `samples` times, each of as many repetitions in one pass as
+/// 30 ms hold. Seconds of one repetition.
+///
+/// # Errors
+/// [`Error::Device`] when the device failed.
+pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::ComputePass)) -> Result<Spread> {
+    let repeats_for = |seconds: f64| (TARGET_SECONDS / seconds.max(1e-9)).ceil().clamp(1.0, MAX_REPEATS) as usize;
+    let mut repeats = 1;
+    // The first run compiles and the first guess is mostly the cost of a submission; the last one is not. Where one
+    // run takes far longer than the target there is nothing to guess.
+    for _ in 0..3 {
+        let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
+        let one = clock.time(&[&many])?[0] / repeats as f64;
+        repeats = repeats_for(one);
+        if one > 10.0 * TARGET_SECONDS {
+            break;
+        }
+    }
+    let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
+    let times = (0..samples).map(|_| Ok(clock.time(&[&many])?[0] / repeats as f64)).collect::<Result<Vec<f64>>>()?;
+    Ok(Spread::of(times))
+}
+
+/// Rows of a step that the device does in about half a second at a fifth of its arithmetic, with no tensor larger
+/// than its bindings: a power of two, 16 at least.
+fn rows_for(options: &Options, side: usize, gpu: &Gpu, ceilings: Option<&Ceilings>) -> Result<usize> {
+    const LEAST: usize = 16;
+    const MOST: usize = 256;
+    let limit = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+    let mut rows = LEAST;
+    let step = cases::Recording::new(&options.config, side, rows)?;
+    let per_row = step.flops() as f64 / step.rows as f64;
+    let largest = step.largest_bytes() / step.rows as u64;
+    let room = ceilings.map_or(0.0, |c| 0.1 * c.flops_per_second / per_row);
+    while rows < MOST && 2.0 * rows as f64 <= room && 2 * rows as u64 * largest <= limit {
+        rows *= 2;
+    }
+    Ok(rows)
+}
+
+/// Measures.
+///
+/// # Errors
+/// [`Error::Usage`] or [`Error::Shape`] when a shape or a filter fits nothing, [`Error::Device`] when the device
+/// refuses or fails.
+pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Result<Run> {
+    let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+    let mut clock = Clock::new(gpu.clone())?;
+    let mut kernels = Kernels::new(gpu.clone());
+    let mut ceilings = None;
+    if options.time {
+        progress.note("measuring what the device can do at best");
+        ceilings = Some(ceilings::find(&mut clock, &mut kernels, options.samples_of(0.0))?);
+    }
+    let sides = match (options.sides.as_slice(), software) {
+        ([], true) => vec![32],
+        ([], false) => vec![32, 84],
+        (sides, _) => sides.to_vec(),
+    };
+    let mut cases = Vec::new();
+    for shape in &options.shapes {
+        cases.extend(shape.cases()?);
+    }
+    let mut recordings = Vec::new();
+    if options.step || options.shapes.is_empty() {
+        for side in sides {
+            let rows = match options.rows {
+                Some(rows) => rows,
+                None => rows_for(options, side, &gpu, ceilings.as_ref())?,
+            };
+            recordings.push(cases::Recording::new(&options.config, side, rows)?);
+        }
+    }
+    if options.kernels && options.shapes.is_empty() {
+        for recording in &recordings {
+            cases.extend(recording.cases()?);
+        }
+    }
+    cases.retain(|case| case.name.contains(&options.filter) || case.shape.contains(&options.filter));
+    if options.kernels && cases.is_empty() {
+        return Err(Error::usage(format!(
+            "no kernel of the step has `{}` in its name or shape (--kernels); without it all are listed",
+            options.filter
+        )));
+    }
+    let mut results = Vec::new();
+    let total = cases.len() as u64;
+    for (i, case) in cases.iter().enumerate() {
+        if progress.stop_requested() {
+            return Err(Error::Interrupted("nothing was saved: a bench that is cut short is no result".into()));
+        }
+        results.push(kernels::run(case, options, &mut clock, &mut kernels, ceilings.as_ref())?);
+        progress.advance("kernel", i as u64 + 1, total);
+    }
+    let mut steps = Vec::new();
+    if options.step && options.time {
+        for recording in &recordings {
+            steps.push(step::run(recording, options, &mut clock, &gpu, progress)?);
+        }
+    }
+    Ok(Run {
+        version: env!("CARGO_PKG_VERSION").into(),
+        device: Device {
+            name: gpu.info.name.clone(),
+            backend: format!("{:?}", gpu.info.backend).to_lowercase(),
+            driver: format!("{} {}", gpu.info.driver, gpu.info.driver_info).trim().to_owned(),
+            software,
+        },
+        clock: clock.source().into(),
+        ceilings,
+        kernels: results,
+        steps,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_has_a_middle() {
+        let spread = |values: &[f64]| Spread::of(values.to_vec());
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0, samples: 3 });
+        assert_eq!(spread(&[4.0, 1.0]).median, 2.5);
+        assert_eq!(spread(&[]), Spread::default());
+    }
+}

@@ -1,0 +1,174 @@
+//! A whole training step, its phases, and the training loop with its data.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::cases::Recording;
+use super::{Options, Spread};
+use crate::Result;
+use crate::config::Progress;
+use crate::data::ImageSet;
+use crate::gpu::Gpu;
+use crate::gpu::profile::{Clock, Encode};
+use crate::random::{Rng, Stream};
+use crate::tape::Graph;
+use crate::train::Trainer;
+
+/// A measured step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepResult {
+    /// The preset that its settings come from.
+    pub preset: String,
+    /// Channels of the four blocks.
+    pub widths: [usize; 4],
+    /// Side of the images.
+    pub side: usize,
+    /// Images of a step.
+    pub images: usize,
+    /// Images with all their transforms.
+    pub rows: usize,
+    /// Dispatches.
+    pub launches: usize,
+    /// Floating-point operations of the products.
+    pub flops: u64,
+    /// Seconds of a step, unprofiled, from submission to completion.
+    pub seconds: Spread,
+    /// Seconds of each phase in passes of its own; they do not add up to the step.
+    pub phases: Vec<(String, Spread)>,
+    /// Images a second of the training loop: batches drawn, views drawn, uploaded, trained, losses read.
+    pub images_per_second: Spread,
+}
+
+/// The phases of a step in their order.
+pub const PHASES: [&str; 5] = ["views", "forward", "losses", "backward", "optimiser"];
+
+/// The phase of a node by the layer it belongs to.
+fn phase(scope: &str) -> &'static str {
+    match scope {
+        "views" => "views",
+        "losses" | "bank" => "losses",
+        "optimiser" => "optimiser",
+        _ if scope.ends_with('\'') => "backward",
+        _ => "forward",
+    }
+}
+
+/// Runs of nodes of one phase.
+fn runs(graph: &Graph) -> Vec<(&'static str, Range<usize>)> {
+    let mut runs: Vec<(&'static str, Range<usize>)> = Vec::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let phase = phase(&node.scope);
+        match runs.last_mut() {
+            Some((last, range)) if *last == phase => range.end = i + 1,
+            _ => runs.push((phase, i..i + 1)),
+        }
+    }
+    runs
+}
+
+/// Images of noise, in memory: what the loop costs beyond reading files.
+fn noise(recording: &Recording) -> ImageSet {
+    let data = recording.data;
+    let mut rng = Rng::new(20_260, Stream::Order, 1, 0);
+    let pixels = (0..data.images * data.side * data.side).map(|_| rng.next_bits() | 0xff00_0000).collect();
+    ImageSet {
+        side: data.side,
+        pixels,
+        labels: (0..data.images).map(|i| (i % data.classes) as u32).collect(),
+        class_names: (0..data.classes).map(|c| format!("class {c}")).collect(),
+        names: (0..data.images).map(|i| format!("image {i}")).collect(),
+    }
+}
+
+/// Measures one step.
+///
+/// # Errors
+/// [`crate::Error::Device`] when the step does not fit the device or the device fails, [`crate::Error::NonFinite`]
+/// when its loss is not finite.
+pub fn run(
+    recording: &Recording,
+    options: &Options,
+    clock: &mut Clock,
+    gpu: &Arc<Gpu>,
+    progress: &mut dyn Progress,
+) -> Result<StepResult> {
+    let data = noise(recording);
+    let mut trainer = Trainer::new(gpu.clone(), &recording.config, &data, None)?;
+    // Pipelines are compiled and inputs written by a first step.
+    trainer.submit()?;
+    trainer.read_metrics()?;
+    let begun = Instant::now();
+    let submission = trainer.executor().submit();
+    gpu.wait_for(submission)?;
+    let samples = options.samples_of(begun.elapsed().as_secs_f64());
+    let what = format!("step of {} rows at {} px, sample", recording.rows, recording.data.side);
+    let total = 3 * samples as u64;
+    let mut done = 0;
+    let mut advance = |progress: &mut dyn Progress| {
+        done += 1;
+        progress.advance(&what, done, total);
+    };
+
+    let mut seconds = Vec::new();
+    for _ in 0..samples {
+        let begun = Instant::now();
+        let submission = trainer.executor().submit();
+        gpu.wait_for(submission)?;
+        seconds.push(begun.elapsed().as_secs_f64());
+        advance(progress);
+    }
+    let seconds = Spread::of(seconds);
+
+    let executor = trainer.executor();
+    let runs = runs(&executor.graph);
+    let encode = |(_, range): &(&str, Range<usize>)| {
+        let range = range.clone();
+        move |pass: &mut wgpu::ComputePass| executor.encode(pass, range.clone())
+    };
+    let encoders: Vec<_> = runs.iter().map(encode).collect();
+    let passes: Vec<Encode> = encoders.iter().map(|encode| encode as Encode).collect();
+    let mut by_phase: Vec<Vec<f64>> = vec![Vec::new(); PHASES.len()];
+    for _ in 0..samples {
+        let times = clock.time(&passes)?;
+        for (phase, all) in PHASES.iter().zip(&mut by_phase) {
+            all.push(runs.iter().zip(&times).filter(|((p, _), _)| p == phase).map(|(_, t)| t).sum());
+        }
+        advance(progress);
+    }
+    let phases = PHASES.iter().zip(by_phase).map(|(phase, times)| (phase.to_string(), Spread::of(times))).collect();
+    let (launches, batch) = (executor.dispatches(), recording.config.optimiser.batch);
+
+    // As the training loop does it: two steps in flight, the losses read after some.
+    let steps = (1.0 / seconds.median).ceil().clamp(1.0, 64.0) as usize;
+    let mut rates = Vec::new();
+    for _ in 0..samples {
+        let begun = Instant::now();
+        let mut in_flight = std::collections::VecDeque::new();
+        for _ in 0..steps {
+            in_flight.push_back(trainer.submit()?);
+            if in_flight.len() > 2
+                && let Some(oldest) = in_flight.pop_front()
+            {
+                gpu.wait_for(oldest)?;
+            }
+        }
+        trainer.read_metrics()?;
+        rates.push((steps * batch) as f64 / begun.elapsed().as_secs_f64());
+        advance(progress);
+    }
+    Ok(StepResult {
+        preset: recording.config.preset.clone().unwrap_or_default(),
+        widths: recording.config.model.widths,
+        side: recording.data.side,
+        images: batch,
+        rows: recording.rows,
+        launches,
+        flops: recording.flops(),
+        seconds,
+        phases,
+        images_per_second: Spread::of(rates),
+    })
+}
