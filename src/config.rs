@@ -93,7 +93,7 @@ pub const SETTINGS: &[(&str, &[&str])] = &[
     ("optimiser.lr", &["lr"]),
     ("optimiser.momentum", &["momentum"]),
     ("optimiser.weight_decay", &["weight-decay"]),
-    ("optimiser.decay_at", &["decay-at-epochs", "decay-at-fractions"]),
+    ("optimiser.decay_at", &["decay-at-epochs", "decay-at-fractions", "decay-at-steps"]),
     ("optimiser.decay", &["decay"]),
     ("run.seed", &["seed"]),
     ("run.out", &["out"]),
@@ -498,6 +498,8 @@ pub enum DecayAt {
     Epochs(Vec<u32>),
     /// After these shares of the run.
     Fractions(Vec<f64>),
+    /// After these many steps, however long the run.
+    Steps(Vec<u32>),
 }
 
 /// Batch, length, and stochastic gradient descent with momentum.
@@ -514,7 +516,7 @@ pub struct OptimiserConfig {
     pub momentum: f64,
     /// Weight decay, on every parameter.
     pub weight_decay: f64,
-    /// `{ epochs = [60] }` or `{ fractions = [0.6, 0.8] }`; an empty list keeps the rate.
+    /// `{ epochs = [60] }`, `{ fractions = [0.6, 0.8] }` or `{ steps = [960, 1280] }`; an empty list keeps the rate.
     pub decay_at: DecayAt,
     /// Factor on the learning rate at each of these points.
     pub decay: f64,

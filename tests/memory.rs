@@ -394,11 +394,11 @@ fn tensors_larger_than_a_binding_are_computed_in_slices() {
         let w = graph.in_arena("w", "w", Type::f32([8, 3, 3, 3]), false);
         let v = graph.in_arena("v", "v", Type::f32([16, 8, 1, 1]), false);
         let dy = graph.in_arena("dy", "dy", Type::f32([ROWS, 16, 6, 6]), false);
-        let a = graph.one(Conv2d { stride: 1, padding: 1 }, &[x, w]).unwrap();
+        let a = graph.one(Conv2d::new(1, 1), &[x, w]).unwrap();
         let b = graph.one(LeakyRelu { slope: 0.1 }, &[a]).unwrap();
-        let c = graph.one(Conv2d { stride: 1, padding: 0 }, &[b, v]).unwrap();
+        let c = graph.one(Conv2d::new(1, 0), &[b, v]).unwrap();
         let d = graph.one(Add { alpha: 0.5, beta: 0.25 }, &[c, c]).unwrap();
-        let y = graph.one(MaxPool, &[d]).unwrap();
+        let y = graph.one(MaxPool::new(1.0), &[d]).unwrap();
         let dx = backward_from(&mut graph, &[(y, dy)]).unwrap()[&x];
         let seen = [a, c, y, dx];
         seen.iter().for_each(|&id| graph.keep(id));

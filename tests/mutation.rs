@@ -22,16 +22,19 @@ type Break = (&'static str, &'static str, &'static str, &'static str, &'static s
 
 #[rustfmt::skip]
 const BREAKS: &[Break] = &[
+    ("accumulate", "accumulate", "params.share *", "", "accumulate"),
     ("bank", "gather", "row < params.rows", "row <= params.rows", "bank.gather"),
     ("bank", "blend", "params.take * x[i]", "params.keep * x[i]", "bank.blend"),
     ("batch_norm", "partial_statistics", "d * d", "d", "batch_norm.train"),
     ("batch_norm", "combine_statistics", "squares / count", "squares / (count - 1.0)", "batch_norm.train"),
-    ("batch_norm", "from_running", "1.0 / sqrt(", "sqrt(", "batch_norm.eval"),
+    ("batch_norm", "from_running", "running_mean_in[c], running_var_in[c]", "running_var_in[c], running_mean_in[c]", "batch_norm.eval"),
     ("batch_norm", "running", "count / (count - 1.0)", "1.0", "batch_norm.running"),
-    ("batch_norm", "apply", "+ beta[", "- beta[", "batch_norm.train"),
+    ("batch_norm", "apply", "u > 0.0", "u < 0.0", "batch_norm.train"),
     ("batch_norm", "partial_gradients", "(x[i] - mean) * rstd", "x[i] - mean", "batch_norm.train"),
     ("batch_norm", "combine_gradients", "sums.y", "sums.x", "batch_norm.train"),
-    ("batch_norm", "backward", "means.y + ", "", "batch_norm.train"),
+    ("batch_norm", "gradient", "means.y + ", "", "batch_norm.train"),
+    ("batch_norm", "backward", "dy[r.i], x[r.i]", "x[r.i], dy[r.i]", "batch_norm.train"),
+    ("batch_norm", "backward_in_place", "gradient(y", "gradient(x", "batch_norm.backward"),
     ("contrast", "normalise", "(norm + params.epsilon)", "norm", "contrast.normalise: a row of zeros"),
     ("contrast", "normalise_backward", "- part_along", "+ part_along", "contrast.normalise"),
     ("contrast", "anchors", "i % block", "i", "contrast.anchors"),
@@ -40,14 +43,15 @@ const BREAKS: &[Break] = &[
     ("contrast", "nce", "largest - positive", "positive - largest", "contrast.nce"),
     ("contrast", "nce_backward_vectors", "-dy[row]", "dy[row]", "contrast.nce"),
     ("contrast", "nce_backward_scores", "share * params.inverse_tau", "share", "contrast.nce"),
-    ("conv2d", "packed_quad", "first + 3u", "first + 2u", "conv2d.forward"),
-    ("conv2d", "dy_pair", "o + 6u", "o + 4u", "conv2d.forward"),
-    ("conv2d_subgroup", "packed_quad", "(mine, 3u)", "(mine, 2u)", "conv2d.forward"),
-    ("conv2d_subgroup", "dy_pair", "(mine, 3u)", "(mine, 2u)", "conv2d.forward"),
+    ("conv2d", "packed_2", "first + 1u", "first", "conv2d.forward"),
+    ("conv2d", "upstream_1", "o + 2u", "o + 1u", "conv2d.forward"),
+    ("conv2d_subgroup", "packed_2", "(mine, 1u)", "(mine, 0u)", "conv2d.forward"),
+    ("conv2d_subgroup", "upstream_1", "(mine, 1u)", "(mine, 0u)", "conv2d.forward"),
     ("common/conv2d_body", "pack", "o + 3u", "o + 2u", "conv2d.forward"),
     ("common/conv2d_body", "pack_mirrored", "o + 3u", "o + 2u", "conv2d.forward"),
-    ("common/conv2d_body", "forward", "window, s9)", "window, s8)", "conv2d.forward"),
-    ("common/conv2d_body", "backward_weight", "(row * STRIDE + k0)", "(row + k0)", "stride 2"),
+    ("common/conv2d_body", "input_at", "+ channel.z", "", "conv2d.forward: normalised"),
+    ("common/conv2d_forward", "$NAME", "w$p, tx$q_$p)", "w$p, ty$q_$p)", "conv2d.forward"),
+    ("common/conv2d_backward_weight", "$NAME", "(row * STRIDE + k0)", "(row + k0)", "stride 2"),
     ("common/conv2d_body", "reduce", "split = 0u", "split = 1u", "conv2d.forward"),
     ("distill", "kl", "log_t - log_s", "log_s - log_t", "distill.kl"),
     ("distill", "kl_backward", "(q - p)", "(p - q)", "distill.kl"),
@@ -70,8 +74,9 @@ const BREAKS: &[Break] = &[
     ("common/matmul_body", "product", "right, s15)", "right, s14)", "matmul.product"),
     ("common/matmul_body", "add_row", "i % params.columns", "i / params.columns", "matmul.add_row"),
     ("common/matmul_body", "column_sum", "r = 0u", "r = 1u", "matmul.add_row"),
-    ("pool", "max_2x2", "third <= best", "third >= best", "pool.max"),
-    ("pool", "max_2x2_backward", "first = 3u", "first = 2u", "pool.max"),
+    ("pool", "sum_at", "u += second", "u -= second", "pool.max: sum"),
+    ("pool", "max_2x2", "v[first_maximum(v)]", "v.x", "pool.max"),
+    ("pool", "max_2x2_backward", "vec4<u32>(first)", "vec4<u32>(0u)", "pool.max"),
     ("pool", "mean", " / f32(size)", "", "pool.mean"),
     ("pool", "mean_backward", " / f32(size)", "", "pool.mean"),
     ("reduce", "sum_chunks", "i < params.n", "true", "reduce.mean"),
@@ -138,7 +143,8 @@ fn broken(&(file, function, from, to, _): &Break) -> String {
 fn every_entry_point_is_broken_once() {
     let listed: BTreeSet<(&str, &str)> = BREAKS.iter().map(|b| (b.0, b.1)).collect();
     let mut missing = Vec::new();
-    for (file, text) in SOURCES {
+    // The shaders that measure a device's ceilings are no operation, and no case holds them.
+    for (file, text) in SOURCES.iter().filter(|(file, _)| *file != "ceilings") {
         let functions = functions(text);
         let shared = file.starts_with("common/") && !functions.iter().any(|(_, entry)| *entry);
         for (name, entry) in functions {

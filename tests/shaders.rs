@@ -40,13 +40,21 @@ fn shaders() -> BTreeMap<&'static str, Shader> {
 
 type Constants = Vec<(&'static str, u64)>;
 
-/// The launches of all cases, forward and backward.
+/// The launches of all cases, forward and backward, each with its alternatives.
 fn launches() -> Vec<(String, Launch<ValueId>)> {
     let mut all = Vec::new();
     for case in check::cases() {
         let graph = case.graph().expect("the case's inputs fit its operation");
         let launches = graph.nodes.iter().flat_map(|node| ops::launches(&graph, node));
-        all.extend(launches.map(|launch| (case.name.clone(), launch)));
+        for launch in launches {
+            let others = launch.alternatives.iter().map(|other| Launch {
+                entry: other.entry,
+                groups: other.groups,
+                alternatives: Vec::new(),
+                ..launch.clone()
+            });
+            all.extend(others.chain([launch.clone()]).map(|launch| (case.name.clone(), launch)));
+        }
     }
     all
 }
@@ -106,8 +114,9 @@ fn the_embedded_sources_are_the_folder() {
 fn every_common_file_is_imported() {
     let texts: Vec<&str> = SOURCES.iter().map(|(_, text)| *text).collect();
     for (name, _) in SOURCES.iter().filter(|(name, _)| name.starts_with("common/")) {
-        let line = format!("#import {name}");
-        assert!(texts.iter().any(|t| t.lines().any(|l| l.trim() == line)), "nothing imports {name}");
+        // A template's settings follow its name.
+        let imported = |line: &str| line.strip_prefix("#import ").and_then(|l| l.split(' ').next()) == Some(*name);
+        assert!(texts.iter().any(|text| text.lines().any(imported)), "nothing imports {name}");
     }
 }
 

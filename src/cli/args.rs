@@ -496,11 +496,15 @@ pub struct ConfigFlags {
     pub weight_decay: Option<f64>,
     /// Lower the rate after these epochs, or none
     #[arg(long, value_name = "N,..", value_parser = list::<u32>, help_heading = OPTIMISER, hide_short_help = true,
-        conflicts_with = "decay_at_fractions")]
+        conflicts_with_all = ["decay_at_fractions", "decay_at_steps"])]
     pub decay_at_epochs: Option<List<u32>>,
     /// Lower the rate after these shares of the run, or none
-    #[arg(long, value_name = "F,..", value_parser = list::<f64>, help_heading = OPTIMISER, hide_short_help = true)]
+    #[arg(long, value_name = "F,..", value_parser = list::<f64>, help_heading = OPTIMISER, hide_short_help = true,
+        conflicts_with = "decay_at_steps")]
     pub decay_at_fractions: Option<List<f64>>,
+    /// Lower the rate after these steps, or none
+    #[arg(long, value_name = "N,..", value_parser = list::<u32>, help_heading = OPTIMISER, hide_short_help = true)]
+    pub decay_at_steps: Option<List<u32>>,
     /// Factor on the rate at each of these points
     #[arg(long, value_name = "F", value_parser = number, help_heading = OPTIMISER, hide_short_help = true)]
     pub decay: Option<f64>,
@@ -637,6 +641,7 @@ impl ConfigFlags {
         set(&mut optimiser.weight_decay, &self.weight_decay);
         set(&mut optimiser.decay_at, &self.decay_at_epochs.as_ref().map(|list| DecayAt::Epochs(list.0.clone())));
         set(&mut optimiser.decay_at, &self.decay_at_fractions.as_ref().map(|list| DecayAt::Fractions(list.0.clone())));
+        set(&mut optimiser.decay_at, &self.decay_at_steps.as_ref().map(|list| DecayAt::Steps(list.0.clone())));
         set(&mut optimiser.decay, &self.decay);
         set(&mut run.seed, &self.seed);
         set_some(&mut run.out, &self.out);
@@ -847,6 +852,7 @@ mod tests {
             ("--weight-decay", "0.3", "optimiser.weight_decay"),
             ("--decay-at-epochs", "3,4", "optimiser.decay_at"),
             ("--decay-at-fractions", "0.3", "optimiser.decay_at"),
+            ("--decay-at-steps", "3,4", "optimiser.decay_at"),
             ("--decay", "0.3", "optimiser.decay"),
             ("--seed", "3", "run.seed"),
             ("--out", "there", "run.out"),

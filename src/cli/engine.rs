@@ -595,11 +595,11 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
         activations_bytes: plan.transient_bytes(),
         peak_node: memory.peak_node,
         memory,
-        multiply_adds: graph.nodes.iter().map(|node| ops::cost(&graph, node).flops / 2).sum::<u64>() * spec.parts as u64,
+        multiply_adds: graph.nodes.iter().map(|node| ops::cost(&graph, node).flops / 2).sum::<u64>()
+            * spec.parts as u64,
         ops: ops.collect(),
     })
 }
-
 
 /// Compares shaders with their twins; an empty list means that no name matched the filter.
 pub fn check(job: &CheckJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Vec<CheckEntry>> {

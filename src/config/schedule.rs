@@ -36,6 +36,7 @@ impl Schedule {
         };
         let decay_steps = match &optimiser.decay_at {
             DecayAt::Epochs(epochs) => epochs.iter().map(|epoch| epoch.saturating_mul(steps_per_epoch)).collect(),
+            DecayAt::Steps(steps) => steps.clone(),
             DecayAt::Fractions(shares) => {
                 shares.iter().map(|share| (share * f64::from(total_steps)).round() as u32).collect()
             }

@@ -177,14 +177,8 @@ impl Config {
         number("optimiser.weight_decay", optimiser.weight_decay, Range::closed(0.0, 1.0), 5e-4)?;
         number("optimiser.decay", optimiser.decay, Range::above(0.0, 1.0), 0.1)?;
         match &optimiser.decay_at {
-            DecayAt::Epochs(epochs) => {
-                if epochs.contains(&0) || !epochs.is_sorted_by(|a, b| a < b) {
-                    return Err(Error::usage(format!(
-                        "--decay-at-epochs (optimiser.decay_at) must be rising numbers from 1, got {epochs:?} \
-                         (try 30,40,50)"
-                    )));
-                }
-            }
+            DecayAt::Epochs(at) => rising("--decay-at-epochs", at, "30,40,50")?,
+            DecayAt::Steps(at) => rising("--decay-at-steps", at, "960,1280")?,
             DecayAt::Fractions(shares) => {
                 let inside = shares.iter().all(|&share| share > 0.0 && share < 1.0);
                 if !inside || !shares.is_sorted_by(|a, b| a < b) {
@@ -197,6 +191,16 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Judges the epochs or steps after which the rate falls.
+fn rising(flag: &str, at: &[u32], example: &str) -> Result<()> {
+    if at.contains(&0) || !at.is_sorted_by(|a, b| a < b) {
+        return Err(Error::usage(format!(
+            "{flag} (optimiser.decay_at) must be rising numbers from 1, got {at:?} (try {example})"
+        )));
+    }
+    Ok(())
 }
 
 /// The setting as people meet it: `--lr (optimiser.lr)`.
@@ -313,6 +317,7 @@ mod tests {
             ("--weight-decay", |c| c.optimiser.weight_decay = -1.0),
             ("--decay (", |c| c.optimiser.decay = 0.0),
             ("--decay-at-epochs", |c| c.optimiser.decay_at = DecayAt::Epochs(vec![60, 30])),
+            ("--decay-at-steps", |c| c.optimiser.decay_at = DecayAt::Steps(vec![0, 30])),
             ("--decay-at-fractions", |c| c.optimiser.decay_at = DecayAt::Fractions(vec![0.6, f64::NAN])),
             ("--seed", |c| c.run.seed = u64::MAX),
             ("--out", |c| c.run.out = Some(PathBuf::new())),

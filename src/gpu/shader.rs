@@ -56,7 +56,8 @@ pub fn assemble(name: &str) -> Result<String> {
 
 /// As [`assemble`], with another text for one file.
 fn assemble_with(name: &str, other: Option<(&str, &str)>) -> Result<String> {
-    let source = |name: &str| other.into_iter().chain(SOURCES.iter().copied()).find(|(n, _)| *n == name).map(|(_, s)| s);
+    let source =
+        |name: &str| other.into_iter().chain(SOURCES.iter().copied()).find(|(n, _)| *n == name).map(|(_, s)| s);
     template::assemble(name, &source)
 }
 

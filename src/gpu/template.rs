@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn files_blocks_and_names_are_replaced() {
-        let text = "#import plain\n#import plain\n#import tile NAME=a Q=2\n#import tile NAME=b Q=1\n#repeat k 0 0\nno\n#end";
+        let text =
+            "#import plain\n#import plain\n#import tile NAME=a Q=2\n#import tile NAME=b Q=1\n#repeat k 0 0\nno\n#end";
         let tile = |name: &str, lines: &str| format!("fn {name}() {{\n{lines}}}\n");
         let a = tile("a", " s0_1 = 0u * 2u;\n s0_2 = 1u * 2u;\n s1_1 = 4u * 2u;\n s1_2 = 5u * 2u;\n");
         let b = tile("b", " s0_1 = 0u * 1u;\n s0_2 = 1u * 1u;\n");

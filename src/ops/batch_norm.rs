@@ -109,7 +109,15 @@ impl Sizes {
     }
 
     /// The outputs of both modes, y left out unless it is wanted.
-    fn outputs(&self, wanted: bool, x: &Host, mean: &[f64], var: &[f64], affine: [&[f64]; 2], slope: f32) -> Vec<Vec<f64>> {
+    fn outputs(
+        &self,
+        wanted: bool,
+        x: &Host,
+        mean: &[f64],
+        var: &[f64],
+        affine: [&[f64]; 2],
+        slope: f32,
+    ) -> Vec<Vec<f64>> {
         let rstd: Vec<f64> = var.iter().map(|&v| 1.0 / (v + f64::from(EPSILON)).sqrt()).collect();
         let scale: Vec<f64> = rstd.iter().zip(affine[0]).map(|(r, g)| r * g).collect();
         let statistics = [mean, &rstd, var, &scale, affine[1]].concat();
@@ -200,10 +208,7 @@ impl Operation for BatchNorm {
 }
 
 fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand], slope: f32) -> Launch<ValueId> {
-    s.by_element("apply", slope)
-        .bind("x", inputs[0].id)
-        .bind("statistics", outputs[1].id)
-        .bind("y", outputs[0].id)
+    s.by_element("apply", slope).bind("x", inputs[0].id).bind("statistics", outputs[1].id).bind("y", outputs[0].id)
 }
 
 fn gradients(

@@ -136,7 +136,8 @@ impl Sizes {
         let weight_bytes = 16 * self.partial_row() * self.c_in * self.taps();
         let room = ((64 << 20) / weight_bytes).max(1);
         let terms = rows * self.w_out;
-        let wanted = (1024 / self.groups_per_split(8)).clamp(terms.div_ceil(4096), terms.div_ceil(256)).min(room).min(rows);
+        let wanted =
+            (1024 / self.groups_per_split(8)).clamp(terms.div_ceil(4096), terms.div_ceil(256)).min(room).min(rows);
         let split_rows = rows.div_ceil(wanted);
         (rows.div_ceil(split_rows), split_rows)
     }
@@ -456,9 +457,8 @@ impl Operation for Conv2dBackwardWeight {
         sums.set_workgroup(s.columns().1 as u32);
         let grid = |tile: usize| fold(s.groups_per_split(tile) * s.splits().0);
         sums.groups = grid(4);
-        let tile = |entry, channels, lanes| {
-            Alternative { entry, groups: grid(channels), lanes, sums: 9 * channels as u32 }
-        };
+        let tile =
+            |entry, channels, lanes| Alternative { entry, groups: grid(channels), lanes, sums: 9 * channels as u32 };
         if s.c_out > 8 {
             sums.alternatives.push(tile("backward_weight_16", 16, 8));
         }
