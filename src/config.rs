@@ -101,6 +101,7 @@ pub const SETTINGS: &[(&str, &[&str])] = &[
     ("run.log_every", &["log-every"]),
     ("run.slice_ms", &["slice-ms"]),
     ("run.micro_batch", &["micro-batch"]),
+    ("run.recompute", &["recompute"]),
     ("run.batch_norm", &["bn"]),
     ("run.memory_budget", &["memory-budget"]),
     ("run.on_device_lost", &["on-device-lost"]),
@@ -553,6 +554,8 @@ pub struct RunConfig {
     /// Images of one forward and backward pass: the batch is split into such parts and their gradients are added;
     /// none: the batch is one pass.
     pub micro_batch: Option<usize>,
+    /// Convolutions whose output the backward pass computes again instead of keeping it, the cheapest ones.
+    pub recompute: usize,
     /// What batch norm normalises with where the batch is split.
     pub batch_norm: BatchStatistics,
     /// The most that the run may hold on the device; what is needed to stay within it is chosen by itself.
@@ -594,6 +597,7 @@ impl Default for RunConfig {
             log_every: 10,
             slice_ms: 100,
             micro_batch: None,
+            recompute: 0,
             batch_norm: BatchStatistics::Exact,
             memory_budget: None,
             on_device_lost: OnDeviceLost::Stop,

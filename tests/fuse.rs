@@ -1,5 +1,5 @@
-//! Fusion on random graphs: the rewritten graph computes what the recorded one did, forward and backward, whatever
-//! else reads the values it would leave out; a second time changes nothing.
+//! Fusion and recomputation on random graphs: the rewritten graph computes what the recorded one did, forward and
+//! backward, whatever else reads the values it would leave out; fusing a second time changes nothing.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,6 +9,8 @@ use ieq_wgpu::ops::elementwise::{Add, Scale};
 use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::fuse::fuse;
+use ieq_wgpu::tape::plan::Plan;
+use ieq_wgpu::tape::recompute::{candidates, recompute};
 use ieq_wgpu::tape::{Graph, Type, ValueId, twin};
 use proptest::prelude::*;
 
@@ -108,6 +110,17 @@ proptest! {
             let worst = b.iter().zip(a).map(|(b, a)| (b - a).abs()).fold(0.0, f64::max);
             prop_assert!(a.len() == b.len() && worst <= 1e-9 * scale, "{}: {worst} of {scale}", graph.value(id).name);
         }
+        let mut again = fused.clone();
+        let possible = candidates(&again);
+        recompute(&mut again, &possible[possible.len() / 2..]);
+        let repeated = computed(&again);
+        let all = (0..graph.values.len() as u32).map(ValueId).filter(|id| after.contains_key(id));
+        for id in all.filter(|id| repeated.contains_key(id)) {
+            prop_assert_eq!(&after[&id], &repeated[&id], "recomputed: {}", &graph.value(id).name);
+        }
+        let recomputed = text(&again);
+        fuse(&mut again);
+        prop_assert_eq!(recomputed, text(&again));
         let once = text(&fused);
         fuse(&mut fused);
         prop_assert_eq!(once, text(&fused));
@@ -124,4 +137,21 @@ fn a_block_keeps_the_outputs_of_its_convolutions_only() {
     assert_eq!(making_y(&graph), 3);
     fuse(&mut graph);
     assert_eq!(making_y(&graph), 0, "a batch norm still makes y");
+}
+
+/// What is recomputed is not kept: the least arithmetic first, in a chain where one makes the other.
+#[test]
+fn recomputed_convolutions_are_not_kept() {
+    let (conv, norm, pool) = ((0, 0, 0), (2, 0, 2), (5, 0, 2));
+    let (mut graph, _) = build(&[conv, norm, (0, 0, 1), norm, conv, norm, conv, (2, 0, 3), pool], &[]);
+    fuse(&mut graph);
+    let nodes = candidates(&graph);
+    let names: Vec<_> = nodes.iter().map(|&at| graph.shape(graph.nodes[at].inputs[1])[2]).collect();
+    assert_eq!(names, [1, 3, 3, 3], "sides of their kernels");
+    let kept = |graph: &Graph| Plan::new(graph).live_at(graph, graph.backward_at.unwrap() - 1).kept;
+    let mut all = graph.clone();
+    recompute(&mut all, &nodes);
+    assert_eq!(all.nodes.len(), graph.nodes.len() + 4);
+    let map = 4 * 2 * 3 * 8 * 6;
+    assert!(kept(&graph) - kept(&all) == 4 * map, "{} {}", kept(&graph), kept(&all));
 }

@@ -535,6 +535,12 @@ pub struct ConfigFlags {
     /// over the whole batch. Wants --bn micro.
     #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
     pub micro_batch: Option<usize>,
+    /// Convolutions to compute again instead of keeping them
+    ///
+    /// The backward pass then recomputes the output of so many convolutions, those that are cheapest for their size
+    /// first, which needs less memory and more time; the numbers stay the same.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
+    pub recompute: Option<usize>,
     /// Batch norm of a split batch: exact or micro
     ///
     /// exact: statistics of the whole batch, so a batch is not split. micro: statistics of each micro-batch, as the
@@ -544,8 +550,8 @@ pub struct ConfigFlags {
     pub bn: Option<BatchStatistics>,
     /// Most memory on the device, such as 4GiB
     ///
-    /// A run that needs more is made to fit: streamed images first, which change no number, then with --bn micro the
-    /// largest micro-batches that fit. What was chosen, and its cost, is said and saved with the run.
+    /// A run that needs more is made to fit: streamed images first, then recomputed convolutions, which change no
+    /// number, then with --bn micro the largest micro-batches that fit. What was chosen, and its cost, is said and saved with the run.
     #[arg(long, value_name = "SIZE", help_heading = RUN)]
     pub memory_budget: Option<ByteSize>,
     /// Device lost: stop or resume
@@ -649,6 +655,7 @@ impl ConfigFlags {
         set(&mut run.log_every, &self.log_every);
         set(&mut run.slice_ms, &self.slice_ms);
         set_some(&mut run.micro_batch, &self.micro_batch);
+        set(&mut run.recompute, &self.recompute);
         set(&mut run.batch_norm, &self.bn);
         set_some(&mut run.memory_budget, &self.memory_budget);
         set(&mut run.on_device_lost, &self.on_device_lost);
@@ -860,6 +867,7 @@ mod tests {
             ("--log-every", "3", "run.log_every"),
             ("--slice-ms", "3", "run.slice_ms"),
             ("--micro-batch", "3", "run.micro_batch"),
+            ("--recompute", "3", "run.recompute"),
             ("--bn", "micro", "run.batch_norm"),
             ("--memory-budget", "4GiB", "run.memory_budget"),
             ("--on-device-lost", "resume", "run.on_device_lost"),

@@ -141,8 +141,16 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<O
 
 /// Refuses to resume the run in `out`, whose settings are `stored`, with others.
 pub(super) fn same_settings(config: &Config, stored: &Config, out: &Path) -> Result<()> {
-    let rhythm =
-        ["run.out", "run.checkpoint_every", "run.log_every", "run.slice_ms", "run.memory_budget", "run.on_device_lost"];
+    // What changes no number.
+    let rhythm = [
+        "run.out",
+        "run.checkpoint_every",
+        "run.log_every",
+        "run.slice_ms",
+        "run.recompute",
+        "run.memory_budget",
+        "run.on_device_lost",
+    ];
     let changed: Vec<_> = config.differences(stored)?.into_iter().filter(|key| !rhythm.contains(key)).collect();
     if changed.is_empty() {
         return Ok(());

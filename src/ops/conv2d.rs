@@ -299,6 +299,10 @@ impl Operation for Conv2d {
         (index == 0 && self.slope.is_none()).then(|| Conv2d { slope: Some(slope), ..self.clone() }.into())
     }
 
+    fn recomputable(&self) -> bool {
+        true
+    }
+
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding).cost(inputs, outputs)
     }

@@ -103,6 +103,12 @@ pub trait Operation {
         None
     }
 
+    /// Whether its first output may be made again instead of being kept: it depends on the inputs alone, and costs
+    /// little for its size. See [`crate::tape::recompute`].
+    fn recomputable(&self) -> bool {
+        false
+    }
+
     /// The dispatches, in order.
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>>;
 

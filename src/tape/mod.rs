@@ -7,6 +7,7 @@ pub mod exec;
 pub mod fuse;
 pub mod graph;
 pub mod plan;
+pub mod recompute;
 pub mod slices;
 pub mod twin;
 

@@ -2,8 +2,10 @@
 //! Needs no device, so `plan` answers the same as `train`.
 
 use super::memory::Memory;
-use super::record::DataShape;
+use super::record::{DataShape, training_step};
 use crate::config::{BatchStatistics, ByteSize, Config};
+use crate::ops::cost;
+use crate::tape::recompute::candidates;
 use crate::{Error, Result};
 
 /// What a device or a budget has room for.
@@ -37,57 +39,95 @@ pub struct Fitted {
 }
 
 /// A way to run: settings, and whether the images are on the device.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Attempt {
     config: Config,
     resident: bool,
-    choices: Vec<String>,
 }
 
-/// What may be done about a run that does not fit: from what was done so far to what to try next, mildest first.
-type Remedy = fn(&Attempt, DataShape) -> Vec<Attempt>;
-
-/// In the order of preference. A remedy that does not suffice alone stays while the next is tried.
-const REMEDIES: &[Remedy] = &[stream, micro_batches];
-
-/// The same bits, and a copy of each batch's pixels a step.
-fn stream(so_far: &Attempt, data: DataShape) -> Vec<Attempt> {
-    if !so_far.resident {
-        return Vec::new();
+impl Attempt {
+    fn memory(&self, data: DataShape, distill: bool) -> Result<Memory> {
+        Memory::of(&self.config, data, distill, self.resident)
     }
-    if !so_far.resident {
-        return Vec::new();
-    }
-    let mut next = so_far.clone();
-    next.resident = false;
-    next.choices.push(format!(
-        "the images are streamed: {:.1} MiB of pixels are copied to the device each step instead of {:.1} MiB once; \
-         the numbers stay the same",
-        mebibytes((4 * data.side * data.side * so_far.config.optimiser.batch) as u64),
-        mebibytes((4 * data.side * data.side * data.images) as u64),
-    ));
-    vec![next]
-}
 
-/// Other numbers: batch norm sees a part of the batch at a time.
-fn micro_batches(so_far: &Attempt, _: DataShape) -> Vec<Attempt> {
-    let (run, batch) = (&so_far.config.run, so_far.config.optimiser.batch);
-    if run.micro_batch.is_some() || run.batch_norm == BatchStatistics::Exact {
-        return Vec::new();
-    }
-    let sizes = (1..batch).rev().filter(|images| batch.is_multiple_of(*images));
-    sizes
-        .map(|images| {
-            let mut next = so_far.clone();
-            next.config.run.micro_batch = Some(images);
-            next.choices.push(format!(
+    /// What this does beyond the settings of `config`, and what it costs.
+    fn choices(&self, config: &Config, data: DataShape, distill: bool) -> Result<Vec<String>> {
+        let (chosen, batch) = (&self.config.run, config.optimiser.batch);
+        let mut choices = Vec::new();
+        if !self.resident {
+            choices.push(format!(
+                "the images are streamed: {:.1} MiB of pixels are copied to the device each step instead of {:.1} MiB \
+                 once; the numbers stay the same",
+                mebibytes((4 * data.side * data.side * batch) as u64),
+                mebibytes((4 * data.side * data.side * data.images) as u64),
+            ));
+        }
+        if chosen.recompute != config.run.recompute {
+            let flops = |config: &Config| {
+                let (step, _) = training_step(config, data, distill, self.resident)?;
+                Ok::<_, Error>(step.nodes.iter().map(|node| cost(&step, node).flops).sum::<u64>() as f64)
+            };
+            let mut before = self.config.clone();
+            before.run.recompute = config.run.recompute;
+            choices.push(format!(
+                "--recompute {}: the backward pass computes the cheapest convolutions again instead of keeping them; {:.1} \
+                 % more arithmetic a step, the numbers stay the same",
+                chosen.recompute,
+                100.0 * (flops(&self.config)? / flops(&before)? - 1.0)
+            ));
+        }
+        if chosen.micro_batch != config.run.micro_batch {
+            let images = chosen.micro_batch.unwrap_or(batch);
+            choices.push(format!(
                 "micro-batches of {images} of the {batch} images (--micro-batch {images}): {} passes a step, each with \
                  batch statistics of its own",
                 batch / images
             ));
-            next
-        })
-        .collect()
+        }
+        Ok(choices)
+    }
+
+    fn fitted(self, config: &Config, data: DataShape, distill: bool, memory: Memory) -> Result<Fitted> {
+        let choices = self.choices(config, data, distill)?;
+        Ok(Fitted { config: self.config, resident: self.resident, memory, choices })
+    }
+}
+
+/// What may be done about a run that does not fit: from what was done so far to what to try next, mildest first.
+type Remedy = fn(&Attempt, DataShape, bool) -> Result<Vec<Attempt>>;
+
+/// In the order of preference. A remedy that does not suffice alone stays while the next is tried.
+const REMEDIES: &[Remedy] = &[stream, recompute, micro_batches];
+
+/// The same bits, and a copy of each batch's pixels a step.
+fn stream(so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
+    Ok(if so_far.resident { vec![Attempt { resident: false, ..so_far.clone() }] } else { Vec::new() })
+}
+
+/// The same bits, and some arithmetic twice.
+fn recompute(so_far: &Attempt, data: DataShape, distill: bool) -> Result<Vec<Attempt>> {
+    let (step, _) = training_step(&so_far.config, data, distill, so_far.resident)?;
+    let done = so_far.config.run.recompute;
+    let with = |more: usize| {
+        let mut next = so_far.clone();
+        next.config.run.recompute = done + more;
+        next
+    };
+    Ok((1..=candidates(&step).len()).map(with).collect())
+}
+
+/// Other numbers: batch norm sees a part of the batch at a time.
+fn micro_batches(so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
+    let (run, batch) = (&so_far.config.run, so_far.config.optimiser.batch);
+    if run.micro_batch.is_some() || run.batch_norm == BatchStatistics::Exact {
+        return Ok(Vec::new());
+    }
+    let with = |images| {
+        let mut next = so_far.clone();
+        next.config.run.micro_batch = Some(images);
+        next
+    };
+    Ok((1..batch).rev().filter(|images| batch.is_multiple_of(*images)).map(with).collect())
 }
 
 fn mebibytes(bytes: u64) -> f64 {
@@ -102,17 +142,14 @@ fn mebibytes(bytes: u64) -> f64 {
 /// otherwise as [`Memory::of`].
 pub fn fit(config: &Config, data: DataShape, distill: bool, room: Room) -> Result<Fitted> {
     let set_bytes = (4 * data.images * data.side * data.side) as u64;
-    let mut base = Attempt { config: config.clone(), resident: true, choices: Vec::new() };
-    if set_bytes > room.buffer {
-        base = stream(&base, data).into_iter().next().unwrap_or(base);
-    }
+    let base = Attempt { config: config.clone(), resident: set_bytes <= room.buffer };
     let Some(budget) = config.run.memory_budget else {
-        let memory = Memory::of(config, data, distill, base.resident)?;
-        return Ok(Fitted { config: base.config, resident: base.resident, memory, choices: base.choices });
+        let memory = base.memory(data, distill)?;
+        return base.fitted(config, data, distill, memory);
     };
     let fits = |memory: &Memory| memory.peak_bytes <= budget.0 && memory.largest_buffer <= room.buffer;
     match search(&base, data, distill, &fits)? {
-        Ok(fitted) => Ok(fitted),
+        Ok((attempt, memory)) => attempt.fitted(config, data, distill, memory),
         Err(least) => Err(refusal(&base, data, distill, budget, &least, &fits)?),
     }
 }
@@ -123,28 +160,18 @@ fn search(
     data: DataShape,
     distill: bool,
     fits: &dyn Fn(&Memory) -> bool,
-) -> Result<std::result::Result<Fitted, Memory>> {
-    let weigh = |attempt: &Attempt| Memory::of(&attempt.config, data, distill, attempt.resident);
-    let done = |attempt: Attempt, memory| {
-        let Attempt { config, resident, choices } = attempt;
-        Fitted { config, resident, memory, choices }
-    };
-    let mut least = weigh(base)?;
+) -> Result<std::result::Result<(Attempt, Memory), Memory>> {
+    let mut least = base.memory(data, distill)?;
     if fits(&least) {
-        return Ok(Ok(done(base.clone(), least)));
+        return Ok(Ok((base.clone(), least)));
     }
     let mut so_far = base.clone();
     for remedy in REMEDIES {
         let mut strongest = so_far.clone();
-        for attempt in remedy(&so_far, data) {
-            let memory = weigh(&attempt)?;
+        for attempt in remedy(&so_far, data, distill)? {
+            let memory = attempt.memory(data, distill)?;
             if fits(&memory) {
-                // What an earlier remedy gave up may fit again.
-                let mut eased = attempt.clone();
-                eased.resident = base.resident;
-                eased.choices.retain(|choice| !(eased.resident && choice.starts_with("the images are streamed")));
-                let easier = weigh(&eased)?;
-                return Ok(Ok(if fits(&easier) { done(eased, easier) } else { done(attempt, memory) }));
+                return ease(base, attempt, memory, data, distill, fits).map(Ok);
             }
             if memory.peak_bytes < least.peak_bytes {
                 (least, strongest) = (memory, attempt);
@@ -153,6 +180,28 @@ fn search(
         so_far = strongest;
     }
     Ok(Err(least))
+}
+
+/// Takes back what an earlier remedy did and is not needed after the last one.
+fn ease(
+    base: &Attempt,
+    attempt: Attempt,
+    memory: Memory,
+    data: DataShape,
+    distill: bool,
+    fits: &dyn Fn(&Memory) -> bool,
+) -> Result<(Attempt, Memory)> {
+    for recompute in base.config.run.recompute..=attempt.config.run.recompute {
+        for resident in [base.resident, false] {
+            let mut easier = Attempt { resident, ..attempt.clone() };
+            easier.config.run.recompute = recompute;
+            let memory = easier.memory(data, distill)?;
+            if fits(&memory) {
+                return Ok((easier, memory));
+            }
+        }
+    }
+    Ok((attempt, memory))
 }
 
 /// Why nothing fits, and what would.
@@ -164,7 +213,7 @@ fn refusal(
     least: &Memory,
     fits: &dyn Fn(&Memory) -> bool,
 ) -> Result<Error> {
-    let whole = Memory::of(&base.config, data, distill, base.resident)?;
+    let whole = base.memory(data, distill)?;
     let parts: Vec<String> = least
         .classes()
         .iter()
@@ -175,23 +224,23 @@ fn refusal(
     let mut allowed = base.clone();
     allowed.config.run.batch_norm = BatchStatistics::Micro;
     if base.config.run.batch_norm == BatchStatistics::Exact
-        && let Ok(fitted) = search(&allowed, data, distill, fits)?
+        && let Ok((way, memory)) = search(&allowed, data, distill, fits)?
     {
         ways.push(format!(
             "--bn micro would fit with --micro-batch {} in {:.1} MiB",
-            fitted.config.run.micro_batch.unwrap_or(fitted.config.optimiser.batch),
-            mebibytes(fitted.memory.peak_bytes)
+            way.config.run.micro_batch.unwrap_or(way.config.optimiser.batch),
+            mebibytes(memory.peak_bytes)
         ));
     }
     let mut smaller = base.clone();
     smaller.config.run.micro_batch = None;
     while ways.is_empty() && smaller.config.optimiser.batch > 1 {
         smaller.config.optimiser.batch /= 2;
-        if let Ok(fitted) = search(&smaller, data, distill, fits)? {
+        if let Ok((way, memory)) = search(&smaller, data, distill, fits)? {
             ways.push(format!(
                 "--batch {} would fit in {:.1} MiB",
-                smaller.config.optimiser.batch,
-                mebibytes(fitted.memory.peak_bytes)
+                way.config.optimiser.batch,
+                mebibytes(memory.peak_bytes)
             ));
         }
     }

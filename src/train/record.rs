@@ -1,13 +1,14 @@
 //! From a configuration to the graph of its training step. Needs no device: `plan` uses it, too.
 
-use crate::Result;
 use crate::config::{Config, Method, TransformSet};
 use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::dropout::STEP_WORDS;
 use crate::ops::views::{PARAMETER_WORDS, Views};
 use crate::tape::fuse::fuse;
+use crate::tape::recompute::{candidates, recompute};
 use crate::tape::{Graph, Type, ValueId};
+use crate::{Error, Result};
 
 /// What the data decides about a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
     }
 }
 
-/// Records views, forward pass, losses, backward pass and update, and fuses them; `resident`: the graph's input holds
+/// Records views, forward pass, losses, backward pass and update, fuses them, and leaves out what is recomputed; `resident`: the graph's input holds
 /// the whole training set, not only the batch. Where the batch is split it is the step of a micro-batch.
 ///
 /// # Errors
@@ -109,5 +110,14 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
     };
     let step = record(&mut graph, &spec, inputs, &drop)?;
     fuse(&mut graph);
+    let candidates = candidates(&graph);
+    let Some(again) = candidates.get(..config.run.recompute) else {
+        return Err(Error::usage(format!(
+            "--recompute {} (run.recompute): the step keeps the outputs of {} convolutions; give 0 to {1}",
+            config.run.recompute,
+            candidates.len()
+        )));
+    };
+    recompute(&mut graph, again);
     Ok((graph, Recorded { step, images, view_index, view_parameters, resident }))
 }

@@ -1,0 +1,78 @@
+//! Lets a graph make values again in its backward pass instead of keeping them from the forward pass until then
+//! (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). The same operations read the same numbers, so
+//! not a bit changes; what it costs is their time.
+
+use std::collections::{HashMap, HashSet};
+
+use super::graph::{Graph, Node, Storage, ValueId};
+use crate::ops::cost;
+
+/// The nodes whose result need not be kept for the backward pass, those with the least arithmetic a byte first.
+pub fn candidates(graph: &Graph) -> Vec<usize> {
+    let Some(backward_at) = graph.backward_at else { return Vec::new() };
+    let possible = |at: &usize| {
+        let node = &graph.nodes[*at];
+        let y = node.outputs[0];
+        if !node.op.operation().recomputable() || arena(graph, y).is_some() || graph.kept.contains(&y) {
+            return false;
+        }
+        // What is read again must not have changed in between.
+        let arenas: HashSet<&str> = node.inputs.iter().filter_map(|&id| arena(graph, id)).collect();
+        let changed = |node: &Node| node.outputs.iter().any(|&id| arena(graph, id).is_some_and(|a| arenas.contains(a)));
+        let reader = graph.nodes[backward_at..].iter().position(|node| node.inputs.contains(&y));
+        reader.is_some_and(|reader| !graph.nodes[*at..backward_at + reader].iter().any(changed))
+    };
+    let mut nodes: Vec<usize> = (0..backward_at).filter(possible).collect();
+    let per_byte = |at: usize| {
+        let node = &graph.nodes[at];
+        cost(graph, node).flops as f64 / graph.value(node.outputs[0]).ty.bytes() as f64
+    };
+    nodes.sort_by(|&a, &b| per_byte(a).total_cmp(&per_byte(b)));
+    nodes
+}
+
+fn arena(graph: &Graph, id: ValueId) -> Option<&str> {
+    match &graph.value(id).storage {
+        Storage::Arena { arena, .. } => Some(arena),
+        Storage::Transient => None,
+    }
+}
+
+/// Makes the results of these nodes, some of [`candidates`], again before they are first read in the backward pass.
+pub fn recompute(graph: &mut Graph, nodes: &[usize]) {
+    let Some(backward_at) = graph.backward_at else { return };
+    let makers = nodes.iter().map(|&at| (graph.nodes[at].outputs[0], graph.nodes[at].clone())).collect();
+    let backward = graph.nodes.split_off(backward_at);
+    let mut again = Again { graph, makers, made: HashMap::new() };
+    for mut node in backward {
+        node.inputs.iter_mut().for_each(|input| *input = again.value(*input));
+        again.graph.nodes.push(node);
+    }
+}
+
+struct Again<'g> {
+    graph: &'g mut Graph,
+    /// The nodes to repeat, by what they make.
+    makers: HashMap<ValueId, Node>,
+    /// What was made again, and as what.
+    made: HashMap<ValueId, ValueId>,
+}
+
+impl Again<'_> {
+    /// The value that stands for `id` in the backward pass, made here at its first use.
+    fn value(&mut self, id: ValueId) -> ValueId {
+        if let Some(&made) = self.made.get(&id) {
+            return made;
+        }
+        let Some(mut node) = self.makers.get(&id).cloned() else { return id };
+        node.inputs.iter_mut().for_each(|input| *input = self.value(*input));
+        for output in &mut node.outputs {
+            self.graph.values.push(self.graph.value(*output).clone());
+            *output = ValueId(self.graph.values.len() as u32 - 1);
+        }
+        node.scope.push('\'');
+        self.made.insert(id, node.outputs[0]);
+        self.graph.nodes.push(node);
+        self.made[&id]
+    }
+}
