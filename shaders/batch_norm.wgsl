@@ -6,7 +6,7 @@
 //   dgamma = sum du xhat,  dbeta = sum du,  xhat = (x - mean) rstd
 //   dx = scale (du - dbeta / count - xhat dgamma / count)      batch statistics (TRAIN)
 //   dx = scale du                                              running statistics
-// statistics [5, channels]: mean, rstd, var, scale, shift.
+// statistics [5, channels]: mean, rstd, var, scale, shift. x may be stored in half precision (X_HALF).
 //
 // Means and variances are exact in the way f32 allows: a workgroup takes the mean of its chunk (some images
 // of one channel), then the squares around that mean (two passes); chunks are joined with Chan's formula in
@@ -14,6 +14,7 @@
 //   partial_statistics, partial_gradients: one workgroup a channel and chunk
 //   combine_statistics, combine_gradients, from_running, running: one invocation a channel
 //   apply, backward, backward_in_place (y holds dy and gets dx): one workgroup a run of 16 x WG elements
+#import common/half
 #import common/index
 #import common/reduce
 
@@ -33,7 +34,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read> gamma: array<f32>;
 @group(0) @binding(4) var<storage, read> beta: array<f32>;
@@ -49,6 +50,12 @@ struct Params {
 @group(0) @binding(14) var<storage, read_write> running_var: array<f32>;
 
 override TRAIN: bool = true;
+override X_HALF: bool = false;
+
+fn x_at(i: u32) -> f32 {
+    if X_HALF { return half_of(x[i / 2u], i); }
+    return bitcast<f32>(x[i]);
+}
 
 // Images of a chunk; the last one may be short.
 fn images_of(chunk: u32) -> u32 {
@@ -81,13 +88,13 @@ fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
     let last = chunk * params.chunk_images + images;
     var sum = 0.0;
     for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
-        sum += x[(w.image * params.channels + channel) * params.size + w.at];
+        sum += x_at((w.image * params.channels + channel) * params.size + w.at);
     }
     let mean = workgroup_sum2(vec2<f32>(sum, 0.0), local).x / f32(max(images, 1u) * params.size);
     var squares = 0.0;
     var residue = 0.0;
     for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
-        let d = x[(w.image * params.channels + channel) * params.size + w.at] - mean;
+        let d = x_at((w.image * params.channels + channel) * params.size + w.at) - mean;
         squares += d * d;
         residue += d;
     }
@@ -194,7 +201,7 @@ fn run_on(run: Run) -> Run {
 fn apply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) local: u32) {
     for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        let u = normalised(x[r.i], r.channel);
+        let u = normalised(x_at(r.i), r.channel);
         y[r.i] = select(params.slope * u, u, u > 0.0);
     }
 }
@@ -211,8 +218,9 @@ fn partial_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     var sums = vec2<f32>(0.0);
     for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
         let i = (w.image * params.channels + channel) * params.size + w.at;
-        let g = through_activation(dy[i], x[i], channel);
-        sums += vec2<f32>(g * ((x[i] - mean) * rstd), g);
+        let value = x_at(i);
+        let g = through_activation(dy[i], value, channel);
+        sums += vec2<f32>(g * ((value - mean) * rstd), g);
     }
     let total = workgroup_sum2(sums, local);
     if local == 0u && linear < params.chunks * params.channels {
@@ -250,7 +258,7 @@ fn gradient(upstream: f32, value: f32, channel: u32) -> f32 {
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) local: u32) {
     for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        y[r.i] = gradient(dy[r.i], x[r.i], r.channel);
+        y[r.i] = gradient(dy[r.i], x_at(r.i), r.channel);
     }
 }
 
@@ -258,6 +266,6 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 fn backward_in_place(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                      @builtin(local_invocation_index) local: u32) {
     for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        y[r.i] = gradient(y[r.i], x[r.i], r.channel);
+        y[r.i] = gradient(y[r.i], x_at(r.i), r.channel);
     }
 }

@@ -1,13 +1,16 @@
 // Pooling of x [planes, height, width] (planes = batch x channels).
 //   max_2x2:       y = max over each 2 x 2 window of v; an odd last row or column is left out (floor)
 //                  v = leaky_relu(u), u = x, or x + x2 (TWO: the end of a residual block)
-//                  each of x, x2 may be given before its batch norm, with the statistics of that (NORMED, NORMED2)
+//                  each of x, x2 may be given before its batch norm, with the statistics of that (NORMED, NORMED2),
+//                  and stored in half precision (X_HALF, X2_HALF)
 //   max_2x2_backward: du = dy at the window's first maximum in row-major order, times the slope where u <= 0;
 //                  0 elsewhere
 //   mean:          y = mean over the plane (global average pool)
 //   mean_backward: dx = dy / (height width)
 // max_2x2, max_2x2_backward: one invocation a window (for the latter also the cut ones at the edge);
 // mean: one invocation a plane; mean_backward: one invocation an element.
+#import common/finite
+#import common/half
 #import common/index
 
 struct Params {
@@ -21,8 +24,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> x2: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(2) var<storage, read> x2: array<u32>;
 @group(0) @binding(3) var<storage, read> statistics: array<f32>;
 @group(0) @binding(4) var<storage, read> statistics2: array<f32>;
 @group(0) @binding(5) var<storage, read> dy: array<f32>;
@@ -31,15 +34,19 @@ struct Params {
 override TWO: bool = false;
 override NORMED: bool = false;
 override NORMED2: bool = false;
+override X_HALF: bool = false;
+override X2_HALF: bool = false;
 
 // u of one element of a channel. Rows of the statistics: mean, rstd, variance, scale, shift.
 fn sum_at(i: u32, c: u32) -> f32 {
-    var u = x[i];
+    var u = 0.0;
+    if X_HALF { u = half_of(x[i / 2u], i); } else { u = bitcast<f32>(x[i]); }
     if NORMED {
         u = (u - statistics[c]) * statistics[3u * params.channels + c] + statistics[4u * params.channels + c];
     }
     if TWO {
-        var second = x2[i];
+        var second = 0.0;
+        if X2_HALF { second = half_of(x2[i / 2u], i); } else { second = bitcast<f32>(x2[i]); }
         if NORMED2 {
             second = (second - statistics2[c]) * statistics2[3u * params.channels + c]
                 + statistics2[4u * params.channels + c];
@@ -59,13 +66,18 @@ fn window_at(at: u32, plane: u32) -> vec4<f32> {
     return vec4<f32>(sum_at(at, c), sum_at(at + 1u, c), sum_at(at + params.width, c), sum_at(at + params.width + 1u, c));
 }
 
-// Position of the first maximum. `!(a <= b)` rather than a > b: a NaN must win, not vanish.
+// Whether a value takes the place of the maximum so far. The first NaN wins and stays: it must not vanish.
+fn wins(value: f32, best: f32) -> bool {
+    return !is_nan(best) & (is_nan(value) | (value > best));
+}
+
+// Position of the first maximum.
 fn first_maximum(v: vec4<f32>) -> u32 {
     var first = 0u;
     var best = v.x;
-    if !(v.y <= best) { best = v.y; first = 1u; }
-    if !(v.z <= best) { best = v.z; first = 2u; }
-    if !(v.w <= best) { first = 3u; }
+    if wins(v.y, best) { best = v.y; first = 1u; }
+    if wins(v.z, best) { best = v.z; first = 2u; }
+    if wins(v.w, best) { first = 3u; }
     return first;
 }
 
@@ -120,7 +132,7 @@ fn mean(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let size = params.height * params.width;
         var sum = 0.0;
         for (var s = 0u; s < size; s++) {
-            sum += x[i * size + s];
+            sum += bitcast<f32>(x[i * size + s]);
         }
         y[i] = sum / f32(size);
     }

@@ -102,6 +102,7 @@ pub const SETTINGS: &[(&str, &[&str])] = &[
     ("run.slice_ms", &["slice-ms"]),
     ("run.micro_batch", &["micro-batch"]),
     ("run.recompute", &["recompute"]),
+    ("run.activations", &["activations"]),
     ("run.batch_norm", &["bn"]),
     ("run.memory_budget", &["memory-budget"]),
     ("run.on_device_lost", &["on-device-lost"]),
@@ -556,6 +557,8 @@ pub struct RunConfig {
     pub micro_batch: Option<usize>,
     /// Convolutions whose output the backward pass computes again instead of keeping it, the cheapest ones.
     pub recompute: usize,
+    /// How the outputs of convolutions are stored until the backward pass.
+    pub activations: Activations,
     /// What batch norm normalises with where the batch is split.
     pub batch_norm: BatchStatistics,
     /// The most that the run may hold on the device; what is needed to stay within it is chosen by itself.
@@ -575,6 +578,18 @@ pub enum OnDeviceLost {
 }
 
 named!(OnDeviceLost { Stop = "stop", Resume = "resume" });
+
+/// How the outputs of convolutions are stored until the backward pass; all arithmetic is f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activations {
+    /// As they are computed.
+    F32,
+    /// Rounded to half precision: half the memory, other numbers.
+    F16,
+}
+
+named!(Activations { F32 = "f32", F16 = "f16" });
 
 /// What batch norm normalises with where a batch is split into micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -598,6 +613,7 @@ impl Default for RunConfig {
             slice_ms: 100,
             micro_batch: None,
             recompute: 0,
+            activations: Activations::F32,
             batch_norm: BatchStatistics::Exact,
             memory_budget: None,
             on_device_lost: OnDeviceLost::Stop,

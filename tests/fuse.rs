@@ -9,9 +9,10 @@ use ieq_wgpu::ops::elementwise::{Add, Scale};
 use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::fuse::fuse;
+use ieq_wgpu::tape::half::store_half;
 use ieq_wgpu::tape::plan::Plan;
 use ieq_wgpu::tape::recompute::{candidates, recompute};
-use ieq_wgpu::tape::{Graph, Type, ValueId, twin};
+use ieq_wgpu::tape::{Element, Graph, Type, ValueId, twin};
 use proptest::prelude::*;
 
 const CHANNELS: usize = 3;
@@ -154,4 +155,22 @@ fn recomputed_convolutions_are_not_kept() {
     assert_eq!(all.nodes.len(), graph.nodes.len() + 4);
     let map = 4 * 2 * 3 * 8 * 6;
     assert!(kept(&graph) - kept(&all) == 4 * map, "{} {}", kept(&graph), kept(&all));
+}
+
+/// In half precision are only convolutions' results of even width whose every reader can read that.
+#[test]
+fn only_what_all_readers_can_read_is_stored_in_half_precision() {
+    let (conv, norm, pool, add) = ((0, 0, 0), (2, 0, 2), (5, 0, 2), (7, 0, 0));
+    // 8 x 6, pooled to 4 x 3: the convolution behind it has rows of odd length.
+    for (steps, kept, halves) in [
+        (vec![conv, norm, conv, (2, 0, 3), pool, conv, norm], vec![], 2),
+        (vec![conv, norm, conv, (2, 0, 3), pool, conv, norm], vec![1], 1),
+        (vec![conv, add, norm, pool], vec![], 0),
+    ] {
+        let (mut graph, _) = build(&steps, &kept);
+        fuse(&mut graph);
+        store_half(&mut graph);
+        let half = graph.values.iter().filter(|value| value.ty.element == Element::F16);
+        assert_eq!(half.count(), halves, "{steps:?}, kept {kept:?}");
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ieq_wgpu::Error;
-use ieq_wgpu::config::{BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Progress, StepReport};
+use ieq_wgpu::config::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Progress, StepReport};
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
@@ -283,6 +283,32 @@ fn recomputing_changes_no_bit_and_needs_less() {
     config.run.recompute = 17;
     let refusal = Trainer::new(gpu(), &config, &data, None).err().unwrap();
     assert!(refusal.exit_code() == 2 && refusal.to_string().contains("give 0 to 16"), "{refusal}");
+}
+
+#[test]
+fn half_precision_halves_what_is_kept_and_changes_the_numbers_little() {
+    let mut config = small();
+    config.model.dropout = 0.0;
+    config.model.drop_block.rate = 0.0;
+    let data = glyphs(&config);
+    let kept = |config: &Config| Memory::of(config, shape(&data), false, true).unwrap().kept_activations as f64;
+    let losses = |config: &Config| {
+        let mut trainer = Trainer::new(gpu(), config, &data, None).unwrap();
+        let state = steps(&mut trainer, 5);
+        (trainer.read_metrics().unwrap().0, state)
+    };
+    let (exact, whole) = (losses(&config), kept(&config));
+    config.run.activations = Activations::F16;
+    let (half, less) = (losses(&config), kept(&config));
+    // Maps of 28, 14 and 7 pixels a side: the last stay f32, and so does what pooling makes.
+    assert!((0.5..0.65).contains(&(less / whole)), "{less} of {whole}");
+    assert!(!same(&exact.1, &half.1), "nothing was rounded");
+    for ((name, a), (_, b)) in exact.0.iter().zip(&half.0) {
+        assert!((a - b).abs() <= 0.02 * a.abs(), "{name}: {a} {b}");
+    }
+    // What is recomputed is rounded alike.
+    config.run.recompute = 12;
+    assert!(same(&half.1, &losses(&config).1));
 }
 
 #[test]

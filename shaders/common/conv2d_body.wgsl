@@ -8,6 +8,7 @@
 //
 // x may be given as z, the output of another convolution, with the statistics of its batch norm: it is then
 //   x = leaky_relu((z - mean) scale + shift), computed where z is loaded (NORMED).
+// x and y may be stored in half precision, two to a word (X_HALF, Y_HALF); rows of y then have an even length.
 //
 // pack / pack_mirrored: weights [o,c,k,l] -> `packed`, for each (input channel, k, l) a row of output channels,
 //   four to a vector, padded with zeros to packed_row vectors.
@@ -17,6 +18,7 @@
 // The values that all lanes of a workgroup share come from packed_N and upstream_N, which differ between
 // conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (the lanes load a part each, the subgroup broadcasts).
 #import common/index
+#import common/half
 
 struct Params {
     n: u32,            // items of a one-dimensional entry point
@@ -40,30 +42,27 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<u32>;
 @group(0) @binding(2) var<storage, read> weight: array<f32>;
 @group(0) @binding(3) var<storage, read> packed: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> dy: array<f32>;
 @group(0) @binding(5) var<storage, read> partial: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<u32>;
 @group(0) @binding(7) var<storage, read_write> packed_out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read> statistics: array<f32>;
 
 override STRIDE: u32 = 1u;
 override DILATE: u32 = 1u;
 override NORMED: bool = false;
+override X_HALF: bool = false;
+override Y_HALF: bool = false;
 
 // ---------------------------------------------------------------------------------------------- packing
 
-fn packed_weight(o: u32, c: u32, k: u32, l: u32) -> f32 {
-    return select(0.0, weight[((min(o, params.c_out - 1u) * params.c_in + c) * params.k_h + k) * params.k_w + l],
-                  o < params.c_out);
-}
+// Few divisions: software adapters divide integers slowly.
 
-// The weight that carries output-side channel o of the backward convolution, i.e. input channel o of the forward one.
-fn mirrored_weight(o: u32, c: u32, k: u32, l: u32) -> f32 {
-    let at = ((c * params.c_out + min(o, params.c_out - 1u)) * params.k_h + (params.k_h - 1u - k)) * params.k_w;
-    return select(0.0, weight[at + params.k_w - 1u - l], o < params.c_out);
+fn weight_at(o: u32, at: u32) -> f32 {
+    return select(0.0, weight[at], o < params.c_out);
 }
 
 @compute @workgroup_size(WG)
@@ -71,28 +70,35 @@ fn pack(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
-        let o = (i % params.packed_row) * 4u;
-        let tap = i / params.packed_row;
-        let l = tap % params.k_w;
-        let k = (tap / params.k_w) % params.k_h;
-        let c = tap / (params.k_w * params.k_h);
-        packed_out[i] = vec4<f32>(packed_weight(o, c, k, l), packed_weight(o + 1u, c, k, l),
-                                  packed_weight(o + 2u, c, k, l), packed_weight(o + 3u, c, k, l));
+        // A row is an input channel and a tap, as in the weights of one output channel.
+        let row = i / params.packed_row;
+        let o = (i - row * params.packed_row) * 4u;
+        let rows = params.c_in * params.k_h * params.k_w;
+        let last = params.c_out - 1u;
+        packed_out[i] = vec4<f32>(weight_at(o, min(o, last) * rows + row),
+                                  weight_at(o + 1u, min(o + 1u, last) * rows + row),
+                                  weight_at(o + 2u, min(o + 2u, last) * rows + row),
+                                  weight_at(o + 3u, min(o + 3u, last) * rows + row));
     }
 }
 
+// Output channel o of the backward convolution is input channel o of the forward one.
 @compute @workgroup_size(WG)
 fn pack_mirrored(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                  @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
-        let o = (i % params.packed_row) * 4u;
-        let tap = i / params.packed_row;
-        let l = tap % params.k_w;
-        let k = (tap / params.k_w) % params.k_h;
-        let c = tap / (params.k_w * params.k_h);
-        packed_out[i] = vec4<f32>(mirrored_weight(o, c, k, l), mirrored_weight(o + 1u, c, k, l),
-                                  mirrored_weight(o + 2u, c, k, l), mirrored_weight(o + 3u, c, k, l));
+        let row = i / params.packed_row;
+        let o = (i - row * params.packed_row) * 4u;
+        let taps = params.k_h * params.k_w;
+        let c = row / taps;
+        let tap = taps - 1u - (row - c * taps);
+        let first = c * params.c_out;
+        let last = params.c_out - 1u;
+        packed_out[i] = vec4<f32>(weight_at(o, (first + min(o, last)) * taps + tap),
+                                  weight_at(o + 1u, (first + min(o + 1u, last)) * taps + tap),
+                                  weight_at(o + 2u, (first + min(o + 2u, last)) * taps + tap),
+                                  weight_at(o + 3u, (first + min(o + 3u, last)) * taps + tap));
     }
 }
 
@@ -112,7 +118,9 @@ fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 
     let dilate = i32(DILATE);
     let j = column / dilate;
     let inside = row_inside & (column >= 0) & (j < i32(params.w_in)) & (column % dilate == 0);
-    var value = x[row + u32(clamp(j, 0, i32(params.w_in) - 1))];
+    let i = row + u32(clamp(j, 0, i32(params.w_in) - 1));
+    var value = 0.0;
+    if X_HALF { value = half_of(x[i / 2u], i); } else { value = bitcast<f32>(x[i]); }
     if NORMED {
         let y = (value - channel.x) * channel.y + channel.z;
         value = select(params.slope * y, y, y > 0.0);
@@ -123,10 +131,15 @@ fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 
 fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
     if live & (o < params.c_out) & (j < params.w_out) {
         let first = at + o * params.h_out * params.w_out;
-        y[first] = sum.x;
-        if j + 1u < params.w_out { y[first + 1u] = sum.y; }
-        if j + 2u < params.w_out { y[first + 2u] = sum.z; }
-        if j + 3u < params.w_out { y[first + 3u] = sum.w; }
+        if Y_HALF {
+            y[first / 2u] = pack2x16float(sum.xy);
+            if j + 2u < params.w_out { y[first / 2u + 1u] = pack2x16float(sum.zw); }
+        } else {
+            y[first] = bitcast<u32>(sum.x);
+            if j + 1u < params.w_out { y[first + 1u] = bitcast<u32>(sum.y); }
+            if j + 2u < params.w_out { y[first + 2u] = bitcast<u32>(sum.z); }
+            if j + 3u < params.w_out { y[first + 3u] = bitcast<u32>(sum.w); }
+        }
     }
 }
 
@@ -154,22 +167,26 @@ override TAP_COLUMNS: u32 = 3u;
 #import common/conv2d_backward_weight NAME=backward_weight_8 Q=2
 #import common/conv2d_backward_weight NAME=backward_weight_16 Q=4
 
-// dw = sum of the splits, in order.
+// dw = sum of the splits, in order; lanes side by side take neighbouring output channels.
 @compute @workgroup_size(WG)
 fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
           @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
+        // A row is a tap and an input channel.
+        let row = i / params.c_out;
+        let o = i - row * params.c_out;
+        let tap = row / params.c_in;
+        let c = row - tap * params.c_in;
         let taps = params.k_h * params.k_w;
-        let tap = i % taps;
-        let c = (i / taps) % params.c_in;
-        let o = i / (taps * params.c_in);
         let channels = params.packed_row * 4u;
-        let first = (tap * params.c_in + c) * channels + o;
+        let size = taps * params.c_in * channels;
+        var at = row * channels + o;
         var sum = 0.0;
         for (var split = 0u; split < params.splits; split++) {
-            sum += partial[split * taps * params.c_in * channels + first];
+            sum += partial[at];
+            at += size;
         }
-        y[i] = sum;
+        y[(o * params.c_in + c) * taps + tap] = bitcast<u32>(sum);
     }
 }

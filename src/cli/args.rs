@@ -11,8 +11,8 @@ pub use crate::fewshot::Classifier;
 pub use crate::train::features::Layer;
 
 use crate::config::{
-    Backbone, BatchStatistics, ByteSize, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method, OnDeviceLost,
-    PRESETS, SETTINGS, TransformSet,
+    Activations, Backbone, BatchStatistics, ByteSize, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method,
+    OnDeviceLost, PRESETS, SETTINGS, TransformSet,
 };
 use crate::{Error, Result};
 
@@ -541,6 +541,13 @@ pub struct ConfigFlags {
     /// first, which needs less memory and more time; the numbers stay the same.
     #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
     pub recompute: Option<usize>,
+    /// Storage of the outputs of convolutions: f32 or f16
+    ///
+    /// f16 keeps them in half precision until the backward pass: half the memory, other numbers; all arithmetic
+    /// stays f32. Maps with rows of an odd length stay f32, too.
+    #[arg(long, value_name = "TYPE", value_parser = choice::<Activations>(Activations::NAMES),
+        help_heading = RUN, hide_possible_values = true, hide_short_help = true)]
+    pub activations: Option<Activations>,
     /// Batch norm of a split batch: exact or micro
     ///
     /// exact: statistics of the whole batch, so a batch is not split. micro: statistics of each micro-batch, as the
@@ -656,6 +663,7 @@ impl ConfigFlags {
         set(&mut run.slice_ms, &self.slice_ms);
         set_some(&mut run.micro_batch, &self.micro_batch);
         set(&mut run.recompute, &self.recompute);
+        set(&mut run.activations, &self.activations);
         set(&mut run.batch_norm, &self.bn);
         set_some(&mut run.memory_budget, &self.memory_budget);
         set(&mut run.on_device_lost, &self.on_device_lost);
@@ -868,6 +876,7 @@ mod tests {
             ("--slice-ms", "3", "run.slice_ms"),
             ("--micro-batch", "3", "run.micro_batch"),
             ("--recompute", "3", "run.recompute"),
+            ("--activations", "f16", "run.activations"),
             ("--bn", "micro", "run.batch_norm"),
             ("--memory-budget", "4GiB", "run.memory_budget"),
             ("--on-device-lost", "resume", "run.on_device_lost"),

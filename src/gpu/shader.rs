@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use naga::valid::Capabilities;
 use naga::{AddressSpace, StorageAccess, TypeInner};
 
 use super::template;
@@ -20,6 +21,7 @@ shaders![
     "common/conv2d_body",
     "common/conv2d_forward",
     "common/finite",
+    "common/half",
     "common/index",
     "common/lane_rank",
     "common/log1p",
@@ -122,7 +124,8 @@ pub(super) fn reflect_with(name: &str, other: Option<(&str, &str)>) -> Result<Sh
     let source = assemble_with(name, other)?;
     let fail = |what: String| Error::Internal(format!("shader {name}: {what}"));
     let module = naga::front::wgsl::parse_str(&source).map_err(|e| fail(e.emit_to_string(&source)))?;
-    let capabilities = naga::valid::Capabilities::SUBGROUP;
+    // What packs halves into words is no feature of an adapter: WGSL has it everywhere.
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|e| fail(e.emit_to_string(&source)))?;

@@ -162,7 +162,7 @@ impl Operation for BatchNorm {
                 format!("one value a channel has no variance (x: {:?}); use a batch of two or more", inputs[0].shape),
             ));
         }
-        let y = self.apply.then(|| inputs[0].clone());
+        let y = self.apply.then(|| Type::f32(inputs[0].shape.clone()));
         Ok(y.into_iter().chain([Type::f32([ROWS, s.channels]), Type::f32([s.channels, s.chunks().0, 2])]).collect())
     }
 
@@ -184,7 +184,10 @@ impl Operation for BatchNorm {
         let statistics = outputs[usize::from(self.apply)].id;
         let partial = outputs[usize::from(self.apply) + 1].id;
         let mut launches = vec![
-            s.by_chunk("partial_statistics", 1.0).bind("x", inputs[0].id).bind("partial_out", partial),
+            s.by_chunk("partial_statistics", 1.0)
+                .constant("X_HALF", inputs[0].half())
+                .bind("x", inputs[0].id)
+                .bind("partial_out", partial),
             s.by_channel("combine_statistics")
                 .bind("partial", partial)
                 .bind("gamma", inputs[1].id)
@@ -205,10 +208,18 @@ impl Operation for BatchNorm {
         let again = if self.apply { &inputs[..1] } else { &[] };
         Cost::moving(inputs.iter().chain(&outputs[..outputs.len() - 1])).and_moving(again)
     }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index == 0
+    }
 }
 
 fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand], slope: f32) -> Launch<ValueId> {
-    s.by_element("apply", slope).bind("x", inputs[0].id).bind("statistics", outputs[1].id).bind("y", outputs[0].id)
+    s.by_element("apply", slope)
+        .constant("X_HALF", inputs[0].half())
+        .bind("x", inputs[0].id)
+        .bind("statistics", outputs[1].id)
+        .bind("y", outputs[0].id)
 }
 
 fn gradients(
@@ -246,7 +257,7 @@ impl Operation for BatchNormEval {
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let s = Sizes::check(self.name(), inputs, 1..5)?;
-        let y = self.apply.then(|| inputs[0].clone());
+        let y = self.apply.then(|| Type::f32(inputs[0].shape.clone()));
         Ok(y.into_iter().chain([Type::f32([ROWS, s.channels])]).collect())
     }
 
@@ -276,6 +287,10 @@ impl Operation for BatchNormEval {
     fn normalises(&self) -> Option<Normalises> {
         let op = BatchNormEval { apply: false, ..self.clone() }.into();
         self.apply.then_some(Normalises { slope: self.slope, without_y: op })
+    }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index == 0
     }
 }
 
@@ -319,6 +334,7 @@ impl Operation for BatchNormSums {
         let partial = outputs[3].id;
         vec![
             s.by_chunk("partial_gradients", self.slope)
+                .constant("X_HALF", inputs[0].half())
                 .bind("x", inputs[0].id)
                 .bind("dy", inputs[1].id)
                 .bind("statistics", inputs[2].id)
@@ -333,6 +349,10 @@ impl Operation for BatchNormSums {
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         Cost::moving(inputs.iter().chain(&outputs[..3]))
+    }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index == 0
     }
 }
 
@@ -367,7 +387,7 @@ impl Operation for BatchNormBackward {
         check_statistics(self.name(), &inputs[1], &inputs[0])?;
         same(self.name(), "means", &inputs[2].shape, &[s.channels, 2])?;
         same(self.name(), "dy", &inputs[3].shape, &inputs[0].shape)?;
-        Ok(vec![inputs[0].clone()])
+        Ok(vec![Type::f32(inputs[0].shape.clone())])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -392,6 +412,7 @@ impl Operation for BatchNormBackward {
         let launch = s
             .by_element(entry, self.slope)
             .constant("TRAIN", u32::from(self.train))
+            .constant("X_HALF", inputs[0].half())
             .bind("x", inputs[0].id)
             .bind("statistics", inputs[1].id)
             .bind("partial", inputs[2].id);
@@ -401,6 +422,10 @@ impl Operation for BatchNormBackward {
 
     fn replacing_last_input(&self) -> Option<Op> {
         (!self.in_place).then(|| BatchNormBackward { in_place: true, ..self.clone() }.into())
+    }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index == 0
     }
 }
 
@@ -477,6 +502,19 @@ pub fn cases() -> Vec<Case> {
         let op = BatchNormBackward { slope: 0.1, train, in_place: true };
         let inputs = constants(&[x, &[ROWS, 7], &[7, 2], x]);
         cases.push(Case::new(format!("in place, batch statistics {train}"), op, inputs));
+    }
+    let x = || Input::constant([5, 7, 3, 4], Fill::Normal(0.5, 1.0)).half();
+    let [statistics, means] = [&[ROWS, 7][..], &[7, 2]].map(|s| Input::constant(s, Fill::Uniform(0.2, 2.0)));
+    let dy = Input::constant([5, 7, 3, 4], Fill::Normal(0.0, 1.0));
+    let affine = constants(&[&[7], &[7]]);
+    let norm = BatchNorm { slope: 0.1, apply: true };
+    cases.push(Case::new("x in half precision", norm, [vec![x()], affine].concat()).tolerance(1e-5));
+    let inputs = vec![x(), dy.clone(), statistics.clone()];
+    cases.push(Case::new("x in half precision", BatchNormSums { slope: 0.1 }, inputs).tolerance(1e-5));
+    for in_place in [false, true] {
+        let op = BatchNormBackward { slope: 0.1, train: true, in_place };
+        let inputs = vec![x(), statistics.clone(), means.clone(), dy.clone()];
+        cases.push(Case::new(format!("x in half precision, in place {in_place}"), op, inputs));
     }
     // x has 7 digits and a mean of 60 deviations: 2 digits are gone before the kernel starts.
     let far = Input::normal([8, 5, 3, 3]).with(Fill::Normal(30.0, 0.5));

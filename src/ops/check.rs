@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use half::f16;
+
 use super::Op;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::{Gpu, Launch};
@@ -57,6 +59,12 @@ impl Input {
         Input { ty: Type::u32(shape), fill, grad: false }
     }
 
+    /// The same input in half precision.
+    pub fn half(mut self) -> Self {
+        self.ty.element = Element::F16;
+        self
+    }
+
     /// The same input with other elements.
     pub fn with(mut self, fill: Fill) -> Self {
         self.fill = fill;
@@ -85,6 +93,7 @@ impl Input {
         match self.ty.element {
             // The device and the twin start from the same f32 numbers.
             Element::F32 => values.into_iter().map(|v| f64::from(v as f32)).collect(),
+            Element::F16 => values.into_iter().map(|v| f64::from(f16::from_f64(v))).collect(),
             Element::U32 => values,
         }
     }
@@ -99,6 +108,8 @@ pub struct Case {
     pub op: Op,
     /// Its inputs; for an operation in place the last ones are its targets.
     pub inputs: Vec<Input>,
+    /// Whether the device writes the result in half precision.
+    pub half: bool,
     /// Largest allowed `|device - twin| / max |twin|` of any element. From the length of the sums: a sum
     /// of n terms in f32 errs by about `sqrt(n) 2^-24` of its terms' size, and by `n 2^-24` at worst.
     pub tolerance: f64,
@@ -108,13 +119,18 @@ impl Case {
     /// A case with the tolerance for short sums.
     pub fn new(what: impl std::fmt::Display, op: impl Into<Op>, inputs: Vec<Input>) -> Self {
         let op = op.into();
-        Case { name: format!("{}: {what}", op.operation().name()), op, inputs, tolerance: 2e-6 }
+        Case { name: format!("{}: {what}", op.operation().name()), op, inputs, half: false, tolerance: 2e-6 }
     }
 
     /// The same case with another tolerance.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
         self
+    }
+
+    /// The same case with its result in half precision, rounded once.
+    pub fn into_half(self) -> Self {
+        Case { half: true, tolerance: 5e-4, ..self }
     }
 
     /// The graph of the case, forward and backward.
@@ -152,6 +168,9 @@ impl Case {
             return Ok(Recorded { graph, values, outputs: Vec::new(), ids, gradients: HashMap::new() });
         }
         let mut outputs = graph.apply(self.op.clone(), &ids)?;
+        if self.half {
+            graph.values[outputs[0].0 as usize].ty.element = Element::F16;
+        }
         let mut gradients = HashMap::new();
         if self.inputs.iter().any(|i| i.grad) {
             // Workspace outputs, those that the twin does not make, are nobody's business.

@@ -187,6 +187,8 @@ impl Sizes {
             .launch("forward_8x4", 0, padding, slope)
             .constant("STRIDE", stride as u32)
             .constant("DILATE", dilate as u32)
+            .constant("X_HALF", inputs[0].half())
+            .constant("Y_HALF", outputs[0].half())
             .bind("x", x)
             .bind("packed", packed)
             .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
@@ -300,6 +302,14 @@ impl Operation for Conv2d {
     }
 
     fn recomputable(&self) -> bool {
+        true
+    }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index == 0
+    }
+
+    fn writes_half(&self) -> bool {
         true
     }
 
@@ -454,6 +464,7 @@ impl Operation for Conv2dBackwardWeight {
             .constant("STRIDE", self.stride as u32)
             .constant("TAP_ROWS", if self.k_h == 1 { 1_u32 } else { 3 })
             .constant("TAP_COLUMNS", if self.k_w == 1 { 1_u32 } else { 3 })
+            .constant("X_HALF", inputs[0].half())
             .bind("x", x)
             .bind("dy", dy)
             .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
@@ -471,6 +482,10 @@ impl Operation for Conv2dBackwardWeight {
         }
         let n = s.c_out * s.c_in * s.taps();
         vec![sums, s.launch("reduce", n, p, None).bind("partial", partial).bind("y", dw)]
+    }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index == 0
     }
 
     fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
@@ -522,7 +537,22 @@ pub fn cases() -> Vec<Case> {
         let inputs = vec![x, given(&[n, o, h_out, w_out]), statistics];
         let weight = Case::new(format!("normalised {what}"), weight, inputs);
         let inputs = vec![Input::normal([n, c, h, w]), Input::normal([o, c, k_h, k_w])];
-        [Case::new(what, Conv2d::new(stride, padding), inputs), normed, weight]
+        let mut cases = vec![Case::new(&what, Conv2d::new(stride, padding), inputs), normed, weight];
+        // Rows of an odd length are not stored in half precision.
+        let halved = |case: &Case| {
+            let mut case = case.clone();
+            case.inputs[0] = case.inputs[0].clone().half();
+            case.name += ", x in half precision";
+            case
+        };
+        if w.is_multiple_of(2) {
+            cases.extend([halved(&cases[1]), halved(&cases[2])]);
+        }
+        if w_out.is_multiple_of(2) {
+            let y = if w.is_multiple_of(2) { &cases[3] } else { &cases[1] }.clone().into_half();
+            cases.push(Case { name: format!("{}, y in half precision", y.name), ..y });
+        }
+        cases
     })
     .collect()
 }

@@ -4,7 +4,7 @@
 //! variant below and its cases to [`check::cases`].
 
 use crate::gpu::Launch;
-use crate::tape::{Graph, Node, Type, ValueId};
+use crate::tape::{Element, Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
 pub mod accumulate;
@@ -41,9 +41,16 @@ pub struct Operand<'a> {
     pub id: ValueId,
     /// Its shape.
     pub shape: &'a [usize],
+    /// Its element.
+    pub element: Element,
 }
 
 impl Operand<'_> {
+    /// Whether it is stored in half precision, as a shader's constant.
+    fn half(&self) -> u32 {
+        u32::from(self.element == Element::F16)
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -109,6 +116,17 @@ pub trait Operation {
         false
     }
 
+    /// Whether it reads input `index` in half precision, too. See [`crate::tape::half`].
+    fn reads_half(&self, index: usize) -> bool {
+        let _ = index;
+        false
+    }
+
+    /// Whether it can write its first output in half precision.
+    fn writes_half(&self) -> bool {
+        false
+    }
+
     /// The dispatches, in order.
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>>;
 
@@ -138,7 +156,7 @@ pub struct Cost {
 impl Cost {
     /// Every element of these values once.
     pub fn moving<'a>(values: impl IntoIterator<Item = &'a Operand<'a>>) -> Self {
-        Cost { flops: 0, bytes: values.into_iter().map(|v| 4 * v.len() as u64).sum() }
+        Cost { flops: 0, bytes: values.into_iter().map(|v| v.element.bytes() * v.len() as u64).sum() }
     }
 
     /// And every element of these once more.
@@ -164,7 +182,7 @@ pub struct Pieces {
 
 /// The cost of a node.
 pub fn cost(graph: &Graph, node: &Node) -> Cost {
-    let operand = |&id: &ValueId| Operand { id, shape: graph.shape(id) };
+    let operand = |&id: &ValueId| Operand { id, shape: graph.shape(id), element: graph.value(id).ty.element };
     let inputs: Vec<Operand> = node.inputs.iter().map(operand).collect();
     let outputs: Vec<Operand> = node.outputs.iter().map(operand).collect();
     node.op.operation().cost(&inputs, &outputs)

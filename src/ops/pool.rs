@@ -32,7 +32,8 @@ fn first_maximum(x: &[f64], plane: usize, width: usize, row: usize, column: usiz
     let at = plane + 2 * row * width + 2 * column;
     let mut best = at;
     for candidate in [at + 1, at + width, at + width + 1] {
-        if x[candidate] > x[best] {
+        // The first NaN wins and stays.
+        if !x[best].is_nan() && !(x[candidate] <= x[best]) {
             best = candidate;
         }
     }
@@ -102,6 +103,8 @@ impl Pooled {
             .param("channels", operands[0].shape[1])
             .param("slope", self.slope)
             .constant("TWO", u32::from(operands.len() == 2))
+            .constant("X_HALF", operands[0].half())
+            .constant("X2_HALF", operands[operands.len() - 1].half())
             .constant("NORMED", u32::from(self.normed[0]))
             .constant("NORMED2", u32::from(self.normed[1]))
             .bind("x", first)
@@ -181,6 +184,10 @@ impl Operation for MaxPool {
     fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
         self.0.absorbing(index, slope).map(|pooled| MaxPool(pooled).into())
     }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index < 2
+    }
 }
 
 /// du of [`MaxPool`]: dy goes to the first maximum of its window. Inputs: dy, then those of the pooling. Output: du.
@@ -196,7 +203,7 @@ impl Operation for MaxPoolBackward {
         let Some((dy, rest)) = inputs.split_first() else { return Err(Error::shape(self.name(), "wants dy and x")) };
         let [n, c, h, w] = self.0.check(self.name(), rest)?;
         same(self.name(), "dy", &dy.shape, &[n, c, h / 2, w / 2])?;
-        Ok(rest[..1].to_vec())
+        Ok(vec![Type::f32([n, c, h, w])])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -221,6 +228,10 @@ impl Operation for MaxPoolBackward {
         let (planes, h, w) = planes(rest[0].shape);
         let windows = planes * h.div_ceil(2) * w.div_ceil(2);
         vec![self.0.launch("max_2x2_backward", windows, rest).bind("dy", dy).bind("y", outputs[0].id)]
+    }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index == 1 || index == 2
     }
 
     fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
@@ -319,6 +330,14 @@ pub fn cases() -> Vec<Case> {
         let with_dy = [given(&[2, 3, 2, 3])].into_iter().chain(inputs.clone()).collect();
         cases.push(Case::new(&what, MaxPool(pooled.clone()), inputs));
         cases.push(Case::new(&what, MaxPoolBackward(pooled), with_dy));
+    }
+    for halves in [1, 2] {
+        let image = |i: usize| if i < halves { given(&[2, 3, 5, 6]).half() } else { given(&[2, 3, 5, 6]) };
+        let images: Vec<Input> = (0..2).map(image).collect();
+        let pooled = Pooled { slope: 0.1, normed: [false; 2] };
+        let with_dy = [given(&[2, 3, 2, 3])].into_iter().chain(images.clone()).collect();
+        cases.push(Case::new(format!("{halves} images of two in half precision"), MaxPool(pooled.clone()), images));
+        cases.push(Case::new(format!("{halves} images of two in half precision"), MaxPoolBackward(pooled), with_dy));
     }
     cases
 }

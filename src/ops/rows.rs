@@ -74,12 +74,12 @@ impl Slice {
             if let Some(rows) = self.rows.as_ref().filter(|_| self.moving.contains(&id)) {
                 shape[0] = rows.len();
             }
-            (id, shape)
+            (id, shape, graph.value(id).ty.element)
         };
         let [inputs, outputs] =
             [&node.inputs, &node.outputs].map(|ids| ids.iter().map(|&id| shape(id)).collect::<Vec<_>>());
         let [inputs, outputs] = [&inputs, &outputs]
-            .map(|list| list.iter().map(|(id, shape)| Operand { id: *id, shape }).collect::<Vec<Operand>>());
+            .map(|l| l.iter().map(|(id, shape, e)| Operand { id: *id, shape, element: *e }).collect::<Vec<Operand>>());
         node.op.operation().launches(&inputs, &outputs)
     }
 }

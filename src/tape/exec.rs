@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use half::f16;
+
 use super::graph::{Element, Graph, Node, Storage, ValueId};
 use super::plan::{Plan, pooled};
 use super::slices::{Clock, Slices};
@@ -327,6 +329,7 @@ impl Executor {
     pub fn write_f64(&self, id: ValueId, data: &[f64]) -> Result<()> {
         match self.graph.value(id).ty.element {
             Element::F32 => self.write(id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>()),
+            Element::F16 => self.write(id, &data.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>()),
             Element::U32 => self.write(id, &data.iter().map(|&v| v as u32).collect::<Vec<_>>()),
         }
     }
@@ -338,6 +341,7 @@ impl Executor {
     pub fn read_f64(&self, id: ValueId) -> Result<Vec<f64>> {
         Ok(match self.graph.value(id).ty.element {
             Element::F32 => self.read::<f32>(id)?.into_iter().map(f64::from).collect(),
+            Element::F16 => self.read::<f16>(id)?.into_iter().map(f64::from).collect(),
             Element::U32 => self.read::<u32>(id)?.into_iter().map(f64::from).collect(),
         })
     }

@@ -5,13 +5,22 @@ use std::collections::BTreeMap;
 use crate::ops::{Op, Operation};
 use crate::{Error, Result};
 
-/// Element type of a value; both take four bytes.
+/// Element type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
     /// `f32`
     F32,
+    /// `f16`, two to a word: how activations may be stored, never what is computed with. Rows have an even length.
+    F16,
     /// `u32`: labels, indices, packed pixels, random counters.
     U32,
+}
+
+impl Element {
+    /// Bytes of one.
+    pub fn bytes(self) -> u64 {
+        if self == Element::F16 { 2 } else { 4 }
+    }
 }
 
 /// Shape and element of a value. Tensors are contiguous, images NCHW.
@@ -34,6 +43,11 @@ impl Type {
         Type { shape: shape.into(), element: Element::U32 }
     }
 
+    /// Half-precision floats of a shape.
+    pub fn f16(shape: impl Into<Vec<usize>>) -> Self {
+        Type { shape: shape.into(), element: Element::F16 }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -46,7 +60,7 @@ impl Type {
 
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
-        4 * self.len() as u64
+        self.element.bytes() * self.len() as u64
     }
 }
 

@@ -1,4 +1,4 @@
-//! Record once ([`graph`], [`backward`], [`fuse`]), plan once ([`plan`]), replay ([`exec`]).
+//! Record once ([`graph`], [`backward`], [`fuse`], [`half`], [`recompute`]), plan once ([`plan`]), replay ([`exec`]).
 //!
 //! [`twin`] runs the same graph on the CPU in f64.
 
@@ -6,6 +6,7 @@ pub mod backward;
 pub mod exec;
 pub mod fuse;
 pub mod graph;
+pub mod half;
 pub mod plan;
 pub mod recompute;
 pub mod slices;

@@ -1,11 +1,12 @@
 //! From a configuration to the graph of its training step. Needs no device: `plan` uses it, too.
 
-use crate::config::{Config, Method, TransformSet};
+use crate::config::{Activations, Config, Method, TransformSet};
 use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::dropout::STEP_WORDS;
 use crate::ops::views::{PARAMETER_WORDS, Views};
 use crate::tape::fuse::fuse;
+use crate::tape::half::store_half;
 use crate::tape::recompute::{candidates, recompute};
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
@@ -110,6 +111,9 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
     };
     let step = record(&mut graph, &spec, inputs, &drop)?;
     fuse(&mut graph);
+    if config.run.activations == Activations::F16 {
+        store_half(&mut graph);
+    }
     let candidates = candidates(&graph);
     let Some(again) = candidates.get(..config.run.recompute) else {
         return Err(Error::usage(format!(
