@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, AdapterChoice};
+use super::tune::Tuning;
 use crate::{Error, Result};
 
 /// The optional features that the engine uses where an adapter has them.
@@ -35,6 +36,7 @@ pub struct Gpu {
     /// The features the device was opened with.
     pub features: wgpu::Features,
     trouble: Arc<Mutex<Option<Trouble>>>,
+    tuning: Mutex<Tuning>,
     asked: AtomicU64,
     /// Bytes written since the last submission.
     pending: AtomicUsize,
@@ -114,9 +116,15 @@ impl Gpu {
             limits,
             features,
             trouble,
+            tuning: Mutex::default(),
             asked: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
         }))
+    }
+
+    /// Reads or changes how kernels are chosen on this device.
+    pub fn tuning<T>(&self, f: impl FnOnce(&mut Tuning) -> T) -> T {
+        f(&mut self.tuning.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// One line: the adapter and why it was chosen.

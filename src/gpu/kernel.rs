@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::device::Gpu;
 use super::shader::{self, MemberType, Shader};
+use super::tune;
 use crate::{Error, Result};
 
 /// Invocations of a workgroup in every one-dimensional kernel; passed to the shader as `WG`.
@@ -22,6 +24,13 @@ pub enum Scalar {
     I32(i32),
     /// `f32`
     F32(f32),
+}
+
+impl Scalar {
+    /// An unsigned integer: a size.
+    pub fn size(self) -> Option<u32> {
+        if let Scalar::U32(n) = self { Some(n) } else { None }
+    }
 }
 
 impl From<u32> for Scalar {
@@ -156,14 +165,17 @@ impl<B> Launch<B> {
         self.constants.push(("WG", f64::from(lanes)));
     }
 
-    /// What a device runs: the preferred alternative of those that it can.
-    pub fn on(mut self, reach: Reach) -> Self {
-        let fits = |a: &&Alternative| (reach.lanes == 0 || a.lanes <= reach.lanes) && a.sums <= reach.sums;
-        if let Some(chosen) = self.alternatives.iter().find(fits) {
-            (self.entry, self.groups) = (chosen.entry, chosen.groups);
-        }
-        self.alternatives.clear();
-        self
+    /// What a device can run, the preferred one first: alternatives whose sums fit it, or with `all` any whose loads its
+    /// lanes can share; then the launch itself.
+    fn choices(&self, reach: Reach, all: bool) -> Vec<Launch<B>>
+    where
+        B: Clone,
+    {
+        let shared = |a: &&Alternative| reach.lanes == 0 || a.lanes <= reach.lanes;
+        let fits = |a: &&Alternative| all || a.sums <= reach.sums;
+        let alternatives = self.alternatives.iter().filter(shared).filter(fits).map(|a| (a.entry, a.groups));
+        let one = |(entry, groups)| Launch { entry, groups, alternatives: Vec::new(), ..self.clone() };
+        alternatives.chain([(self.entry, self.groups)]).map(one).collect()
     }
 
     /// `file.entry`, as it appears in plans, labels and reports.
@@ -310,8 +322,44 @@ impl Kernels {
     /// # Errors
     /// [`Error::Internal`] when launch and shader disagree; [`Error::Device`] when the device refuses.
     pub fn prepare(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, arena_offset: u64) -> Result<Prepared> {
+        let launch = self.choose(launch, arena, arena_offset)?;
+        self.make(&launch, arena, arena_offset)
+    }
+
+    /// The way to do a launch on this device: as tuning chose or chooses now, else the preferred one.
+    fn choose(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, at: u64) -> Result<Launch<Region>> {
         let gpu = self.gpu.clone();
-        let launch = &launch.clone().on(self.reach);
+        let all = launch.choices(self.reach, true);
+        let site = tune::site(launch);
+        let (known, measure) = gpu.tuning(|tuning| (tuning.chosen.get(&site).cloned(), tuning.measure));
+        if let Some(choice) = known.and_then(|entry| all.iter().find(|choice| choice.entry == entry)) {
+            return Ok(choice.clone());
+        }
+        let mut choices = launch.choices(self.reach, measure.is_some_and(|m| m.all));
+        let Some(measure) = measure.filter(|_| choices.len() > 1) else { return Ok(choices.swap_remove(0)) };
+        let mut best: Option<(Duration, Launch<Region>)> = None;
+        for choice in choices {
+            let prepared = self.make(&choice, arena, at)?;
+            let time = tune::shortest(measure, &mut |times| {
+                let mut encoder = gpu.device.create_command_encoder(&Default::default());
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                (0..times).for_each(|_| prepared.encode(&mut pass));
+                drop(pass);
+                let submission = gpu.submit(encoder);
+                gpu.wait_for(submission)
+            })?;
+            if best.as_ref().is_none_or(|(least, _)| time < *least) {
+                best = Some((time, choice));
+            }
+        }
+        let (_, choice) = best.ok_or_else(|| Error::Internal(format!("{} cannot be launched", launch.label())))?;
+        gpu.tuning(|tuning| tuning.chosen.insert(site, choice.entry.to_owned()));
+        Ok(choice)
+    }
+
+    /// Makes the pipeline and the bind group of a launch as it is.
+    fn make(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, arena_offset: u64) -> Result<Prepared> {
+        let gpu = self.gpu.clone();
         let file = self.variant(launch.shader);
         self.load(file)?;
         let (shader, module) = &self.shaders[file];

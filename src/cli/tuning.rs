@@ -1,0 +1,128 @@
+//! What tuning chose, kept between runs: for each adapter in the user's cache, and with each run in its folder.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Tune;
+use crate::gpu::tune::Measure;
+use crate::gpu::{Gpu, shader};
+use crate::{Error, Result};
+
+/// The file in a run folder.
+pub const TUNING_FILE: &str = "tuning.toml";
+
+/// The folder of the cache; `IEQ_CACHE_DIR` names another.
+const CACHE_VARIABLE: &str = "IEQ_CACHE_DIR";
+
+/// Choices and what they are valid for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    adapter: String,
+    driver: String,
+    /// A number that differs where the shaders differ.
+    shaders: String,
+    /// Entry point by launch.
+    chosen: BTreeMap<String, String>,
+}
+
+impl Kept {
+    fn of(gpu: &Gpu) -> Kept {
+        let words = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes())).map(u32::from);
+        Kept {
+            adapter: format!("{} ({:?})", gpu.info.name, gpu.info.backend),
+            driver: format!("{} {}", gpu.info.driver, gpu.info.driver_info).trim().to_owned(),
+            shaders: crate::train::fingerprint(words),
+            chosen: gpu.tuning(|tuning| tuning.chosen.clone()),
+        }
+    }
+
+    /// Whether both are of the same adapter, driver and shaders.
+    fn fits(&self, other: &Kept) -> bool {
+        (&self.adapter, &self.driver, &self.shaders) == (&other.adapter, &other.driver, &other.shaders)
+    }
+
+    /// The choices of a file that are valid for `gpu`; none where it is missing or of something else.
+    fn read(path: &Path, gpu: &Gpu) -> BTreeMap<String, String> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let kept = toml::from_str::<Kept>(&text).ok().filter(|kept| kept.fits(&Kept::of(gpu)));
+        kept.map(|kept| kept.chosen).unwrap_or_default()
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let cannot = |e| Error::io(path, "cannot keep what tuning chose", e);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(cannot)?;
+        let text = toml::to_string(self).map_err(|e| Error::Internal(format!("tuning: {e}")))?;
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(cannot)?;
+        file.write_all(text.as_bytes()).map_err(cannot)?;
+        file.persist(path).map_err(|e| cannot(e.error))?;
+        Ok(())
+    }
+}
+
+/// The file in the user's cache for an adapter; none where the system names no such folder.
+fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
+    let folder = match std::env::var_os(CACHE_VARIABLE).filter(|folder| !folder.is_empty()) {
+        Some(folder) => PathBuf::from(folder),
+        None => dirs::cache_dir()?.join("ieq-wgpu"),
+    };
+    let name = format!("{}-{:?}", gpu.info.name, gpu.info.backend).to_lowercase();
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    Some(folder.join(format!("tuning-{plain}.toml")))
+}
+
+/// Takes over what was chosen before on this device, by the run in `run` first of all, and measures the rest as
+/// `tune` says.
+pub fn begin(gpu: &Gpu, tune: Tune, run: Option<&Path>, clock: fn() -> Duration) {
+    let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+    let effort = match tune {
+        Tune::Auto if software => Tune::Off,
+        Tune::Auto => Tune::Quick,
+        other => other,
+    };
+    let measure = match effort {
+        Tune::Quick => Some(Measure { samples: 2, all: false, clock }),
+        Tune::Full => Some(Measure { samples: 7, all: true, clock }),
+        _ => None,
+    };
+    // A full search does not trust a quick one.
+    let cached = cache_file(gpu).filter(|_| effort == Tune::Quick).map(|file| Kept::read(&file, gpu));
+    let mut chosen = cached.unwrap_or_default();
+    chosen.extend(run.map(|run| Kept::read(&run.join(TUNING_FILE), gpu)).unwrap_or_default());
+    gpu.tuning(|tuning| {
+        tuning.chosen = chosen;
+        tuning.measure = measure;
+    });
+}
+
+/// Keeps what was chosen for later runs and with the run in `run`. A cache that cannot be written is a note: the next
+/// run measures again.
+///
+/// # Errors
+/// [`Error::Io`] when the run's folder cannot be written.
+pub fn keep(gpu: &Gpu, run: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result<()> {
+    let kept = Kept::of(gpu);
+    if kept.chosen.is_empty() {
+        return Ok(());
+    }
+    if let Some(run) = run {
+        kept.write(&run.join(TUNING_FILE))?;
+    }
+    if gpu.tuning(|tuning| tuning.measure.is_some())
+        && let Some(file) = cache_file(gpu)
+    {
+        let mut all = kept.clone();
+        for (site, entry) in Kept::read(&file, gpu) {
+            all.chosen.entry(site).or_insert(entry);
+        }
+        if let Err(error) = all.write(&file) {
+            note(&format!("{error}; the next run will measure again"));
+        }
+    }
+    Ok(())
+}
