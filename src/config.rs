@@ -104,6 +104,7 @@ pub const SETTINGS: &[(&str, &[&str])] = &[
     ("run.recompute", &["recompute"]),
     ("run.activations", &["activations"]),
     ("run.batch_norm", &["bn"]),
+    ("run.tune", &["tune"]),
     ("run.memory_budget", &["memory-budget"]),
     ("run.on_device_lost", &["on-device-lost"]),
 ];
@@ -561,6 +562,8 @@ pub struct RunConfig {
     pub activations: Activations,
     /// What batch norm normalises with where the batch is split.
     pub batch_norm: BatchStatistics,
+    /// How the fastest of several kernels for the same work is found.
+    pub tune: Tune,
     /// The most that the run may hold on the device; what is needed to stay within it is chosen by itself.
     pub memory_budget: Option<ByteSize>,
     /// What to do when the device is lost.
@@ -578,6 +581,22 @@ pub enum OnDeviceLost {
 }
 
 named!(OnDeviceLost { Stop = "stop", Resume = "resume" });
+
+/// How the fastest of several kernels for the same work is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tune {
+    /// Quick on a GPU, off on a software adapter, whose order is known.
+    Auto,
+    /// By the kind of device alone.
+    Off,
+    /// By measuring those that suit the device, once for each size.
+    Quick,
+    /// By measuring all, thoroughly, whatever was chosen before.
+    Full,
+}
+
+named!(Tune { Auto = "auto", Off = "off", Quick = "quick", Full = "full" });
 
 /// How the outputs of convolutions are stored until the backward pass; all arithmetic is f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -615,6 +634,7 @@ impl Default for RunConfig {
             recompute: 0,
             activations: Activations::F32,
             batch_norm: BatchStatistics::Exact,
+            tune: Tune::Auto,
             memory_budget: None,
             on_device_lost: OnDeviceLost::Stop,
         }

@@ -12,7 +12,7 @@ pub use crate::train::features::Layer;
 
 use crate::config::{
     Activations, Backbone, BatchStatistics, ByteSize, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method,
-    OnDeviceLost, PRESETS, SETTINGS, TransformSet,
+    OnDeviceLost, PRESETS, SETTINGS, TransformSet, Tune,
 };
 use crate::{Error, Result};
 
@@ -555,6 +555,14 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "KIND", value_parser = choice::<BatchStatistics>(BatchStatistics::NAMES),
         help_heading = RUN, hide_possible_values = true, hide_short_help = true)]
     pub bn: Option<BatchStatistics>,
+    /// Choice among kernels: auto, off, quick or full
+    ///
+    /// quick measures the kernels that suit the device once for each size, full measures all of them anew; what was
+    /// chosen is kept in the user's cache (IEQ_CACHE_DIR names another folder) and with the run, which resumes with
+    /// it. off goes by the kind of device. auto is quick on a GPU and off on a software adapter.
+    #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), help_heading = RUN,
+        hide_possible_values = true, hide_short_help = true)]
+    pub tune: Option<Tune>,
     /// Most memory on the device, such as 4GiB
     ///
     /// A run that needs more is made to fit: streamed images first, then recomputed convolutions, which change no
@@ -665,6 +673,7 @@ impl ConfigFlags {
         set(&mut run.recompute, &self.recompute);
         set(&mut run.activations, &self.activations);
         set(&mut run.batch_norm, &self.bn);
+        set(&mut run.tune, &self.tune);
         set_some(&mut run.memory_budget, &self.memory_budget);
         set(&mut run.on_device_lost, &self.on_device_lost);
     }
@@ -878,6 +887,7 @@ mod tests {
             ("--recompute", "3", "run.recompute"),
             ("--activations", "f16", "run.activations"),
             ("--bn", "micro", "run.batch_norm"),
+            ("--tune", "full", "run.tune"),
             ("--memory-budget", "4GiB", "run.memory_budget"),
             ("--on-device-lost", "resume", "run.on_device_lost"),
         ] {

@@ -148,6 +148,7 @@ pub(super) fn same_settings(config: &Config, stored: &Config, out: &Path) -> Res
         "run.log_every",
         "run.slice_ms",
         "run.recompute",
+        "run.tune",
         "run.memory_budget",
         "run.on_device_lost",
     ];
