@@ -223,7 +223,7 @@ pub struct EvalArgs {
     ///
     /// The `oneshot` split of the same source: 20 runs, `class_labels.txt` in each.
     #[arg(long, help_heading = EPISODES,
-        conflicts_with_all = ["split", "ways", "shots", "queries", "n_episodes", "episodes", "seed"])]
+        conflicts_with_all = ["split", "ways", "shots", "queries", "n_episodes", "episodes", "seed", "support_copies"])]
     pub oneshot: bool,
     /// Seed of the episodes
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, help_heading = EPISODES)]
