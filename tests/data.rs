@@ -793,6 +793,9 @@ fn fixed_episodes() {
         says(read_episodes(&path, 1, 11), &["episodes.safetensors", "episode 1: 11", "11 images"]);
         says(read_episodes(&path, 5, 12), &["no tensor 5shot (it has 1shot)"]);
     }
+    let twice: Vec<u8> = [0, 1, 2, 3, 4, 5, 6, 4].iter().flat_map(|i: &i64| i.to_le_bytes()).collect();
+    let path = store("1shot", vec![2, 2, 2], safetensors::Dtype::I64, twice);
+    says(read_episodes(&path, 1, 12), &["1shot, episode 1: image 4 is there twice", "without replacement"]);
     let nan: Vec<u8> =
         [0.0, 1.0, f32::NAN, 3.0, 4.0, 5.0, 6.0, 7.0].iter().flat_map(|i: &f32| i.to_le_bytes()).collect();
     let path = store("1shot", vec![2, 2, 2], safetensors::Dtype::F32, nan.clone());

@@ -56,7 +56,7 @@ pub fn sample(by_class: &[Vec<u32>], ways: usize, shots: usize, queries: usize, 
 }
 
 /// Reads fixed episodes: the tensor `{shots}shot` of shape `[episodes, ways, shots + queries]`, support
-/// first, in a safetensors file; whole numbers of any type, each below `n_images`.
+/// first, in a safetensors file; whole numbers of any type, each below `n_images` and once in an episode.
 pub fn read_episodes(path: &Path, shots: usize, n_images: usize) -> Result<Vec<Episode>> {
     let bytes = std::fs::read(path).map_err(|source| Error::io(path, "cannot read the episodes", source))?;
     let file = SafeTensors::deserialize(&bytes)
@@ -97,6 +97,17 @@ pub fn read_episodes(path: &Path, shots: usize, n_images: usize) -> Result<Vec<E
             ));
         }
         checked.push(index as u32);
+    }
+    // An image that is support and query at once answers itself.
+    for (i, indices) in checked.chunks(ways * per_class).enumerate() {
+        let mut sorted = indices.to_vec();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::data(
+                path,
+                format!("{name}, episode {i}: image {} is there twice; draw images without replacement", twice[0]),
+            ));
+        }
     }
     let episode = |indices: &[u32]| Episode {
         support: indices.chunks(per_class).flat_map(|class| &class[..shots]).copied().collect(),
