@@ -669,13 +669,8 @@ impl Config {
         layered(Some(name), preset_text(name)?, Path::new(name))
     }
 
-    /// A file's settings over those of the preset that it names (`preset = "cifar-fs"`), or over the
+    /// A file's settings over those of `preset`, of the preset that the file names (`preset = "cifar-fs"`), or over the
     /// defaults. Not yet validated: flags may still come on top.
-    pub fn from_file(path: &Path) -> Result<Config> {
-        Config::from_layers(None, path)
-    }
-
-    /// As [`Config::from_file`], with `preset` in the place of the one that the file names.
     pub fn from_layers(preset: Option<&str>, path: &Path) -> Result<Config> {
         let mut text = String::new();
         std::fs::File::open(path)

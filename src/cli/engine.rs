@@ -186,12 +186,7 @@ fn open_device(adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Arc
 }
 
 fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
-    DataOptions {
-        side: side.or(data.side),
-        split_seed: data.split_seed,
-        split_file: data.split_file.clone(),
-        ..DataOptions::default()
-    }
+    DataOptions { side: side.or(data.side), split_seed: data.split_seed, split_file: data.split_file.clone() }
 }
 
 /// The adapters of this machine; `adapter` is the user's choice.

@@ -276,7 +276,7 @@ mod tests {
         let job = job(&["--out", out.to_str().unwrap(), "--lr", "0.01"], None).unwrap();
         assert!(!out.exists(), "judging the flags writes nothing");
         drop(job.open_folder(&job.config).unwrap());
-        assert_eq!(Config::from_file(&out.join(CONFIG_FILE)).unwrap(), job.config);
+        assert_eq!(Config::from_layers(None, &out.join(CONFIG_FILE)).unwrap(), job.config);
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
 
         std::fs::write(out.join(CHECKPOINT_FILE), "old").unwrap();

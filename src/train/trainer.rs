@@ -439,7 +439,6 @@ impl<'d> Trainer<'d> {
                         losses: losses.iter().map(|(name, value)| (name.to_string(), *value as f32)).collect(),
                         accuracy: accuracy as f32,
                         images_per_second: (images as f64 / seconds) as f32,
-                        other: Default::default(),
                     })?;
                 }
                 since = (Instant::now(), done);
