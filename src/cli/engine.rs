@@ -483,11 +483,9 @@ fn oneshot(
 ) -> Result<EvalOutcome> {
     let mut accuracies = vec![Vec::new(); job.classifiers.len()];
     for run in runs {
-        let mut train = extractor.features(&run.train, Layer::Feature, None, progress)?;
-        let mut test = extractor.features(&run.test, Layer::Feature, None, progress)?;
+        let train = extractor.features(&run.train, Layer::Feature, None, progress)?;
+        let test = extractor.features(&run.test, Layer::Feature, None, progress)?;
         let width = train.len() / run.train.len().max(1);
-        l2_normalise(&mut train, width);
-        l2_normalise(&mut test, width);
         for (classifier, all) in job.classifiers.iter().zip(&mut accuracies) {
             let (train, test) = (Features::new(&train, width)?, Features::new(&test, width)?);
             all.push(fewshot::score_run(train, test, &run.answer, *classifier)?);

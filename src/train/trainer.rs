@@ -293,7 +293,7 @@ impl<'d> Trainer<'d> {
             let drawn = negatives(seed, step, self.spec.bank_rows, &batch, self.spec.negatives);
             ex.write(inputs.negatives, &drawn)?;
         }
-        let views = self.view_words(step);
+        let views = self.sampler.parameters(step, self.spec.batch);
         let drop = 1.0 - self.config.model.drop_block.keep_at(step);
         let parts = self.spec.parts as u32;
         let mut submission = None;
@@ -321,14 +321,6 @@ impl<'d> Trainer<'d> {
         }
         self.step += 1;
         submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
-    }
-
-    /// The parameters of all views of a step, views outermost.
-    fn view_words(&self, step: u32) -> Vec<u32> {
-        let (_, views, _) = views_of(&self.config);
-        let mut words = self.sampler.parameters(step, self.spec.batch);
-        words.truncate(views * self.spec.batch * PARAMETER_WORDS);
-        words
     }
 
     /// Reads the losses and the accuracy of the last step; waits for it.
