@@ -8,6 +8,7 @@
 mod byte_size;
 mod progress;
 mod schedule;
+mod transforms;
 mod validate;
 
 use std::fmt;
@@ -20,10 +21,10 @@ use toml::Table;
 
 use crate::{Error, Result};
 
-pub use crate::ier::transforms::TransformSet;
 pub use byte_size::ByteSize;
 pub use progress::{Progress, Silent, StepReport};
 pub use schedule::Schedule;
+pub use transforms::TransformSet;
 
 /// The presets by name, in the order they are listed to people; `demo` is the default of `train`.
 pub const PRESETS: [(&str, &str); 6] = [

@@ -171,7 +171,7 @@ fn rows_for(options: &Options, side: usize, gpu: &Gpu, ceilings: Option<&Ceiling
 /// refuses or fails.
 pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Result<Run> {
     let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
-    let mut clock = Clock::new(gpu.clone())?;
+    let mut clock = Clock::new(gpu.clone(), crate::train::clock)?;
     let mut kernels = Kernels::new(gpu.clone());
     let mut ceilings = None;
     if options.time {
