@@ -593,13 +593,15 @@ pub struct DistillFlags {
 }
 
 impl ConfigFlags {
-    /// The settings that `--preset` and `--config` name, else `fallback`'s; before the flags.
+    /// The settings that `--preset` and `--config` name, else `fallback`'s; before the flags. What a memory budget
+    /// chose for another run is left behind: it is chosen anew.
     pub fn base(&self, fallback: impl FnOnce() -> Result<Config>) -> Result<Config> {
         match (&self.preset, &self.config) {
             (preset, Some(file)) => Config::from_layers(preset.as_deref(), file),
             (Some(preset), None) => Config::from_preset(preset),
             (None, None) => fallback(),
-        }
+        }?
+        .as_given()
     }
 
     /// The whole configuration: preset (else the demo), file, flags.

@@ -74,7 +74,7 @@ impl DistillJob {
             }
             if job.resume && student.is_file() {
                 let stored = stored(&student)?;
-                job.config.adopt_choices(&stored);
+                job.config.keep_choices(&stored);
                 same_settings(&job.config, &stored, &folder)?;
                 resumable = true;
             } else {

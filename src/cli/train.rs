@@ -53,7 +53,7 @@ impl TrainJob {
                 let stored = stored(&checkpoint)?;
                 let mut config = flags.base(|| Ok(stored.clone()))?;
                 flags.apply(&mut config);
-                config.adopt_choices(&stored);
+                config.keep_choices(&stored);
                 same_settings(&config, &stored, &out)?;
                 (config, out)
             }
