@@ -244,6 +244,15 @@ fn a_split_batch_trains_with_less_memory_and_resumes_bit_for_bit() {
     let mut resumed = Trainer::new(gpu(), &config, &data, None).unwrap();
     resumed.restore(Path::new("half"), &half).unwrap();
     assert!(same(&straight, &steps(&mut resumed, 2)));
+
+    // A run in whole batches is not gone on with in parts, whatever the budget.
+    config.run.micro_batch = None;
+    let whole = steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 1);
+    config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes / 3));
+    let mut tight = Trainer::new(gpu(), &config, &data, None).unwrap();
+    assert!(tight.fitted().config.run.micro_batch.is_some(), "{:?}", tight.fitted());
+    let refusal = tight.restore(Path::new("whole"), &whole).unwrap_err().to_string();
+    assert!(refusal.contains("whole: the run does a batch in 1 passes") && refusal.contains("allow it"), "{refusal}");
 }
 
 #[test]

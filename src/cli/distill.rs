@@ -153,8 +153,11 @@ mod tests {
         std::fs::write(folder.path().join(CHECKPOINT_FILE), "x").unwrap();
         let mut stored = Config::from_preset("omniglot").unwrap();
         stored.run.seed = 7;
+        // What a budget chose for the teacher is not the student's.
+        (stored.run.recompute, stored.run.chosen) = (3, vec!["recompute".into()]);
 
         let one = job(&[teacher], &stored).unwrap();
+        assert_eq!((one.config.run.recompute, one.config.run.chosen.len()), (0, 0));
         assert_eq!((one.config.run.seed, one.folder(1)), (7, Path::new("runs/omniglot-distilled").into()));
         let out = folder.path().join("students");
         let two = job(&[teacher, "--generations", "2", "--out", out.to_str().unwrap()], &stored).unwrap();

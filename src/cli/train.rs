@@ -226,7 +226,7 @@ pub(super) fn outcome_text(outcome: &TrainOutcome) -> String {
 mod tests {
     use super::super::engine::Score;
     use super::*;
-    use crate::config::Length;
+    use crate::config::{BatchStatistics, ByteSize, Length};
 
     fn job(words: &[&str], stored: Option<Config>) -> Result<TrainJob> {
         use clap::FromArgMatches;
@@ -265,8 +265,18 @@ mod tests {
         assert_eq!(resumed.config, stored);
         let resumed = job(&["--resume", out, "--log-every", "1"], Some(stored.clone())).unwrap();
         assert_eq!(resumed.config.run.log_every, 1);
-        let refusal = job(&["--resume", out, "--lr", "0.1", "--steps", "70"], Some(stored)).unwrap_err();
+        let refusal = job(&["--resume", out, "--lr", "0.1", "--steps", "70"], Some(stored.clone())).unwrap_err();
         assert!(refusal.to_string().contains("optimiser.length, optimiser.lr"), "{refusal}");
+
+        // Another budget is allowed: the micro-batches stay, what changes no number is chosen anew.
+        let run = &mut stored.run;
+        (run.memory_budget, run.batch_norm) = (Some(ByteSize(1 << 30)), BatchStatistics::Micro);
+        (run.micro_batch, run.recompute, run.chosen) = (Some(4), 2, vec!["micro_batch".into(), "recompute".into()]);
+        let resumed = job(&["--resume", out, "--memory-budget", "8GiB"], Some(stored.clone())).unwrap().config.run;
+        assert_eq!((resumed.micro_batch, resumed.recompute), (Some(4), 0));
+        assert_eq!(resumed.chosen, ["micro_batch"]);
+        let refusal = job(&["--resume", out, "--micro-batch", "8"], Some(stored)).unwrap_err();
+        assert!(refusal.to_string().contains("run.micro_batch"), "{refusal}");
     }
 
     #[test]

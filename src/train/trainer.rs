@@ -521,6 +521,14 @@ impl<'d> Trainer<'d> {
                 ));
             }
         }
+        let (then, now) = (stored_config(path, checkpoint)?.parts(), self.config.parts());
+        if then != now {
+            return Err(Error::usage(format!(
+                "{}: the run does a batch in {then} passes, and to stay within --memory-budget (run.memory_budget) it \
+                 would take {now}, which gives other numbers: allow it the memory that it had",
+                path.display()
+            )));
+        }
         let done = number(path, checkpoint, STEP_KEY)?;
         if done > u64::from(self.schedule.total_steps) {
             return Err(Error::data(
