@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use ieq_wgpu::Result;
 use ieq_wgpu::data::{
-    DataOptions, GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE, ImageSet, Split, load, load_unlabelled,
-    read_episodes, read_oneshot_runs,
+    DataOptions, GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE, ImageSet, Split, load, load_unlabelled, read_episodes,
+    read_oneshot_runs,
 };
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use tempfile::TempDir;

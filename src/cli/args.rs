@@ -142,6 +142,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "PCT", value_parser = number, help_heading = RUN, conflicts_with = "no_eval")]
     pub min_acc: Option<f64>,
     /// Skip scoring the novel classes before and after
+    ///
+    /// A data set with fewer than 5 novel classes of 20 images is not scored either.
     #[arg(long, help_heading = RUN)]
     pub no_eval: bool,
     /// Print the plan of a step, then train

@@ -8,7 +8,7 @@ use super::args::{DistillArgs, checkpoint_file};
 use super::engine::{self, TrainOutcome};
 use super::report::Report;
 use super::train::{OpenFolder, free_folder, open_folder, outcome_text, same_settings};
-use super::{interrupt, meets, percentage};
+use super::{Scoring, interrupt, meets, percentage, same_path};
 use crate::config::{CHECKPOINT_FILE, Config};
 use crate::{Error, Result};
 
@@ -25,8 +25,8 @@ pub struct DistillJob {
     pub resume: bool,
     /// The folder may hold a run, which this one replaces.
     pub overwrite: bool,
-    /// Score the novel classes before and after.
-    pub eval: bool,
+    /// Whether the novel classes are scored before and after.
+    pub scoring: Scoring,
 }
 
 impl DistillJob {
@@ -61,8 +61,8 @@ impl DistillJob {
             config = resolve(student)?;
             config.run.out = None;
         }
-        let mut job =
-            DistillJob { config, teacher, out, resume: args.resume, overwrite: args.overwrite, eval: !args.no_eval };
+        let scoring = Scoring::of(args.no_eval, args.min_acc);
+        let mut job = DistillJob { config, teacher, out, resume: args.resume, overwrite: args.overwrite, scoring };
         let mut resumable = false;
         for generation in 1..=job.config.distill.generations {
             let folder = job.folder(generation);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Scoring;
+use super::args::SplitFile;
 use super::bench::BenchJob;
 use super::check::CheckJob;
 use super::distill::DistillJob;
@@ -17,7 +19,7 @@ use super::plan::PlanJob;
 use super::report::{bytes, shell_word};
 use super::train::{OpenFolder, TrainJob};
 use crate::config::{Config, DataConfig, Progress, TransformSet};
-use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes, sample};
+use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes};
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval, l2_normalise};
 use crate::gpu::adapter::{self, AdapterChoice};
 use crate::gpu::device::{Gpu, Options, WANTED_FEATURES};
@@ -30,7 +32,7 @@ use crate::train::budget::{Fitted, Room, fit};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
 use crate::train::memory::Memory;
-use crate::train::record::{DataShape, spec, training_step};
+use crate::train::record::{DataShape, judge, spec, training_step};
 use crate::train::trainer::{run_reopening, stored_config, stored_side};
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
@@ -89,8 +91,8 @@ pub struct TrainOutcome {
     pub seconds: f64,
     /// Images a second over these steps.
     pub images_per_second: f64,
-    /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty with
-    /// `--no-eval`.
+    /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
+    /// run is not scored.
     pub untrained: Vec<Score>,
     /// Scores of the trained network, in the same order.
     pub trained: Vec<Score>,
@@ -248,6 +250,7 @@ fn score(
     episodes: &[Episode],
     classifiers: &[Classifier],
     copies: &[Vec<f32>],
+    progress: &dyn Progress,
 ) -> Result<Vec<Score>> {
     let Some(first) = episodes.first() else { return Ok(Vec::new()) };
     // Augmented copies of the support follow the images as further rows.
@@ -265,8 +268,10 @@ fn score(
         .collect();
     let size = EpisodeSize { ways: first.ways, shots: first.shots * (1 + copies.len()), queries: first.queries };
     let pairs = supports.iter().zip(episodes).map(|(s, e)| (s.as_slice(), e.query.as_slice()));
-    let scores = fewshot::score_episodes(Features::new(&all, width)?, pairs, size, classifiers)?;
-    Ok(scores
+    let pairs = pairs.take_while(|_| !progress.stop_requested());
+    let scores = fewshot::score_episodes(Features::new(&all, width)?, pairs, size, classifiers);
+    progress.go_on()?;
+    Ok(scores?
         .into_iter()
         .map(|s| Score {
             classifier: s.classifier.name().into(),
@@ -280,9 +285,28 @@ fn score(
         .collect())
 }
 
-fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usize, seed: u64) -> Result<Vec<Episode>> {
-    let by_class = images.by_class();
-    (0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect()
+/// The novel classes that a run is scored on; none where it is not, which is said.
+fn novel_classes(run: &Run, side: usize, progress: &mut dyn Progress) -> Result<Option<ImageSet>> {
+    if run.scoring == Scoring::Off {
+        return Ok(None);
+    }
+    let source = &run.config.data.source;
+    let (ways, shots, queries, _) = RUN_EPISODES;
+    let why = match data::load(source, Split::Novel, &data_options(&run.config.data, Some(side))) {
+        Ok(novel) => match data::shortage(&novel, ways, shots[1], queries) {
+            None => return Ok(Some(novel)),
+            Some(why) => format!("{source}: {why}"),
+        },
+        Err(error @ Error::NoSplit { .. }) => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    if run.scoring == Scoring::Required {
+        return Err(Error::usage(format!(
+            "--min-acc wants a score on novel classes, and there can be none ({why}): add to them, or leave it out"
+        )));
+    }
+    progress.warn(&format!("the run is not scored on novel classes: {why}"));
+    Ok(None)
 }
 
 /// Scores a run's network as it is; nothing to score it on gives nothing.
@@ -300,8 +324,8 @@ fn score_run(
     let (ways, shots, queries, n) = RUN_EPISODES;
     let mut scores = Vec::new();
     for shots in shots {
-        let episodes = draw(novel, ways, shots, queries, n, 0)?;
-        scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], &[])?);
+        let episodes = data::draw(novel, ways, shots, queries, n, 0)?;
+        scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], &[], progress)?);
     }
     Ok(scores)
 }
@@ -311,7 +335,7 @@ struct Run<'a> {
     config: &'a Config,
     folder: &'a Path,
     resume: bool,
-    eval: bool,
+    scoring: Scoring,
     teacher: Option<(&'a Path, &'a Checkpoint)>,
     resume_command: String,
 }
@@ -326,16 +350,8 @@ fn train_one(
     let config = run.config;
     let options = data_options(&config.data, None);
     let data = data::load(&config.data.source, Split::Train, &options)?;
-    if data.n_classes() < 2 {
-        return Err(Error::data(
-            &config.data.source,
-            "the train split has one class, and a classifier needs two or more: add classes or change --split-seed",
-        ));
-    }
-    let novel = match run.eval {
-        false => None,
-        true => Some(data::load(&config.data.source, Split::Novel, &data_options(&config.data, Some(data.side)))?),
-    };
+    judge(config, DataShape::of(&data))?;
+    let novel = novel_classes(run, data.side, progress)?;
     progress.note(&format!(
         "{}: {} training images of {} classes, {} x {} pixels",
         config.data.source,
@@ -376,7 +392,7 @@ pub fn train(job: &TrainJob, adapter: Option<&str>, progress: &mut dyn Progress)
         config: &job.config,
         folder: &job.out,
         resume: job.resume,
-        eval: job.eval,
+        scoring: job.scoring,
         teacher: None,
         resume_command: format!("ieq-wgpu train --resume {}", shell_word(&job.out)),
     };
@@ -396,7 +412,7 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
             config: &job.config,
             folder: &folder,
             resume,
-            eval: job.eval,
+            scoring: job.scoring,
             teacher: Some((&teacher, &weights)),
             resume_command: format!(
                 "ieq-wgpu distill --resume --teacher {} --out {}",
@@ -438,7 +454,7 @@ pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -
     match &job.episodes {
         Episodes::Drawn { ways, shots, queries, n_episodes, seed } => {
             for &shots in shots {
-                batches.push(draw(&images, *ways, shots, *queries, *n_episodes, *seed)?);
+                batches.push(data::draw(&images, *ways, shots, *queries, *n_episodes, *seed)?);
             }
         }
         Episodes::File { path, shots } => {
@@ -462,7 +478,7 @@ pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -
     }
     let mut scores = Vec::new();
     for episodes in &batches {
-        scores.extend(score(&features, width, episodes, &job.classifiers, &copies)?);
+        scores.extend(score(&features, width, episodes, &job.classifiers, &copies, progress)?);
     }
     Ok(EvalOutcome {
         data: source,
@@ -557,10 +573,10 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
             let smallest = config.data.side.map(|_| 1);
             let data = data::load(&config.data.source, Split::Train, &data_options(&config.data, smallest))?;
             let side = config.data.side.unwrap_or(data.side);
-            DataShape { side, classes: data.n_classes(), images: data.len() }
+            DataShape { side, ..DataShape::of(&data) }
         }
     };
-    config.check_side(shape.side)?;
+    judge(config, shape)?;
     let Fitted { config, resident, memory, choices } = fit(config, shape, job.distill, Room::LARGE)?;
     let spec = spec(&config, shape, job.distill);
     let (graph, recorded) = training_step(&config, shape, job.distill, resident)?;

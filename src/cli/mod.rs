@@ -56,6 +56,28 @@ fn dispatch(cli: Cli) -> Result<()> {
     }
 }
 
+/// Whether a training run is scored on the novel classes before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// It is not.
+    Off,
+    /// It is where the data has novel classes enough, and else says that it is not.
+    WherePossible,
+    /// It is, for a target is held against the score.
+    Required,
+}
+
+impl Scoring {
+    /// As `--no-eval` and `--min-acc` say.
+    fn of(no_eval: bool, min_acc: Option<f64>) -> Scoring {
+        match (no_eval, min_acc) {
+            (true, _) => Scoring::Off,
+            (false, None) => Scoring::WherePossible,
+            (false, Some(_)) => Scoring::Required,
+        }
+    }
+}
+
 /// Judges a percentage given to `--min-acc`.
 fn percentage(value: Option<f64>) -> Result<Option<f64>> {
     match value {

@@ -8,7 +8,7 @@ use super::args::TrainArgs;
 use super::engine::{self, TrainOutcome};
 use super::plan::{PlanJob, plan_text};
 use super::report::{self, Report};
-use super::{interrupt, meets, percentage};
+use super::{Scoring, interrupt, meets, percentage, same_path};
 use crate::config::{CHECKPOINT_FILE, CONFIG_FILE, Config, METRICS_FILE};
 use crate::{Error, Result};
 
@@ -23,8 +23,8 @@ pub struct TrainJob {
     pub resume: bool,
     /// The folder may hold a run, which this one replaces.
     pub overwrite: bool,
-    /// Score the novel classes before and after.
-    pub eval: bool,
+    /// Whether the novel classes are scored before and after.
+    pub scoring: Scoring,
 }
 
 impl TrainJob {
@@ -63,7 +63,8 @@ impl TrainJob {
         if args.resume.is_none() {
             free_folder(&out, args.overwrite)?;
         }
-        Ok(TrainJob { config, out, resume: args.resume.is_some(), overwrite: args.overwrite, eval: !args.no_eval })
+        let (resume, overwrite) = (args.resume.is_some(), args.overwrite);
+        Ok(TrainJob { config, out, resume, overwrite, scoring: Scoring::of(args.no_eval, args.min_acc) })
     }
 
     /// Creates the run folder and saves the configuration in it: to be called once data and device are

@@ -23,7 +23,7 @@ mod zip_archive;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
-pub use episodes::{Episode, read_episodes, sample};
+pub use episodes::{Episode, draw, read_episodes, shortage};
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 pub use order::epoch_order;
@@ -73,7 +73,7 @@ impl ImageSet {
         &self.pixels[i * words..(i + 1) * words]
     }
 
-    /// The images of each class, in ascending order: the table that [`sample`] draws from.
+    /// The images of each class, in ascending order: the table that [`draw`] draws from.
     pub fn by_class(&self) -> Vec<Vec<u32>> {
         let mut classes = vec![Vec::new(); self.n_classes()];
         for (i, &label) in self.labels.iter().enumerate() {

@@ -13,7 +13,7 @@ use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor, TensorData};
 use super::features::Extractor;
 use super::memory::UPLOADS;
 use super::metrics::{self, MetricsLog, Record};
-use super::record::{DataShape, Recorded, spec, training_step, views_of};
+use super::record::{DataShape, Recorded, judge, spec, training_step, views_of};
 use crate::config::{CHECKPOINT_FILE, Config, OnDeviceLost, Progress, Schedule, StepReport};
 use crate::data::{ImageSet, epoch_order};
 use crate::gpu::Gpu;
@@ -137,18 +137,11 @@ impl<'d> Trainer<'d> {
         data: &'d ImageSet,
         teacher: Option<(&'d Path, &'d Checkpoint)>,
     ) -> Result<Self> {
-        let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
-        config.check_side(shape.side)?;
-        let schedule = Schedule::new(&config.optimiser, shape.images)?;
+        let shape = DataShape::of(data);
+        let schedule = judge(config, shape)?;
         let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu.limits))?;
         let config = &fitted.config;
         let spec = spec(config, shape, teacher.is_some());
-        if spec.net.projection.is_some() && spec.negatives == 0 {
-            return Err(Error::usage(format!(
-                "the batch of {} is all {} training images, which leaves no negatives: use a smaller --batch",
-                spec.batch, shape.images
-            )));
-        }
         let (graph, recorded) = training_step(config, shape, teacher.is_some(), fitted.resident)?;
         let uploads = match fitted.resident {
             true => None,
