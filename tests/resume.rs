@@ -203,6 +203,33 @@ fn ctrl_c_saves_says_how_to_go_on_and_loses_nothing() {
     assert_same_run(&out, &whole, "interrupted");
 }
 
+/// What is left to do after the last step, and before the first, is given up at once.
+#[test]
+fn ctrl_c_while_scoring_says_what_is_saved() {
+    use std::io::BufRead;
+    let folder = tempfile::tempdir().unwrap();
+    let words: Vec<&str> =
+        with(&TINY, &["--steps=5"]).into_iter().filter(|w| !["--no-eval", "--quiet"].contains(w)).collect();
+    for (what, saved, sentence) in [
+        ("untrained", false, "no step was done, and nothing was written to"),
+        ("trained", true, "all 5 steps are done and saved in"),
+    ] {
+        let out = folder.path().join(what);
+        let mut child = ieq(&words, &out).spawn().unwrap();
+        let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        let scoring = format!("scoring the {what} network");
+        assert!(lines.any(|line| line.unwrap().starts_with(&scoring)), "{scoring}");
+        let sent = Command::new("sh").args(["-c", "kill -INT $0"]).arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        let last = lines.map(Result::unwrap).last().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{last}");
+        assert!(output.stdout.is_empty() && last.starts_with("interrupted: ") && last.contains(sentence), "{last}");
+        assert_eq!((out.exists(), out.join("checkpoint.safetensors").exists()), (saved, saved), "{what}");
+        assert_eq!(last.contains("train --resume"), saved, "{last}");
+    }
+}
+
 #[test]
 fn a_killed_distillation_is_resumed_in_its_generation() {
     let folder = tempfile::tempdir().unwrap();

@@ -115,7 +115,7 @@ struct Body<'a> {
 /// Trains the students and prints the result.
 pub fn run(args: &DistillArgs, adapter: Option<&str>, report: Report) -> Result<()> {
     let job = DistillJob::new(args, engine::checkpoint_config)?;
-    interrupt::install()?;
+    interrupt::install(interrupt::TRAINING)?;
     let mut live = report.live();
     let outcomes = engine::distill(&job, adapter, &mut live);
     live.finish();

@@ -330,6 +330,14 @@ fn score_run(
     Ok(scores)
 }
 
+/// The interruption of a run's scoring, with what is saved of the run.
+fn interrupted(error: Error, saved: impl FnOnce() -> String) -> Error {
+    match error {
+        Error::Interrupted(_) => Error::Interrupted(saved()),
+        other => other,
+    }
+}
+
 /// What a run needs besides its settings.
 struct Run<'a> {
     config: &'a Config,
@@ -366,7 +374,12 @@ fn train_one(
     progress.note(&format!("memory: {} at the most, in {}", bytes(memory.peak_bytes), memory.peak_operation));
     trainer.fitted().choices.iter().for_each(|choice| progress.note(choice));
     let file = run.folder.join(crate::config::CHECKPOINT_FILE);
-    let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress)?;
+    let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress).map_err(|error| {
+        interrupted(error, || match run.resume {
+            true => format!("{} stays as it was; `{}` continues", file.display(), run.resume_command),
+            false => format!("no step was done, and nothing was written to {}", run.folder.display()),
+        })
+    })?;
     if run.resume {
         trainer.restore(&file, &Checkpoint::load(&file)?)?;
         progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
@@ -374,7 +387,12 @@ fn train_one(
     let _open = open_folder(&trainer.fitted().config)?;
     let reopen = &|progress: &mut dyn Progress| open_device(adapter, progress);
     let finished = run_reopening(&mut trainer, reopen, run.folder, &run.resume_command, progress)?;
-    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress)?;
+    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {
+        interrupted(error, || {
+            let (steps, command) = (trainer.total_steps(), &run.resume_command);
+            format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display())
+        })
+    })?;
     Ok(TrainOutcome {
         checkpoint: file,
         steps: trainer.total_steps(),

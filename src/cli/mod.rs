@@ -14,6 +14,8 @@ pub mod plan;
 pub mod report;
 pub mod train;
 
+use std::path::Path;
+
 use clap::FromArgMatches;
 
 use crate::{Error, Result};
@@ -94,6 +96,36 @@ fn within(flag: &str, n: usize, low: usize, high: usize) -> Result<usize> {
         return Ok(n);
     }
     Err(Error::usage(format!("--{flag} must be from {low} to {high}, got {n}")))
+}
+
+/// Whether two paths lead to the same file or folder.
+fn same_path(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// Judges the path of a file that `--flag` wants to be written, before the work that is to go in it.
+fn output_file(flag: &str, path: &Path, example: &str) -> Result<()> {
+    if path.file_name().is_none() {
+        return Err(Error::usage(format!(
+            "--{flag} wants the name of a file, got `{}` (try {example})",
+            path.display()
+        )));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(Error::data(
+            path,
+            format!("this is a folder or a device, and --{flag} wants to write a file: name another (try {example})"),
+        ));
+    }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(folder) => {
+            Err(Error::data(folder, format!("there is no such folder to write --{flag} in: create it first")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The target of `--min-acc`, judged on a run's first score.

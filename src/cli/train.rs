@@ -181,7 +181,7 @@ pub(super) fn free_folder(out: &Path, overwrite: bool) -> Result<()> {
 /// Trains and prints the result.
 pub fn run(args: &TrainArgs, adapter: Option<&str>, report: Report) -> Result<()> {
     let job = TrainJob::new(args, engine::checkpoint_config)?;
-    interrupt::install()?;
+    interrupt::install(interrupt::TRAINING)?;
     if args.explain_plan {
         let plan = engine::plan(&PlanJob { config: job.config.clone(), distill: false, size: None })?;
         report.text(&plan_text(&plan))?;
