@@ -278,6 +278,11 @@ fn a_seed_decides_every_bit() {
     let document: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
     let last = &metrics(&first)[3]["losses"]["total"];
     assert_eq!(document["loss"].as_f64().unwrap() as f32, last.as_f64().unwrap() as f32, "{document}");
+    // Without its log it has no loss to tell, and tells none.
+    std::fs::remove_file(first.join("metrics.jsonl")).unwrap();
+    let again = finish(ieq(&["train", "--no-eval", "--quiet", "--resume"], &first));
+    let text = String::from_utf8(again.stdout).unwrap();
+    assert!(text.starts_with("40 steps in ") && !text.contains("loss") && !text.contains("NaN"), "{text}");
 }
 
 /// A second run in a folder where one is going would mix two logs and two states.

@@ -85,8 +85,8 @@ pub struct TrainOutcome {
     pub checkpoint: PathBuf,
     /// Steps of the run.
     pub steps: u32,
-    /// Last loss.
-    pub loss: f64,
+    /// Last loss; none where no step was left to do and the run's metrics are gone.
+    pub loss: Option<f64>,
     /// Wall time of this process's share of the steps, seconds.
     pub seconds: f64,
     /// Images a second over these steps.

@@ -209,12 +209,12 @@ pub(super) fn outcome_text(outcome: &TrainOutcome) -> String {
             format!("{:+.1}", after.accuracy_pct - before.accuracy_pct),
         ]);
     }
+    let loss = outcome.loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
     format!(
-        "{}\n{} steps in {}, loss {:.4}, {:.1} images/s; saved {}",
+        "{}\n{} steps in {}{loss}, {:.1} images/s; saved {}",
         report::table(&rows),
         outcome.steps,
         report::duration(outcome.seconds),
-        outcome.loss,
         outcome.images_per_second,
         outcome.checkpoint.display()
     )
@@ -316,7 +316,7 @@ mod tests {
         let outcome = TrainOutcome {
             checkpoint: "runs/demo/checkpoint.safetensors".into(),
             steps: 150,
-            loss: 3.21,
+            loss: Some(3.21),
             seconds: 185.0,
             images_per_second: 12.97,
             untrained: vec![score(1, 46.9), score(5, 64.7)],

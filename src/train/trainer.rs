@@ -117,8 +117,8 @@ pub fn run_reopening(
 /// How a loop over the remaining steps ended.
 #[derive(Clone, Debug, Default)]
 pub struct Finished {
-    /// Last loss.
-    pub loss: f64,
+    /// Last loss; none where no step was left to do and the log of those before is gone.
+    pub loss: Option<f64>,
     /// Steps that this call did.
     pub steps: u32,
     /// Wall seconds of these steps.
@@ -375,7 +375,7 @@ impl<'d> Trainer<'d> {
         if first == self.schedule.total_steps {
             // Nothing left to do: the last loss is the log's.
             let last = metrics::read(folder)?.pop();
-            finished.loss = last.and_then(|record| record.losses.get("total").copied()).map_or(f64::NAN, f64::from);
+            finished.loss = last.and_then(|record| record.losses.get("total").copied()).map(f64::from);
         }
         let mut in_flight = std::collections::VecDeque::new();
         let mut warned = false;
@@ -404,7 +404,7 @@ impl<'d> Trainer<'d> {
                 let lr = self.schedule.lr_at(done - 1);
                 let images = u64::from(done - since.1) * self.spec.batch as u64;
                 let seconds = since.0.elapsed().as_secs_f64().max(1e-9);
-                finished.loss = losses[0].1;
+                finished.loss = Some(losses[0].1);
                 progress.step(&StepReport {
                     step: done,
                     total_steps: total,
