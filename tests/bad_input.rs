@@ -45,6 +45,7 @@ const DATA: &[Case] = &[
     ("TRAIN data/ok --batch 33", 2, &["--batch (optimiser.batch) 33", "take 32 or fewer"]),
     ("TRAIN data/flat3 --split-file absent", 2, &["absent: cannot read the split file", "look at the path"]),
     ("TRAIN data/flat3 --split-file note.txt", 2, &["note.txt:"]),
+    ("TRAIN glyphs --split-file six.json", 2, &["six.json: cannot be used", "leave the split file out"]),
     ("TRAIN bomb.zip", 2, &["bomb.zip/train/a/0.png: unpacks to more than 200 times", "remove it"]),
     ("TRAIN cut.zip", 2, &["cut.zip: is not a whole zip", "again"]),
     ("TRAIN hostile.pickle", 2, &["hostile.pickle: refers to os.system", "only NumPy arrays"]),
@@ -383,6 +384,7 @@ fn make_runs(root: &Path) {
     train("data/ok", "run", "");
     train("data/ok", "plain", "--method baseline");
     train("data/ok", "other", "--seed 9");
+    train("data/six", "six", "--split-file six.json");
     tree(root, "moving", 4, 8);
     train("data/moving", "moved", "");
     tree(root, "painted", 4, 8);

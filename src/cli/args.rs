@@ -130,7 +130,8 @@ pub struct TrainArgs {
     /// Continue the run in this folder
     ///
     /// Without a folder: the one that the other flags name. The run goes on bit for bit as if it had never
-    /// stopped, so its settings cannot change, --checkpoint-every and --log-every excepted.
+    /// stopped, so only what changes no number can change: --checkpoint-every, --log-every, --slice-ms,
+    /// --recompute, --memory-budget and --on-device-lost.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, help_heading = RUN, conflicts_with = "overwrite")]
     pub resume: Option<Option<PathBuf>>,
     /// Replace the run that the folder holds
@@ -172,7 +173,8 @@ pub struct DistillArgs {
     /// Continue the run in the folder
     ///
     /// With the same --teacher and --out: finished generations stay, the one that was stopped goes on bit for bit.
-    /// Settings cannot change, --checkpoint-every and --log-every excepted.
+    /// Only what changes no number can change: --checkpoint-every, --log-every, --slice-ms, --recompute,
+    /// --memory-budget and --on-device-lost.
     #[arg(long, help_heading = RUN, conflicts_with = "overwrite")]
     pub resume: bool,
     /// Replace the run that the folder holds
@@ -202,6 +204,11 @@ pub struct EvalArgs {
     /// Split whose classes the episodes use
     #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
     pub split: String,
+    /// File that lists the split's classes, or none
+    ///
+    /// Default: that of the run, so that no class which it trained on counts as novel.
+    #[arg(long, value_name = "FILE", help_heading = DATA)]
+    pub split_file: Option<SplitFile>,
     /// Classes an episode
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = EPISODES)]
     pub ways: usize,
@@ -225,7 +232,8 @@ pub struct EvalArgs {
     ///
     /// The `oneshot` split of the same source: 20 runs, `class_labels.txt` in each.
     #[arg(long, help_heading = EPISODES,
-        conflicts_with_all = ["split", "ways", "shots", "queries", "n_episodes", "episodes", "seed", "support_copies"])]
+        conflicts_with_all = ["split", "split_file", "ways", "shots", "queries", "n_episodes", "episodes", "seed",
+            "support_copies"])]
     pub oneshot: bool,
     /// Seed of the episodes
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, help_heading = EPISODES)]
@@ -266,6 +274,11 @@ pub struct EmbedArgs {
     /// Split of --data
     #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
     pub split: String,
+    /// File that lists the split's classes, or none
+    ///
+    /// Default: that of the run.
+    #[arg(long, value_name = "FILE", requires = "data", help_heading = DATA)]
+    pub split_file: Option<SplitFile>,
     /// Array to write; the list goes beside it as .txt
     #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
     pub out: PathBuf,
@@ -690,6 +703,18 @@ fn set<T: Clone>(to: &mut T, from: &Option<T>) {
 fn set_some<T: Clone>(to: &mut Option<T>, from: &Option<T>) {
     if from.is_some() {
         to.clone_from(from);
+    }
+}
+
+/// A split file given in place of a run's own: `none` leaves the split to the data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitFile(pub Option<PathBuf>);
+
+impl FromStr for SplitFile {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(SplitFile((text != "none").then(|| text.into())))
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::args::{EmbedArgs, Layer, checkpoint_file};
+use super::args::{EmbedArgs, Layer, SplitFile, checkpoint_file};
 use super::engine::{self, EmbedOutcome};
+use super::output_file;
 use super::report::Report;
 use crate::{Error, Result};
 
@@ -37,6 +38,8 @@ pub enum Input {
         data: String,
         /// The split's name.
         split: String,
+        /// The split file in place of the run's own.
+        split_file: Option<SplitFile>,
     },
 }
 
@@ -71,7 +74,9 @@ impl EmbedJob {
             Some(data) if data.is_empty() => {
                 return Err(Error::usage("--data is empty (try glyphs, or a folder)"));
             }
-            Some(data) => Input::Split { data: data.clone(), split: args.split.clone() },
+            Some(data) => {
+                Input::Split { data: data.clone(), split: args.split.clone(), split_file: args.split_file.clone() }
+            }
             None => {
                 if let Some(missing) = args.inputs.iter().find(|path| !path.exists()) {
                     return Err(Error::data(missing, "there is no such file or folder to embed"));

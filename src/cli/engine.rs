@@ -445,21 +445,45 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
     Ok(outcomes)
 }
 
+/// Reads a split for a checkpoint as its run would have, but for the split file that the user names: that way no class
+/// which the network was trained on counts as novel.
+fn load_as_trained(
+    stored: &DataConfig,
+    side: usize,
+    source: &str,
+    split: Split,
+    split_file: Option<&SplitFile>,
+) -> Result<ImageSet> {
+    let mut options = data_options(stored, Some(side));
+    if let Some(SplitFile(named)) = split_file {
+        options.split_file.clone_from(named);
+        return data::load(source, split, &options);
+    }
+    data::load(source, split, &options).map_err(|error| {
+        const OTHERS: &str = "it is the split file of the run: --split-file names another, or none";
+        // A table of images is one of several in its folder.
+        let table = |path: &Path| path.extension().is_some_and(|extension| extension == "csv");
+        let own = |path: &Path| {
+            let file = options.split_file.as_deref();
+            file.is_some_and(|file| path == file || (table(path) && table(file) && path.parent() == file.parent()))
+        };
+        match error {
+            Error::Data { path, message } if own(&path) => Error::data(path, format!("{message}; {OTHERS}")),
+            Error::NoSplit { path, message } if own(&path) => Error::no_split(path, format!("{message}; {OTHERS}")),
+            Error::Io { path, what, source } if own(&path) => Error::io(path, format!("{what} ({OTHERS})"), source),
+            other => other,
+        }
+    })
+}
+
 /// Scores a checkpoint.
 pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<EvalOutcome> {
     let checkpoint = Checkpoint::load(&job.checkpoint)?;
     let stored = stored_config(&job.checkpoint, &checkpoint)?;
     let side = stored_side(&job.checkpoint, &checkpoint, &stored)?;
     let source = job.data.clone().unwrap_or_else(|| stored.data.source.clone());
-    let options = match job.data {
-        // Another data set has no use for the split file of the training set.
-        Some(ref other) if *other != stored.data.source => {
-            DataOptions { side: Some(side), split_seed: stored.data.split_seed, ..DataOptions::default() }
-        }
-        _ => data_options(&stored.data, Some(side)),
-    };
     if job.episodes == Episodes::OmniglotOneshot {
-        let runs = data::read_oneshot_runs(&source, &options)?.ok_or_else(|| {
+        let runs = data::read_oneshot_runs(&source, &data_options(&stored.data, Some(side)))?.ok_or_else(|| {
             Error::data(&source, "there is no `oneshot` folder with run01, run02, ... in it for --oneshot")
         })?;
         let gpu = open_device(adapter, progress)?;
@@ -467,7 +491,7 @@ pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -
         return oneshot(&extractor, &runs, job, source, progress);
     }
     let split: Split = job.split.parse()?;
-    let images = data::load(&source, split, &options)?;
+    let images = load_as_trained(&stored.data, side, &source, split, job.split_file.as_ref())?;
     let mut batches = Vec::new();
     match &job.episodes {
         Episodes::Drawn { ways, shots, queries, n_episodes, seed } => {
@@ -548,10 +572,11 @@ pub fn embed(job: &EmbedJob, adapter: Option<&str>, progress: &mut dyn Progress)
     let checkpoint = Checkpoint::load(&job.checkpoint)?;
     let stored = stored_config(&job.checkpoint, &checkpoint)?;
     let side = stored_side(&job.checkpoint, &checkpoint, &stored)?;
-    let options = data_options(&stored.data, Some(side));
     let images = match &job.input {
-        Input::Paths(paths) => data::load_unlabelled(paths, &options)?,
-        Input::Split { data, split } => data::load(data, split.parse()?, &options)?,
+        Input::Paths(paths) => data::load_unlabelled(paths, &data_options(&stored.data, Some(side)))?,
+        Input::Split { data, split, split_file } => {
+            load_as_trained(&stored.data, side, data, split.parse()?, split_file.as_ref())?
+        }
     };
     let gpu = open_device(adapter, progress)?;
     let (extractor, _) = Extractor::open(gpu, &job.checkpoint, &checkpoint, false)?;
