@@ -67,9 +67,7 @@ impl DistillJob {
         for generation in 1..=job.config.distill.generations {
             let folder = job.folder(generation);
             let student = folder.join(CHECKPOINT_FILE);
-            if let (Ok(a), Ok(b)) = (student.canonicalize(), job.teacher.canonicalize())
-                && a == b
-            {
+            if same_path(&student, &job.teacher) {
                 return Err(Error::data(folder, "this is the teacher's own folder: name another with --out"));
             }
             if job.resume && student.is_file() {
@@ -102,7 +100,7 @@ impl DistillJob {
     /// the generations that it begins or continues, with `resume` for the latter.
     /// `config`: the settings in effect.
     pub fn open_folder(&self, config: &Config, generation: u32, resume: bool) -> Result<OpenFolder> {
-        open_folder(&self.folder(generation), config, resume)
+        open_folder(&self.folder(generation), config, resume, self.overwrite)
     }
 }
 

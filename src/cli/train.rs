@@ -53,6 +53,13 @@ impl TrainJob {
                 let stored = stored(&checkpoint)?;
                 let mut config = flags.base(|| Ok(stored.clone()))?;
                 flags.apply(&mut config);
+                if let Some(other) = config.run.out.as_deref().filter(|other| !same_path(other, &out)) {
+                    return Err(Error::usage(format!(
+                        "--resume goes on in {}, and --out (run.out) names {}: leave one of them out",
+                        out.display(),
+                        other.display()
+                    )));
+                }
                 config.keep_choices(&stored);
                 same_settings(&config, &stored, &out)?;
                 (config, out)
@@ -71,7 +78,7 @@ impl TrainJob {
     /// known to be good, so that a run that cannot start leaves nothing behind.
     /// `config`: the settings in effect.
     pub fn open_folder(&self, config: &Config) -> Result<OpenFolder> {
-        open_folder(&self.out, config, self.resume)
+        open_folder(&self.out, config, self.resume, self.overwrite)
     }
 }
 
@@ -89,7 +96,7 @@ const TEMPORARY: [&str; 2] = [".config-", crate::train::checkpoint::TEMPORARY_PR
 /// Creates a run folder and saves the configuration in it, whole or not at all. Unless the run is resumed, an
 /// older one's checkpoint and metrics go first, so that nothing can be resumed by mistake. What a killed process
 /// was writing goes, too.
-pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<OpenFolder> {
+pub(super) fn open_folder(out: &Path, config: &Config, resume: bool, overwrite: bool) -> Result<OpenFolder> {
     std::fs::create_dir_all(out)
         .map_err(|e| Error::io(out, "cannot create the run folder (--out names another)", e))?;
     let lock = File::open(out).ok();
@@ -98,6 +105,10 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<O
             out,
             "another process is training in this folder: wait for its end, or name another folder with --out",
         ));
+    }
+    if !resume {
+        // Another run may have ended here since the flags were judged; none can while the folder is locked.
+        free_folder(out, overwrite)?;
     }
     for entry in std::fs::read_dir(out).into_iter().flatten().flatten() {
         if TEMPORARY.iter().any(|prefix| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())) {
@@ -269,6 +280,10 @@ mod tests {
         let refusal = job(&["--resume", out, "--lr", "0.1", "--steps", "70"], Some(stored.clone())).unwrap_err();
         assert!(refusal.to_string().contains("optimiser.length, optimiser.lr"), "{refusal}");
 
+        let refusal = job(&["--resume", out, "--out", "elsewhere"], Some(stored.clone())).unwrap_err();
+        assert!(refusal.to_string().contains("--out (run.out) names elsewhere"), "{refusal}");
+        assert!(job(&["--resume", out, "--out", &format!("{out}/.")], Some(stored.clone())).is_ok());
+
         // Another budget is allowed: the micro-batches stay, what changes no number is chosen anew.
         let run = &mut stored.run;
         (run.memory_budget, run.batch_norm) = (Some(ByteSize(1 << 30)), BatchStatistics::Micro);
@@ -295,6 +310,10 @@ mod tests {
         std::fs::write(out.join(".writing-x"), "half of a checkpoint").unwrap();
         drop(TrainJob { resume: true, ..job.clone() }.open_folder(&job.config).unwrap());
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3);
+        let refusal = job.open_folder(&job.config).unwrap_err().to_string();
+        assert!(refusal.contains("holds a run"), "a run that came after the flags were judged: {refusal}");
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3, "it is left as it is");
+        let job = TrainJob { overwrite: true, ..job };
         let open = job.open_folder(&job.config).unwrap();
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "an older run's files go");
         #[cfg(unix)]
