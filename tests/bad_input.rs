@@ -234,8 +234,20 @@ const OUTPUT: &[Case] = &[
         2,
         &["blocked/checkpoint.safetensors: cannot remove the run", "--out names another"],
     ),
-    ("embed run one.png --out data", 2, &["--out wants the name of a file, got `data`", "try embeddings.npy"]),
+    (
+        "embed run one.png --out data",
+        2,
+        &["data: this is a folder", "--out wants to write a file", "try embeddings.npy"],
+    ),
     ("embed run one.png --out list.npy", 2, &["list.txt: this is a folder", "name another"]),
+    ("embed run one.png --out one.png", 2, &["one.png: this file is one of the inputs", "name another"]),
+    (
+        "embed run data/ok --out data/ok/train/train0/0.png",
+        2,
+        &["0.png: this file is one of the inputs", "name another"],
+    ),
+    ("embed run one.png --out note.npy", 2, &["note.txt: this file is no list of an array", "name another --out"]),
+    ("train --resume run --out other", 2, &["--resume goes on in run", "names other", "leave one of them out"]),
     ("embed run one.png --out note.txt/x.npy", 2, &["note.txt: there is no such folder", "create it"]),
 ];
 
