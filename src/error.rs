@@ -63,7 +63,7 @@ pub enum Error {
     /// The work was done but a stated target was missed (`--min-acc`, `check`).
     #[error("{0}")]
     TargetMissed(String),
-    /// The user interrupted; the state was saved.
+    /// The user interrupted; the message says what is saved.
     #[error("{0}")]
     Interrupted(String),
     /// A defect of this program; the message asks for a report.
