@@ -230,6 +230,20 @@ fn ctrl_c_while_scoring_says_what_is_saved() {
     }
 }
 
+/// A budget that would cut the run's whole batches in two is refused before the network is scored.
+#[test]
+fn what_cannot_be_resumed_is_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    finish(ieq(&with(&TINY, &["--steps=5", "--bn=micro"]), &out));
+    let before = checkpoint(&out);
+    let output = ieq(&["train", "--memory-budget=700KiB", "--resume"], &out).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("does a batch in 1 passes") && stderr.contains("allow it the memory"), "{stderr}");
+    assert!(!stderr.contains("scoring") && checkpoint(&out) == before, "{stderr}");
+}
+
 #[test]
 fn a_killed_distillation_is_resumed_in_its_generation() {
     let folder = tempfile::tempdir().unwrap();

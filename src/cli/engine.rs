@@ -374,14 +374,18 @@ fn train_one(
     progress.note(&format!("memory: {} at the most, in {}", bytes(memory.peak_bytes), memory.peak_operation));
     trainer.fitted().choices.iter().for_each(|choice| progress.note(choice));
     let file = run.folder.join(crate::config::CHECKPOINT_FILE);
+    let begun = if run.resume { Some(Checkpoint::load(&file)?) } else { None };
+    if let Some(checkpoint) = &begun {
+        trainer.check(&file, checkpoint)?;
+    }
     let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress).map_err(|error| {
         interrupted(error, || match run.resume {
             true => format!("{} stays as it was; `{}` continues", file.display(), run.resume_command),
             false => format!("no step was done, and nothing was written to {}", run.folder.display()),
         })
     })?;
-    if run.resume {
-        trainer.restore(&file, &Checkpoint::load(&file)?)?;
+    if let Some(checkpoint) = &begun {
+        trainer.restore(&file, checkpoint)?;
         progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
     }
     let _open = open_folder(&trainer.fitted().config)?;

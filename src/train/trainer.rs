@@ -484,12 +484,12 @@ impl<'d> Trainer<'d> {
         if self.step > 0 { self.read_metrics().map(drop) } else { Ok(()) }
     }
 
-    /// Continues from a checkpoint of the same configuration and data.
+    /// Judges whether this run can go on from a checkpoint, before any work is done: the checkpoint's finished steps.
     ///
     /// # Errors
-    /// [`Error::Data`] when the checkpoint belongs to another network or data set.
-    pub fn restore(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
-        let (ex, step) = (&self.executor, &self.recorded.step);
+    /// [`Error::Data`] when the checkpoint belongs to another data set, teacher or length; [`Error::Usage`] when the
+    /// memory budget would change the numbers.
+    pub fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<u32> {
         for (key, now) in
             [(CLASSES_KEY, self.spec.net.n_classes), (IMAGES_KEY, self.spec.bank_rows), (SIDE_KEY, self.data.side)]
         {
@@ -529,6 +529,16 @@ impl<'d> Trainer<'d> {
                 format!("it claims {done} steps of {}: use an earlier checkpoint", self.schedule.total_steps),
             ));
         }
+        Ok(done as u32)
+    }
+
+    /// Continues from a checkpoint of the same configuration and data.
+    ///
+    /// # Errors
+    /// As [`Trainer::check`], and [`Error::Data`] when the checkpoint belongs to another network.
+    pub fn restore(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+        let done = self.check(path, checkpoint)?;
+        let (ex, step) = (&self.executor, &self.recorded.step);
         let model = [step.parameters.clone(), step.statistics.clone()].concat();
         checkpoint.check_against(path, &expected(&model))?;
         let momentum: Vec<(String, Vec<usize>)> = step
@@ -550,7 +560,7 @@ impl<'d> Trainer<'d> {
             checkpoint.check_contains(path, &[(bank.clone(), ex.graph.shape(step.inputs.bank).to_vec())])?;
             ex.write(step.inputs.bank, floats(checkpoint, &bank)?)?;
         }
-        self.step = done as u32;
+        self.step = done;
         self.saved = Some(self.step);
         Ok(())
     }
