@@ -8,6 +8,7 @@
 mod byte_size;
 mod progress;
 mod schedule;
+mod transforms;
 mod validate;
 
 use std::fmt;
@@ -20,10 +21,10 @@ use toml::Table;
 
 use crate::{Error, Result};
 
-pub use crate::ier::transforms::TransformSet;
 pub use byte_size::ByteSize;
 pub use progress::{Progress, Silent, StepReport};
 pub use schedule::Schedule;
+pub use transforms::TransformSet;
 
 /// The presets by name, in the order they are listed to people; `demo` is the default of `train`.
 pub const PRESETS: [(&str, &str); 6] = [
@@ -568,6 +569,8 @@ pub struct RunConfig {
     pub memory_budget: Option<ByteSize>,
     /// What to do when the device is lost.
     pub on_device_lost: OnDeviceLost,
+    /// The settings of this table that `memory_budget` chose, not the user; saved with the run.
+    pub chosen: Vec<String>,
 }
 
 /// What to do when the device is lost: reset by the system, unplugged, or taken away.
@@ -637,6 +640,7 @@ impl Default for RunConfig {
             tune: Tune::Auto,
             memory_budget: None,
             on_device_lost: OnDeviceLost::Stop,
+            chosen: Vec::new(),
         }
     }
 }
@@ -705,13 +709,8 @@ impl Config {
         layered(Some(name), preset_text(name)?, Path::new(name))
     }
 
-    /// A file's settings over those of the preset that it names (`preset = "cifar-fs"`), or over the
+    /// A file's settings over those of `preset`, of the preset that the file names (`preset = "cifar-fs"`), or over the
     /// defaults. Not yet validated: flags may still come on top.
-    pub fn from_file(path: &Path) -> Result<Config> {
-        Config::from_layers(None, path)
-    }
-
-    /// As [`Config::from_file`], with `preset` in the place of the one that the file names.
     pub fn from_layers(preset: Option<&str>, path: &Path) -> Result<Config> {
         let mut text = String::new();
         std::fs::File::open(path)
@@ -754,11 +753,41 @@ impl Config {
         self.run.micro_batch.map_or(1, |images| self.optimiser.batch / images.max(1)).max(1)
     }
 
-    /// Takes over what `run.memory_budget` chose for the stored run, where this one leaves the same to it.
-    pub fn adopt_choices(&mut self, stored: &Config) {
-        let (run, then) = (&mut self.run, &stored.run);
-        if run.memory_budget.is_some() && run.memory_budget == then.memory_budget && run.micro_batch.is_none() {
-            run.micro_batch = then.micro_batch;
+    /// The settings as the user gave them: without what `run.memory_budget` chose.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when `run.chosen` lists what a budget does not choose.
+    pub fn as_given(&self) -> Result<Config> {
+        let (mut given, unset) = (self.clone(), RunConfig::default());
+        for name in std::mem::take(&mut given.run.chosen) {
+            match name.as_str() {
+                "micro_batch" => given.run.micro_batch = unset.micro_batch,
+                "recompute" => given.run.recompute = unset.recompute,
+                "activations" => given.run.activations = unset.activations,
+                _ => {
+                    return Err(Error::usage(format!(
+                        "run.chosen lists `{name}`, which a memory budget does not choose: take it off the list"
+                    )));
+                }
+            }
+        }
+        Ok(given)
+    }
+
+    /// Keeps what a budget chose for `stored`, the run that this one continues, and decides its numbers.
+    pub fn keep_choices(&mut self, stored: &Config) {
+        let chosen = |name: &str| stored.run.chosen.iter().any(|chosen| chosen == name);
+        let mut kept = Vec::new();
+        if self.run.micro_batch.is_none() && chosen("micro_batch") {
+            self.run.micro_batch = stored.run.micro_batch;
+            kept.push("micro_batch".into());
+        }
+        if self.run.activations == Activations::F32 && chosen("activations") {
+            self.run.activations = stored.run.activations;
+            kept.push("activations".into());
+        }
+        if !kept.is_empty() {
+            self.run.chosen = kept;
         }
     }
 
@@ -848,6 +877,8 @@ mod tests {
         }
         let mut found = Vec::new();
         leaves("", &serde_json::to_value(Config::default()).unwrap(), &mut found);
+        // Not the user's to set.
+        found.retain(|key| key != "run.chosen");
         let mut listed: Vec<_> = SETTINGS.iter().map(|(key, _)| (*key).to_owned()).collect();
         found.sort();
         listed.sort();
@@ -900,6 +931,24 @@ mod tests {
             assert!(message.contains(needle), "{text:?}: {message}");
             assert!(!message.contains('\n'), "{message:?}");
         }
+    }
+
+    #[test]
+    fn what_a_budget_chose_is_told_from_what_the_user_gave() {
+        let mut given = Config::from_preset("omniglot").unwrap();
+        given.run.memory_budget = Some(ByteSize(1 << 20));
+        let mut fitted = given.clone();
+        (fitted.run.micro_batch, fitted.run.recompute) = (Some(4), 3);
+        assert_eq!(fitted.as_given().unwrap(), fitted, "what nobody chose is the user's");
+        fitted.run.chosen = vec!["micro_batch".into(), "recompute".into()];
+        assert_eq!(from(&fitted.to_toml().unwrap()).unwrap(), fitted);
+        assert_eq!(fitted.as_given().unwrap(), given);
+        let mut resumed = given.clone();
+        resumed.keep_choices(&fitted);
+        assert_eq!((resumed.run.micro_batch, resumed.run.recompute), (Some(4), 0));
+        assert_eq!(resumed.as_given().unwrap(), given);
+        fitted.run.chosen = vec!["seed".into()];
+        assert!(fitted.as_given().unwrap_err().to_string().contains("run.chosen lists `seed`"));
     }
 
     #[test]

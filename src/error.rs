@@ -30,6 +30,14 @@ pub enum Error {
         /// What is wrong with it and what would be right.
         message: String,
     },
+    /// A data set without the split that is wanted.
+    #[error("{}: {message}", path.display())]
+    NoSplit {
+        /// The file or folder that lacks it.
+        path: PathBuf,
+        /// What it has and how the split is added.
+        message: String,
+    },
     /// The operating system refused an operation on a file.
     #[error("{}: {what}: {source}{}", path.display(), remedy(source))]
     Io {
@@ -55,7 +63,7 @@ pub enum Error {
     /// The work was done but a stated target was missed (`--min-acc`, `check`).
     #[error("{0}")]
     TargetMissed(String),
-    /// The user interrupted; the state was saved.
+    /// The user interrupted; the message says what is saved.
     #[error("{0}")]
     Interrupted(String),
     /// A defect of this program; the message asks for a report.
@@ -83,7 +91,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::TargetMissed(_) | Error::NonFinite(_) => 1,
-            Error::Usage(_) | Error::Shape { .. } | Error::Data { .. } | Error::Io { .. } => 2,
+            Error::Usage(_) | Error::Shape { .. } | Error::Data { .. } | Error::NoSplit { .. } | Error::Io { .. } => 2,
             Error::NoAdapter(_) | Error::Device(_) | Error::DeviceLost(_) => 3,
             Error::Internal(_) => 101,
             Error::Interrupted(_) => 130,
@@ -103,6 +111,11 @@ impl Error {
     /// A [`Error::Data`] about `path`.
     pub fn data(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
         Error::Data { path: path.as_ref().to_path_buf(), message: message.into() }
+    }
+
+    /// A [`Error::NoSplit`] about `path`.
+    pub fn no_split(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        Error::NoSplit { path: path.as_ref().to_path_buf(), message: message.into() }
     }
 
     /// A [`Error::Io`] about `path`.

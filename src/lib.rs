@@ -2,7 +2,8 @@
 //!
 //! A training step is recorded once as a graph ([`tape`]), planned once (buffers, pipelines, bind
 //! groups) and replayed for every batch. `ARCHITECTURE.md` is the map; layers import downwards only:
-//! [`cli`] → [`bench`](mod@bench) → [`train`], [`fewshot`] → [`ier`] → [`nn`], [`data`] → [`tape`] → [`ops`] → [`gpu`].
+//! [`cli`] → [`bench`](mod@bench) → [`train`], [`fewshot`], [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] →
+//! [`gpu`] → [`config`], [`random`], [`error`].
 
 pub mod bench;
 pub mod cli;

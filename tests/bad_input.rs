@@ -45,6 +45,7 @@ const DATA: &[Case] = &[
     ("TRAIN data/ok --batch 33", 2, &["--batch (optimiser.batch) 33", "take 32 or fewer"]),
     ("TRAIN data/flat3 --split-file absent", 2, &["absent: cannot read the split file", "look at the path"]),
     ("TRAIN data/flat3 --split-file note.txt", 2, &["note.txt:"]),
+    ("TRAIN glyphs --split-file six.json", 2, &["six.json: cannot be used", "leave the split file out"]),
     ("TRAIN bomb.zip", 2, &["bomb.zip/train/a/0.png: unpacks to more than 200 times", "remove it"]),
     ("TRAIN cut.zip", 2, &["cut.zip: is not a whole zip", "again"]),
     ("TRAIN hostile.pickle", 2, &["hostile.pickle: refers to os.system", "only NumPy arrays"]),
@@ -82,6 +83,11 @@ const SETTINGS: &[Case] = &[
     ),
     ("plan --widths 4096,4096,4096,4096 --batch 512", 2, &["exceeds 2^30 elements", "smaller batch"]),
     ("plan --data absent", 2, &["absent: cannot read the data", "give a folder"]),
+    // What no run can come of, no plan is made for.
+    ("plan --data data/one-class", 2, &["data/one-class: the train split has one class", "add classes"]),
+    ("plan --data data/two --batch 4", 2, &["--batch (optimiser.batch) 4", "2 training images", "take 2 or fewer"]),
+    ("plan --data data/ok --batch 32", 2, &["batch of 32", "no negatives", "smaller --batch"]),
+    ("plan --classes 5 --images 9 --batch 10", 2, &["--batch (optimiser.batch) 10", "9 training images"]),
     ("check --filter nonsense", 2, &["no check has `nonsense`", "`check` lists all"]),
 ];
 
@@ -177,8 +183,22 @@ const CHECKPOINTS: &[Case] = &[
 
 const EVALUATION: &[Case] = &[
     ("eval run --ways 100", 2, &["100-way episodes need 100 classes", "lower the ways"]),
-    ("eval run --ways 2 --shots 1000", 2, &["1000 shots", "lower one of them"]),
-    ("eval run --ways 2 --data data/two", 2, &["need 16 images per class", "lower one of them"]),
+    ("eval run --ways 2 --shots 1000", 2, &["1000 shots", "lower the ways, shots or queries"]),
+    (
+        "eval run --ways 2 --data data/two",
+        2,
+        &["need 16 images per class and class novel0 has 1", "choose another split"],
+    ),
+    // A run's split file goes with it to other data, so that no class which it trained on counts as novel.
+    ("eval six --data data/ok", 2, &["six.json: puts \"class0\" into train", "--split-file names another, or none"]),
+    ("eval six --data glyphs", 2, &["six.json: cannot be used", "--split-file names another, or none"]),
+    (
+        "eval six --data ./data/six --split-file none --ways 3 --queries 3",
+        2,
+        &["3-way episodes need 3 classes and the split has 1", "lower the ways"],
+    ),
+    ("embed six --data data/ok", 2, &["six.json: puts \"class0\" into train", "--split-file names another, or none"]),
+    ("eval run --split-file absent", 2, &["absent: cannot read the split file", "look at the path"]),
     ("eval run --split nonsense", 2, &["unknown split \"nonsense\"", "choose train, val or novel"]),
     ("eval run --oneshot", 2, &["data/ok: there is no `oneshot` folder", "run01"]),
     ("eval run --shots 1 --episodes note.txt", 2, &["note.txt: is not a safetensors file", "give one with episodes"]),
@@ -214,8 +234,20 @@ const OUTPUT: &[Case] = &[
         2,
         &["blocked/checkpoint.safetensors: cannot remove the run", "--out names another"],
     ),
-    ("embed run one.png --out data", 2, &["--out wants the name of a file, got `data`", "try embeddings.npy"]),
+    (
+        "embed run one.png --out data",
+        2,
+        &["data: this is a folder", "--out wants to write a file", "try embeddings.npy"],
+    ),
     ("embed run one.png --out list.npy", 2, &["list.txt: this is a folder", "name another"]),
+    ("embed run one.png --out one.png", 2, &["one.png: this file is one of the inputs", "name another"]),
+    (
+        "embed run data/ok --out data/ok/train/train0/0.png",
+        2,
+        &["0.png: this file is one of the inputs", "name another"],
+    ),
+    ("embed run one.png --out note.npy", 2, &["note.txt: this file is no list of an array", "name another --out"]),
+    ("train --resume run --out other", 2, &["--resume goes on in run", "names other", "leave one of them out"]),
     ("embed run one.png --out note.txt/x.npy", 2, &["note.txt: there is no such folder", "create it"]),
 ];
 
@@ -313,6 +345,15 @@ fn make_data(root: &Path) {
             write(root, &format!("data/flat3/class{class}/{i}.png"), png(28, i));
         }
     }
+    for class in 0..6 {
+        for i in 0..4 {
+            write(root, &format!("data/six/class{class}/{i}.png"), png(28, 4 * class + i));
+        }
+    }
+    let six = r#"{"train": ["class0", "class1", "class2"], "novel": ["class3", "class4", "class5"]}"#;
+    write(root, "six.json", six);
+    tree(root, "no-novel", 4, 8);
+    std::fs::remove_dir_all(root.join("data/no-novel/novel")).unwrap();
     write(root, "data/flat/only/0.png", png(28, 0));
     let whole = png(28, 1);
     tree_with(root, "cut", "x.png", &whole[..whole.len() / 2]);
@@ -355,6 +396,7 @@ fn make_runs(root: &Path) {
     train("data/ok", "run", "");
     train("data/ok", "plain", "--method baseline");
     train("data/ok", "other", "--seed 9");
+    train("data/six", "six", "--split-file six.json");
     tree(root, "moving", 4, 8);
     train("data/moving", "moved", "");
     tree(root, "painted", 4, 8);
@@ -520,6 +562,49 @@ fn every_refusal_names_the_thing_and_the_way_out() {
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
+/// Another spelling of the data's path, and the classes are the split file's still: in `eval` as in `embed`.
+#[test]
+fn a_run_takes_its_split_file_along() {
+    let out = tempfile::tempdir().unwrap();
+    let output = run(files(), "eval six --data ./data/six --ways 3 --shots 1 --queries 3 --n-episodes 2", &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for (split_file, classes) in [("", "345"), (" --split-file six.json", "345"), (" --split-file none", "?")] {
+        let array = out.path().join("novel.npy").display().to_string();
+        let output = run(files(), &format!("embed six --data ./data/six --out {array}{split_file}"), &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let list = std::fs::read_to_string(out.path().join("novel.txt")).unwrap();
+        let mut found: Vec<char> = list.lines().map(|name| name.chars().nth("class".len()).unwrap()).collect();
+        found.dedup();
+        assert_eq!(found.len(), classes.len(), "{list}");
+        assert!(classes == "?" || found.iter().collect::<String>() == classes, "{list}");
+    }
+}
+
+/// Data without novel classes enough is trained on all the same, which is said; a target wants them.
+#[test]
+fn a_run_that_cannot_be_scored_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, (data, why)) in [
+        ("ok", "data/ok: 5-way episodes need 5 classes and the split has 4"),
+        ("no-novel", "data/no-novel: has no folder for the novel split (it has train)"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = folder.path().join(i.to_string()).display().to_string();
+        let words = format!("{TRAIN_WORDS} data/{data} --quiet").replace("--no-eval ", "").replace("new", &out);
+        let output = run(files(), &format!("{words} --min-acc 50"), &[]);
+        let wrong = judge(&output, 2, &["--min-acc wants a score on novel classes", why, "leave it out"]);
+        assert!(wrong.is_none() && !Path::new(&out).exists(), "{wrong:?}");
+        let output = run(files(), &words, &[]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        let warning = format!("warning: the run is not scored on novel classes: {why}");
+        assert!(stderr.starts_with(&warning) && stderr.lines().count() == 1, "{stderr}");
+        assert!(!String::from_utf8(output.stdout).unwrap().contains("accuracy"));
+    }
+}
+
 /// Where no driver answers the program says which package brings one.
 #[cfg(target_os = "linux")]
 #[test]
@@ -554,7 +639,7 @@ fn a_full_disk_is_said_and_spoils_nothing() {
     let limited = |words: &str| {
         let mut shell = Command::new("sh");
         shell.current_dir(folder.path());
-        shell.arg("-c").arg("trap '' XFSZ; ulimit -f 512; exec \"$0\" \"$@\"");
+        shell.arg("-c").arg("ulimit -f 512; exec \"$0\" \"$@\"");
         shell.arg(env!("CARGO_BIN_EXE_ieq-wgpu"));
         shell.args(words.replace(TRAIN, TRAIN_WORDS).split_whitespace()).output().unwrap()
     };

@@ -123,6 +123,8 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
     let missing = Path::new("no-such-run.json").display().to_string();
     for (words, sentence) in [
         (&["--shapes", "conv:1x2"][..], "conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE] or matmul:ROWSxINNERxCOLUMNS is wanted"),
+        (&["--csv", "no-such-folder/b.csv"], "no-such-folder: there is no such folder to write --csv in"),
+        (&["--svg", "src"], "src: this is a folder or a device, and --svg wants to write a file"),
         (&["--samples", "1"], "--samples must be from 3 to 1000, got 1"),
         (&["--threshold", "-1"], "--threshold must be from 0 to 1000 percent, got -1"),
         (&["--rows", "0"], "--rows must be from 2 to 65536, got 0"),
@@ -135,4 +137,25 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
         assert_eq!(output.status.code(), Some(2), "{words:?}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(sentence), "{words:?}: {}", text(&output.stderr));
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_it() {
+    use std::io::BufRead;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"))
+        .args(["bench", "--kernels", "", "--rows", "16", "--check-only"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("kernel 1/")), "the first kernel is told of");
+    let sent = Command::new("sh").args(["-c", "kill -INT $0"]).arg(child.id().to_string()).status().unwrap();
+    assert!(sent.success());
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{rest:?}");
+    assert_eq!(rest.last().unwrap(), "interrupted: stopped before the end, so there is no result");
+    assert!(output.stdout.is_empty());
 }

@@ -206,6 +206,7 @@ fn bad_values_get_a_sentence() {
         (&["eval", "taken", "--episodes", "absent"], "absent: there is no such file: --episodes"),
         (&["eval", "taken", "--episodes", "ck.safetensors", "--ways", "5"], "--ways"),
         (&["eval", "taken", "--oneshot", "--split", "val"], "--split"),
+        (&["eval", "taken", "--oneshot", "--support-copies", "5"], "--support-copies"),
         (&["eval", "taken", "--min-acc", "nan"], "--min-acc"),
         (&["embed", "taken"], "INPUT"),
         (&["embed", "taken", "absent.png"], "absent.png: there is no such file"),

@@ -244,6 +244,15 @@ fn a_split_batch_trains_with_less_memory_and_resumes_bit_for_bit() {
     let mut resumed = Trainer::new(gpu(), &config, &data, None).unwrap();
     resumed.restore(Path::new("half"), &half).unwrap();
     assert!(same(&straight, &steps(&mut resumed, 2)));
+
+    // A run in whole batches is not gone on with in parts, whatever the budget.
+    config.run.micro_batch = None;
+    let whole = steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 1);
+    config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes / 3));
+    let mut tight = Trainer::new(gpu(), &config, &data, None).unwrap();
+    assert!(tight.fitted().config.run.micro_batch.is_some(), "{:?}", tight.fitted());
+    let refusal = tight.restore(Path::new("whole"), &whole).unwrap_err().to_string();
+    assert!(refusal.contains("whole: the run does a batch in 1 passes") && refusal.contains("allow it"), "{refusal}");
 }
 
 #[test]
@@ -339,7 +348,7 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     set(&mut config, all.peak_bytes / 2);
     let refusal = fit(&config).unwrap_err();
     assert_eq!(refusal.exit_code(), 2);
-    for part in ["--memory-budget", "a step needs", "MiB", "--bn micro would fit with --micro-batch 32"] {
+    for part in ["--memory-budget", "a step needs", "MiB", "--bn micro with --micro-batch 32 would fit"] {
         assert!(refusal.to_string().contains(part), "{part}: {refusal}");
     }
     // With those of micro-batches the largest that fit; what is not needed then is taken back.
@@ -348,8 +357,26 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     assert!(split.config.run.micro_batch == Some(32), "{:?}", split.choices);
     assert!(split.memory.peak_bytes <= all.peak_bytes / 2);
     assert!(split.choices.iter().any(|choice| choice.contains("--micro-batch 32")), "{:?}", split.choices);
-    // What was chosen is a setting: fitting it again changes nothing.
+    // What was chosen is said beside what was given: fitting it again changes nothing.
+    assert_eq!(split.config.run.chosen, ["micro_batch", "recompute"]);
     assert_eq!(fit(&split.config).unwrap().config, split.config);
+    // With more room a new run has larger micro-batches, and one that goes on those that it had.
+    let mut roomy = split.config.clone();
+    set(&mut roomy, all.peak_bytes);
+    assert_eq!(fit(&roomy.as_given().unwrap()).unwrap().config.run.micro_batch, None);
+    let resumed = fit(&roomy).unwrap().config.run;
+    assert_eq!((resumed.micro_batch, resumed.recompute), (Some(32), 0));
+    assert_eq!(resumed.chosen, ["micro_batch"]);
+    // With less room it is refused, for smaller ones would change its numbers; a new run has those.
+    set(&mut roomy, all.peak_bytes / 5);
+    let refusal = fit(&roomy).unwrap_err().to_string();
+    assert!(refusal.contains("goes on with the micro-batches of 32"), "{refusal}");
+    let smaller = fit(&roomy.as_given().unwrap()).unwrap().config.run.micro_batch;
+    assert!(smaller.is_some_and(|images| images < 32), "{smaller:?}");
+    // Where the user gave micro-batches that are too large, smaller ones are the way out before smaller batches.
+    roomy.run.chosen.clear();
+    let refusal = fit(&roomy).unwrap_err().to_string();
+    assert!(refusal.contains(&format!(": --micro-batch {} would fit", smaller.unwrap())), "{refusal}");
     set(&mut config, 1 << 20);
     let refusal = fit(&config).unwrap_err().to_string();
     assert!(refusal.contains("weights") && refusal.contains("--widths"), "{refusal}");

@@ -203,6 +203,47 @@ fn ctrl_c_saves_says_how_to_go_on_and_loses_nothing() {
     assert_same_run(&out, &whole, "interrupted");
 }
 
+/// What is left to do after the last step, and before the first, is given up at once.
+#[test]
+fn ctrl_c_while_scoring_says_what_is_saved() {
+    use std::io::BufRead;
+    let folder = tempfile::tempdir().unwrap();
+    let words: Vec<&str> =
+        with(&TINY, &["--steps=5"]).into_iter().filter(|w| !["--no-eval", "--quiet"].contains(w)).collect();
+    for (what, saved, sentence) in [
+        ("untrained", false, "no step was done, and nothing was written to"),
+        ("trained", true, "all 5 steps are done and saved in"),
+    ] {
+        let out = folder.path().join(what);
+        let mut child = ieq(&words, &out).spawn().unwrap();
+        let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        let scoring = format!("scoring the {what} network");
+        assert!(lines.any(|line| line.unwrap().starts_with(&scoring)), "{scoring}");
+        let sent = Command::new("sh").args(["-c", "kill -INT $0"]).arg(child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        let last = lines.map(Result::unwrap).last().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{last}");
+        assert!(output.stdout.is_empty() && last.starts_with("interrupted: ") && last.contains(sentence), "{last}");
+        assert_eq!((out.exists(), out.join("checkpoint.safetensors").exists()), (saved, saved), "{what}");
+        assert_eq!(last.contains("train --resume"), saved, "{last}");
+    }
+}
+
+/// A budget that would cut the run's whole batches in two is refused before the network is scored.
+#[test]
+fn what_cannot_be_resumed_is_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    finish(ieq(&with(&TINY, &["--steps=5", "--bn=micro"]), &out));
+    let before = checkpoint(&out);
+    let output = ieq(&["train", "--memory-budget=700KiB", "--resume"], &out).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("does a batch in 1 passes") && stderr.contains("allow it the memory"), "{stderr}");
+    assert!(!stderr.contains("scoring") && checkpoint(&out) == before, "{stderr}");
+}
+
 #[test]
 fn a_killed_distillation_is_resumed_in_its_generation() {
     let folder = tempfile::tempdir().unwrap();
@@ -251,6 +292,11 @@ fn a_seed_decides_every_bit() {
     let document: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
     let last = &metrics(&first)[3]["losses"]["total"];
     assert_eq!(document["loss"].as_f64().unwrap() as f32, last.as_f64().unwrap() as f32, "{document}");
+    // Without its log it has no loss to tell, and tells none.
+    std::fs::remove_file(first.join("metrics.jsonl")).unwrap();
+    let again = finish(ieq(&["train", "--no-eval", "--quiet", "--resume"], &first));
+    let text = String::from_utf8(again.stdout).unwrap();
+    assert!(text.starts_with("40 steps in ") && !text.contains("loss") && !text.contains("NaN"), "{text}");
 }
 
 /// A second run in a folder where one is going would mix two logs and two states.

@@ -209,13 +209,11 @@ impl Recording {
             "step" => Content::Words(step_block(1, 1, 0.05, 0.1).to_vec()),
             "health" => Content::Below(1),
             "view parameters" => {
-                let (set, views, _) = views_of(&self.config);
+                let (set, ..) = views_of(&self.config);
                 let (side, seed) = (self.data.side, self.config.run.seed);
                 let padding = self.config.data.crop_padding_for(side);
                 let sampler = ViewSampler::new(set, side, padding, seed, Augmentation::default());
-                let mut words = sampler.parameters(1, batch);
-                words.truncate(views * batch * ops::views::PARAMETER_WORDS);
-                Content::Words(words)
+                Content::Words(sampler.parameters(1, batch))
             }
             _ => return None,
         })

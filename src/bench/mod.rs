@@ -171,7 +171,7 @@ fn rows_for(options: &Options, side: usize, gpu: &Gpu, ceilings: Option<&Ceiling
 /// refuses or fails.
 pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Result<Run> {
     let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
-    let mut clock = Clock::new(gpu.clone())?;
+    let mut clock = Clock::new(gpu.clone(), crate::train::clock)?;
     let mut kernels = Kernels::new(gpu.clone());
     let mut ceilings = None;
     if options.time {
@@ -212,9 +212,7 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     let mut results = Vec::new();
     let total = cases.len() as u64;
     for (i, case) in cases.iter().enumerate() {
-        if progress.stop_requested() {
-            return Err(Error::Interrupted("nothing was saved: a bench that is cut short is no result".into()));
-        }
+        progress.go_on()?;
         results.push(kernels::run(case, options, &mut clock, &mut kernels, ceilings.as_ref())?);
         progress.advance("kernel", i as u64 + 1, total);
     }

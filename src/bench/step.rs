@@ -110,6 +110,7 @@ pub fn run(
     let mut advance = |progress: &mut dyn Progress| {
         done += 1;
         progress.advance(&what, done, total);
+        progress.go_on()
     };
 
     let mut seconds = Vec::new();
@@ -118,7 +119,7 @@ pub fn run(
         let submission = trainer.executor().submit();
         gpu.wait_for(submission)?;
         seconds.push(begun.elapsed().as_secs_f64());
-        advance(progress);
+        advance(progress)?;
     }
     let seconds = Spread::of(seconds);
 
@@ -136,7 +137,7 @@ pub fn run(
         for (phase, all) in PHASES.iter().zip(&mut by_phase) {
             all.push(runs.iter().zip(&times).filter(|((p, _), _)| p == phase).map(|(_, t)| t).sum());
         }
-        advance(progress);
+        advance(progress)?;
     }
     let phases = PHASES.iter().zip(by_phase).map(|(phase, times)| (phase.to_string(), Spread::of(times))).collect();
     let (launches, batch) = (executor.dispatches(), recording.config.optimiser.batch);
@@ -157,7 +158,7 @@ pub fn run(
         }
         trainer.read_metrics()?;
         rates.push((steps * batch) as f64 / begun.elapsed().as_secs_f64());
-        advance(progress);
+        advance(progress)?;
     }
     Ok(StepResult {
         preset: recording.config.preset.clone().unwrap_or_default(),

@@ -130,7 +130,8 @@ pub struct TrainArgs {
     /// Continue the run in this folder
     ///
     /// Without a folder: the one that the other flags name. The run goes on bit for bit as if it had never
-    /// stopped, so its settings cannot change, --checkpoint-every and --log-every excepted.
+    /// stopped, so only what changes no number can change: --checkpoint-every, --log-every, --slice-ms,
+    /// --recompute, --memory-budget and --on-device-lost.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, help_heading = RUN, conflicts_with = "overwrite")]
     pub resume: Option<Option<PathBuf>>,
     /// Replace the run that the folder holds
@@ -142,6 +143,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "PCT", value_parser = number, help_heading = RUN, conflicts_with = "no_eval")]
     pub min_acc: Option<f64>,
     /// Skip scoring the novel classes before and after
+    ///
+    /// A data set with fewer than 5 novel classes of 20 images is not scored either.
     #[arg(long, help_heading = RUN)]
     pub no_eval: bool,
     /// Print the plan of a step, then train
@@ -170,7 +173,8 @@ pub struct DistillArgs {
     /// Continue the run in the folder
     ///
     /// With the same --teacher and --out: finished generations stay, the one that was stopped goes on bit for bit.
-    /// Settings cannot change, --checkpoint-every and --log-every excepted.
+    /// Only what changes no number can change: --checkpoint-every, --log-every, --slice-ms, --recompute,
+    /// --memory-budget and --on-device-lost.
     #[arg(long, help_heading = RUN, conflicts_with = "overwrite")]
     pub resume: bool,
     /// Replace the run that the folder holds
@@ -200,6 +204,11 @@ pub struct EvalArgs {
     /// Split whose classes the episodes use
     #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
     pub split: String,
+    /// File that lists the split's classes, or none
+    ///
+    /// Default: that of the run, so that no class which it trained on counts as novel.
+    #[arg(long, value_name = "FILE", help_heading = DATA)]
+    pub split_file: Option<SplitFile>,
     /// Classes an episode
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = EPISODES)]
     pub ways: usize,
@@ -223,7 +232,8 @@ pub struct EvalArgs {
     ///
     /// The `oneshot` split of the same source: 20 runs, `class_labels.txt` in each.
     #[arg(long, help_heading = EPISODES,
-        conflicts_with_all = ["split", "ways", "shots", "queries", "n_episodes", "episodes", "seed"])]
+        conflicts_with_all = ["split", "split_file", "ways", "shots", "queries", "n_episodes", "episodes", "seed",
+            "support_copies"])]
     pub oneshot: bool,
     /// Seed of the episodes
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, help_heading = EPISODES)]
@@ -264,6 +274,11 @@ pub struct EmbedArgs {
     /// Split of --data
     #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
     pub split: String,
+    /// File that lists the split's classes, or none
+    ///
+    /// Default: that of the run.
+    #[arg(long, value_name = "FILE", requires = "data", help_heading = DATA)]
+    pub split_file: Option<SplitFile>,
     /// Array to write; the list goes beside it as .txt
     #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
     pub out: PathBuf,
@@ -341,6 +356,9 @@ pub struct BenchArgs {
     /// Channels of the four blocks
     #[arg(long, value_name = "W,W,W,W", value_parser = widths, help_heading = STEP)]
     pub widths: Option<[usize; 4]>,
+    /// Choice among kernels: auto, off, quick or full; see `train --help`
+    #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), hide_possible_values = true)]
+    pub tune: Option<Tune>,
     /// Rows of a step: images times transforms, rounded up
     ///
     /// Without it: about half a second of the device's arithmetic, from 16 to 256.
@@ -566,7 +584,7 @@ pub struct ConfigFlags {
     /// Most memory on the device, such as 4GiB
     ///
     /// A run that needs more is made to fit: streamed images first, then recomputed convolutions, which change no
-    /// number, then with --bn micro the largest micro-batches that fit. What was chosen, and its cost, is said and saved with the run.
+    /// number, then half-precision activations, then with --bn micro the largest micro-batches that fit. What was chosen, and its cost, is said and saved with the run.
     #[arg(long, value_name = "SIZE", help_heading = RUN)]
     pub memory_budget: Option<ByteSize>,
     /// Device lost: stop or resume
@@ -608,13 +626,15 @@ pub struct DistillFlags {
 }
 
 impl ConfigFlags {
-    /// The settings that `--preset` and `--config` name, else `fallback`'s; before the flags.
+    /// The settings that `--preset` and `--config` name, else `fallback`'s; before the flags. What a memory budget
+    /// chose for another run is left behind: it is chosen anew.
     pub fn base(&self, fallback: impl FnOnce() -> Result<Config>) -> Result<Config> {
         match (&self.preset, &self.config) {
             (preset, Some(file)) => Config::from_layers(preset.as_deref(), file),
             (Some(preset), None) => Config::from_preset(preset),
             (None, None) => fallback(),
-        }
+        }?
+        .as_given()
     }
 
     /// The whole configuration: preset (else the demo), file, flags.
@@ -703,6 +723,18 @@ fn set<T: Clone>(to: &mut T, from: &Option<T>) {
 fn set_some<T: Clone>(to: &mut Option<T>, from: &Option<T>) {
     if from.is_some() {
         to.clone_from(from);
+    }
+}
+
+/// A split file given in place of a run's own: `none` leaves the split to the data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitFile(pub Option<PathBuf>);
+
+impl FromStr for SplitFile {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Ok(SplitFile((text != "none").then(|| text.into())))
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::BenchArgs;
 use super::engine;
 use super::report::{Report, bytes, table};
-use super::within;
+use super::{interrupt, output_file, within};
 use crate::bench::compare::{self, Comparison};
 use crate::bench::kernels::Check;
 use crate::bench::{Ceilings, KernelResult, Options, Run, Spread, StepResult, cases, picture};
@@ -39,6 +39,7 @@ impl BenchJob {
         if let Some(widths) = args.widths {
             config.model.widths = widths;
         }
+        config.run.tune = args.tune.unwrap_or(config.run.tune);
         config.validate()?;
         for &side in &args.side {
             config.check_side(side)?;
@@ -66,6 +67,9 @@ impl BenchJob {
         if !(0.0..=1000.0).contains(&threshold) {
             return Err(Error::usage(format!("--threshold must be from 0 to 1000 percent, got {threshold} (try 10)")));
         }
+        for (flag, path, example) in [("csv", &args.csv, "kernels.csv"), ("svg", &args.svg, "roofline.svg")] {
+            path.as_deref().map_or(Ok(()), |path| output_file(flag, path, example))?;
+        }
         let before = args.compare.as_deref().map(compare::read).transpose()?;
         let compare = before.map(|run| (run, threshold));
         Ok(BenchJob { options, csv: args.csv.clone(), svg: args.svg.clone(), compare })
@@ -83,6 +87,7 @@ struct Body<'a> {
 /// Measures and prints; a kernel that is off or a regression makes the exit code 1.
 pub fn run(args: &BenchArgs, adapter: Option<&str>, report: Report) -> Result<()> {
     let job = BenchJob::new(args)?;
+    interrupt::install("stopping after this measurement; Ctrl-C again stops at once")?;
     let mut live = report.live();
     let run = engine::bench(&job, adapter, &mut live);
     live.finish();
@@ -91,6 +96,11 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>, report: Report) -> Result<()
         Some((before, threshold)) => Some(compare::compare(before, &run, *threshold)?),
         None => None,
     };
+    if comparison.as_ref().is_some_and(|c| !c.same_device) {
+        live.warn("--compare: the earlier run is of another adapter or driver");
+    }
+    let body = Body { run: &run, comparison: comparison.as_ref() };
+    report.result("bench", &body, || text(&run, comparison.as_ref()))?;
     if let Some(path) = &job.csv {
         replace_file(path, "cannot write the table", csv(&run).as_bytes())?;
     }
@@ -98,11 +108,6 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>, report: Report) -> Result<()
         let svg = picture::draw(&run).ok_or_else(|| Error::Internal("a run with times has no picture".into()))?;
         replace_file(path, "cannot write the picture", svg.as_bytes())?;
     }
-    if comparison.as_ref().is_some_and(|c| !c.same_device) {
-        live.warn("--compare: the earlier run is of another adapter or driver");
-    }
-    let body = Body { run: &run, comparison: comparison.as_ref() };
-    report.result("bench", &body, || text(&run, comparison.as_ref()))?;
     if run.failed() > 0 {
         return Err(Error::TargetMissed(format!(
             "{} of {} kernels are off on this device and were not timed: please report them with \

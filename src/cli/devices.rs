@@ -19,13 +19,15 @@ pub fn run(adapter: Option<&str>, report: Report) -> Result<()> {
     })
 }
 
+/// The limits that count bytes; the others are numbers of something.
+const BYTES: [&str; 3] = ["maxBufferSize", "maxStorageBufferBindingSize", "maxComputeWorkgroupStorageSize"];
+
 fn device_text(device: &DeviceEntry) -> String {
     let mut rows: Vec<_> = device
         .limits
         .iter()
         .map(|(name, value)| {
-            let sized = name.ends_with("_size") && *value >= 1024;
-            vec![format!("    {name}"), if sized { bytes(*value) } else { value.to_string() }]
+            vec![format!("    {name}"), if BYTES.contains(name) { bytes(*value) } else { value.to_string() }]
         })
         .collect();
     rows.push(vec!["    features".into(), device.features.join(" ")]);
@@ -39,4 +41,28 @@ fn device_text(device: &DeviceEntry) -> String {
         device.driver,
         table(&rows)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_a_unit_and_other_limits_none() {
+        let device = DeviceEntry {
+            index: 0,
+            name: "lavapipe".into(),
+            backend: "vulkan".into(),
+            kind: "cpu".into(),
+            driver: "Mesa".into(),
+            chosen: true,
+            limits: [("maxBufferSize", 2 << 30), ("maxSubgroupSize", 8)].into(),
+            features: vec!["subgroup".into()],
+        };
+        assert_eq!(
+            device_text(&device),
+            "0  lavapipe (chosen)\n    vulkan, cpu, Mesa\n    maxBufferSize    2.0 GiB\n    maxSubgroupSize  8\n    \
+             features         subgroup"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use super::args::{DistillArgs, checkpoint_file};
 use super::engine::{self, TrainOutcome};
 use super::report::Report;
 use super::train::{OpenFolder, free_folder, open_folder, outcome_text, same_settings};
-use super::{interrupt, meets, percentage};
+use super::{Scoring, interrupt, meets, percentage, same_path};
 use crate::config::{CHECKPOINT_FILE, Config};
 use crate::{Error, Result};
 
@@ -25,8 +25,8 @@ pub struct DistillJob {
     pub resume: bool,
     /// The folder may hold a run, which this one replaces.
     pub overwrite: bool,
-    /// Score the novel classes before and after.
-    pub eval: bool,
+    /// Whether the novel classes are scored before and after.
+    pub scoring: Scoring,
 }
 
 impl DistillJob {
@@ -61,20 +61,18 @@ impl DistillJob {
             config = resolve(student)?;
             config.run.out = None;
         }
-        let mut job =
-            DistillJob { config, teacher, out, resume: args.resume, overwrite: args.overwrite, eval: !args.no_eval };
+        let scoring = Scoring::of(args.no_eval, args.min_acc);
+        let mut job = DistillJob { config, teacher, out, resume: args.resume, overwrite: args.overwrite, scoring };
         let mut resumable = false;
         for generation in 1..=job.config.distill.generations {
             let folder = job.folder(generation);
             let student = folder.join(CHECKPOINT_FILE);
-            if let (Ok(a), Ok(b)) = (student.canonicalize(), job.teacher.canonicalize())
-                && a == b
-            {
+            if same_path(&student, &job.teacher) {
                 return Err(Error::data(folder, "this is the teacher's own folder: name another with --out"));
             }
             if job.resume && student.is_file() {
                 let stored = stored(&student)?;
-                job.config.adopt_choices(&stored);
+                job.config.keep_choices(&stored);
                 same_settings(&job.config, &stored, &folder)?;
                 resumable = true;
             } else {
@@ -102,7 +100,7 @@ impl DistillJob {
     /// the generations that it begins or continues, with `resume` for the latter.
     /// `config`: the settings in effect.
     pub fn open_folder(&self, config: &Config, generation: u32, resume: bool) -> Result<OpenFolder> {
-        open_folder(&self.folder(generation), config, resume)
+        open_folder(&self.folder(generation), config, resume, self.overwrite)
     }
 }
 
@@ -115,7 +113,7 @@ struct Body<'a> {
 /// Trains the students and prints the result.
 pub fn run(args: &DistillArgs, adapter: Option<&str>, report: Report) -> Result<()> {
     let job = DistillJob::new(args, engine::checkpoint_config)?;
-    interrupt::install()?;
+    interrupt::install(interrupt::TRAINING)?;
     let mut live = report.live();
     let outcomes = engine::distill(&job, adapter, &mut live);
     live.finish();
@@ -153,8 +151,11 @@ mod tests {
         std::fs::write(folder.path().join(CHECKPOINT_FILE), "x").unwrap();
         let mut stored = Config::from_preset("omniglot").unwrap();
         stored.run.seed = 7;
+        // What a budget chose for the teacher is not the student's.
+        (stored.run.recompute, stored.run.chosen) = (3, vec!["recompute".into()]);
 
         let one = job(&[teacher], &stored).unwrap();
+        assert_eq!((one.config.run.recompute, one.config.run.chosen.len()), (0, 0));
         assert_eq!((one.config.run.seed, one.folder(1)), (7, Path::new("runs/omniglot-distilled").into()));
         let out = folder.path().join("students");
         let two = job(&[teacher, "--generations", "2", "--out", out.to_str().unwrap()], &stored).unwrap();

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::args::{EmbedArgs, Layer, checkpoint_file};
+use super::args::{EmbedArgs, Layer, SplitFile, checkpoint_file};
 use super::engine::{self, EmbedOutcome};
+use super::output_file;
 use super::report::Report;
 use crate::{Error, Result};
 
@@ -37,18 +38,15 @@ pub enum Input {
         data: String,
         /// The split's name.
         split: String,
+        /// The split file in place of the run's own.
+        split_file: Option<SplitFile>,
     },
 }
 
 impl EmbedJob {
     /// Judges the flags.
     pub fn new(args: &EmbedArgs) -> Result<EmbedJob> {
-        if args.out.file_name().is_none() || args.out.is_dir() {
-            return Err(Error::usage(format!(
-                "--out wants the name of a file, got `{}` (try embeddings.npy)",
-                args.out.display()
-            )));
-        }
+        output_file("out", &args.out, "embeddings.npy")?;
         let list = args.out.with_extension("txt");
         if list == args.out {
             return Err(Error::usage(format!(
@@ -56,22 +54,20 @@ impl EmbedJob {
                 args.out.display()
             )));
         }
-        if let Some(taken) = [&args.out, &list].into_iter().find(|path| path.exists() && !path.is_file()) {
+        output_file("out", &list, "embeddings.npy")?;
+        if list.exists() && !args.out.exists() {
             return Err(Error::data(
-                taken,
-                "this is a folder or a device, and --out wants to write a file: name another",
+                list,
+                "this file is no list of an array beside it, and --out would replace it: name another --out, or move it",
             ));
-        }
-        if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty())
-            && !folder.is_dir()
-        {
-            return Err(Error::data(folder, "there is no such folder to write --out in: create it first"));
         }
         let input = match &args.data {
             Some(data) if data.is_empty() => {
                 return Err(Error::usage("--data is empty (try glyphs, or a folder)"));
             }
-            Some(data) => Input::Split { data: data.clone(), split: args.split.clone() },
+            Some(data) => {
+                Input::Split { data: data.clone(), split: args.split.clone(), split_file: args.split_file.clone() }
+            }
             None => {
                 if let Some(missing) = args.inputs.iter().find(|path| !path.exists()) {
                     return Err(Error::data(missing, "there is no such file or folder to embed"));
@@ -79,6 +75,16 @@ impl EmbedJob {
                 Input::Paths(args.inputs.clone())
             }
         };
+        let sources = match &input {
+            Input::Paths(paths) => paths.clone(),
+            Input::Split { data, .. } => vec![data.into()],
+        };
+        if let Some(spoilt) = [&args.out, &list].into_iter().find(|path| sources.iter().any(|own| is_of(path, own))) {
+            return Err(Error::data(
+                spoilt,
+                "this file is one of the inputs, and --out would replace it: name another",
+            ));
+        }
         Ok(EmbedJob {
             checkpoint: checkpoint_file(&args.checkpoint)?,
             input,
@@ -88,6 +94,13 @@ impl EmbedJob {
             normalise: args.normalise,
         })
     }
+}
+
+/// Whether a file is `source`, or in that folder; the array and the list of an earlier call may be.
+fn is_of(file: &Path, source: &Path) -> bool {
+    let (Ok(file), Ok(source)) = (file.canonicalize(), source.canonicalize()) else { return false };
+    let made = file.extension().is_some_and(|extension| extension == "npy" || extension == "txt");
+    file == source || (file.starts_with(source) && !made)
 }
 
 #[derive(Serialize)]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::Scoring;
+use super::args::SplitFile;
 use super::bench::BenchJob;
 use super::check::CheckJob;
 use super::distill::DistillJob;
@@ -16,8 +18,9 @@ use super::eval::EvalJob;
 use super::plan::PlanJob;
 use super::report::{bytes, shell_word};
 use super::train::{OpenFolder, TrainJob};
-use crate::config::{Config, DataConfig, Progress, TransformSet};
-use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes, sample};
+use super::tuning;
+use crate::config::{Config, DataConfig, Progress, TransformSet, Tune};
+use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes};
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval, l2_normalise};
 use crate::gpu::adapter::{self, AdapterChoice};
 use crate::gpu::device::{Gpu, Options, WANTED_FEATURES};
@@ -30,7 +33,7 @@ use crate::train::budget::{Fitted, Room, fit};
 use crate::train::checkpoint::{Checkpoint, replace_file};
 use crate::train::features::Layer;
 use crate::train::memory::Memory;
-use crate::train::record::{DataShape, spec, training_step};
+use crate::train::record::{DataShape, judge, spec, training_step};
 use crate::train::trainer::{run_reopening, stored_config, stored_side};
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
@@ -83,14 +86,14 @@ pub struct TrainOutcome {
     pub checkpoint: PathBuf,
     /// Steps of the run.
     pub steps: u32,
-    /// Last loss.
-    pub loss: f64,
+    /// Last loss; none where no step was left to do and the run's metrics are gone.
+    pub loss: Option<f64>,
     /// Wall time of this process's share of the steps, seconds.
     pub seconds: f64,
     /// Images a second over these steps.
     pub images_per_second: f64,
-    /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty with
-    /// `--no-eval`.
+    /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
+    /// run is not scored.
     pub untrained: Vec<Score>,
     /// Scores of the trained network, in the same order.
     pub trained: Vec<Score>,
@@ -179,19 +182,15 @@ pub struct CheckEntry {
     pub passed: bool,
 }
 
-fn open_device(adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
+fn open_device(adapter: Option<&str>, tune: Tune, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
     let gpu = Gpu::open(&Options { choice: AdapterChoice::parse(adapter), ..Options::default() })?;
+    tuning::begin(&gpu, tune, crate::train::clock);
     progress.note(&format!("adapter: {}", gpu.describe()));
     Ok(gpu)
 }
 
 fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
-    DataOptions {
-        side: side.or(data.side),
-        split_seed: data.split_seed,
-        split_file: data.split_file.clone(),
-        ..DataOptions::default()
-    }
+    DataOptions { side: side.or(data.side), split_seed: data.split_seed, split_file: data.split_file.clone() }
 }
 
 /// The adapters of this machine; `adapter` is the user's choice.
@@ -253,6 +252,7 @@ fn score(
     episodes: &[Episode],
     classifiers: &[Classifier],
     copies: &[Vec<f32>],
+    progress: &dyn Progress,
 ) -> Result<Vec<Score>> {
     let Some(first) = episodes.first() else { return Ok(Vec::new()) };
     // Augmented copies of the support follow the images as further rows.
@@ -270,8 +270,10 @@ fn score(
         .collect();
     let size = EpisodeSize { ways: first.ways, shots: first.shots * (1 + copies.len()), queries: first.queries };
     let pairs = supports.iter().zip(episodes).map(|(s, e)| (s.as_slice(), e.query.as_slice()));
-    let scores = fewshot::score_episodes(Features::new(&all, width)?, pairs, size, classifiers)?;
-    Ok(scores
+    let pairs = pairs.take_while(|_| !progress.stop_requested());
+    let scores = fewshot::score_episodes(Features::new(&all, width)?, pairs, size, classifiers);
+    progress.go_on()?;
+    Ok(scores?
         .into_iter()
         .map(|s| Score {
             classifier: s.classifier.name().into(),
@@ -285,9 +287,28 @@ fn score(
         .collect())
 }
 
-fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usize, seed: u64) -> Result<Vec<Episode>> {
-    let by_class = images.by_class();
-    (0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect()
+/// The novel classes that a run is scored on; none where it is not, which is said.
+fn novel_classes(run: &Run, side: usize, progress: &mut dyn Progress) -> Result<Option<ImageSet>> {
+    if run.scoring == Scoring::Off {
+        return Ok(None);
+    }
+    let source = &run.config.data.source;
+    let (ways, shots, queries, _) = RUN_EPISODES;
+    let why = match data::load(source, Split::Novel, &data_options(&run.config.data, Some(side))) {
+        Ok(novel) => match data::shortage(&novel, ways, shots[1], queries) {
+            None => return Ok(Some(novel)),
+            Some(why) => format!("{source}: {why}"),
+        },
+        Err(error @ Error::NoSplit { .. }) => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    if run.scoring == Scoring::Required {
+        return Err(Error::usage(format!(
+            "--min-acc wants a score on novel classes, and there can be none ({why}): add to them, or leave it out"
+        )));
+    }
+    progress.warn(&format!("the run is not scored on novel classes: {why}"));
+    Ok(None)
 }
 
 /// Scores a run's network as it is; nothing to score it on gives nothing.
@@ -305,10 +326,18 @@ fn score_run(
     let (ways, shots, queries, n) = RUN_EPISODES;
     let mut scores = Vec::new();
     for shots in shots {
-        let episodes = draw(novel, ways, shots, queries, n, 0)?;
-        scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], &[])?);
+        let episodes = data::draw(novel, ways, shots, queries, n, 0)?;
+        scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], &[], progress)?);
     }
     Ok(scores)
+}
+
+/// The interruption of a run's scoring, with what is saved of the run.
+fn interrupted(error: Error, saved: impl FnOnce() -> String) -> Error {
+    match error {
+        Error::Interrupted(_) => Error::Interrupted(saved()),
+        other => other,
+    }
 }
 
 /// What a run needs besides its settings.
@@ -316,7 +345,7 @@ struct Run<'a> {
     config: &'a Config,
     folder: &'a Path,
     resume: bool,
-    eval: bool,
+    scoring: Scoring,
     teacher: Option<(&'a Path, &'a Checkpoint)>,
     resume_command: String,
 }
@@ -331,16 +360,8 @@ fn train_one(
     let config = run.config;
     let options = data_options(&config.data, None);
     let data = data::load(&config.data.source, Split::Train, &options)?;
-    if data.n_classes() < 2 {
-        return Err(Error::data(
-            &config.data.source,
-            "the train split has one class, and a classifier needs two or more: add classes or change --split-seed",
-        ));
-    }
-    let novel = match run.eval {
-        false => None,
-        true => Some(data::load(&config.data.source, Split::Novel, &data_options(&config.data, Some(data.side)))?),
-    };
+    judge(config, DataShape::of(&data))?;
+    let novel = novel_classes(run, data.side, progress)?;
     progress.note(&format!(
         "{}: {} training images of {} classes, {} x {} pixels",
         config.data.source,
@@ -349,21 +370,41 @@ fn train_one(
         data.side,
         data.side
     ));
-    let gpu = open_device(adapter, progress)?;
-    let mut trainer = Trainer::new(gpu, config, &data, run.teacher)?;
+    let open = |progress: &mut dyn Progress| {
+        let gpu = open_device(adapter, config.run.tune, progress)?;
+        if run.resume {
+            tuning::take(&gpu, run.folder);
+        }
+        Ok(gpu)
+    };
+    let mut trainer = Trainer::new(open(progress)?, config, &data, run.teacher)?;
     let memory = &trainer.fitted().memory;
     progress.note(&format!("memory: {} at the most, in {}", bytes(memory.peak_bytes), memory.peak_operation));
     trainer.fitted().choices.iter().for_each(|choice| progress.note(choice));
     let file = run.folder.join(crate::config::CHECKPOINT_FILE);
-    let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress)?;
-    if run.resume {
-        trainer.restore(&file, &Checkpoint::load(&file)?)?;
+    let begun = if run.resume { Some(Checkpoint::load(&file)?) } else { None };
+    if let Some(checkpoint) = &begun {
+        trainer.check(&file, checkpoint)?;
+    }
+    let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress).map_err(|error| {
+        interrupted(error, || match run.resume {
+            true => format!("{} stays as it was; `{}` continues", file.display(), run.resume_command),
+            false => format!("no step was done, and nothing was written to {}", run.folder.display()),
+        })
+    })?;
+    if let Some(checkpoint) = &begun {
+        trainer.restore(&file, checkpoint)?;
         progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
     }
     let _open = open_folder(&trainer.fitted().config)?;
-    let reopen = &|progress: &mut dyn Progress| open_device(adapter, progress);
-    let finished = run_reopening(&mut trainer, reopen, run.folder, &run.resume_command, progress)?;
-    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress)?;
+    tuning::keep(trainer.gpu(), Some(run.folder), &mut |text| progress.note(text))?;
+    let finished = run_reopening(&mut trainer, &open, run.folder, &run.resume_command, progress)?;
+    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {
+        interrupted(error, || {
+            let (steps, command) = (trainer.total_steps(), &run.resume_command);
+            format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display())
+        })
+    })?;
     Ok(TrainOutcome {
         checkpoint: file,
         steps: trainer.total_steps(),
@@ -381,7 +422,7 @@ pub fn train(job: &TrainJob, adapter: Option<&str>, progress: &mut dyn Progress)
         config: &job.config,
         folder: &job.out,
         resume: job.resume,
-        eval: job.eval,
+        scoring: job.scoring,
         teacher: None,
         resume_command: format!("ieq-wgpu train --resume {}", shell_word(&job.out)),
     };
@@ -401,7 +442,7 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
             config: &job.config,
             folder: &folder,
             resume,
-            eval: job.eval,
+            scoring: job.scoring,
             teacher: Some((&teacher, &weights)),
             resume_command: format!(
                 "ieq-wgpu distill --resume --teacher {} --out {}",
@@ -416,34 +457,58 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
     Ok(outcomes)
 }
 
+/// Reads a split for a checkpoint as its run would have, but for the split file that the user names: that way no class
+/// which the network was trained on counts as novel.
+fn load_as_trained(
+    stored: &DataConfig,
+    side: usize,
+    source: &str,
+    split: Split,
+    split_file: Option<&SplitFile>,
+) -> Result<ImageSet> {
+    let mut options = data_options(stored, Some(side));
+    if let Some(SplitFile(named)) = split_file {
+        options.split_file.clone_from(named);
+        return data::load(source, split, &options);
+    }
+    data::load(source, split, &options).map_err(|error| {
+        const OTHERS: &str = "it is the split file of the run: --split-file names another, or none";
+        // A table of images is one of several in its folder.
+        let table = |path: &Path| path.extension().is_some_and(|extension| extension == "csv");
+        let own = |path: &Path| {
+            let file = options.split_file.as_deref();
+            file.is_some_and(|file| path == file || (table(path) && table(file) && path.parent() == file.parent()))
+        };
+        match error {
+            Error::Data { path, message } if own(&path) => Error::data(path, format!("{message}; {OTHERS}")),
+            Error::NoSplit { path, message } if own(&path) => Error::no_split(path, format!("{message}; {OTHERS}")),
+            Error::Io { path, what, source } if own(&path) => Error::io(path, format!("{what} ({OTHERS})"), source),
+            other => other,
+        }
+    })
+}
+
 /// Scores a checkpoint.
 pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<EvalOutcome> {
     let checkpoint = Checkpoint::load(&job.checkpoint)?;
     let stored = stored_config(&job.checkpoint, &checkpoint)?;
     let side = stored_side(&job.checkpoint, &checkpoint, &stored)?;
     let source = job.data.clone().unwrap_or_else(|| stored.data.source.clone());
-    let options = match job.data {
-        // Another data set has no use for the split file of the training set.
-        Some(ref other) if *other != stored.data.source => {
-            DataOptions { side: Some(side), split_seed: stored.data.split_seed, ..DataOptions::default() }
-        }
-        _ => data_options(&stored.data, Some(side)),
-    };
     if job.episodes == Episodes::OmniglotOneshot {
-        let runs = data::read_oneshot_runs(&source, &options)?.ok_or_else(|| {
+        let runs = data::read_oneshot_runs(&source, &data_options(&stored.data, Some(side)))?.ok_or_else(|| {
             Error::data(&source, "there is no `oneshot` folder with run01, run02, ... in it for --oneshot")
         })?;
-        let gpu = open_device(adapter, progress)?;
+        let gpu = open_device(adapter, Tune::Auto, progress)?;
         let (extractor, _) = Extractor::open(gpu, &job.checkpoint, &checkpoint, job.untrained)?;
         return oneshot(&extractor, &runs, job, source, progress);
     }
     let split: Split = job.split.parse()?;
-    let images = data::load(&source, split, &options)?;
+    let images = load_as_trained(&stored.data, side, &source, split, job.split_file.as_ref())?;
     let mut batches = Vec::new();
     match &job.episodes {
         Episodes::Drawn { ways, shots, queries, n_episodes, seed } => {
             for &shots in shots {
-                batches.push(draw(&images, *ways, shots, *queries, *n_episodes, *seed)?);
+                batches.push(data::draw(&images, *ways, shots, *queries, *n_episodes, *seed)?);
             }
         }
         Episodes::File { path, shots } => {
@@ -453,7 +518,7 @@ pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -
         }
         Episodes::OmniglotOneshot => {}
     }
-    let gpu = open_device(adapter, progress)?;
+    let gpu = open_device(adapter, Tune::Auto, progress)?;
     let (extractor, config) = Extractor::open(gpu, &job.checkpoint, &checkpoint, job.untrained)?;
     let features = extractor.features(&images, Layer::Feature, None, progress)?;
     let width = features.len() / images.len().max(1);
@@ -467,7 +532,7 @@ pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -
     }
     let mut scores = Vec::new();
     for episodes in &batches {
-        scores.extend(score(&features, width, episodes, &job.classifiers, &copies)?);
+        scores.extend(score(&features, width, episodes, &job.classifiers, &copies, progress)?);
     }
     Ok(EvalOutcome {
         data: source,
@@ -488,11 +553,9 @@ fn oneshot(
 ) -> Result<EvalOutcome> {
     let mut accuracies = vec![Vec::new(); job.classifiers.len()];
     for run in runs {
-        let mut train = extractor.features(&run.train, Layer::Feature, None, progress)?;
-        let mut test = extractor.features(&run.test, Layer::Feature, None, progress)?;
+        let train = extractor.features(&run.train, Layer::Feature, None, progress)?;
+        let test = extractor.features(&run.test, Layer::Feature, None, progress)?;
         let width = train.len() / run.train.len().max(1);
-        l2_normalise(&mut train, width);
-        l2_normalise(&mut test, width);
         for (classifier, all) in job.classifiers.iter().zip(&mut accuracies) {
             let (train, test) = (Features::new(&train, width)?, Features::new(&test, width)?);
             all.push(fewshot::score_run(train, test, &run.answer, *classifier)?);
@@ -521,12 +584,13 @@ pub fn embed(job: &EmbedJob, adapter: Option<&str>, progress: &mut dyn Progress)
     let checkpoint = Checkpoint::load(&job.checkpoint)?;
     let stored = stored_config(&job.checkpoint, &checkpoint)?;
     let side = stored_side(&job.checkpoint, &checkpoint, &stored)?;
-    let options = data_options(&stored.data, Some(side));
     let images = match &job.input {
-        Input::Paths(paths) => data::load_unlabelled(paths, &options)?,
-        Input::Split { data, split } => data::load(data, split.parse()?, &options)?,
+        Input::Paths(paths) => data::load_unlabelled(paths, &data_options(&stored.data, Some(side)))?,
+        Input::Split { data, split, split_file } => {
+            load_as_trained(&stored.data, side, data, split.parse()?, split_file.as_ref())?
+        }
     };
-    let gpu = open_device(adapter, progress)?;
+    let gpu = open_device(adapter, Tune::Auto, progress)?;
     let (extractor, _) = Extractor::open(gpu, &job.checkpoint, &checkpoint, false)?;
     let mut features = extractor.features(&images, job.layer, None, progress)?;
     let columns = extractor.width(job.layer).unwrap_or(1);
@@ -564,10 +628,10 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
             let smallest = config.data.side.map(|_| 1);
             let data = data::load(&config.data.source, Split::Train, &data_options(&config.data, smallest))?;
             let side = config.data.side.unwrap_or(data.side);
-            DataShape { side, classes: data.n_classes(), images: data.len() }
+            DataShape { side, ..DataShape::of(&data) }
         }
     };
-    config.check_side(shape.side)?;
+    judge(config, shape)?;
     let Fitted { config, resident, memory, choices } = fit(config, shape, job.distill, Room::LARGE)?;
     let spec = spec(&config, shape, job.distill);
     let (graph, recorded) = training_step(&config, shape, job.distill, resident)?;
@@ -603,7 +667,7 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
 
 /// Compares shaders with their twins; an empty list means that no name matched the filter.
 pub fn check(job: &CheckJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Vec<CheckEntry>> {
-    let gpu = open_device(adapter, progress)?;
+    let gpu = open_device(adapter, Tune::Off, progress)?;
     let mut kernels = Kernels::new(gpu);
     let filter = job.filter.as_deref().unwrap_or_default();
     let cases: Vec<_> = ops::check::cases().into_iter().filter(|case| case.name.contains(filter)).collect();
@@ -619,6 +683,8 @@ pub fn check(job: &CheckJob, adapter: Option<&str>, progress: &mut dyn Progress)
 
 /// Measures kernels and steps.
 pub fn bench(job: &BenchJob, adapter: Option<&str>, progress: &mut dyn Progress) -> Result<crate::bench::Run> {
-    let gpu = open_device(adapter, progress)?;
-    crate::bench::run(&job.options, gpu, progress)
+    let gpu = open_device(adapter, job.options.config.run.tune, progress)?;
+    let run = crate::bench::run(&job.options, gpu.clone(), progress)?;
+    tuning::keep(&gpu, None, &mut |text| progress.note(text))?;
+    Ok(run)
 }

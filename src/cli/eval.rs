@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::args::{Classifier, EvalArgs, checkpoint_file};
+use super::args::{Classifier, EvalArgs, SplitFile, checkpoint_file};
 use super::engine::{self, EvalOutcome};
 use super::report::{Report, table};
 use super::{meets, percentage, within};
@@ -19,6 +19,8 @@ pub struct EvalJob {
     pub data: Option<String>,
     /// The split's name.
     pub split: String,
+    /// The split file in place of the run's own.
+    pub split_file: Option<SplitFile>,
     /// Which episodes.
     pub episodes: Episodes,
     /// Classifiers, without repeats, in the order asked for.
@@ -94,6 +96,7 @@ impl EvalJob {
             checkpoint: checkpoint_file(&args.checkpoint)?,
             data: args.data.clone(),
             split: if args.oneshot { "oneshot".into() } else { args.split.clone() },
+            split_file: args.split_file.clone(),
             episodes,
             classifiers: distinct(&args.classifier),
             support_copies: args.support_copies,

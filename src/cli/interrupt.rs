@@ -7,13 +7,17 @@ use crate::{Error, Result};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// From here on the first Ctrl-C (or SIGTERM) sets [`requested`] and the second exits with 130.
-pub fn install() -> Result<()> {
-    ctrlc::set_handler(|| {
+/// What [`install`] is told where a run is trained.
+pub const TRAINING: &str = "stopping, and saving the step that is under way; Ctrl-C again stops at once and loses the \
+                            steps since the last checkpoint";
+
+/// From here on the first Ctrl-C (or SIGTERM) sets [`requested`] and says `sentence`, and the second exits with 130.
+pub fn install(sentence: &'static str) -> Result<()> {
+    ctrlc::set_handler(move || {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        report::write_stderr("\nfinishing the step, then saving; Ctrl-C again stops at once and loses the steps since the last checkpoint");
+        report::write_stderr(&format!("\n{sentence}"));
     })
     .map_err(|e| Error::Internal(format!("the Ctrl-C handler cannot be set: {e}")))
 }

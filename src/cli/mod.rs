@@ -13,6 +13,9 @@ pub mod interrupt;
 pub mod plan;
 pub mod report;
 pub mod train;
+pub mod tuning;
+
+use std::path::Path;
 
 use clap::FromArgMatches;
 
@@ -56,6 +59,28 @@ fn dispatch(cli: Cli) -> Result<()> {
     }
 }
 
+/// Whether a training run is scored on the novel classes before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// It is not.
+    Off,
+    /// It is where the data has novel classes enough, and else says that it is not.
+    WherePossible,
+    /// It is, for a target is held against the score.
+    Required,
+}
+
+impl Scoring {
+    /// As `--no-eval` and `--min-acc` say.
+    fn of(no_eval: bool, min_acc: Option<f64>) -> Scoring {
+        match (no_eval, min_acc) {
+            (true, _) => Scoring::Off,
+            (false, None) => Scoring::WherePossible,
+            (false, Some(_)) => Scoring::Required,
+        }
+    }
+}
+
 /// Judges a percentage given to `--min-acc`.
 fn percentage(value: Option<f64>) -> Result<Option<f64>> {
     match value {
@@ -72,6 +97,36 @@ fn within(flag: &str, n: usize, low: usize, high: usize) -> Result<usize> {
         return Ok(n);
     }
     Err(Error::usage(format!("--{flag} must be from {low} to {high}, got {n}")))
+}
+
+/// Whether two paths lead to the same file or folder.
+fn same_path(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// Judges the path of a file that `--flag` wants to be written, before the work that is to go in it.
+fn output_file(flag: &str, path: &Path, example: &str) -> Result<()> {
+    if path.file_name().is_none() {
+        return Err(Error::usage(format!(
+            "--{flag} wants the name of a file, got `{}` (try {example})",
+            path.display()
+        )));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(Error::data(
+            path,
+            format!("this is a folder or a device, and --{flag} wants to write a file: name another (try {example})"),
+        ));
+    }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(folder) => {
+            Err(Error::data(folder, format!("there is no such folder to write --{flag} in: create it first")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The target of `--min-acc`, judged on a run's first score.

@@ -8,7 +8,8 @@ use super::args::TrainArgs;
 use super::engine::{self, TrainOutcome};
 use super::plan::{PlanJob, plan_text};
 use super::report::{self, Report};
-use super::{interrupt, meets, percentage};
+use super::tuning::TUNING_FILE;
+use super::{Scoring, interrupt, meets, percentage, same_path};
 use crate::config::{CHECKPOINT_FILE, CONFIG_FILE, Config, METRICS_FILE};
 use crate::{Error, Result};
 
@@ -23,8 +24,8 @@ pub struct TrainJob {
     pub resume: bool,
     /// The folder may hold a run, which this one replaces.
     pub overwrite: bool,
-    /// Score the novel classes before and after.
-    pub eval: bool,
+    /// Whether the novel classes are scored before and after.
+    pub scoring: Scoring,
 }
 
 impl TrainJob {
@@ -53,7 +54,14 @@ impl TrainJob {
                 let stored = stored(&checkpoint)?;
                 let mut config = flags.base(|| Ok(stored.clone()))?;
                 flags.apply(&mut config);
-                config.adopt_choices(&stored);
+                if let Some(other) = config.run.out.as_deref().filter(|other| !same_path(other, &out)) {
+                    return Err(Error::usage(format!(
+                        "--resume goes on in {}, and --out (run.out) names {}: leave one of them out",
+                        out.display(),
+                        other.display()
+                    )));
+                }
+                config.keep_choices(&stored);
                 same_settings(&config, &stored, &out)?;
                 (config, out)
             }
@@ -63,14 +71,15 @@ impl TrainJob {
         if args.resume.is_none() {
             free_folder(&out, args.overwrite)?;
         }
-        Ok(TrainJob { config, out, resume: args.resume.is_some(), overwrite: args.overwrite, eval: !args.no_eval })
+        let (resume, overwrite) = (args.resume.is_some(), args.overwrite);
+        Ok(TrainJob { config, out, resume, overwrite, scoring: Scoring::of(args.no_eval, args.min_acc) })
     }
 
     /// Creates the run folder and saves the configuration in it: to be called once data and device are
     /// known to be good, so that a run that cannot start leaves nothing behind.
     /// `config`: the settings in effect.
     pub fn open_folder(&self, config: &Config) -> Result<OpenFolder> {
-        open_folder(&self.out, config, self.resume)
+        open_folder(&self.out, config, self.resume, self.overwrite)
     }
 }
 
@@ -88,7 +97,7 @@ const TEMPORARY: [&str; 2] = [".config-", crate::train::checkpoint::TEMPORARY_PR
 /// Creates a run folder and saves the configuration in it, whole or not at all. Unless the run is resumed, an
 /// older one's checkpoint and metrics go first, so that nothing can be resumed by mistake. What a killed process
 /// was writing goes, too.
-pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<OpenFolder> {
+pub(super) fn open_folder(out: &Path, config: &Config, resume: bool, overwrite: bool) -> Result<OpenFolder> {
     std::fs::create_dir_all(out)
         .map_err(|e| Error::io(out, "cannot create the run folder (--out names another)", e))?;
     let lock = File::open(out).ok();
@@ -98,6 +107,10 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<O
             "another process is training in this folder: wait for its end, or name another folder with --out",
         ));
     }
+    if !resume {
+        // Another run may have ended here since the flags were judged; none can while the folder is locked.
+        free_folder(out, overwrite)?;
+    }
     for entry in std::fs::read_dir(out).into_iter().flatten().flatten() {
         if TEMPORARY.iter().any(|prefix| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes())) {
             // In nobody's way if it stays.
@@ -105,7 +118,7 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool) -> Result<O
         }
     }
     if !resume {
-        for name in [CHECKPOINT_FILE, METRICS_FILE] {
+        for name in [CHECKPOINT_FILE, METRICS_FILE, TUNING_FILE] {
             let old = out.join(name);
             match std::fs::remove_file(&old) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -181,7 +194,7 @@ pub(super) fn free_folder(out: &Path, overwrite: bool) -> Result<()> {
 /// Trains and prints the result.
 pub fn run(args: &TrainArgs, adapter: Option<&str>, report: Report) -> Result<()> {
     let job = TrainJob::new(args, engine::checkpoint_config)?;
-    interrupt::install()?;
+    interrupt::install(interrupt::TRAINING)?;
     if args.explain_plan {
         let plan = engine::plan(&PlanJob { config: job.config.clone(), distill: false, size: None })?;
         report.text(&plan_text(&plan))?;
@@ -209,12 +222,12 @@ pub(super) fn outcome_text(outcome: &TrainOutcome) -> String {
             format!("{:+.1}", after.accuracy_pct - before.accuracy_pct),
         ]);
     }
+    let loss = outcome.loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
     format!(
-        "{}\n{} steps in {}, loss {:.4}, {:.1} images/s; saved {}",
+        "{}\n{} steps in {}{loss}, {:.1} images/s; saved {}",
         report::table(&rows),
         outcome.steps,
         report::duration(outcome.seconds),
-        outcome.loss,
         outcome.images_per_second,
         outcome.checkpoint.display()
     )
@@ -227,7 +240,7 @@ pub(super) fn outcome_text(outcome: &TrainOutcome) -> String {
 mod tests {
     use super::super::engine::Score;
     use super::*;
-    use crate::config::Length;
+    use crate::config::{BatchStatistics, ByteSize, Length};
 
     fn job(words: &[&str], stored: Option<Config>) -> Result<TrainJob> {
         use clap::FromArgMatches;
@@ -266,8 +279,22 @@ mod tests {
         assert_eq!(resumed.config, stored);
         let resumed = job(&["--resume", out, "--log-every", "1"], Some(stored.clone())).unwrap();
         assert_eq!(resumed.config.run.log_every, 1);
-        let refusal = job(&["--resume", out, "--lr", "0.1", "--steps", "70"], Some(stored)).unwrap_err();
+        let refusal = job(&["--resume", out, "--lr", "0.1", "--steps", "70"], Some(stored.clone())).unwrap_err();
         assert!(refusal.to_string().contains("optimiser.length, optimiser.lr"), "{refusal}");
+
+        let refusal = job(&["--resume", out, "--out", "elsewhere"], Some(stored.clone())).unwrap_err();
+        assert!(refusal.to_string().contains("--out (run.out) names elsewhere"), "{refusal}");
+        assert!(job(&["--resume", out, "--out", &format!("{out}/.")], Some(stored.clone())).is_ok());
+
+        // Another budget is allowed: the micro-batches stay, what changes no number is chosen anew.
+        let run = &mut stored.run;
+        (run.memory_budget, run.batch_norm) = (Some(ByteSize(1 << 30)), BatchStatistics::Micro);
+        (run.micro_batch, run.recompute, run.chosen) = (Some(4), 2, vec!["micro_batch".into(), "recompute".into()]);
+        let resumed = job(&["--resume", out, "--memory-budget", "8GiB"], Some(stored.clone())).unwrap().config.run;
+        assert_eq!((resumed.micro_batch, resumed.recompute), (Some(4), 0));
+        assert_eq!(resumed.chosen, ["micro_batch"]);
+        let refusal = job(&["--resume", out, "--micro-batch", "8"], Some(stored)).unwrap_err();
+        assert!(refusal.to_string().contains("run.micro_batch"), "{refusal}");
     }
 
     #[test]
@@ -277,7 +304,7 @@ mod tests {
         let job = job(&["--out", out.to_str().unwrap(), "--lr", "0.01"], None).unwrap();
         assert!(!out.exists(), "judging the flags writes nothing");
         drop(job.open_folder(&job.config).unwrap());
-        assert_eq!(Config::from_file(&out.join(CONFIG_FILE)).unwrap(), job.config);
+        assert_eq!(Config::from_layers(None, &out.join(CONFIG_FILE)).unwrap(), job.config);
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1);
 
         std::fs::write(out.join(CHECKPOINT_FILE), "old").unwrap();
@@ -285,6 +312,10 @@ mod tests {
         std::fs::write(out.join(".writing-x"), "half of a checkpoint").unwrap();
         drop(TrainJob { resume: true, ..job.clone() }.open_folder(&job.config).unwrap());
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3);
+        let refusal = job.open_folder(&job.config).unwrap_err().to_string();
+        assert!(refusal.contains("holds a run"), "a run that came after the flags were judged: {refusal}");
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3, "it is left as it is");
+        let job = TrainJob { overwrite: true, ..job };
         let open = job.open_folder(&job.config).unwrap();
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "an older run's files go");
         #[cfg(unix)]
@@ -306,7 +337,7 @@ mod tests {
         let outcome = TrainOutcome {
             checkpoint: "runs/demo/checkpoint.safetensors".into(),
             steps: 150,
-            loss: 3.21,
+            loss: Some(3.21),
             seconds: 185.0,
             images_per_second: 12.97,
             untrained: vec![score(1, 46.9), score(5, 64.7)],

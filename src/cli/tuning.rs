@@ -1,15 +1,14 @@
 //! What tuning chose, kept between runs: for each adapter in the user's cache, and with each run in its folder.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Tune;
-use crate::gpu::tune::Measure;
+use crate::gpu::tune::{Clock, Measure};
 use crate::gpu::{Gpu, shader};
+use crate::train::checkpoint::replace_file;
 use crate::{Error, Result};
 
 /// The file in a run folder.
@@ -36,7 +35,7 @@ impl Kept {
         Kept {
             adapter: format!("{} ({:?})", gpu.info.name, gpu.info.backend),
             driver: format!("{} {}", gpu.info.driver, gpu.info.driver_info).trim().to_owned(),
-            shaders: crate::train::fingerprint(words),
+            shaders: crate::train::trainer::fingerprint(words),
             chosen: gpu.tuning(|tuning| tuning.chosen.clone()),
         }
     }
@@ -54,14 +53,8 @@ impl Kept {
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let cannot = |e| Error::io(path, "cannot keep what tuning chose", e);
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(cannot)?;
         let text = toml::to_string(self).map_err(|e| Error::Internal(format!("tuning: {e}")))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(cannot)?;
-        file.write_all(text.as_bytes()).map_err(cannot)?;
-        file.persist(path).map_err(|e| cannot(e.error))?;
-        Ok(())
+        replace_file(path, "cannot keep what tuning chose", text.as_bytes())
     }
 }
 
@@ -76,28 +69,30 @@ fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
     Some(folder.join(format!("tuning-{plain}.toml")))
 }
 
-/// Takes over what was chosen before on this device, by the run in `run` first of all, and measures the rest as
-/// `tune` says.
-pub fn begin(gpu: &Gpu, tune: Tune, run: Option<&Path>, clock: fn() -> Duration) {
+/// Takes over what was chosen before on this device, and measures the rest as `tune` says.
+pub fn begin(gpu: &Gpu, tune: Tune, clock: Clock) {
     let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
     let effort = match tune {
         Tune::Auto if software => Tune::Off,
         Tune::Auto => Tune::Quick,
         other => other,
     };
-    let measure = match effort {
-        Tune::Quick => Some(Measure { samples: 2, all: false, clock }),
-        Tune::Full => Some(Measure { samples: 7, all: true, clock }),
-        _ => None,
-    };
     // A full search does not trust a quick one.
     let cached = cache_file(gpu).filter(|_| effort == Tune::Quick).map(|file| Kept::read(&file, gpu));
-    let mut chosen = cached.unwrap_or_default();
-    chosen.extend(run.map(|run| Kept::read(&run.join(TUNING_FILE), gpu)).unwrap_or_default());
     gpu.tuning(|tuning| {
-        tuning.chosen = chosen;
-        tuning.measure = measure;
+        tuning.chosen = cached.unwrap_or_default();
+        tuning.measure = match effort {
+            Tune::Quick => Some(Measure { samples: 2, all: false, clock }),
+            Tune::Full => Some(Measure { samples: 7, all: true, clock }),
+            _ => None,
+        };
     });
+}
+
+/// Takes over what the run in `folder` chose: it goes on with the same kernels.
+pub fn take(gpu: &Gpu, folder: &Path) {
+    let chosen = Kept::read(&folder.join(TUNING_FILE), gpu);
+    gpu.tuning(|tuning| tuning.chosen.extend(chosen));
 }
 
 /// Keeps what was chosen for later runs and with the run in `run`. A cache that cannot be written is a note: the next
@@ -120,7 +115,9 @@ pub fn keep(gpu: &Gpu, run: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result
         for (site, entry) in Kept::read(&file, gpu) {
             all.chosen.entry(site).or_insert(entry);
         }
-        if let Err(error) = all.write(&file) {
+        let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let made = made.map_err(|e| Error::io(&file, "cannot keep what tuning chose", e));
+        if let Err(error) = made.and_then(|()| all.write(&file)) {
             note(&format!("{error}; the next run will measure again"));
         }
     }

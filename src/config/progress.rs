@@ -39,6 +39,14 @@ pub trait Progress {
 
     /// Whether the job is asked to finish its step, save, and return [`crate::Error::Interrupted`].
     fn stop_requested(&self) -> bool;
+
+    /// [`crate::Error::Interrupted`] once the job is asked to stop; for jobs that have nothing to save.
+    fn go_on(&self) -> crate::Result<()> {
+        match self.stop_requested() {
+            true => Err(crate::Error::Interrupted("stopped before the end, so there is no result".into())),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A caller that wants to hear nothing and never stops the job.

@@ -37,8 +37,9 @@ impl Schedule {
         let decay_steps = match &optimiser.decay_at {
             DecayAt::Epochs(epochs) => epochs.iter().map(|epoch| epoch.saturating_mul(steps_per_epoch)).collect(),
             DecayAt::Steps(steps) => steps.clone(),
+            // At step 0 the run would begin with the lowered rate.
             DecayAt::Fractions(shares) => {
-                shares.iter().map(|share| (share * f64::from(total_steps)).round() as u32).collect()
+                shares.iter().map(|share| ((share * f64::from(total_steps)).round() as u32).max(1)).collect()
             }
         };
         Ok(Schedule { steps_per_epoch, total_steps, decay_steps, lr: optimiser.lr, decay: optimiser.decay })
@@ -76,6 +77,9 @@ mod tests {
         let schedule = Schedule::new(&optimiser, 2725).unwrap();
         assert_eq!((schedule.total_steps, schedule.decay_steps.as_slice()), (400, &[240, 320][..]));
         assert!((schedule.lr_at(399) - 0.0005).abs() < 1e-12);
+        optimiser.length = Length::Steps(1);
+        optimiser.decay_at = DecayAt::Fractions(vec![0.01]);
+        assert_eq!(Schedule::new(&optimiser, 2725).unwrap().lr_at(0), 0.05, "a run begins with its rate");
         assert!(Schedule::new(&optimiser, 15).unwrap_err().to_string().contains("15 training images"));
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn load_folder(folder: &Path, split: Split, options: &DataOptions) ->
         (None, _) => {
             let found: BTreeSet<String> = files.iter().map(|(_, path)| file_name(path)).collect();
             let found: Vec<String> = found.into_iter().collect();
-            Err(Error::data(
+            Err(Error::no_split(
                 folder,
                 format!(
                     "has no file for the {split} split (it has {}); add one whose name ends in {split}",
@@ -53,13 +53,19 @@ pub(super) fn load_folder(folder: &Path, split: Split, options: &DataOptions) ->
 /// Reads `split` of a single file: all of it when the file is named after that split, else the classes
 /// that the seed or the split file gives to it.
 pub(super) fn load_file(path: &Path, split: Split, options: &DataOptions) -> Result<ImageSet> {
-    match split_of(path) {
-        Some(_) if options.split_file.is_some() => Err(Error::data(
-            path,
-            "is named after one split, so a split file cannot be used; rename it or leave the split file out",
-        )),
+    let own = split_of(path);
+    if let (Some(_), Some(file)) = (own, &options.split_file) {
+        return Err(Error::data(
+            file,
+            format!(
+                "cannot be used: {} is named after one split; rename that or leave the split file out",
+                path.display()
+            ),
+        ));
+    }
+    match own {
         Some(own) if own == split => read(path, &Choice::All, options),
-        Some(own) => Err(Error::data(
+        Some(own) => Err(Error::no_split(
             path,
             format!("is the {own} split by its name, and the {split} split is wanted; give the folder that holds both"),
         )),

@@ -150,7 +150,7 @@ fn append(path: &Path, pixels: &mut Vec<u32>, array: &ImageArray, bytes: &[u8], 
     let interleaved: Vec<u8> = (0..plane).flat_map(rgb).collect();
     let image = RgbImage::from_raw(array.width as u32, array.height as u32, interleaved)
         .ok_or_else(|| Error::Internal("an image array has the wrong number of bytes".into()))?;
-    let image = decode::square(path, image, options.side, options.fit)?;
+    let image = decode::square(path, image, options.side)?;
     pixels.extend(image.pixels().map(|rgb| decode::word(rgb[0], rgb[1], rgb[2])));
     Ok(())
 }

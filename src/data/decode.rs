@@ -19,16 +19,6 @@ const MAX_DECODE_BYTES: u64 = MAX_PIXELS * 8;
 /// The largest set that is held in memory.
 const MAX_SET_BYTES: u64 = 32 << 30;
 
-/// How an image of another size or shape becomes `side` x `side`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fit {
-    /// Cut the centre square, then resize it.
-    #[default]
-    Crop,
-    /// Resize both axes on their own: all of the image, but distorted when it is not square.
-    Stretch,
-}
-
 /// One RGBA8 word.
 pub(super) fn word(r: u8, g: u8, b: u8) -> u32 {
     u32::from_le_bytes([r, g, b, 255])
@@ -55,7 +45,7 @@ pub(super) fn decode_all(items: &[(&dyn Listing, usize)], options: &DataOptions)
     let Some(&(first, file)) = items.first() else { return Ok((options.side.unwrap_or(0), Vec::new())) };
     let decode = |&(listing, file): &(&dyn Listing, usize)| {
         let path = listing.locate(file);
-        let image = square(&path, decode_rgb(&path, &listing.read(file)?)?, options.side, options.fit)?;
+        let image = square(&path, decode_rgb(&path, &listing.read(file)?)?, options.side)?;
         Ok::<_, Error>((path, image))
     };
     let side = match options.side {
@@ -155,7 +145,7 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
 }
 
 /// The image as a square: itself when it already has `side` (or is square and `side` is `None`).
-pub(super) fn square(path: &Path, image: RgbImage, side: Option<usize>, fit: Fit) -> Result<RgbImage> {
+pub(super) fn square(path: &Path, image: RgbImage, side: Option<usize>) -> Result<RgbImage> {
     let (width, height) = image.dimensions();
     let Some(side) = side.map(|side| side as u32) else {
         if width == height {
@@ -171,10 +161,7 @@ pub(super) fn square(path: &Path, image: RgbImage, side: Option<usize>, fit: Fit
     }
     // Cutting before resizing keeps the work bounded for very long images.
     let short = width.min(height);
-    let image = match fit {
-        Fit::Crop => imageops::crop_imm(&image, (width - short) / 2, (height - short) / 2, short, short).to_image(),
-        Fit::Stretch => image,
-    };
+    let image = imageops::crop_imm(&image, (width - short) / 2, (height - short) / 2, short, short).to_image();
     Ok(if image.dimensions() == (side, side) {
         image
     } else {

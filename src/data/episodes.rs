@@ -5,6 +5,7 @@ use std::path::Path;
 use rand::seq::index;
 use safetensors::{Dtype, SafeTensors};
 
+use super::ImageSet;
 use crate::random::{Rng, Stream};
 use crate::{Error, Result};
 
@@ -23,40 +24,55 @@ pub struct Episode {
     pub queries: usize,
 }
 
-/// Draws episode `i`: a pure function of the seed and `i`. Classes and their images are drawn without
-/// replacement from `by_class` ([`super::ImageSet::by_class`]).
-pub fn sample(by_class: &[Vec<u32>], ways: usize, shots: usize, queries: usize, seed: u64, i: u32) -> Result<Episode> {
+/// Why episodes of this size cannot be drawn from `images`; none where they can.
+pub fn shortage(images: &ImageSet, ways: usize, shots: usize, queries: usize) -> Option<String> {
     if ways < 2 || shots == 0 || queries == 0 {
-        return Err(Error::usage(format!(
+        return Some(format!(
             "an episode needs at least 2 ways, 1 shot and 1 query, got {ways} ways, {shots} shots and {queries} queries"
-        )));
+        ));
     }
-    if by_class.len() < ways {
-        return Err(Error::usage(format!(
-            "{ways}-way episodes need {ways} classes and the split has {}; lower the ways or choose another split",
-            by_class.len()
-        )));
+    if images.n_classes() < ways {
+        return Some(format!("{ways}-way episodes need {ways} classes and the split has {}", images.n_classes()));
     }
     let per_class = shots.saturating_add(queries);
-    if let Some((label, images)) = by_class.iter().enumerate().find(|(_, images)| images.len() < per_class) {
+    let by_class = images.by_class();
+    let (class, few) = images.class_names.iter().zip(&by_class).find(|(_, own)| own.len() < per_class)?;
+    Some(format!(
+        "{shots} shots and {queries} queries need {per_class} images per class and class {class} has {}",
+        few.len()
+    ))
+}
+
+/// Draws the episodes 0 to `n`, each a pure function of the seed and its number. Classes and their images are drawn
+/// without replacement.
+///
+/// # Errors
+/// [`Error::Usage`] where there is a [`shortage`].
+pub fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usize, seed: u64) -> Result<Vec<Episode>> {
+    if let Some(why) = shortage(images, ways, shots, queries) {
         return Err(Error::usage(format!(
-            "{shots} shots and {queries} queries need {per_class} images per class and class {label} has {}; lower one of them",
-            images.len()
+            "{why}; lower the ways, shots or queries, or choose another split or other data"
         )));
     }
+    let by_class = images.by_class();
+    Ok((0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect())
+}
+
+/// Draws episode `i` from classes that suffice.
+fn sample(by_class: &[Vec<u32>], ways: usize, shots: usize, queries: usize, seed: u64, i: u32) -> Episode {
     let rng = &mut Rng::new(seed, Stream::Episodes, i, 0);
     let (mut support, mut query) = (Vec::with_capacity(ways * shots), Vec::with_capacity(ways * queries));
     for class in index::sample(rng, by_class.len(), ways) {
         let images = &by_class[class];
-        let drawn: Vec<u32> = index::sample(rng, images.len(), per_class).iter().map(|at| images[at]).collect();
+        let drawn: Vec<u32> = index::sample(rng, images.len(), shots + queries).iter().map(|at| images[at]).collect();
         support.extend(&drawn[..shots]);
         query.extend(&drawn[shots..]);
     }
-    Ok(Episode { support, query, ways, shots, queries })
+    Episode { support, query, ways, shots, queries }
 }
 
 /// Reads fixed episodes: the tensor `{shots}shot` of shape `[episodes, ways, shots + queries]`, support
-/// first, in a safetensors file; whole numbers of any type, each below `n_images`.
+/// first, in a safetensors file; whole numbers of any type, each below `n_images` and once in an episode.
 pub fn read_episodes(path: &Path, shots: usize, n_images: usize) -> Result<Vec<Episode>> {
     let bytes = std::fs::read(path).map_err(|source| Error::io(path, "cannot read the episodes", source))?;
     let file = SafeTensors::deserialize(&bytes)
@@ -98,6 +114,17 @@ pub fn read_episodes(path: &Path, shots: usize, n_images: usize) -> Result<Vec<E
         }
         checked.push(index as u32);
     }
+    // An image that is support and query at once answers itself.
+    for (i, indices) in checked.chunks(ways * per_class).enumerate() {
+        let mut sorted = indices.to_vec();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::data(
+                path,
+                format!("{name}, episode {i}: image {} is there twice; draw images without replacement", twice[0]),
+            ));
+        }
+    }
     let episode = |indices: &[u32]| Episode {
         support: indices.chunks(per_class).flat_map(|class| &class[..shots]).copied().collect(),
         query: indices.chunks(per_class).flat_map(|class| &class[shots..]).copied().collect(),
@@ -137,35 +164,43 @@ mod tests {
 
     use super::*;
 
-    fn classes(n: usize, images: usize) -> Vec<Vec<u32>> {
-        (0..n).map(|class| (0..images).map(|i| (i * n + class) as u32).collect()).collect()
+    /// Image i belongs to class i % n.
+    fn classes(n: usize, images: usize) -> ImageSet {
+        ImageSet {
+            labels: (0..n * images).map(|i| (i % n) as u32).collect(),
+            class_names: (0..n).map(|class| format!("cat {class}")).collect(),
+            names: vec![String::new(); n * images],
+            ..ImageSet::default()
+        }
     }
 
     #[test]
-    fn an_episode_draws_without_replacement() {
-        let by_class = classes(7, 20);
-        let episode = sample(&by_class, 5, 5, 15, 3, 9).expect("enough images");
+    fn episodes_are_drawn_without_replacement() {
+        let images = classes(7, 20);
+        let episodes = draw(&images, 5, 5, 15, 11, 3).expect("enough images");
+        let episode = &episodes[9];
         assert_eq!((episode.support.len(), episode.query.len()), (25, 75));
         let all: BTreeSet<u32> = episode.support.iter().chain(&episode.query).copied().collect();
         assert_eq!(all.len(), 100);
-        // Class-major: image i belongs to class i % 7.
         for way in 0..5 {
             let class = episode.support[way * 5] % 7;
             assert!(episode.support[way * 5..][..5].iter().all(|i| i % 7 == class));
             assert!(episode.query[way * 15..][..15].iter().all(|i| i % 7 == class));
         }
-        assert_eq!(sample(&by_class, 5, 5, 15, 3, 9).ok(), Some(episode.clone()));
-        assert_ne!(sample(&by_class, 5, 5, 15, 3, 10).ok(), Some(episode));
+        assert_eq!(draw(&images, 5, 5, 15, 10, 3).ok().as_deref(), Some(&episodes[..10]));
+        assert_ne!(&episodes[10], episode);
     }
 
     #[test]
     fn too_little_data_is_a_sentence() {
-        let says = |result: Result<Episode>, words: &str| {
+        let says = |(n, each): (usize, usize), ways: usize, shots: usize, words: &str| {
+            let result = draw(&classes(n, each), ways, shots, 15, 2, 0);
             assert!(result.is_err_and(|error| error.to_string().contains(words)), "{words}");
         };
-        says(sample(&classes(4, 20), 5, 1, 15, 0, 0), "need 5 classes and the split has 4");
-        says(sample(&classes(5, 15), 5, 1, 15, 0, 0), "need 16 images per class and class 0 has 15");
-        says(sample(&classes(5, 15), 1, 1, 15, 0, 0), "at least 2 ways");
-        says(sample(&classes(5, 15), 5, usize::MAX, 15, 0, 0), "lower one of them");
+        says((4, 20), 5, 1, "need 5 classes and the split has 4; lower the ways");
+        says((5, 15), 5, 1, "need 16 images per class and class cat 0 has 15");
+        says((5, 15), 1, 1, "at least 2 ways");
+        says((5, 15), 5, usize::MAX, "lower the ways, shots or queries");
+        assert_eq!(shortage(&classes(5, 16), 5, 1, 15), None);
     }
 }

@@ -10,8 +10,8 @@
 
 use super::split::Split;
 use super::{DataOptions, ImageSet, decode};
-use crate::Result;
 use crate::random::{Rng, Stream};
+use crate::{Error, Result};
 
 /// Side of the glyphs where the options name none.
 pub const GLYPH_SIDE: usize = 28;
@@ -33,6 +33,9 @@ type Point = [f32; 2];
 
 /// Renders the classes of one split. `split_seed` is the set's seed.
 pub(super) fn load(split: Split, options: &DataOptions) -> Result<ImageSet> {
+    if let Some(file) = &options.split_file {
+        return Err(Error::data(file, "cannot be used: the glyphs have splits of their own; leave the split file out"));
+    }
     let side = options.side.unwrap_or(GLYPH_SIDE);
     let (first, n_classes) = match split {
         Split::Train => (0, GLYPH_CLASSES[0]),

@@ -123,7 +123,7 @@ impl<'a> Layout<'a> {
             let found: BTreeSet<String> =
                 self.images.iter().filter_map(|&file| self.split(file)).map(|split| split.to_string()).collect();
             let found: Vec<String> = found.into_iter().collect();
-            return Err(Error::data(
+            return Err(Error::no_split(
                 self.listing.origin(),
                 format!(
                     "has no folder for the {split} split (it has {}); add {split}/class/*.png",

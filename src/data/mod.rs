@@ -23,8 +23,7 @@ mod zip_archive;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
-pub use decode::Fit;
-pub use episodes::{Episode, read_episodes, sample};
+pub use episodes::{Episode, draw, read_episodes, shortage};
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 pub use order::epoch_order;
@@ -74,7 +73,7 @@ impl ImageSet {
         &self.pixels[i * words..(i + 1) * words]
     }
 
-    /// The images of each class, in ascending order: the table that [`sample`] draws from.
+    /// The images of each class, in ascending order: the table that [`draw`] draws from.
     pub fn by_class(&self) -> Vec<Vec<u32>> {
         let mut classes = vec![Vec::new(); self.n_classes()];
         for (i, &label) in self.labels.iter().enumerate() {
@@ -82,35 +81,17 @@ impl ImageSet {
         }
         classes
     }
-
-    /// The images at `indices`, in that order. Labels and class names stay as they are, so that a
-    /// label means the same class in both sets.
-    pub fn subset(&self, indices: &[u32]) -> ImageSet {
-        let at = |i: &u32| *i as usize;
-        ImageSet {
-            side: self.side,
-            pixels: indices.iter().flat_map(|i| self.image(at(i))).copied().collect(),
-            labels: if self.labels.is_empty() {
-                Vec::new()
-            } else {
-                indices.iter().map(|i| self.labels[at(i)]).collect()
-            },
-            class_names: self.class_names.clone(),
-            names: indices.iter().map(|i| self.names[at(i)].clone()).collect(),
-        }
-    }
 }
 
 /// How to read a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DataOptions {
     /// Side of the square images in pixels; `None`: the images' own size, which must then be square
-    /// and equal (for `glyphs`: [`GLYPH_SIDE`]). An image that already has it is kept bit for bit.
+    /// and equal (for `glyphs`: [`GLYPH_SIDE`]). An image that already has it is kept bit for bit, of any other the
+    /// centre square is resized.
     pub side: Option<usize>,
     /// Seed of the class split where the data has none of its own, and of the embedded glyphs.
     pub split_seed: u64,
-    /// How an image that is not `side` x `side` is made so.
-    pub fit: Fit,
     /// A JSON file `{"train": [class names], "val": [..], "novel": [..]}`, or one of a group of CSV
     /// files `train.csv`, `val.csv`, `test.csv` with the columns `filename,label`, that decides the
     /// split instead of folder names or the seed.

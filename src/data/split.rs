@@ -117,7 +117,7 @@ fn choose_by_file(source: &Path, classes: &[String], split: Split, file: &Path) 
         }
     }
     let Some(names) = wanted.get(&split).filter(|names| !names.is_empty()) else {
-        return Err(Error::data(file, format!("lists no classes for the {split} split; add \"{split}\": [..]")));
+        return Err(Error::no_split(file, format!("lists no classes for the {split} split; add \"{split}\": [..]")));
     };
     Ok(classes.iter().map(|class| names.contains(class)).collect())
 }
@@ -184,7 +184,7 @@ pub(super) fn read_csv(file: &Path, split: Split) -> Result<(PathBuf, Vec<(Strin
             entries.flatten().map(|entry| entry.path()).filter(|path| is_csv(path) && own(path) == Some(split)).min();
     }
     let path =
-        path.ok_or_else(|| Error::data(folder, format!("has no {split}.csv beside {}; add it", file.display())))?;
+        path.ok_or_else(|| Error::no_split(folder, format!("has no {split}.csv beside {}; add it", file.display())))?;
     let text = read_text(&path)?;
     let mut lines = text.lines().map(str::trim_end).enumerate();
     let header: Vec<String> = lines

@@ -3,7 +3,6 @@
 //! A profiled pass is a pass of its own, so its time is not that of the same work inside a larger pass.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::device::Gpu;
 use crate::Result;
@@ -14,6 +13,8 @@ pub type Encode<'a> = &'a dyn Fn(&mut wgpu::ComputePass);
 /// Measures passes on one device.
 pub struct Clock {
     gpu: Arc<Gpu>,
+    /// Tells the time since some fixed moment.
+    wall: super::tune::Clock,
     queries: Option<Queries>,
     doubted: bool,
 }
@@ -28,11 +29,11 @@ struct Queries {
 const MAX_PASSES: usize = 16;
 
 impl Clock {
-    /// A clock by timestamps if `gpu` has them.
+    /// A clock by timestamps if `gpu` has them, else by `wall`, the time since some fixed moment.
     ///
     /// # Errors
     /// [`crate::Error::Device`] when the device has no room for the queries.
-    pub fn new(gpu: Arc<Gpu>) -> Result<Self> {
+    pub fn new(gpu: Arc<Gpu>, wall: super::tune::Clock) -> Result<Self> {
         let queries = match gpu.features.contains(wgpu::Features::TIMESTAMP_QUERY) {
             false => None,
             true => {
@@ -48,7 +49,7 @@ impl Clock {
                 Some(Queries { set, resolved, seconds_per_tick })
             }
         };
-        Ok(Clock { gpu, queries, doubted: false })
+        Ok(Clock { gpu, wall, queries, doubted: false })
     }
 
     /// What the times come from, for reports.
@@ -93,10 +94,10 @@ impl Clock {
             encode(&mut pass);
         }
         encoder.resolve_query_set(&queries.set, 0..2 * passes.len() as u32, &queries.resolved, 0);
-        let begun = Instant::now();
+        let begun = (self.wall)();
         self.gpu.queue.submit([encoder.finish()]);
         self.gpu.wait()?;
-        let wall = begun.elapsed().as_secs_f64();
+        let wall = ((self.wall)() - begun).as_secs_f64();
         let ticks: Vec<u64> = self.gpu.read(&queries.resolved, 0, 2 * passes.len())?;
         let seconds = |pair: &[u64]| pair[1].wrapping_sub(pair[0]) as f64 * queries.seconds_per_tick;
         let times: Vec<f64> = ticks.chunks_exact(2).map(seconds).collect();
@@ -113,9 +114,9 @@ impl Clock {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         encode(&mut encoder.begin_compute_pass(&Default::default()));
         let commands = encoder.finish();
-        let begun = Instant::now();
+        let begun = (self.wall)();
         self.gpu.queue.submit([commands]);
         self.gpu.wait()?;
-        Ok(begun.elapsed().as_secs_f64())
+        Ok(((self.wall)() - begun).as_secs_f64())
     }
 }

@@ -10,8 +10,9 @@ use half::f16;
 
 use super::graph::{Element, Graph, Node, Storage, ValueId};
 use super::plan::{Plan, pooled};
-use super::slices::{Clock, Slices};
+use super::slices::Slices;
 use crate::gpu::kernel::{Kernels, Prepared, Region};
+use crate::gpu::tune::Clock;
 use crate::gpu::{Gpu, Launch};
 use crate::ops::rows::{Slice, slices};
 use crate::{Error, Result};

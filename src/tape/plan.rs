@@ -6,7 +6,6 @@
 //! that no operation brings together may lie side by side in a slot.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
 
 use super::graph::{ARENA_ALIGNMENT, Graph, Storage, ValueId};
 use crate::{Error, Result};
@@ -249,33 +248,5 @@ impl Plan {
             }
         }
         Ok(())
-    }
-
-    /// The plan as text: every node with its shapes, slots and bytes, then the totals.
-    pub fn explain(&self, graph: &Graph) -> String {
-        let mut text = String::new();
-        let place = |id: &ValueId| match (&graph.value(*id).storage, self.slot_of.get(id)) {
-            (Storage::Arena { arena, offset }, _) => format!("{arena}+{offset}"),
-            (Storage::Transient, Some(slot)) => format!("slot {slot}+{}", self.offset_of.get(id).unwrap_or(&0)),
-            (Storage::Transient, None) => "unused".to_string(),
-        };
-        for (index, node) in graph.nodes.iter().enumerate() {
-            let outputs: Vec<String> = node
-                .outputs
-                .iter()
-                .map(|id| format!("{:?} {} B {}", graph.shape(*id), graph.value(*id).ty.bytes(), place(id)))
-                .collect();
-            let name = node.op.operation().name();
-            let _ = writeln!(text, "{index:4} {:<28} {name:<28} {}", node.scope, outputs.join(", "));
-        }
-        let (peak, node) = self.peak_live(graph);
-        let _ = writeln!(
-            text,
-            "{} nodes, {} slots, {} bytes of slots; {peak} bytes alive at the peak, node {node}",
-            graph.nodes.len(),
-            self.slot_bytes.len(),
-            self.transient_bytes()
-        );
-        text
     }
 }

@@ -4,8 +4,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-/// Tells the time since some fixed moment. The core has no clock of its own: a web page has another one.
-pub type Clock = fn() -> Duration;
+use crate::gpu::tune::Clock;
 
 /// Executions that are measured; each dispatch counts with its shortest time, for the first execution meets cold
 /// caches and untouched memory.

@@ -3,7 +3,7 @@
 
 use super::memory::Memory;
 use super::record::{DataShape, training_step};
-use crate::config::{BatchStatistics, ByteSize, Config};
+use crate::config::{Activations, BatchStatistics, ByteSize, Config};
 use crate::ops::cost;
 use crate::tape::recompute::candidates;
 use crate::{Error, Result};
@@ -76,6 +76,13 @@ impl Attempt {
                 100.0 * (flops(&self.config)? / flops(&before)? - 1.0)
             ));
         }
+        if chosen.activations != config.run.activations {
+            choices.push(
+                "--activations f16: the outputs of convolutions are stored in half precision; the numbers change within \
+                 its rounding"
+                    .into(),
+            );
+        }
         if chosen.micro_batch != config.run.micro_batch {
             let images = chosen.micro_batch.unwrap_or(batch);
             choices.push(format!(
@@ -87,8 +94,11 @@ impl Attempt {
         Ok(choices)
     }
 
-    fn fitted(self, config: &Config, data: DataShape, distill: bool, memory: Memory) -> Result<Fitted> {
-        let choices = self.choices(config, data, distill)?;
+    /// `given`: the settings before anything was chosen.
+    fn fitted(mut self, given: &Config, data: DataShape, distill: bool, memory: Memory) -> Result<Fitted> {
+        let choices = self.choices(given, data, distill)?;
+        let keys = self.config.differences(given)?;
+        self.config.run.chosen = keys.into_iter().map(|key| key.trim_start_matches("run.").to_owned()).collect();
         Ok(Fitted { config: self.config, resident: self.resident, memory, choices })
     }
 }
@@ -97,7 +107,7 @@ impl Attempt {
 type Remedy = fn(&Attempt, DataShape, bool) -> Result<Vec<Attempt>>;
 
 /// In the order of preference. A remedy that does not suffice alone stays while the next is tried.
-const REMEDIES: &[Remedy] = &[stream, recompute, micro_batches];
+const REMEDIES: &[Remedy] = &[stream, recompute, store_half, micro_batches];
 
 /// The same bits, and a copy of each batch's pixels a step.
 fn stream(so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
@@ -114,6 +124,13 @@ fn recompute(so_far: &Attempt, data: DataShape, distill: bool) -> Result<Vec<Att
         next
     };
     Ok((1..=candidates(&step).len()).map(with).collect())
+}
+
+/// Other numbers, within the rounding of what is stored.
+fn store_half(so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
+    let mut next = so_far.clone();
+    next.config.run.activations = Activations::F16;
+    Ok(if next == *so_far { Vec::new() } else { vec![next] })
 }
 
 /// Other numbers: batch norm sees a part of the batch at a time.
@@ -135,22 +152,26 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 /// The first way to run that is within `run.memory_budget` and the device's buffers. Without a budget only the images
-/// give way, and a step that is too large for the device is the device's to refuse.
+/// give way, and a step that is too large for the device is the device's to refuse. What was chosen before is chosen
+/// anew, but for what decides the numbers of a run that goes on.
 ///
 /// # Errors
 /// [`Error::Usage`] with numbers, and the settings that would fit, when nothing that is allowed fits the budget;
 /// otherwise as [`Memory::of`].
 pub fn fit(config: &Config, data: DataShape, distill: bool, room: Room) -> Result<Fitted> {
     let set_bytes = (4 * data.images * data.side * data.side) as u64;
-    let base = Attempt { config: config.clone(), resident: set_bytes <= room.buffer };
+    let given = config.as_given()?;
+    let mut base = Attempt { config: given.clone(), resident: set_bytes <= room.buffer };
+    base.config.run.micro_batch = config.run.micro_batch;
+    base.config.run.activations = config.run.activations;
     let Some(budget) = config.run.memory_budget else {
         let memory = base.memory(data, distill)?;
-        return base.fitted(config, data, distill, memory);
+        return base.fitted(&given, data, distill, memory);
     };
     let fits = |memory: &Memory| memory.peak_bytes <= budget.0 && memory.largest_buffer <= room.buffer;
     match search(&base, data, distill, &fits)? {
-        Ok((attempt, memory)) => attempt.fitted(config, data, distill, memory),
-        Err(least) => Err(refusal(&base, data, distill, budget, &least, &fits)?),
+        Ok((attempt, memory)) => attempt.fitted(&given, data, distill, memory),
+        Err(least) => Err(refusal(&base, &given, data, distill, budget, &least, &fits)?),
     }
 }
 
@@ -191,13 +212,15 @@ fn ease(
     distill: bool,
     fits: &dyn Fn(&Memory) -> bool,
 ) -> Result<(Attempt, Memory)> {
-    for recompute in base.config.run.recompute..=attempt.config.run.recompute {
-        for resident in [base.resident, false] {
-            let mut easier = Attempt { resident, ..attempt.clone() };
-            easier.config.run.recompute = recompute;
-            let memory = easier.memory(data, distill)?;
-            if fits(&memory) {
-                return Ok((easier, memory));
+    for activations in [base.config.run.activations, attempt.config.run.activations] {
+        for recompute in base.config.run.recompute..=attempt.config.run.recompute {
+            for resident in [base.resident, false] {
+                let mut easier = Attempt { resident, ..attempt.clone() };
+                (easier.config.run.recompute, easier.config.run.activations) = (recompute, activations);
+                let memory = easier.memory(data, distill)?;
+                if fits(&memory) {
+                    return Ok((easier, memory));
+                }
             }
         }
     }
@@ -207,6 +230,7 @@ fn ease(
 /// Why nothing fits, and what would.
 fn refusal(
     base: &Attempt,
+    given: &Config,
     data: DataShape,
     distill: bool,
     budget: ByteSize,
@@ -221,14 +245,24 @@ fn refusal(
         .map(|(name, bytes)| format!("{name} {:.1}", mebibytes(*bytes)))
         .collect();
     let mut ways = Vec::new();
-    let mut allowed = base.clone();
-    allowed.config.run.batch_norm = BatchStatistics::Micro;
-    if base.config.run.batch_norm == BatchStatistics::Exact
-        && let Ok((way, memory)) = search(&allowed, data, distill, fits)?
-    {
+    if base.config.run.micro_batch != given.run.micro_batch {
         ways.push(format!(
-            "--bn micro would fit with --micro-batch {} in {:.1} MiB",
-            way.config.run.micro_batch.unwrap_or(way.config.optimiser.batch),
+            "the run goes on with the micro-batches of {} that were chosen for it, so give it the least that they need, \
+             or more",
+            base.config.optimiser.batch / base.config.parts()
+        ));
+    }
+    let mut split = base.clone();
+    (split.config.run.batch_norm, split.config.run.micro_batch) = (BatchStatistics::Micro, None);
+    if ways.is_empty()
+        && split != *base
+        && let Ok((way, memory)) = search(&split, data, distill, fits)?
+    {
+        let images = way.config.run.micro_batch.unwrap_or(way.config.optimiser.batch);
+        let exact = base.config.run.batch_norm == BatchStatistics::Exact;
+        ways.push(format!(
+            "{}--micro-batch {images} would fit in {:.1} MiB",
+            if exact { "--bn micro with " } else { "" },
             mebibytes(memory.peak_bytes)
         ));
     }

@@ -150,7 +150,8 @@ impl Extractor {
     /// With a sampler the images are augmented (crop, flip) as copy number `copy`.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] when the device fails; [`crate::Error::Usage`] when the network lacks the layer.
+    /// [`crate::Error::Device`] when the device fails; [`crate::Error::Usage`] when the network lacks the layer;
+    /// [`crate::Error::Interrupted`] when the caller asks to stop.
     pub fn features(
         &self,
         images: &ImageSet,
@@ -168,6 +169,7 @@ impl Extractor {
             self.executor.write(self.recorded.parameters, &identity_words(self.side, self.padding, self.batch))?;
         }
         for first in (0..images.len()).step_by(self.batch) {
+            progress.go_on()?;
             let n = (images.len() - first).min(self.batch);
             let mut pixels = images.pixels[first * size..(first + n) * size].to_vec();
             pixels.resize(self.batch * size, 0);

@@ -8,6 +8,7 @@ use super::features::evaluation;
 use super::record::{DataShape, spec, training_step};
 use crate::Result;
 use crate::config::Config;
+use crate::ier::step::record_update;
 use crate::tape::exec::params_bytes;
 use crate::tape::plan::{Plan, pooled};
 
@@ -88,7 +89,10 @@ impl Memory {
         }
         let mut arenas: BTreeMap<&str, u64> = BTreeMap::new();
         let mut slots: Vec<u64> = Vec::new();
-        // The optimiser's graph of a split batch has no memory but the other graphs'; only its launches count.
+        if spec.parts > 1 {
+            // The optimiser's graph of a split batch has no memory but the other graphs'; only its launches count.
+            memory.inputs += params_bytes(&record_update(&step, &spec)?);
+        }
         for (graph, plan) in [(&step, plan), (&scoring, Plan::new(&scoring))] {
             for (name, &bytes) in &graph.arenas {
                 let arena = arenas.entry(name).or_default();
@@ -125,5 +129,29 @@ impl Memory {
             _ if arena.ends_with("images") => &mut self.images,
             _ => &mut self.inputs,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::config::BatchStatistics;
+
+    #[test]
+    fn the_launches_of_all_three_graphs_of_a_split_batch_count() {
+        let mut config = Config::from_preset("demo").unwrap();
+        (config.run.micro_batch, config.run.batch_norm) = (Some(8), BatchStatistics::Micro);
+        let data = DataShape { side: 28, classes: 64, images: 1280 };
+        let (step, _) = training_step(&config, data, false, true).unwrap();
+        let spec = spec(&config, data, false);
+        let (scoring, _) = evaluation(&config, &spec.net, data.side, spec.rows()).unwrap();
+        let update = record_update(&step, &spec).unwrap();
+        let mut arenas = Memory::default();
+        for (name, bytes) in step.arenas.iter().chain(&scoring.arenas) {
+            *arenas.class_of(name) += bytes;
+        }
+        let launches: u64 = [&step, &scoring, &update].into_iter().map(params_bytes).sum();
+        assert_eq!(Memory::of(&config, data, false, true).unwrap().inputs, arenas.inputs + launches);
     }
 }

@@ -26,16 +26,13 @@ pub struct Record {
     /// Images (before views) a second of wall time since the last record. The one field that differs
     /// between two runs of one seed.
     pub images_per_second: f32,
-    /// Anything else, by name: validation accuracy, memory, ...
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub other: BTreeMap<String, f32>,
 }
 
 impl Record {
     /// JSON has no NaN, and serde_json would write `null` in its place.
     fn check_finite(&self) -> Result<()> {
         let own = [("lr", &self.lr), ("accuracy", &self.accuracy), ("images_per_second", &self.images_per_second)];
-        let named = self.losses.iter().chain(&self.other).map(|(name, value)| (name.as_str(), value));
+        let named = self.losses.iter().map(|(name, value)| (name.as_str(), value));
         match own.into_iter().chain(named).find(|(_, value)| !value.is_finite()) {
             None => Ok(()),
             Some((name, value)) => Err(Error::NonFinite(format!(
@@ -159,7 +156,6 @@ mod tests {
             losses: [("ce".to_owned(), 1.0 / (step + 1) as f32), ("inv".to_owned(), 0.1)].into(),
             accuracy: 0.5,
             images_per_second: 123.0,
-            other: BTreeMap::new(),
         }
     }
 

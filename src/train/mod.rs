@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::tape::exec::Executor;
 
+/// The clock that the core has none of: the time since it was first asked.
+pub fn clock() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
 /// Cuts the executions of `executor` into submissions as the configuration says.
 fn slice(executor: &mut Executor, config: &Config) {
-    let clock = || {
-        static START: OnceLock<Instant> = OnceLock::new();
-        START.get_or_init(Instant::now).elapsed()
-    };
     if config.run.slice_ms > 0 {
         executor.slice(Duration::from_millis(config.run.slice_ms.into()), clock);
     }

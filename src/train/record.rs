@@ -1,6 +1,7 @@
 //! From a configuration to the graph of its training step. Needs no device: `plan` uses it, too.
 
-use crate::config::{Activations, Config, Method, TransformSet};
+use crate::config::{Activations, Config, Method, Schedule, TransformSet};
+use crate::data::ImageSet;
 use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::dropout::STEP_WORDS;
@@ -34,6 +35,36 @@ pub struct Recorded {
     pub view_parameters: ValueId,
     /// Whether `images` holds the whole training set.
     pub resident: bool,
+}
+
+impl DataShape {
+    /// That of a training set.
+    pub fn of(data: &ImageSet) -> Self {
+        DataShape { side: data.side, classes: data.n_classes(), images: data.len() }
+    }
+}
+
+/// Judges settings and data together, before anything is recorded: the schedule of the run.
+///
+/// # Errors
+/// [`Error::Usage`] or [`Error::Data`] where no run can come of them.
+pub fn judge(config: &Config, data: DataShape) -> Result<Schedule> {
+    config.check_side(data.side)?;
+    if data.classes < 2 {
+        return Err(Error::data(
+            &config.data.source,
+            "the train split has one class, and a classifier needs two or more: add classes or change --split-seed",
+        ));
+    }
+    let schedule = Schedule::new(&config.optimiser, data.images)?;
+    let spec = spec(config, data, false);
+    if spec.net.projection.is_some() && spec.negatives == 0 {
+        return Err(Error::usage(format!(
+            "the batch of {} is all {} training images, which leaves no negatives: use a smaller --batch",
+            spec.batch, data.images
+        )));
+    }
+    Ok(schedule)
 }
 
 /// The transforms in effect: the baseline has one, the whole image unturned.

@@ -13,7 +13,7 @@ use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor, TensorData};
 use super::features::Extractor;
 use super::memory::UPLOADS;
 use super::metrics::{self, MetricsLog, Record};
-use super::record::{DataShape, Recorded, spec, training_step, views_of};
+use super::record::{DataShape, Recorded, judge, spec, training_step, views_of};
 use crate::config::{CHECKPOINT_FILE, Config, OnDeviceLost, Progress, Schedule, StepReport};
 use crate::data::{ImageSet, epoch_order};
 use crate::gpu::Gpu;
@@ -117,8 +117,8 @@ pub fn run_reopening(
 /// How a loop over the remaining steps ended.
 #[derive(Clone, Debug, Default)]
 pub struct Finished {
-    /// Last loss.
-    pub loss: f64,
+    /// Last loss; none where no step was left to do and the log of those before is gone.
+    pub loss: Option<f64>,
     /// Steps that this call did.
     pub steps: u32,
     /// Wall seconds of these steps.
@@ -137,18 +137,11 @@ impl<'d> Trainer<'d> {
         data: &'d ImageSet,
         teacher: Option<(&'d Path, &'d Checkpoint)>,
     ) -> Result<Self> {
-        let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
-        config.check_side(shape.side)?;
-        let schedule = Schedule::new(&config.optimiser, shape.images)?;
+        let shape = DataShape::of(data);
+        let schedule = judge(config, shape)?;
         let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu.limits))?;
         let config = &fitted.config;
         let spec = spec(config, shape, teacher.is_some());
-        if spec.net.projection.is_some() && spec.negatives == 0 {
-            return Err(Error::usage(format!(
-                "the batch of {} is all {} training images, which leaves no negatives: use a smaller --batch",
-                spec.batch, shape.images
-            )));
-        }
         let (graph, recorded) = training_step(config, shape, teacher.is_some(), fitted.resident)?;
         let uploads = match fitted.resident {
             true => None,
@@ -293,7 +286,7 @@ impl<'d> Trainer<'d> {
             let drawn = negatives(seed, step, self.spec.bank_rows, &batch, self.spec.negatives);
             ex.write(inputs.negatives, &drawn)?;
         }
-        let views = self.view_words(step);
+        let views = self.sampler.parameters(step, self.spec.batch);
         let drop = 1.0 - self.config.model.drop_block.keep_at(step);
         let parts = self.spec.parts as u32;
         let mut submission = None;
@@ -321,14 +314,6 @@ impl<'d> Trainer<'d> {
         }
         self.step += 1;
         submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
-    }
-
-    /// The parameters of all views of a step, views outermost.
-    fn view_words(&self, step: u32) -> Vec<u32> {
-        let (_, views, _) = views_of(&self.config);
-        let mut words = self.sampler.parameters(step, self.spec.batch);
-        words.truncate(views * self.spec.batch * PARAMETER_WORDS);
-        words
     }
 
     /// Reads the losses and the accuracy of the last step; waits for it.
@@ -390,7 +375,7 @@ impl<'d> Trainer<'d> {
         if first == self.schedule.total_steps {
             // Nothing left to do: the last loss is the log's.
             let last = metrics::read(folder)?.pop();
-            finished.loss = last.and_then(|record| record.losses.get("total").copied()).map_or(f64::NAN, f64::from);
+            finished.loss = last.and_then(|record| record.losses.get("total").copied()).map(f64::from);
         }
         let mut in_flight = std::collections::VecDeque::new();
         let mut warned = false;
@@ -419,7 +404,7 @@ impl<'d> Trainer<'d> {
                 let lr = self.schedule.lr_at(done - 1);
                 let images = u64::from(done - since.1) * self.spec.batch as u64;
                 let seconds = since.0.elapsed().as_secs_f64().max(1e-9);
-                finished.loss = losses[0].1;
+                finished.loss = Some(losses[0].1);
                 progress.step(&StepReport {
                     step: done,
                     total_steps: total,
@@ -439,7 +424,6 @@ impl<'d> Trainer<'d> {
                         losses: losses.iter().map(|(name, value)| (name.to_string(), *value as f32)).collect(),
                         accuracy: accuracy as f32,
                         images_per_second: (images as f64 / seconds) as f32,
-                        other: Default::default(),
                     })?;
                 }
                 since = (Instant::now(), done);
@@ -500,12 +484,12 @@ impl<'d> Trainer<'d> {
         if self.step > 0 { self.read_metrics().map(drop) } else { Ok(()) }
     }
 
-    /// Continues from a checkpoint of the same configuration and data.
+    /// Judges whether this run can go on from a checkpoint, before any work is done: the checkpoint's finished steps.
     ///
     /// # Errors
-    /// [`Error::Data`] when the checkpoint belongs to another network or data set.
-    pub fn restore(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
-        let (ex, step) = (&self.executor, &self.recorded.step);
+    /// [`Error::Data`] when the checkpoint belongs to another data set, teacher or length; [`Error::Usage`] when the
+    /// memory budget would change the numbers.
+    pub fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<u32> {
         for (key, now) in
             [(CLASSES_KEY, self.spec.net.n_classes), (IMAGES_KEY, self.spec.bank_rows), (SIDE_KEY, self.data.side)]
         {
@@ -530,6 +514,24 @@ impl<'d> Trainer<'d> {
                 ));
             }
         }
+        let stored = stored_config(path, checkpoint)?;
+        if stored.run.activations != self.config.run.activations {
+            return Err(Error::usage(format!(
+                "{}: the run stores activations as {}, and to stay within --memory-budget (run.memory_budget) it would \
+                 store them as {}, which gives other numbers: allow it the memory that it had",
+                path.display(),
+                stored.run.activations,
+                self.config.run.activations
+            )));
+        }
+        let (then, now) = (stored.parts(), self.config.parts());
+        if then != now {
+            return Err(Error::usage(format!(
+                "{}: the run does a batch in {then} passes, and to stay within --memory-budget (run.memory_budget) it \
+                 would take {now}, which gives other numbers: allow it the memory that it had",
+                path.display()
+            )));
+        }
         let done = number(path, checkpoint, STEP_KEY)?;
         if done > u64::from(self.schedule.total_steps) {
             return Err(Error::data(
@@ -537,6 +539,16 @@ impl<'d> Trainer<'d> {
                 format!("it claims {done} steps of {}: use an earlier checkpoint", self.schedule.total_steps),
             ));
         }
+        Ok(done as u32)
+    }
+
+    /// Continues from a checkpoint of the same configuration and data.
+    ///
+    /// # Errors
+    /// As [`Trainer::check`], and [`Error::Data`] when the checkpoint belongs to another network.
+    pub fn restore(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+        let done = self.check(path, checkpoint)?;
+        let (ex, step) = (&self.executor, &self.recorded.step);
         let model = [step.parameters.clone(), step.statistics.clone()].concat();
         checkpoint.check_against(path, &expected(&model))?;
         let momentum: Vec<(String, Vec<usize>)> = step
@@ -558,7 +570,7 @@ impl<'d> Trainer<'d> {
             checkpoint.check_contains(path, &[(bank.clone(), ex.graph.shape(step.inputs.bank).to_vec())])?;
             ex.write(step.inputs.bank, floats(checkpoint, &bank)?)?;
         }
-        self.step = done as u32;
+        self.step = done;
         self.saved = Some(self.step);
         Ok(())
     }
@@ -591,7 +603,7 @@ fn floats<'c>(checkpoint: &'c Checkpoint, name: &str) -> Result<&'c [f32]> {
 }
 
 /// A number that differs where the words differ, but for an accident of 2^-64: FNV-1a over words.
-fn fingerprint(words: impl Iterator<Item = u32>) -> String {
+pub fn fingerprint(words: impl Iterator<Item = u32>) -> String {
     let print = words.fold(0xcbf2_9ce4_8422_2325_u64, |h, word| (h ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3));
     format!("{print:016x}")
 }

@@ -1,0 +1,85 @@
+//! Tuning: what is measured is kept, with the user and with the run, and changes no bit.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use ieq_wgpu::config::Config;
+use ieq_wgpu::data::{DataOptions, Split, load};
+use ieq_wgpu::gpu::device::{Gpu, Options};
+use ieq_wgpu::gpu::tune::Measure;
+use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::train::{Trainer, clock};
+
+fn gpu() -> Arc<Gpu> {
+    let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
+    Gpu::open(&Options { choice, ..Options::default() }).unwrap()
+}
+
+#[test]
+fn every_choice_gives_the_same_bits() {
+    let mut config = Config::from_preset("demo").unwrap();
+    config.optimiser.batch = 4;
+    let data = load("glyphs", Split::Train, &DataOptions { side: config.data.side, ..DataOptions::default() }).unwrap();
+    let gpu = gpu();
+    let steps = || {
+        let mut trainer = Trainer::new(gpu.clone(), &config, &data, None).unwrap();
+        (0..2).for_each(|_| drop(trainer.submit().unwrap()));
+        trainer.checkpoint().unwrap().tensors
+    };
+    let untuned = steps();
+    assert!(gpu.tuning(|tuning| tuning.chosen.is_empty()), "nothing was to be measured");
+    gpu.tuning(|tuning| tuning.measure = Some(Measure { samples: 1, all: false, clock }));
+    assert!(steps() == untuned, "measuring left its traces");
+    let chosen = gpu.tuning(|tuning| tuning.chosen.clone());
+    assert!(chosen.keys().any(|site| site.starts_with("conv2d.") && site.contains(" c_in=32 ")), "{chosen:?}");
+    // The plainest kernel everywhere, as if it had been the fastest.
+    let plainest = |site: &str| if site.contains("backward_weight") { "backward_weight_4" } else { "forward_8x4" };
+    let plain = chosen.keys().map(|site| (site.clone(), plainest(site).to_owned())).collect();
+    gpu.tuning(|tuning| tuning.chosen = plain);
+    assert!(steps() == untuned, "another kernel, other bits");
+    assert_eq!(gpu.tuning(|tuning| tuning.chosen.len()), chosen.len(), "what was chosen is not measured again");
+}
+
+/// Trains for some steps in `folder` with the cache in `folder`.
+fn train(folder: &Path, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"));
+    command.current_dir(folder).env("IEQ_CACHE_DIR", folder.join("cache")).args(["train", "--no-eval", "--quiet"]);
+    let output = command.args(words).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    stderr
+}
+
+#[test]
+fn choices_are_kept_with_the_user_and_with_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let new = ["--batch", "4", "--steps", "2", "--checkpoint-every", "1"];
+    let with = |more: &[&'static str]| [&new[..], more].concat();
+    let file = |name: &str| std::fs::read_to_string(path.join(name)).unwrap();
+    let cache = || {
+        let files: Vec<_> = std::fs::read_dir(path.join("cache")).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        std::fs::read_to_string(&files[0]).unwrap()
+    };
+    train(path, &with(&["--tune", "off", "--out", "off"]));
+    assert!(!path.join("cache").exists() && !path.join("off/tuning.toml").exists());
+    train(path, &with(&["--tune", "quick", "--out", "quick"]));
+    let first = cache();
+    assert!(first.contains("conv2d.forward") && first.contains("driver = "), "{first}");
+    assert_eq!(file("quick/tuning.toml"), first);
+    // A resumed run takes its own choices, whatever the cache says by then.
+    let other =
+        first.replace("\"forward_16x4\"", "\"forward_8x4\"").replace("\"backward_weight_8\"", "\"backward_weight_4\"");
+    std::fs::write(path.join("quick/tuning.toml"), &other).unwrap();
+    train(path, &["--resume", "quick"]);
+    assert_eq!(file("quick/tuning.toml"), other);
+    // A cache that cannot be written costs the next run its time, no more.
+    std::fs::remove_dir_all(path.join("cache")).unwrap();
+    std::fs::write(path.join("cache"), "a file").unwrap();
+    train(path, &with(&["--tune", "quick", "--out", "uncached"]));
+    assert!(path.join("uncached/tuning.toml").exists());
+}
