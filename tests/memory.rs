@@ -344,8 +344,19 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     let streamed = Memory::of(&fewer, data, false, false).unwrap();
     assert!(streamed.peak_bytes > all.peak_bytes * 9 / 10, "one less suffices");
     assert!(again.choices.iter().any(|choice| choice.contains("the numbers stay the same")), "{:?}", again.choices);
-    // More: not with exact statistics, and the refusal names what would fit.
+    // More: half precision, the first that changes numbers.
     set(&mut config, all.peak_bytes / 2);
+    let half = fit(&config).unwrap();
+    assert_eq!(half.config.run.activations, Activations::F16);
+    assert!(
+        half.memory.peak_bytes <= all.peak_bytes / 2 && half.choices.iter().any(|c| c.contains("--activations f16"))
+    );
+    // A run that goes on keeps it, and takes back what changes no number.
+    let mut roomy = half.config.clone();
+    set(&mut roomy, all.peak_bytes);
+    assert_eq!(fit(&roomy).unwrap().config.run.chosen, ["activations"]);
+    // More: not with exact statistics, and the refusal names what would fit.
+    set(&mut config, all.peak_bytes * 2 / 5);
     let refusal = fit(&config).unwrap_err();
     assert_eq!(refusal.exit_code(), 2);
     for part in ["--memory-budget", "a step needs", "MiB", "--bn micro with --micro-batch 32 would fit"] {
@@ -355,7 +366,8 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     config.run.batch_norm = BatchStatistics::Micro;
     let split = fit(&config).unwrap();
     assert!(split.config.run.micro_batch == Some(32), "{:?}", split.choices);
-    assert!(split.memory.peak_bytes <= all.peak_bytes / 2);
+    assert_eq!(split.config.run.activations, Activations::F32);
+    assert!(split.memory.peak_bytes <= all.peak_bytes * 2 / 5);
     assert!(split.choices.iter().any(|choice| choice.contains("--micro-batch 32")), "{:?}", split.choices);
     // What was chosen is said beside what was given: fitting it again changes nothing.
     assert_eq!(split.config.run.chosen, ["micro_batch", "recompute"]);
