@@ -23,7 +23,9 @@ struct Params {
     batch: u32,
     channels: u32,
     size: u32,
-    chunks: u32,        // chunks of a channel
+    chunks: u32,        // chunks of a channel in x
+    first_chunk: u32,   // where x begins, of all_chunks, if it is a part
+    all_chunks: u32,
     chunk_images: u32,  // images of a chunk
     step_plane: u32,    // WG / size: planes that WG elements span
     step_size: u32,     // WG % size
@@ -102,7 +104,7 @@ fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
     if local == 0u && linear < params.chunks * params.channels {
         // The residue is what rounding left of the mean.
         let correction = both.y / f32(max(images, 1u) * params.size);
-        partial_out[linear] = vec2<f32>(mean + correction, both.x - correction * both.y);
+        partial_out[channel * params.all_chunks + params.first_chunk + chunk] = vec2<f32>(mean + correction, both.x - correction * both.y);
     }
 }
 
@@ -224,7 +226,7 @@ fn partial_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     }
     let total = workgroup_sum2(sums, local);
     if local == 0u && linear < params.chunks * params.channels {
-        partial_out[linear] = total;
+        partial_out[channel * params.all_chunks + params.first_chunk + chunk] = total;
     }
 }
 

@@ -509,3 +509,24 @@ fn tensors_larger_than_a_binding_are_computed_in_slices() {
     assert!(many > 2 * few, "{many} dispatches, {few} without a limit");
     assert!(whole == cut && whole.iter().all(|t| t.iter().any(|v| *v != 0.0)));
 }
+
+/// A whole training step on a device whose bindings are smaller than the first block's tensors: sums over the batch, of
+/// batch norm and of weight gradients, are made in parts. The same bits.
+#[test]
+fn a_step_trains_in_bindings_smaller_than_its_tensors() {
+    let mut config = small();
+    config.optimiser.batch = 16;
+    let data = glyphs(&config);
+    let open = |max_binding: Option<u64>| {
+        let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
+        Gpu::open(&Options { choice, max_binding, ..Options::default() }).unwrap()
+    };
+    for activations in [Activations::F32, Activations::F16] {
+        config.run.activations = activations;
+        let whole = steps(&mut Trainer::new(open(None), &config, &data, None).unwrap(), 3);
+        // The first block has maps of 64 x 8 x 28 x 28, and gradients of that size.
+        let map = 4 * 64 * 8 * 28 * 28;
+        let mut small = Trainer::new(open(Some(map * 3 / 5)), &config, &data, None).unwrap();
+        assert!(same(&whole, &steps(&mut small, 3)), "{activations}");
+    }
+}

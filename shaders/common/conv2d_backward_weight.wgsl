@@ -91,7 +91,7 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 #repeat k 0 3
 #repeat l 0 3
     if live & (TAP_ROWS > $ku) & (TAP_COLUMNS > $lu) & (k0 + $ku < params.k_h) & (l0 + $lu < params.k_w) {
-        let tap = (split * params.k_h + k0 + $ku) * params.k_w + l0 + $lu;
+        let tap = ((params.first_split + split) * params.k_h + k0 + $ku) * params.k_w + l0 + $lu;
         let at = (tap * params.c_in + c) * params.packed_row + block * $Qu;
 #repeat q 0 $Q
         packed_out[at + $qu] = s$k$l_$q;

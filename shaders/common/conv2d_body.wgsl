@@ -35,6 +35,7 @@ struct Params {
     pad_x: i32,
     packed_row: u32,   // vectors of output channels in a row of packed weights or partial sums
     splits: u32,       // backward_weight: parts of the batch x h_out rows
+    first_split: u32,  // backward_weight: where x and dy begin, if they are a part
     split_rows: u32,   // rows of one split
     columns: u32,      // backward_weight: workgroups along the input channels
     chain: u32,        // input channels (forward) or image rows (backward_weight) whose sum joins the total at once

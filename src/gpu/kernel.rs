@@ -134,6 +134,12 @@ impl<B> Launch<B> {
         self
     }
 
+    /// Changes a member of `Params` that was set.
+    pub fn set(&mut self, name: &'static str, value: impl Into<Scalar>) {
+        self.params.retain(|(other, _)| *other != name);
+        self.params.push((name, value.into()));
+    }
+
     /// Sets a pipeline-overridable constant.
     pub fn constant(mut self, name: &'static str, value: impl Into<f64>) -> Self {
         self.constants.push((name, value.into()));

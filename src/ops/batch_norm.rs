@@ -4,6 +4,8 @@
 //! The statistics [5, channels] (mean, rstd, biased variance, scale, shift) are all that a reader needs to make y from
 //! x where it loads it: [`crate::tape::fuse`] gives convolutions and pooling x and the statistics, and y is never stored.
 
+use std::ops::Range;
+
 use super::check::{Case, Fill, Input};
 use super::{Cost, Host, Normalises, Op, Operand, Operation, same};
 use crate::gpu::Launch;
@@ -62,6 +64,8 @@ impl Sizes {
             .param("channels", self.channels)
             .param("size", self.size)
             .param("chunks", chunks)
+            .param("first_chunk", 0_u32)
+            .param("all_chunks", chunks)
             .param("chunk_images", images)
             .param("step_plane", lanes / self.size)
             .param("step_size", lanes % self.size)
@@ -71,9 +75,16 @@ impl Sizes {
             .param("slope", slope)
     }
 
-    fn by_chunk(&self, entry: &'static str, slope: f32) -> Launch<ValueId> {
-        let mut launch = self.launch(entry, 0, slope);
-        launch.groups = fold(self.channels * self.chunks().0);
+    /// Over the chunks of these images, to which x is cut.
+    fn by_chunk(&self, entry: &'static str, slope: f32, images: Range<usize>) -> Launch<ValueId> {
+        let (chunks, chunk_images) = self.chunks();
+        let part = Sizes { batch: images.len(), ..*self };
+        let mut launch = part.launch(entry, 0, slope);
+        launch.set("chunk_images", chunk_images);
+        launch.set("chunks", images.len().div_ceil(chunk_images));
+        launch.set("first_chunk", images.start / chunk_images);
+        launch.set("all_chunks", chunks);
+        launch.groups = fold(self.channels * images.len().div_ceil(chunk_images));
         launch
     }
 
@@ -181,21 +192,35 @@ impl Operation for BatchNorm {
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape);
-        let statistics = outputs[usize::from(self.apply)].id;
-        let partial = outputs[usize::from(self.apply) + 1].id;
-        let mut launches = vec![
-            s.by_chunk("partial_statistics", 1.0)
-                .constant("X_HALF", inputs[0].half())
-                .bind("x", inputs[0].id)
-                .bind("partial_out", partial),
-            s.by_channel("combine_statistics")
-                .bind("partial", partial)
-                .bind("gamma", inputs[1].id)
-                .bind("beta", inputs[2].id)
-                .bind("y", statistics),
-        ];
+        let mut launches = self.part_launches(inputs, outputs, 0..s.batch);
+        launches.extend(self.joining_launches(inputs, outputs));
         launches.extend(self.apply.then(|| apply(&s, inputs, outputs, self.slope)));
         launches
+    }
+
+    fn part_rows(&self, inputs: &[Operand]) -> Option<usize> {
+        (!self.apply).then(|| Sizes::of(inputs[0].shape).chunks().1)
+    }
+
+    fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
+        let partial = outputs[usize::from(self.apply) + 1].id;
+        let launch = Sizes::of(inputs[0].shape)
+            .by_chunk("partial_statistics", 1.0, rows)
+            .constant("X_HALF", inputs[0].half())
+            .bind("x", inputs[0].id)
+            .bind("partial_out", partial);
+        vec![launch]
+    }
+
+    fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let [statistics, partial] = [0, 1].map(|i| outputs[usize::from(self.apply) + i].id);
+        let launch = Sizes::of(inputs[0].shape)
+            .by_channel("combine_statistics")
+            .bind("partial", partial)
+            .bind("gamma", inputs[1].id)
+            .bind("beta", inputs[2].id)
+            .bind("y", statistics);
+        vec![launch]
     }
 
     fn normalises(&self) -> Option<Normalises> {
@@ -330,21 +355,33 @@ impl Operation for BatchNormSums {
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let s = Sizes::of(inputs[0].shape);
-        let partial = outputs[3].id;
-        vec![
-            s.by_chunk("partial_gradients", self.slope)
-                .constant("X_HALF", inputs[0].half())
-                .bind("x", inputs[0].id)
-                .bind("dy", inputs[1].id)
-                .bind("statistics", inputs[2].id)
-                .bind("partial_out", partial),
-            s.by_channel("combine_gradients")
-                .bind("partial", partial)
-                .bind("dgamma", outputs[0].id)
-                .bind("dbeta", outputs[1].id)
-                .bind("partial_out", outputs[2].id),
-        ]
+        let batch = Sizes::of(inputs[0].shape).batch;
+        [self.part_launches(inputs, outputs, 0..batch), self.joining_launches(inputs, outputs)].concat()
+    }
+
+    fn part_rows(&self, inputs: &[Operand]) -> Option<usize> {
+        Some(Sizes::of(inputs[0].shape).chunks().1)
+    }
+
+    fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
+        let launch = Sizes::of(inputs[0].shape)
+            .by_chunk("partial_gradients", self.slope, rows)
+            .constant("X_HALF", inputs[0].half())
+            .bind("x", inputs[0].id)
+            .bind("dy", inputs[1].id)
+            .bind("statistics", inputs[2].id)
+            .bind("partial_out", outputs[3].id);
+        vec![launch]
+    }
+
+    fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let launch = Sizes::of(inputs[0].shape)
+            .by_channel("combine_gradients")
+            .bind("partial", outputs[3].id)
+            .bind("dgamma", outputs[0].id)
+            .bind("dbeta", outputs[1].id)
+            .bind("partial_out", outputs[2].id);
+        vec![launch]
     }
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {

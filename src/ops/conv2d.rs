@@ -1,6 +1,7 @@
 //! 2-D convolution without bias, and its gradients to the input and the weight.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::batch_norm::{activated, check_statistics};
 use super::check::{Case, Fill, Input};
@@ -159,6 +160,7 @@ impl Sizes {
             .param("pad_x", padding.1)
             .param("packed_row", if forward { self.packed_row() } else { self.partial_row() })
             .param("splits", splits)
+            .param("first_split", 0_u32)
             .param("split_rows", split_rows)
             .param("columns", self.columns().0)
             .param("chain", CHAIN.div_ceil(if forward { self.taps() } else { self.w_out }))
@@ -431,6 +433,11 @@ impl Conv2dBackwardWeight {
     fn weight(&self, x: &[usize], dy: &[usize]) -> [usize; 4] {
         [dy.get(1).copied().unwrap_or(1), x.get(1).copied().unwrap_or(1), self.k_h, self.k_w]
     }
+
+    fn sizes(&self, inputs: &[Operand]) -> Sizes {
+        let weight = self.weight(inputs[0].shape, inputs[1].shape);
+        Sizes::of(inputs[0].shape, &weight, self.stride, self.padding)
+    }
 }
 
 impl Operation for Conv2dBackwardWeight {
@@ -456,21 +463,37 @@ impl Operation for Conv2dBackwardWeight {
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let s = Sizes::of(inputs[0].shape, &self.weight(inputs[0].shape, inputs[1].shape), self.stride, self.padding);
-        let (x, dy, dw, partial) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
+        let batch = self.sizes(inputs).batch;
+        [self.part_launches(inputs, outputs, 0..batch), self.joining_launches(inputs, outputs)].concat()
+    }
+
+    /// The fewest images that are whole splits.
+    fn part_rows(&self, inputs: &[Operand]) -> Option<usize> {
+        let s = self.sizes(inputs);
+        let rows = s.splits().1;
+        (1..=rows).find(|images| (images * s.h_out).is_multiple_of(rows))
+    }
+
+    fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
+        let s = self.sizes(inputs);
         let p = (self.padding as i32, self.padding as i32);
+        let split_rows = s.splits().1;
+        let splits = (rows.len() * s.h_out).div_ceil(split_rows);
         let mut sums = s
             .launch("backward_weight_4", 0, p, self.slope)
             .constant("STRIDE", self.stride as u32)
             .constant("TAP_ROWS", if self.k_h == 1 { 1_u32 } else { 3 })
             .constant("TAP_COLUMNS", if self.k_w == 1 { 1_u32 } else { 3 })
             .constant("X_HALF", inputs[0].half())
-            .bind("x", x)
-            .bind("dy", dy)
+            .bind("x", inputs[0].id)
+            .bind("dy", inputs[1].id)
             .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
-            .bind("packed_out", partial);
+            .bind("packed_out", outputs[1].id);
+        sums.set("batch", rows.len());
+        sums.set("splits", splits);
+        sums.set("first_split", rows.start * s.h_out / split_rows);
         sums.set_workgroup(s.columns().1 as u32);
-        let grid = |tile: usize| fold(s.groups_per_split(tile) * s.splits().0);
+        let grid = |tile: usize| fold(s.groups_per_split(tile) * splits);
         sums.groups = grid(4);
         let tile =
             |entry, channels, lanes| Alternative { entry, groups: grid(channels), lanes, sums: 9 * channels as u32 };
@@ -480,8 +503,13 @@ impl Operation for Conv2dBackwardWeight {
         if s.c_out > 4 {
             sums.alternatives.push(tile("backward_weight_8", 8, 4));
         }
+        vec![sums]
+    }
+
+    fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let s = self.sizes(inputs);
         let n = s.c_out * s.c_in * s.taps();
-        vec![sums, s.launch("reduce", n, p, None).bind("partial", partial).bind("y", dw)]
+        vec![s.launch("reduce", n, (0, 0), None).bind("partial", outputs[1].id).bind("y", outputs[0].id)]
     }
 
     fn reads_half(&self, index: usize) -> bool {
@@ -493,8 +521,7 @@ impl Operation for Conv2dBackwardWeight {
     }
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
-        let weight = self.weight(inputs[0].shape, inputs[1].shape);
-        Sizes::of(inputs[0].shape, &weight, self.stride, self.padding).cost(inputs, outputs)
+        self.sizes(inputs).cost(inputs, outputs)
     }
 
     fn pieces(&self) -> Option<Pieces> {

@@ -3,6 +3,8 @@
 //! The WGSL of `ops/NAME.rs` is `shaders/NAME.wgsl`. To add an operation: write the two files, add the
 //! variant below and its cases to [`check::cases`].
 
+use std::ops::Range;
+
 use crate::gpu::Launch;
 use crate::tape::{Element, Graph, Node, Type, ValueId};
 use crate::{Error, Result};
@@ -130,6 +132,25 @@ pub trait Operation {
     /// The dispatches, in order.
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>>;
 
+    /// For an operation that first sums parts of its rows, each by itself, and then joins the sums: the rows of a part.
+    /// Its launches are then [`Operation::part_launches`] of all rows and [`Operation::joining_launches`]; see [`rows`].
+    fn part_rows(&self, inputs: &[Operand]) -> Option<usize> {
+        let _ = inputs;
+        None
+    }
+
+    /// The sums of the parts in these rows, to which the operands that go by rows are cut.
+    fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
+        let _ = (inputs, outputs, rows);
+        Vec::new()
+    }
+
+    /// What follows when all parts have their sums.
+    fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let _ = (inputs, outputs);
+        Vec::new()
+    }
+
     /// The least work there is in it, by which `bench` judges its speed. Unless told otherwise: no arithmetic
     /// worth counting, every input read and every output written once. An operation with convolutions or products
     /// counts them; one with workspace, or that reads part of an input, counts its own bytes.
@@ -180,11 +201,15 @@ pub struct Pieces {
     pub outputs: &'static [usize],
 }
 
+/// A value as an operand.
+fn operand(graph: &Graph, id: ValueId) -> Operand<'_> {
+    Operand { id, shape: graph.shape(id), element: graph.value(id).ty.element }
+}
+
 /// The cost of a node.
 pub fn cost(graph: &Graph, node: &Node) -> Cost {
-    let operand = |&id: &ValueId| Operand { id, shape: graph.shape(id), element: graph.value(id).ty.element };
-    let inputs: Vec<Operand> = node.inputs.iter().map(operand).collect();
-    let outputs: Vec<Operand> = node.outputs.iter().map(operand).collect();
+    let [inputs, outputs] =
+        [&node.inputs, &node.outputs].map(|ids| ids.iter().map(|&id| operand(graph, id)).collect::<Vec<_>>());
     node.op.operation().cost(&inputs, &outputs)
 }
 

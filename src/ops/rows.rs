@@ -1,7 +1,8 @@
 //! Operations that can be computed a few rows at a time, for tensors larger than one binding.
 //!
 //! Where every row of the outputs comes from the same row of some inputs and from the whole of the others, a node is
-//! its own launches over fewer rows, with the bindings moved along: no kernel knows of it, and no number changes.
+//! its own launches over fewer rows, with the bindings moved along: no kernel knows of it. What sums over rows does so
+//! in parts anyway: their launches are made for some parts at a time, and then those that join them. No number changes.
 
 use std::ops::Range;
 
@@ -33,6 +34,9 @@ fn rows_of(node: &Node) -> Option<Rows> {
         Op::BatchNormEval(norm) if norm.apply => (&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], &[ROW, WHOLE]),
         Op::BatchNormEval(_) => (&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], &[WHOLE]),
         Op::BatchNormBackward(_) => (&[ROW, WHOLE, WHOLE, ROW], &[ROW]),
+        Op::BatchNorm(norm) if !norm.apply => (&[ROW, WHOLE, WHOLE], &[WHOLE, WHOLE]),
+        Op::BatchNormSums(_) => (&[ROW, ROW, WHOLE], &[WHOLE, WHOLE, WHOLE, WHOLE]),
+        Op::Conv2dBackwardWeight(_) => (&[ROW, ROW, WHOLE], &[WHOLE, WHOLE]),
         Op::HealthCheck(_) => (&[ROW], &[WHOLE]),
         Op::Accumulate(_) => (&[ROW, WHOLE], &[ROW]),
         Op::Sgd(_) => (&[ROW, WHOLE], &[ROW, ROW, WHOLE]),
@@ -47,11 +51,24 @@ fn moving(node: &Node) -> Vec<ValueId> {
     pairs.filter(|(_, moves)| **moves).map(|(id, _)| *id).collect()
 }
 
+/// Which launches of a node a slice has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Launches {
+    /// All of them, over its rows.
+    #[default]
+    All,
+    /// The sums of the parts in its rows.
+    Parts,
+    /// Those that join the parts' sums.
+    Joining,
+}
+
 /// One slice of a node: its rows, or all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
     rows: Option<Range<usize>>,
     moving: Vec<ValueId>,
+    launches: Launches,
 }
 
 impl Slice {
@@ -69,9 +86,12 @@ impl Slice {
 
     /// The launches of the slice.
     pub fn launches(&self, graph: &Graph, node: &Node) -> Vec<Launch<ValueId>> {
+        let rows = self.rows.clone().unwrap_or_default();
         let shape = |id: ValueId| {
             let mut shape = graph.shape(id).to_vec();
-            if let Some(rows) = self.rows.as_ref().filter(|_| self.moving.contains(&id)) {
+            // Parts are counted in the whole.
+            let cut = self.launches == Launches::All && self.moving.contains(&id);
+            if cut && self.rows.is_some() {
                 shape[0] = rows.len();
             }
             (id, shape, graph.value(id).ty.element)
@@ -80,7 +100,12 @@ impl Slice {
             [&node.inputs, &node.outputs].map(|ids| ids.iter().map(|&id| shape(id)).collect::<Vec<_>>());
         let [inputs, outputs] = [&inputs, &outputs]
             .map(|l| l.iter().map(|(id, shape, e)| Operand { id: *id, shape, element: *e }).collect::<Vec<Operand>>());
-        node.op.operation().launches(&inputs, &outputs)
+        let operation = node.op.operation();
+        match self.launches {
+            Launches::All => operation.launches(&inputs, &outputs),
+            Launches::Parts => operation.part_launches(&inputs, &outputs, rows),
+            Launches::Joining => operation.joining_launches(&inputs, &outputs),
+        }
     }
 }
 
@@ -113,7 +138,9 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
     if moving.iter().any(|&id| graph.shape(id).first() != Some(&rows)) {
         return Err(refused());
     }
-    let (mut unit, mut most_rows) = (1, rows as u64);
+    let inputs: Vec<Operand> = node.inputs.iter().map(|&id| super::operand(graph, id)).collect();
+    let parts = node.op.operation().part_rows(&inputs);
+    let (mut unit, mut most_rows) = (parts.unwrap_or(1) as u64, rows as u64);
     for &id in &moving {
         let row = bytes(id) / rows as u64;
         // A slice begins where a binding may: so many rows at a time make every operand's offset a multiple.
@@ -126,7 +153,11 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
         return Err(refused());
     }
     let ranges = (0..rows).step_by(step).map(|first| first..(first + step).min(rows));
-    Ok(ranges.map(|range| Slice { rows: Some(range), moving: moving.clone() }).collect())
+    let launches = if parts.is_some() { Launches::Parts } else { Launches::All };
+    let mut slices: Vec<Slice> =
+        ranges.map(|range| Slice { rows: Some(range), moving: moving.clone(), launches }).collect();
+    slices.extend(parts.map(|_| Slice { launches: Launches::Joining, ..Slice::default() }));
+    Ok(slices)
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
