@@ -303,8 +303,10 @@ fn half_precision_halves_what_is_kept_and_changes_the_numbers_little() {
     let kept = |config: &Config| Memory::of(config, shape(&data), false, true).unwrap().kept_activations as f64;
     let losses = |config: &Config| {
         let mut trainer = Trainer::new(gpu(), config, &data, None).unwrap();
-        let state = steps(&mut trainer, 5);
-        (trainer.read_metrics().unwrap().0, state)
+        // Of the first step: later ones part further, as any two roundings do.
+        steps(&mut trainer, 1);
+        let losses = trainer.read_metrics().unwrap().0;
+        (losses, steps(&mut trainer, 3))
     };
     let (exact, whole) = (losses(&config), kept(&config));
     config.run.activations = Activations::F16;
@@ -313,7 +315,7 @@ fn half_precision_halves_what_is_kept_and_changes_the_numbers_little() {
     assert!((0.5..0.65).contains(&(less / whole)), "{less} of {whole}");
     assert!(!same(&exact.1, &half.1), "nothing was rounded");
     for ((name, a), (_, b)) in exact.0.iter().zip(&half.0) {
-        assert!((a - b).abs() <= 0.02 * a.abs(), "{name}: {a} {b}");
+        assert!((a - b).abs() <= 0.005 * a.abs(), "{name}: {a} {b}");
     }
     // What is recomputed is rounded alike.
     config.run.recompute = 12;

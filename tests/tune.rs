@@ -18,6 +18,11 @@ fn gpu() -> Arc<Gpu> {
     Gpu::open(&Options { choice, ..Options::default() }).unwrap()
 }
 
+/// A software adapter with narrow vectors has one kernel for each launch that suits it.
+fn has_a_choice(gpu: &Gpu) -> bool {
+    gpu.info.device_type != wgpu::DeviceType::Cpu || gpu.info.subgroup_min_size >= 8
+}
+
 #[test]
 fn every_choice_gives_the_same_bits() {
     let mut config = Config::from_preset("demo").unwrap();
@@ -36,6 +41,10 @@ fn every_choice_gives_the_same_bits() {
     gpu.tuning(|tuning| tuning.measure = Some(Measure { samples: 1, all: false, clock }));
     assert!(steps() == untuned, "measuring left its traces");
     let chosen = gpu.tuning(|tuning| tuning.chosen.clone());
+    if !has_a_choice(&gpu) {
+        assert!(chosen.is_empty(), "{chosen:?}");
+        return;
+    }
     assert!(chosen.keys().any(|site| site.starts_with("conv2d.") && site.contains(" c_in=32 ")), "{chosen:?}");
     // The plainest kernel everywhere, as if it had been the fastest.
     let plainest = |site: &str| if site.contains("backward_weight") { "backward_weight_4" } else { "forward_8x4" };
@@ -70,6 +79,10 @@ fn choices_are_kept_with_the_user_and_with_the_run() {
     train(path, &with(&["--tune", "off", "--out", "off"]));
     assert!(!path.join("cache").exists() && !path.join("off/tuning.toml").exists());
     train(path, &with(&["--tune", "quick", "--out", "quick"]));
+    if !has_a_choice(&gpu()) {
+        assert!(!path.join("cache").exists() && !path.join("quick/tuning.toml").exists());
+        return;
+    }
     let first = cache();
     assert!(first.contains("conv2d.forward") && first.contains("driver = "), "{first}");
     assert_eq!(file("quick/tuning.toml"), first);
