@@ -168,26 +168,29 @@ override TAP_COLUMNS: u32 = 3u;
 #import common/conv2d_backward_weight NAME=backward_weight_8 Q=2
 #import common/conv2d_backward_weight NAME=backward_weight_16 Q=4
 
-// dw = sum of the splits, in order; lanes side by side take neighbouring output channels.
+// dw = sum of the splits, in order. Lanes side by side take neighbouring output channels, and an invocation a row of the
+// kernel: what it stores is then side by side, too.
 @compute @workgroup_size(WG)
 fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
           @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
-        // A row is a tap and an input channel.
-        let row = i / params.c_out;
-        let o = i - row * params.c_out;
-        let tap = row / params.c_in;
-        let c = row - tap * params.c_in;
-        let taps = params.k_h * params.k_w;
+        let pair = i / params.c_out;
+        let o = i - pair * params.c_out;
+        let c = pair / params.k_h;
+        let k = pair - c * params.k_h;
         let channels = params.packed_row * 4u;
-        let size = taps * params.c_in * channels;
-        var at = row * channels + o;
-        var sum = 0.0;
-        for (var split = 0u; split < params.splits; split++) {
-            sum += partial[at];
-            at += size;
+        let plane = params.c_in * channels;
+        let size = params.k_h * params.k_w * plane;
+        let first = (o * params.c_in + c) * params.k_h + k;
+        for (var l = 0u; l < params.k_w; l++) {
+            var at = (k * params.k_w + l) * plane + c * channels + o;
+            var sum = 0.0;
+            for (var split = 0u; split < params.splits; split++) {
+                sum += partial[at];
+                at += size;
+            }
+            y[first * params.k_w + l] = bitcast<u32>(sum);
         }
-        y[(o * params.c_in + c) * taps + tap] = bitcast<u32>(sum);
     }
 }

@@ -508,7 +508,7 @@ impl Operation for Conv2dBackwardWeight {
 
     fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs);
-        let n = s.c_out * s.c_in * s.taps();
+        let n = s.c_out * s.c_in * s.k_h;
         vec![s.launch("reduce", n, (0, 0), None).bind("partial", outputs[1].id).bind("y", outputs[0].id)]
     }
 
