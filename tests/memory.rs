@@ -357,6 +357,16 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     let mut roomy = half.config.clone();
     set(&mut roomy, all.peak_bytes);
     assert_eq!(fit(&roomy).unwrap().config.run.chosen, ["activations"]);
+    // As little as it takes, in half precision with as much recomputed as pays: no less would do.
+    let mut least = config.clone();
+    least.run.activations = Activations::F16;
+    let every = (0..=16).map(|count| {
+        (least.run.recompute, least.run.memory_budget) = (count, None);
+        Memory::of(&least, data, false, false).unwrap().peak_bytes
+    });
+    let least = every.min().unwrap();
+    set(&mut config, least);
+    assert_eq!(fit(&config).unwrap().memory.peak_bytes, least);
     // More: not with exact statistics, and the refusal names what would fit.
     set(&mut config, all.peak_bytes * 2 / 5);
     let refusal = fit(&config).unwrap_err();

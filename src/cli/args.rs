@@ -131,7 +131,7 @@ pub struct TrainArgs {
     ///
     /// Without a folder: the one that the other flags name. The run goes on bit for bit as if it had never
     /// stopped, so only what changes no number can change: --checkpoint-every, --log-every, --slice-ms,
-    /// --recompute, --memory-budget and --on-device-lost.
+    /// --recompute, --tune, --memory-budget and --on-device-lost.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, help_heading = RUN, conflicts_with = "overwrite")]
     pub resume: Option<Option<PathBuf>>,
     /// Replace the run that the folder holds
@@ -173,7 +173,7 @@ pub struct DistillArgs {
     /// Continue the run in the folder
     ///
     /// With the same --teacher and --out: finished generations stay, the one that was stopped goes on bit for bit.
-    /// Only what changes no number can change: --checkpoint-every, --log-every, --slice-ms, --recompute,
+    /// Only what changes no number can change: --checkpoint-every, --log-every, --slice-ms, --recompute, --tune,
     /// --memory-budget and --on-device-lost.
     #[arg(long, help_heading = RUN, conflicts_with = "overwrite")]
     pub resume: bool,
@@ -576,8 +576,8 @@ pub struct ConfigFlags {
     /// Choice among kernels: auto, off, quick or full
     ///
     /// quick measures the kernels that suit the device once for each size, full measures all of them anew; what was
-    /// chosen is kept in the user's cache (IEQ_CACHE_DIR names another folder) and with the run, which resumes with
-    /// it. off goes by the kind of device. auto is quick on a GPU and off on a software adapter.
+    /// chosen is kept in the user's cache (IEQ_CACHE_DIR names another folder) and with the run, which auto and quick
+    /// resume with. off goes by the kind of device. auto is quick on a GPU and off on a software adapter.
     #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), help_heading = RUN,
         hide_possible_values = true, hide_short_help = true)]
     pub tune: Option<Tune>,

@@ -189,6 +189,13 @@ fn open_device(adapter: Option<&str>, tune: Tune, progress: &mut dyn Progress) -
     Ok(gpu)
 }
 
+/// A device for features alone: with the kernels that training chose on it, and without measuring more.
+fn open_for_features(adapter: Option<&str>, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
+    let gpu = open_device(adapter, Tune::Auto, progress)?;
+    gpu.tuning(|tuning| tuning.measure = None);
+    Ok(gpu)
+}
+
 fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
     DataOptions { side: side.or(data.side), split_seed: data.split_seed, split_file: data.split_file.clone() }
 }
@@ -370,14 +377,14 @@ fn train_one(
         data.side,
         data.side
     ));
-    let open = |progress: &mut dyn Progress| {
+    let open = |goes_on: bool, progress: &mut dyn Progress| {
         let gpu = open_device(adapter, config.run.tune, progress)?;
-        if run.resume {
+        if goes_on && matches!(config.run.tune, Tune::Auto | Tune::Quick) {
             tuning::take(&gpu, run.folder);
         }
         Ok(gpu)
     };
-    let mut trainer = Trainer::new(open(progress)?, config, &data, run.teacher)?;
+    let mut trainer = Trainer::new(open(run.resume, progress)?, config, &data, run.teacher)?;
     let memory = &trainer.fitted().memory;
     progress.note(&format!("memory: {} at the most, in {}", bytes(memory.peak_bytes), memory.peak_operation));
     trainer.fitted().choices.iter().for_each(|choice| progress.note(choice));
@@ -398,7 +405,8 @@ fn train_one(
     }
     let _open = open_folder(&trainer.fitted().config)?;
     tuning::keep(trainer.gpu(), Some(run.folder), &mut |text| progress.note(text))?;
-    let finished = run_reopening(&mut trainer, &open, run.folder, &run.resume_command, progress)?;
+    let reopen = &|progress: &mut dyn Progress| open(true, progress);
+    let finished = run_reopening(&mut trainer, reopen, run.folder, &run.resume_command, progress)?;
     let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {
         interrupted(error, || {
             let (steps, command) = (trainer.total_steps(), &run.resume_command);
@@ -498,7 +506,7 @@ pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -
         let runs = data::read_oneshot_runs(&source, &data_options(&stored.data, Some(side)))?.ok_or_else(|| {
             Error::data(&source, "there is no `oneshot` folder with run01, run02, ... in it for --oneshot")
         })?;
-        let gpu = open_device(adapter, Tune::Auto, progress)?;
+        let gpu = open_for_features(adapter, progress)?;
         let (extractor, _) = Extractor::open(gpu, &job.checkpoint, &checkpoint, job.untrained)?;
         return oneshot(&extractor, &runs, job, source, progress);
     }
@@ -518,7 +526,7 @@ pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -
         }
         Episodes::OmniglotOneshot => {}
     }
-    let gpu = open_device(adapter, Tune::Auto, progress)?;
+    let gpu = open_for_features(adapter, progress)?;
     let (extractor, config) = Extractor::open(gpu, &job.checkpoint, &checkpoint, job.untrained)?;
     let features = extractor.features(&images, Layer::Feature, None, progress)?;
     let width = features.len() / images.len().max(1);
@@ -590,7 +598,7 @@ pub fn embed(job: &EmbedJob, adapter: Option<&str>, progress: &mut dyn Progress)
             load_as_trained(&stored.data, side, data, split.parse()?, split_file.as_ref())?
         }
     };
-    let gpu = open_device(adapter, Tune::Auto, progress)?;
+    let gpu = open_for_features(adapter, progress)?;
     let (extractor, _) = Extractor::open(gpu, &job.checkpoint, &checkpoint, false)?;
     let mut features = extractor.features(&images, job.layer, None, progress)?;
     let columns = extractor.width(job.layer).unwrap_or(1);

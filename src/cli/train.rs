@@ -53,6 +53,8 @@ impl TrainJob {
                 }
                 let stored = stored(&checkpoint)?;
                 let mut config = flags.base(|| Ok(stored.clone()))?;
+                // Before the flags: one that names what was chosen, and says otherwise, is to be seen.
+                config.keep_choices(&stored);
                 flags.apply(&mut config);
                 if let Some(other) = config.run.out.as_deref().filter(|other| !same_path(other, &out)) {
                     return Err(Error::usage(format!(
@@ -61,7 +63,6 @@ impl TrainJob {
                         other.display()
                     )));
                 }
-                config.keep_choices(&stored);
                 same_settings(&config, &stored, &out)?;
                 (config, out)
             }

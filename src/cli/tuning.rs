@@ -108,10 +108,13 @@ pub fn keep(gpu: &Gpu, run: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result
     if let Some(run) = run {
         kept.write(&run.join(TUNING_FILE))?;
     }
-    if gpu.tuning(|tuning| tuning.measure.is_some())
+    // What a run brought along does not replace what the user's cache has learnt since.
+    let measured = gpu.tuning(|tuning| tuning.measured.clone());
+    if !measured.is_empty()
         && let Some(file) = cache_file(gpu)
     {
         let mut all = kept.clone();
+        all.chosen.retain(|site, _| measured.contains(site));
         for (site, entry) in Kept::read(&file, gpu) {
             all.chosen.entry(site).or_insert(entry);
         }

@@ -359,7 +359,10 @@ impl Kernels {
             }
         }
         let (_, choice) = best.ok_or_else(|| Error::Internal(format!("{} cannot be launched", launch.label())))?;
-        gpu.tuning(|tuning| tuning.chosen.insert(site, choice.entry.to_owned()));
+        gpu.tuning(|tuning| {
+            tuning.measured.insert(site.clone());
+            tuning.chosen.insert(site, choice.entry.to_owned());
+        });
         Ok(choice)
     }
 

@@ -1,6 +1,6 @@
 //! Chooses among the alternatives of a launch by measuring them on the device, once for each size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::kernel::Launch;
@@ -13,6 +13,8 @@ pub type Clock = fn() -> Duration;
 pub struct Tuning {
     /// The entry point by [`site`].
     pub chosen: BTreeMap<String, String>,
+    /// Of these, the sites that were measured since the device was opened.
+    pub measured: BTreeSet<String>,
     /// Measures what was not chosen yet. None: the alternatives' own order decides.
     pub measure: Option<Measure>,
 }
@@ -31,8 +33,9 @@ pub struct Measure {
 /// What a choice is valid for: the launch but for its alternatives and its buffers.
 pub fn site<B>(launch: &Launch<B>) -> String {
     let constants = launch.constants.iter().map(|(name, value)| format!(" {name}={value}"));
-    // A padding, a chain or a slope does not change how much there is to do.
-    let sizes = launch.params.iter().filter_map(|(name, value)| value.size().map(|n| format!(" {name}={n}")));
+    // Neither a padding or a slope nor these change how much there is to do.
+    let sizes = launch.params.iter().filter(|(name, _)| !["chain", "first_split"].contains(name));
+    let sizes = sizes.filter_map(|(name, value)| value.size().map(|n| format!(" {name}={n}")));
     [launch.label()].into_iter().chain(sizes).chain(constants).collect()
 }
 

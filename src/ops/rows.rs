@@ -150,7 +150,15 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
     }
     let step = (most_rows / unit * unit) as usize;
     if step == 0 {
-        return Err(refused());
+        return Err(Error::Device(format!(
+            "{} of {} has {} bytes, a binding of this device holds at most {most}, and {} can be cut into slices of \
+             {unit} rows at the least; {}",
+            graph.value(largest).name,
+            if node.scope.is_empty() { "the step" } else { &node.scope },
+            bytes(largest),
+            node.op.operation().name(),
+            crate::gpu::device::LESS
+        )));
     }
     let ranges = (0..rows).step_by(step).map(|first| first..(first + step).min(rows));
     let launches = if parts.is_some() { Launches::Parts } else { Launches::All };

@@ -103,19 +103,20 @@ impl Attempt {
     }
 }
 
-/// What may be done about a run that does not fit: from what was done so far to what to try next, mildest first.
-type Remedy = fn(&Attempt, DataShape, bool) -> Result<Vec<Attempt>>;
+/// What may be done about a run that does not fit: from how it began and what was done so far to what to try next,
+/// mildest first.
+type Remedy = fn(&Attempt, &Attempt, DataShape, bool) -> Result<Vec<Attempt>>;
 
 /// In the order of preference. A remedy that does not suffice alone stays while the next is tried.
 const REMEDIES: &[Remedy] = &[stream, recompute, store_half, micro_batches];
 
 /// The same bits, and a copy of each batch's pixels a step.
-fn stream(so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
+fn stream(_: &Attempt, so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
     Ok(if so_far.resident { vec![Attempt { resident: false, ..so_far.clone() }] } else { Vec::new() })
 }
 
 /// The same bits, and some arithmetic twice.
-fn recompute(so_far: &Attempt, data: DataShape, distill: bool) -> Result<Vec<Attempt>> {
+fn recompute(_: &Attempt, so_far: &Attempt, data: DataShape, distill: bool) -> Result<Vec<Attempt>> {
     let (step, _) = training_step(&so_far.config, data, distill, so_far.resident)?;
     let done = so_far.config.run.recompute;
     let with = |more: usize| {
@@ -126,15 +127,21 @@ fn recompute(so_far: &Attempt, data: DataShape, distill: bool) -> Result<Vec<Att
     Ok((1..=candidates(&step).len()).map(with).collect())
 }
 
-/// Other numbers, within the rounding of what is stored.
-fn store_half(so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
+/// Other numbers, within the rounding of what is stored. What is smaller need not be computed again so often.
+fn store_half(base: &Attempt, so_far: &Attempt, data: DataShape, distill: bool) -> Result<Vec<Attempt>> {
+    if so_far.config.run.activations == Activations::F16 {
+        return Ok(Vec::new());
+    }
     let mut next = so_far.clone();
     next.config.run.activations = Activations::F16;
-    Ok(if next == *so_far { Vec::new() } else { vec![next] })
+    next.config.run.recompute = base.config.run.recompute;
+    let mut attempts = vec![next.clone()];
+    attempts.extend(recompute(base, &next, data, distill)?);
+    Ok(attempts)
 }
 
 /// Other numbers: batch norm sees a part of the batch at a time.
-fn micro_batches(so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
+fn micro_batches(_: &Attempt, so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
     let (run, batch) = (&so_far.config.run, so_far.config.optimiser.batch);
     if run.micro_batch.is_some() || run.batch_norm == BatchStatistics::Exact {
         return Ok(Vec::new());
@@ -189,7 +196,7 @@ fn search(
     let mut so_far = base.clone();
     for remedy in REMEDIES {
         let mut strongest = so_far.clone();
-        for attempt in remedy(&so_far, data, distill)? {
+        for attempt in remedy(base, &so_far, data, distill)? {
             let memory = attempt.memory(data, distill)?;
             if fits(&memory) {
                 return ease(base, attempt, memory, data, distill, fits).map(Ok);
