@@ -104,7 +104,8 @@ fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
     if local == 0u && linear < params.chunks * params.channels {
         // The residue is what rounding left of the mean.
         let correction = both.y / f32(max(images, 1u) * params.size);
-        partial_out[channel * params.all_chunks + params.first_chunk + chunk] = vec2<f32>(mean + correction, both.x - correction * both.y);
+        partial_out[channel * params.all_chunks + params.first_chunk + chunk] =
+            vec2<f32>(mean + correction, both.x - correction * both.y);
     }
 }
 

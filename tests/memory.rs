@@ -34,8 +34,13 @@ use ieq_wgpu::train::record::{DataShape, spec};
 use ieq_wgpu::train::trainer::run_reopening;
 
 fn gpu() -> Arc<Gpu> {
+    gpu_with(None)
+}
+
+/// A device whose bindings hold no more.
+fn gpu_with(max_binding: Option<u64>) -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    Gpu::open(&Options { choice, ..Options::default() }).unwrap()
+    Gpu::open(&Options { choice, max_binding, ..Options::default() }).unwrap()
 }
 
 /// A small run with everything that draws random numbers.
@@ -491,8 +496,7 @@ fn a_lost_device_leaves_the_checkpoint_and_says_how_to_go_on() {
 fn tensors_larger_than_a_binding_are_computed_in_slices() {
     const ROWS: usize = 37;
     let run = |max_binding: Option<u64>| -> (usize, Vec<Vec<f32>>) {
-        let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-        let small = Gpu::open(&Options { choice, max_binding, ..Options::default() }).unwrap();
+        let small = gpu_with(max_binding);
         let mut graph = Graph::new();
         let x = graph.in_arena("x", "x", Type::f32([ROWS, 3, 12, 12]), true);
         let w = graph.in_arena("w", "w", Type::f32([8, 3, 3, 3]), false);
@@ -529,16 +533,12 @@ fn a_step_trains_in_bindings_smaller_than_its_tensors() {
     let mut config = small();
     config.optimiser.batch = 16;
     let data = glyphs(&config);
-    let open = |max_binding: Option<u64>| {
-        let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-        Gpu::open(&Options { choice, max_binding, ..Options::default() }).unwrap()
-    };
     for activations in [Activations::F32, Activations::F16] {
         config.run.activations = activations;
-        let whole = steps(&mut Trainer::new(open(None), &config, &data, None).unwrap(), 3);
+        let whole = steps(&mut Trainer::new(gpu_with(None), &config, &data, None).unwrap(), 3);
         // The first block has maps of 64 x 8 x 28 x 28, and gradients of that size.
         let map = 4 * 64 * 8 * 28 * 28;
-        let mut small = Trainer::new(open(Some(map * 3 / 5)), &config, &data, None).unwrap();
+        let mut small = Trainer::new(gpu_with(Some(map * 3 / 5)), &config, &data, None).unwrap();
         assert!(same(&whole, &steps(&mut small, 3)), "{activations}");
     }
 }

@@ -179,7 +179,7 @@ impl Recording {
 
     /// Floating-point operations of the step's products.
     pub fn flops(&self) -> u64 {
-        self.graph.nodes.iter().map(|node| ops::cost(&self.graph, node).flops).sum()
+        ops::flops(&self.graph)
     }
 
     /// Bytes of the largest tensor that grows with the rows.
@@ -254,12 +254,9 @@ fn distinct(graph: &Graph, content: &dyn Fn(&Graph, ValueId) -> Content) -> Resu
     Ok(cases)
 }
 
-/// `inputs -> result`, each as `16x64x32x32`, with `f16` behind it where it is stored so.
+/// `inputs -> result`, each as `16x64x32x32`.
 fn shapes(graph: &Graph, node: &Node) -> String {
-    let one = |&id: &ValueId| {
-        let half = if graph.value(id).ty.element == Element::F16 { " f16" } else { "" };
-        format!("{}{half}", graph.shape(id).iter().map(usize::to_string).collect::<Vec<_>>().join("x"))
-    };
+    let one = |&id: &ValueId| graph.shape(id).iter().map(usize::to_string).collect::<Vec<_>>().join("x");
     let inputs: Vec<String> = node.inputs.iter().map(one).collect();
     format!("{} -> {}", inputs.join(", "), node.outputs.first().map(one).unwrap_or_default()).trim().to_owned()
 }
@@ -283,9 +280,6 @@ fn alone(graph: &Graph, node: &Node, shape: String, content: &dyn Fn(&Graph, Val
         own.update(node.op.clone(), &inputs, &targets)?;
     } else {
         own.kept = own.apply(node.op.clone(), &inputs)?;
-        for (new, old) in own.kept.clone().into_iter().zip(&node.outputs) {
-            own.values[new.0 as usize].ty.element = graph.value(*old).ty.element;
-        }
     }
     let cost = ops::cost(&own, &own.nodes[0]);
     let (name, layer) = (node.op.operation().name().to_owned(), node.scope.clone());

@@ -584,7 +584,8 @@ pub struct ConfigFlags {
     /// Most memory on the device, such as 4GiB
     ///
     /// A run that needs more is made to fit: streamed images first, then recomputed convolutions, which change no
-    /// number, then half-precision activations, then with --bn micro the largest micro-batches that fit. What was chosen, and its cost, is said and saved with the run.
+    /// number, then half-precision activations, then with --bn micro the largest micro-batches that fit. What was
+    /// chosen, and its cost, is said and saved with the run.
     #[arg(long, value_name = "SIZE", help_heading = RUN)]
     pub memory_budget: Option<ByteSize>,
     /// Device lost: stop or resume

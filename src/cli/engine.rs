@@ -667,8 +667,7 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
         activations_bytes: plan.transient_bytes(),
         peak_node: memory.peak_node,
         memory,
-        multiply_adds: graph.nodes.iter().map(|node| ops::cost(&graph, node).flops / 2).sum::<u64>()
-            * spec.parts as u64,
+        multiply_adds: ops::flops(&graph) / 2 * spec.parts as u64,
         ops: ops.collect(),
     })
 }

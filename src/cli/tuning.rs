@@ -47,9 +47,8 @@ impl Kept {
 
     /// The choices of a file that are valid for `gpu`; none where it is missing or of something else.
     fn read(path: &Path, gpu: &Gpu) -> BTreeMap<String, String> {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let kept = toml::from_str::<Kept>(&text).ok().filter(|kept| kept.fits(&Kept::of(gpu)));
-        kept.map(|kept| kept.chosen).unwrap_or_default()
+        let kept = std::fs::read_to_string(path).ok().and_then(|text| toml::from_str::<Kept>(&text).ok());
+        kept.filter(|kept| kept.fits(&Kept::of(gpu))).map(|kept| kept.chosen).unwrap_or_default()
     }
 
     fn write(&self, path: &Path) -> Result<()> {
@@ -101,10 +100,10 @@ pub fn take(gpu: &Gpu, folder: &Path) {
 /// # Errors
 /// [`Error::Io`] when the run's folder cannot be written.
 pub fn keep(gpu: &Gpu, run: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result<()> {
-    let kept = Kept::of(gpu);
-    if kept.chosen.is_empty() {
+    if gpu.tuning(|tuning| tuning.chosen.is_empty()) {
         return Ok(());
     }
+    let kept = Kept::of(gpu);
     if let Some(run) = run {
         kept.write(&run.join(TUNING_FILE))?;
     }
@@ -113,7 +112,7 @@ pub fn keep(gpu: &Gpu, run: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result
     if !measured.is_empty()
         && let Some(file) = cache_file(gpu)
     {
-        let mut all = kept.clone();
+        let mut all = kept;
         all.chosen.retain(|site, _| measured.contains(site));
         for (site, entry) in Kept::read(&file, gpu) {
             all.chosen.entry(site).or_insert(entry);

@@ -77,14 +77,13 @@ impl Sizes {
 
     /// Over the chunks of these images, to which x is cut.
     fn by_chunk(&self, entry: &'static str, slope: f32, images: Range<usize>) -> Launch<ValueId> {
-        let (chunks, chunk_images) = self.chunks();
-        let part = Sizes { batch: images.len(), ..*self };
-        let mut launch = part.launch(entry, 0, slope);
-        launch.set("chunk_images", chunk_images);
-        launch.set("chunks", images.len().div_ceil(chunk_images));
+        let chunk_images = self.chunks().1;
+        let part = images.len().div_ceil(chunk_images);
+        let mut launch = self.launch(entry, 0, slope);
+        launch.set("batch", images.len());
+        launch.set("chunks", part);
         launch.set("first_chunk", images.start / chunk_images);
-        launch.set("all_chunks", chunks);
-        launch.groups = fold(self.channels * images.len().div_ceil(chunk_images));
+        launch.groups = fold(self.channels * part);
         launch
     }
 

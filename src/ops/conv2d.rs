@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::batch_norm::{activated, check_statistics};
 use super::check::{Case, Fill, Input};
+use super::rows::gcd;
 use super::{Cost, Host, Op, Operand, Operation, Pieces, axes};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{Alternative, WORKGROUP, fold};
@@ -471,7 +472,7 @@ impl Operation for Conv2dBackwardWeight {
     fn part_rows(&self, inputs: &[Operand]) -> Option<usize> {
         let s = self.sizes(inputs);
         let rows = s.splits().1;
-        (1..=rows).find(|images| (images * s.h_out).is_multiple_of(rows))
+        Some(rows / gcd(rows as u64, s.h_out as u64) as usize)
     }
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {

@@ -213,6 +213,11 @@ pub fn cost(graph: &Graph, node: &Node) -> Cost {
     node.op.operation().cost(&inputs, &outputs)
 }
 
+/// Floating-point operations of a graph's products.
+pub fn flops(graph: &Graph) -> u64 {
+    graph.nodes.iter().map(|node| cost(graph, node).flops).sum()
+}
+
 /// A batch norm seen by those who read its y.
 pub struct Normalises {
     /// Slope of the LeakyReLU in y.

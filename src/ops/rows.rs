@@ -120,10 +120,9 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
     let Some(&largest) = node.inputs.iter().chain(&node.outputs).filter(too_large).max_by_key(|id| bytes(**id)) else {
         return Ok(vec![Slice::default()]);
     };
-    let refused = || {
+    let refused = |how: &str| {
         Error::Device(format!(
-            "{} of {} has {} bytes, a binding of this device holds at most {most}, and {} cannot be cut by rows; \
-             {}",
+            "{} of {} has {} bytes, a binding of this device holds at most {most}, and {} {how}; {}",
             graph.value(largest).name,
             if node.scope.is_empty() { "the step" } else { &node.scope },
             bytes(largest),
@@ -131,12 +130,13 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
             crate::gpu::device::LESS
         ))
     };
+    const WHOLE: &str = "cannot be cut by rows";
     if node.inputs.iter().chain(&node.outputs).filter(too_large).any(|id| !moving.contains(id)) {
-        return Err(refused());
+        return Err(refused(WHOLE));
     }
     let rows = graph.shape(largest)[0];
     if moving.iter().any(|&id| graph.shape(id).first() != Some(&rows)) {
-        return Err(refused());
+        return Err(refused(WHOLE));
     }
     let inputs: Vec<Operand> = node.inputs.iter().map(|&id| super::operand(graph, id)).collect();
     let parts = node.op.operation().part_rows(&inputs);
@@ -150,15 +150,7 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
     }
     let step = (most_rows / unit * unit) as usize;
     if step == 0 {
-        return Err(Error::Device(format!(
-            "{} of {} has {} bytes, a binding of this device holds at most {most}, and {} can be cut into slices of \
-             {unit} rows at the least; {}",
-            graph.value(largest).name,
-            if node.scope.is_empty() { "the step" } else { &node.scope },
-            bytes(largest),
-            node.op.operation().name(),
-            crate::gpu::device::LESS
-        )));
+        return Err(refused(&format!("can be cut into slices of {unit} rows at the least")));
     }
     let ranges = (0..rows).step_by(step).map(|first| first..(first + step).min(rows));
     let launches = if parts.is_some() { Launches::Parts } else { Launches::All };
@@ -168,7 +160,8 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
     Ok(slices)
 }
 
-fn gcd(a: u64, b: u64) -> u64 {
+/// Greatest common divisor.
+pub(super) fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 

@@ -43,11 +43,6 @@ impl Type {
         Type { shape: shape.into(), element: Element::U32 }
     }
 
-    /// Half-precision floats of a shape.
-    pub fn f16(shape: impl Into<Vec<usize>>) -> Self {
-        Type { shape: shape.into(), element: Element::F16 }
-    }
-
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -4,7 +4,8 @@
 use super::memory::Memory;
 use super::record::{DataShape, training_step};
 use crate::config::{Activations, BatchStatistics, ByteSize, Config};
-use crate::ops::cost;
+use crate::ops::flops;
+use crate::tape::Graph;
 use crate::tape::recompute::candidates;
 use crate::{Error, Result};
 
@@ -38,21 +39,29 @@ pub struct Fitted {
     pub choices: Vec<String>,
 }
 
-/// A way to run: settings, and whether the images are on the device.
+/// A way to run.
 #[derive(Clone, PartialEq)]
 struct Attempt {
     config: Config,
+    /// Whether the images are on the device.
     resident: bool,
+    data: DataShape,
+    /// Whether there is a teacher; as the data, the same in every attempt.
+    distill: bool,
 }
 
 impl Attempt {
-    fn memory(&self, data: DataShape, distill: bool) -> Result<Memory> {
-        Memory::of(&self.config, data, distill, self.resident)
+    fn memory(&self) -> Result<Memory> {
+        Memory::of(&self.config, self.data, self.distill, self.resident)
+    }
+
+    fn step(&self) -> Result<Graph> {
+        training_step(&self.config, self.data, self.distill, self.resident).map(|(step, _)| step)
     }
 
     /// What this does beyond the settings of `config`, and what it costs.
-    fn choices(&self, config: &Config, data: DataShape, distill: bool) -> Result<Vec<String>> {
-        let (chosen, batch) = (&self.config.run, config.optimiser.batch);
+    fn choices(&self, config: &Config) -> Result<Vec<String>> {
+        let (chosen, batch, data) = (&self.config.run, config.optimiser.batch, self.data);
         let mut choices = Vec::new();
         if !self.resident {
             choices.push(format!(
@@ -63,17 +72,14 @@ impl Attempt {
             ));
         }
         if chosen.recompute != config.run.recompute {
-            let flops = |config: &Config| {
-                let (step, _) = training_step(config, data, distill, self.resident)?;
-                Ok::<_, Error>(step.nodes.iter().map(|node| cost(&step, node).flops).sum::<u64>() as f64)
-            };
-            let mut before = self.config.clone();
-            before.run.recompute = config.run.recompute;
+            let mut before = self.clone();
+            before.config.run.recompute = config.run.recompute;
+            let (now, before) = (flops(&self.step()?) as f64, flops(&before.step()?) as f64);
             choices.push(format!(
                 "--recompute {}: the backward pass computes the cheapest convolutions again instead of keeping them; {:.1} \
                  % more arithmetic a step, the numbers stay the same",
                 chosen.recompute,
-                100.0 * (flops(&self.config)? / flops(&before)? - 1.0)
+                100.0 * (now / before - 1.0)
             ));
         }
         if chosen.activations != config.run.activations {
@@ -95,8 +101,8 @@ impl Attempt {
     }
 
     /// `given`: the settings before anything was chosen.
-    fn fitted(mut self, given: &Config, data: DataShape, distill: bool, memory: Memory) -> Result<Fitted> {
-        let choices = self.choices(given, data, distill)?;
+    fn fitted(mut self, given: &Config, memory: Memory) -> Result<Fitted> {
+        let choices = self.choices(given)?;
         let keys = self.config.differences(given)?;
         self.config.run.chosen = keys.into_iter().map(|key| key.trim_start_matches("run.").to_owned()).collect();
         Ok(Fitted { config: self.config, resident: self.resident, memory, choices })
@@ -105,30 +111,29 @@ impl Attempt {
 
 /// What may be done about a run that does not fit: from how it began and what was done so far to what to try next,
 /// mildest first.
-type Remedy = fn(&Attempt, &Attempt, DataShape, bool) -> Result<Vec<Attempt>>;
+type Remedy = fn(&Attempt, &Attempt) -> Result<Vec<Attempt>>;
 
 /// In the order of preference. A remedy that does not suffice alone stays while the next is tried.
 const REMEDIES: &[Remedy] = &[stream, recompute, store_half, micro_batches];
 
 /// The same bits, and a copy of each batch's pixels a step.
-fn stream(_: &Attempt, so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
+fn stream(_: &Attempt, so_far: &Attempt) -> Result<Vec<Attempt>> {
     Ok(if so_far.resident { vec![Attempt { resident: false, ..so_far.clone() }] } else { Vec::new() })
 }
 
 /// The same bits, and some arithmetic twice.
-fn recompute(_: &Attempt, so_far: &Attempt, data: DataShape, distill: bool) -> Result<Vec<Attempt>> {
-    let (step, _) = training_step(&so_far.config, data, distill, so_far.resident)?;
+fn recompute(_: &Attempt, so_far: &Attempt) -> Result<Vec<Attempt>> {
     let done = so_far.config.run.recompute;
     let with = |more: usize| {
         let mut next = so_far.clone();
         next.config.run.recompute = done + more;
         next
     };
-    Ok((1..=candidates(&step).len()).map(with).collect())
+    Ok((1..=candidates(&so_far.step()?).len()).map(with).collect())
 }
 
 /// Other numbers, within the rounding of what is stored. What is smaller need not be computed again so often.
-fn store_half(base: &Attempt, so_far: &Attempt, data: DataShape, distill: bool) -> Result<Vec<Attempt>> {
+fn store_half(base: &Attempt, so_far: &Attempt) -> Result<Vec<Attempt>> {
     if so_far.config.run.activations == Activations::F16 {
         return Ok(Vec::new());
     }
@@ -136,12 +141,12 @@ fn store_half(base: &Attempt, so_far: &Attempt, data: DataShape, distill: bool) 
     next.config.run.activations = Activations::F16;
     next.config.run.recompute = base.config.run.recompute;
     let mut attempts = vec![next.clone()];
-    attempts.extend(recompute(base, &next, data, distill)?);
+    attempts.extend(recompute(base, &next)?);
     Ok(attempts)
 }
 
 /// Other numbers: batch norm sees a part of the batch at a time.
-fn micro_batches(_: &Attempt, so_far: &Attempt, _: DataShape, _: bool) -> Result<Vec<Attempt>> {
+fn micro_batches(_: &Attempt, so_far: &Attempt) -> Result<Vec<Attempt>> {
     let (run, batch) = (&so_far.config.run, so_far.config.optimiser.batch);
     if run.micro_batch.is_some() || run.batch_norm == BatchStatistics::Exact {
         return Ok(Vec::new());
@@ -168,38 +173,33 @@ fn mebibytes(bytes: u64) -> f64 {
 pub fn fit(config: &Config, data: DataShape, distill: bool, room: Room) -> Result<Fitted> {
     let set_bytes = (4 * data.images * data.side * data.side) as u64;
     let given = config.as_given()?;
-    let mut base = Attempt { config: given.clone(), resident: set_bytes <= room.buffer };
+    let mut base = Attempt { config: given.clone(), resident: set_bytes <= room.buffer, data, distill };
     base.config.run.micro_batch = config.run.micro_batch;
     base.config.run.activations = config.run.activations;
     let Some(budget) = config.run.memory_budget else {
-        let memory = base.memory(data, distill)?;
-        return base.fitted(&given, data, distill, memory);
+        let memory = base.memory()?;
+        return base.fitted(&given, memory);
     };
     let fits = |memory: &Memory| memory.peak_bytes <= budget.0 && memory.largest_buffer <= room.buffer;
-    match search(&base, data, distill, &fits)? {
-        Ok((attempt, memory)) => attempt.fitted(&given, data, distill, memory),
-        Err(least) => Err(refusal(&base, &given, data, distill, budget, &least, &fits)?),
+    match search(&base, &fits)? {
+        Ok((attempt, memory)) => attempt.fitted(&given, memory),
+        Err(least) => Err(refusal(&base, &given, budget, &least, &fits)?),
     }
 }
 
 /// The first attempt that fits, or the memory of the smallest that was tried.
-fn search(
-    base: &Attempt,
-    data: DataShape,
-    distill: bool,
-    fits: &dyn Fn(&Memory) -> bool,
-) -> Result<std::result::Result<(Attempt, Memory), Memory>> {
-    let mut least = base.memory(data, distill)?;
+fn search(base: &Attempt, fits: &dyn Fn(&Memory) -> bool) -> Result<std::result::Result<(Attempt, Memory), Memory>> {
+    let mut least = base.memory()?;
     if fits(&least) {
         return Ok(Ok((base.clone(), least)));
     }
     let mut so_far = base.clone();
     for remedy in REMEDIES {
         let mut strongest = so_far.clone();
-        for attempt in remedy(base, &so_far, data, distill)? {
-            let memory = attempt.memory(data, distill)?;
+        for attempt in remedy(base, &so_far)? {
+            let memory = attempt.memory()?;
             if fits(&memory) {
-                return ease(base, attempt, memory, data, distill, fits).map(Ok);
+                return ease(base, attempt, memory, fits).map(Ok);
             }
             if memory.peak_bytes < least.peak_bytes {
                 (least, strongest) = (memory, attempt);
@@ -211,20 +211,13 @@ fn search(
 }
 
 /// Takes back what an earlier remedy did and is not needed after the last one.
-fn ease(
-    base: &Attempt,
-    attempt: Attempt,
-    memory: Memory,
-    data: DataShape,
-    distill: bool,
-    fits: &dyn Fn(&Memory) -> bool,
-) -> Result<(Attempt, Memory)> {
+fn ease(base: &Attempt, attempt: Attempt, memory: Memory, fits: &dyn Fn(&Memory) -> bool) -> Result<(Attempt, Memory)> {
     for activations in [base.config.run.activations, attempt.config.run.activations] {
         for recompute in base.config.run.recompute..=attempt.config.run.recompute {
             for resident in [base.resident, false] {
                 let mut easier = Attempt { resident, ..attempt.clone() };
                 (easier.config.run.recompute, easier.config.run.activations) = (recompute, activations);
-                let memory = easier.memory(data, distill)?;
+                let memory = easier.memory()?;
                 if fits(&memory) {
                     return Ok((easier, memory));
                 }
@@ -238,13 +231,11 @@ fn ease(
 fn refusal(
     base: &Attempt,
     given: &Config,
-    data: DataShape,
-    distill: bool,
     budget: ByteSize,
     least: &Memory,
     fits: &dyn Fn(&Memory) -> bool,
 ) -> Result<Error> {
-    let whole = base.memory(data, distill)?;
+    let whole = base.memory()?;
     let parts: Vec<String> = least
         .classes()
         .iter()
@@ -263,7 +254,7 @@ fn refusal(
     (split.config.run.batch_norm, split.config.run.micro_batch) = (BatchStatistics::Micro, None);
     if ways.is_empty()
         && split != *base
-        && let Ok((way, memory)) = search(&split, data, distill, fits)?
+        && let Ok((way, memory)) = search(&split, fits)?
     {
         let images = way.config.run.micro_batch.unwrap_or(way.config.optimiser.batch);
         let exact = base.config.run.batch_norm == BatchStatistics::Exact;
@@ -277,7 +268,7 @@ fn refusal(
     smaller.config.run.micro_batch = None;
     while ways.is_empty() && smaller.config.optimiser.batch > 1 {
         smaller.config.optimiser.batch /= 2;
-        if let Ok((way, memory)) = search(&smaller, data, distill, fits)? {
+        if let Ok((way, memory)) = search(&smaller, fits)? {
             ways.push(format!(
                 "--batch {} would fit in {:.1} MiB",
                 way.config.optimiser.batch,

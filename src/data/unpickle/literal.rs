@@ -46,7 +46,7 @@ pub(super) fn unquote(line: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The text of Python's raw-unicode-escape: Latin-1 with `\uXXXX` and `\UXXXXXXXX`.
+/// The text of Python's raw-unicode-escape: Latin-1 with `\u` and four hexadecimal digits, `\U` and eight.
 pub(super) fn unescape(line: &[u8]) -> Option<String> {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
