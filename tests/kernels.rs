@@ -1,13 +1,15 @@
 //! Every operation on the device against its f64 twin, and every gradient against finite differences.
 
-#![allow(clippy::print_stderr, reason = "a test reports its adapter and its measured errors")]
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports its adapter and its measured errors")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
-use ieq_wgpu::ops::check;
+use ieq_wgpu::ops;
+use ieq_wgpu::ops::check::{self, Case};
 
 fn open(default_limits: bool) -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
@@ -17,10 +19,10 @@ fn open(default_limits: bool) -> Arc<Gpu> {
     gpu
 }
 
-fn all_cases(mut kernels: Kernels) {
+fn all_cases(cases: &[Case], mut kernels: Kernels) {
     let filter = std::env::var("IEQ_CASE").unwrap_or_default();
     let mut failures = Vec::new();
-    for case in check::cases().iter().filter(|c| c.name.contains(&filter)) {
+    for case in cases.iter().filter(|c| c.name.contains(&filter)) {
         match check::run(case, &mut kernels) {
             Ok(outcome) if outcome.passed() => eprintln!("ok   {:9.2e} {}", outcome.error, outcome.name),
             Ok(outcome) => failures.push(format!(
@@ -35,13 +37,32 @@ fn all_cases(mut kernels: Kernels) {
 
 #[test]
 fn every_kernel_agrees_with_its_twin() {
-    all_cases(Kernels::new(open(false)));
+    all_cases(&check::cases(), Kernels::new(open(false)));
+}
+
+/// Tuning may choose any of them, and the adapter at hand prefers but one.
+#[test]
+fn every_alternative_agrees_with_the_twin() {
+    let gpu = open(false);
+    let wanted = std::env::var("IEQ_ENTRY").unwrap_or_default();
+    let mut cases: BTreeMap<&'static str, Vec<Case>> = BTreeMap::new();
+    for case in check::cases() {
+        let graph = case.graph().unwrap();
+        let launches = graph.nodes.iter().flat_map(|node| ops::launches(&graph, node));
+        let entries: BTreeSet<_> = launches.flat_map(|launch| launch.alternatives).map(|other| other.entry).collect();
+        entries.into_iter().for_each(|entry| cases.entry(entry).or_default().push(case.clone()));
+    }
+    assert!(cases.len() > 4, "{:?}", cases.keys());
+    for (entry, cases) in cases.iter().filter(|(entry, _)| entry.contains(&wanted)) {
+        eprintln!("{entry}: {} cases", cases.len());
+        all_cases(cases, Kernels::new(gpu.clone()).preferring(entry));
+    }
 }
 
 /// What a browser would run: no optional feature is used, no limit raised.
 #[test]
 fn every_plain_kernel_agrees_with_its_twin_within_the_default_limits() {
-    all_cases(Kernels::new(open(true)).without_subgroups());
+    all_cases(&check::cases(), Kernels::new(open(true)).without_subgroups());
 }
 
 #[test]

@@ -51,9 +51,14 @@ const BREAKS: &[Break] = &[
     ("common/conv2d_body", "pack_mirrored", "min(o + 3u", "min(o + 2u", "conv2d.forward"),
     ("common/conv2d_body", "store_four", "sum.zw", "sum.xy", "y in half precision"),
     ("common/half", "half_of", "pair.x, pair.y", "pair.y, pair.x", "in half precision"),
-    ("common/conv2d_body", "input_at", "+ channel.z", "", "conv2d.forward: normalised"),
+    ("common/conv2d_body", "input_at", "params.w_in", "params.w_in + 1u", "conv2d.forward"),
+    ("common/conv2d_body", "value_at", "+ channel.z", "", "conv2d.forward: normalised"),
     ("common/conv2d_forward", "$NAME", "w$p, tx$q_$p)", "w$p, ty$q_$p)", "conv2d.forward"),
     ("common/conv2d_backward_weight", "$NAME", "(row * STRIDE + k0)", "(row + k0)", "stride 2"),
+    ("common/conv2d_forward_tiled", "$NAME", "+ $ku * pitch + 1u", "+ 1u", "conv2d.forward"),
+    ("common/conv2d_pointwise_tiled", "$NAME", "c$u <= last", "c$u < last", "conv2d.forward"),
+    ("common/conv2d_backward_weight_tiled", "$NAME", "base += 2u * pitch", "base += pitch", "conv2d.forward"),
+    ("common/conv2d_pointwise_weight_tiled", "$NAME", "first + pixel < end", "first + pixel < last_row", "conv2d.forward"),
     ("common/conv2d_body", "reduce", "split = 0u", "split = 1u", "conv2d.forward"),
     ("distill", "kl", "sum_t / sum_s", "sum_s / sum_t", "distill.kl"),
     ("distill", "divergence", "(0.5 -", "(0.4 -", "close logits"),
@@ -75,6 +80,7 @@ const BREAKS: &[Break] = &[
     ("matmul", "a_quad", "m + 12u", "m + 8u", "matmul.product"),
     ("matmul_subgroup", "a_quad", "(mine, 3u)", "(mine, 2u)", "matmul.product"),
     ("common/matmul_body", "product", "right, s15)", "right, s14)", "matmul.product"),
+    ("common/matmul_body", "product_tiled", "s11 = fma(a1, b1", "s11 = fma(a1, b0", "matmul.product"),
     ("common/matmul_body", "add_row", "i % params.columns", "i / params.columns", "matmul.add_row"),
     ("common/matmul_body", "column_sum", "r = 0u", "r = 1u", "matmul.add_row"),
     ("pool", "sum_at", "u += second", "u -= second", "pool.max: sum"),
@@ -97,7 +103,7 @@ const BREAKS: &[Break] = &[
     ("common/finite", "is_nan", "> 0x7f800000u", ">= 0x7f800000u", "softmax_xent.correct"),
     ("common/index", "group_index", "group.y * groups.x + ", "", "contrast.normalise: more rows"),
     ("common/index", "item_index", "* WG", "* (WG + 1u)", "elementwise.leaky_relu"),
-    ("common/lane_rank", "lane_rank", "(1u)", "(2u)", "matmul.product"),
+    ("common/lane_rank", "lane_rank", "(1u)", "(2u)", "conv2d.forward"),
     ("common/log1p", "log1p", "z * q * series", "z * series", "softmax_xent.forward"),
     ("common/philox", "multiply_high", "carry >> 16u", "carry >> 17u", "dropout.bernoulli"),
     ("common/philox", "philox", "round < 10u", "round < 9u", "dropout.bernoulli"),
@@ -173,9 +179,13 @@ fn open() -> Arc<Gpu> {
     gpu
 }
 
-/// Kernels that run `file`: where a file has a variant for subgroups, its own functions run without them only.
-fn kernels_for(gpu: &Arc<Gpu>, file: &str) -> Kernels {
-    let kernels = Kernels::new(gpu.clone());
+/// Kernels that run `function` of `file`, which may be one that this adapter would not choose: an entry point, or the
+/// first that a template makes. Where a file has a variant for subgroups, its own functions run without them only.
+fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
+    let import = format!("#import {file} NAME=");
+    let made = SOURCES.iter().flat_map(|(_, text)| text.lines()).find_map(|line| line.strip_prefix(import.as_str()));
+    let entry = if function == "$NAME" { made.and_then(|rest| rest.split(' ').next()) } else { Some(function) };
+    let kernels = Kernels::new(gpu.clone()).preferring(entry.unwrap_or(function));
     let other = format!("{file}_subgroup");
     if SOURCES.iter().any(|(name, _)| *name == other) { kernels.without_subgroups() } else { kernels }
 }
@@ -201,7 +211,7 @@ fn every_break_turns_a_case_red() {
             eprintln!("left out: {what}: this adapter has no subgroups of four lanes");
             continue;
         }
-        let mut kernels = kernels_for(&gpu, file).with_source(file, broken(row));
+        let mut kernels = kernels_for(&gpu, file, function).with_source(file, broken(row));
         let plain = SOURCES.iter().any(|(name, _)| name.strip_suffix("_subgroup") == Some(file));
         let (unbroken, green) = &mut whole[usize::from(plain)];
         let mut red = None;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use ieq_wgpu::data::{DataOptions, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::tune::Measure;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::ops::{self, check};
 use ieq_wgpu::train::{Trainer, clock};
 
 fn gpu() -> Arc<Gpu> {
@@ -52,6 +54,17 @@ fn every_choice_gives_the_same_bits() {
     gpu.tuning(|tuning| tuning.chosen = plain);
     assert!(steps() == untuned, "another kernel, other bits");
     assert_eq!(gpu.tuning(|tuning| tuning.chosen.len()), chosen.len(), "what was chosen is not measured again");
+    // And every other one, also those that this adapter would not choose.
+    let graphs: Vec<_> = check::cases().iter().map(|case| case.graph().unwrap()).collect();
+    let nodes = graphs.iter().flat_map(|graph| graph.nodes.iter().map(move |node| (graph, node)));
+    let launches = nodes.flat_map(|(graph, node)| ops::launches(graph, node));
+    let entries: BTreeSet<_> = launches.flat_map(|launch| launch.alternatives).map(|other| other.entry).collect();
+    assert!(entries.len() > 10, "{entries:?}");
+    for entry in entries {
+        let everywhere = chosen.keys().map(|site| (site.clone(), entry.to_owned())).collect();
+        gpu.tuning(|tuning| tuning.chosen = everywhere);
+        assert!(steps() == untuned, "{entry} gives other bits");
+    }
 }
 
 /// Trains for some steps in `folder` with the cache in `folder`.

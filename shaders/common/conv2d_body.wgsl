@@ -114,12 +114,20 @@ fn channel_of(c: u32) -> vec3<f32> {
     return vec3<f32>(statistics[c], statistics[3u * params.c_in + c], statistics[4u * params.c_in + c]);
 }
 
-// x[row + column] with zero outside the image; `column` counts in the spread-out input.
-fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 {
-    let dilate = i32(DILATE);
-    let j = column / dilate;
-    let inside = row_inside & (column >= 0) & (j < i32(params.w_in)) & (column % dilate == 0);
-    let i = row + u32(clamp(j, 0, i32(params.w_in) - 1));
+// Where an index counted in the spread-out input lies on an axis of x.
+struct Place {
+    at: u32,
+    inside: bool,
+}
+
+fn place_of(position: i32, size: u32) -> Place {
+    let at = position / i32(DILATE);
+    let inside = (position >= 0) & (at < i32(size)) & (position % i32(DILATE) == 0);
+    return Place(u32(clamp(at, 0, i32(size) - 1)), inside);
+}
+
+// x[i], zero outside the image.
+fn value_at(i: u32, inside: bool, channel: vec3<f32>) -> f32 {
     var value = 0.0;
     if X_HALF { value = half_of(x[i / 2u], i); } else { value = bitcast<f32>(x[i]); }
     if NORMED {
@@ -127,6 +135,23 @@ fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 
         value = select(params.slope * y, y, y > 0.0);
     }
     return select(0.0, value, inside);
+}
+
+// x at a column of the row that begins at `row`.
+fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 {
+    let place = place_of(column, params.w_in);
+    return value_at(row + place.at, row_inside & place.inside, channel);
+}
+
+// The same at four neighbouring columns.
+fn four_at(row: u32, inside: bool, column: i32, channel: vec3<f32>) -> vec4<f32> {
+    return vec4<f32>(input_at(row, inside, column, channel), input_at(row, inside, column + 1, channel),
+                     input_at(row, inside, column + 2, channel), input_at(row, inside, column + 3, channel));
+}
+
+// Index of an output row, counted over all images, where every image has two rows more: those of its border.
+fn padded_row(row: u32) -> u32 {
+    return row + 2u * (row / params.h_out);
 }
 
 fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
@@ -149,6 +174,52 @@ fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
 #import common/conv2d_forward NAME=forward_16x8 Q=4 P=2
 #import common/conv2d_forward NAME=forward_32x4 Q=8 P=1
 
+// The pixel of a tile that lane `lane` of `lanes` takes as its p-th: neighbouring lanes, neighbouring pixels; where two
+// share a word of y, one lane takes both.
+fn pixel_of(p: u32, lane: u32, lanes: u32) -> u32 {
+    if Y_HALF { return (p - p % 2u) * lanes + 2u * lane + p % 2u; }
+    return p * lanes + lane;
+}
+
+// Where y has channel o of a pixel, counted over all images.
+fn output_at(o: u32, pixel: u32) -> u32 {
+    let size = params.h_out * params.w_out;
+    let image = pixel / size;
+    return (image * params.c_out + o) * size + pixel - image * size;
+}
+
+// Four output channels of two pixels.
+fn store_pixels(o: u32, pixel: u32, next: u32, sum: vec4<f32>, next_sum: vec4<f32>) {
+    let size = params.h_out * params.w_out;
+    let pixels = params.batch * size;
+    let at = output_at(o, pixel);
+    if Y_HALF {
+        if (pixel < pixels) & (o < params.c_out) { y[at / 2u] = pack2x16float(vec2<f32>(sum.x, next_sum.x)); }
+        if (pixel < pixels) & (o + 1u < params.c_out) { y[(at + size) / 2u] = pack2x16float(vec2<f32>(sum.y, next_sum.y)); }
+        if (pixel < pixels) & (o + 2u < params.c_out) { y[(at + 2u * size) / 2u] = pack2x16float(vec2<f32>(sum.z, next_sum.z)); }
+        if (pixel < pixels) & (o + 3u < params.c_out) { y[(at + 3u * size) / 2u] = pack2x16float(vec2<f32>(sum.w, next_sum.w)); }
+    } else {
+        store_pixel(o, pixel, sum);
+        store_pixel(o, next, next_sum);
+    }
+}
+
+fn store_pixel(o: u32, pixel: u32, sum: vec4<f32>) {
+    let size = params.h_out * params.w_out;
+    if pixel < params.batch * size {
+        let at = output_at(o, pixel);
+        if o < params.c_out { y[at] = bitcast<u32>(sum.x); }
+        if o + 1u < params.c_out { y[at + size] = bitcast<u32>(sum.y); }
+        if o + 2u < params.c_out { y[at + 2u * size] = bitcast<u32>(sum.z); }
+        if o + 3u < params.c_out { y[at + 3u * size] = bitcast<u32>(sum.w); }
+    }
+}
+
+#import common/conv2d_forward_tiled NAME=forward_3x3_64x128 Q=2 R=1 L=32 G=8 PATCH=192
+#import common/conv2d_forward_tiled NAME=forward_3x3_32x256 Q=2 R=2 L=32 G=4 PATCH=192
+#import common/conv2d_forward_tiled NAME=forward_3x3_32x128 Q=2 R=1 L=32 G=4 PATCH=160
+#import common/conv2d_pointwise_tiled NAME=forward_1x1_32x128 Q=2 P=4 L=32 G=4
+
 // ---------------------------------------------------------------------------------------------- backward_weight
 
 // dy of the output channels o, o+1 at one pixel; `first` is channel 0 of the image at that pixel.
@@ -167,6 +238,10 @@ override TAP_COLUMNS: u32 = 3u;
 #import common/conv2d_backward_weight NAME=backward_weight_4 Q=1
 #import common/conv2d_backward_weight NAME=backward_weight_8 Q=2
 #import common/conv2d_backward_weight NAME=backward_weight_16 Q=4
+
+#import common/conv2d_backward_weight_tiled NAME=backward_weight_3x3_64x16 Q=1 G=16
+#import common/conv2d_backward_weight_tiled NAME=backward_weight_3x3_32x16 Q=1 G=8
+#import common/conv2d_pointwise_weight_tiled NAME=backward_weight_1x1_32x80 C=80 Q=1 G=8
 
 // dw = sum of the splits, in order. Lanes side by side take neighbouring output channels, and an invocation a row of the
 // kernel: what it stores is then side by side, too.

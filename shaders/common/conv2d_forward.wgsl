@@ -40,10 +40,9 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
             let plane = (image * params.c_in + c) * params.h_in;
             let channel = channel_of(c);
             for (var k = 0u; k < params.k_h; k++) {
-                let up = i32(row * STRIDE + k) - params.pad_y;
-                let source = up / i32(DILATE);
-                let inside = (up >= 0) & (source < i32(params.h_in)) & (up % i32(DILATE) == 0);
-                let start = (plane + u32(clamp(source, 0, i32(params.h_in) - 1))) * params.w_in;
+                let source = place_of(i32(row * STRIDE + k) - params.pad_y, params.h_in);
+                let inside = source.inside;
+                let start = (plane + source.at) * params.w_in;
                 var w0 = vec4<f32>(0.0);
 #repeat p 1 $P
                 var w$p = vec4<f32>(0.0);

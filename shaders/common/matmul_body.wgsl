@@ -115,6 +115,71 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     store_row(m + 15u, n, s15);
 }
 
+// As product, for devices whose workgroup memory is near: a workgroup computes 32 x 32 elements, of which an invocation
+// has four; both operands are brought in stages of 32 terms, along the axis on which they are stored side by side.
+var<workgroup> tile_a: array<array<array<array<f32, 17>, 2>, 4>, 8>;
+var<workgroup> tile_b: array<array<array<array<f32, 17>, 2>, 4>, 8>;
+
+@compute @workgroup_size(256)
+fn product_tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                 @builtin(local_invocation_index) local: u32) {
+    let linear = group_index(group, groups);
+    let blocks = (params.rows + 31u) / 32u;
+    let m = (linear % blocks) * 32u;
+    let n = (linear / blocks) * 32u;
+    let down = local / 16u;
+    let across = local % 16u;
+    var s00 = 0.0;
+    var s01 = 0.0;
+    var s10 = 0.0;
+    var s11 = 0.0;
+    for (var first = 0u; first < params.inner; first += 32u) {
+        // Nobody still reads the stage before.
+        workgroupBarrier();
+#repeat e 0 4
+        {
+            let one = (local + ${256*e}u) % 32u;
+            let other = (local + ${256*e}u) / 32u;
+            let a_term = select(other, one, params.a_k == 1u);
+            let a_row = select(one, other, params.a_k == 1u);
+            let b_term = select(other, one, params.b_k == 1u);
+            let b_column = select(one, other, params.b_k == 1u);
+            let a_inside = (m + a_row < params.rows) & (first + a_term < params.inner);
+            let b_inside = (n + b_column < params.columns) & (first + b_term < params.inner);
+            let a_at = select(0u, (m + a_row) * params.a_m + (first + a_term) * params.a_k, a_inside);
+            let b_at = select(0u, (n + b_column) * params.b_n + (first + b_term) * params.b_k, b_inside);
+            tile_a[a_term / 4u][a_term % 4u][a_row / 16u][a_row % 16u] = select(0.0, a[a_at], a_inside);
+            tile_b[b_term / 4u][b_term % 4u][b_column / 16u][b_column % 16u] = select(0.0, b[b_at], b_inside);
+        }
+#end
+        workgroupBarrier();
+        for (var i = 0u; i < 8u; i++) {
+#repeat u 0 4
+            {
+                let a0 = tile_a[i][$u][0][down];
+                let a1 = tile_a[i][$u][1][down];
+                let b0 = tile_b[i][$u][0][across];
+                let b1 = tile_b[i][$u][1][across];
+                s00 = fma(a0, b0, s00);
+                s01 = fma(a0, b1, s01);
+                s10 = fma(a1, b0, s10);
+                s11 = fma(a1, b1, s11);
+            }
+#end
+        }
+    }
+    store_one(m + down, n + across, s00);
+    store_one(m + down, n + across + 16u, s01);
+    store_one(m + down + 16u, n + across, s10);
+    store_one(m + down + 16u, n + across + 16u, s11);
+}
+
+fn store_one(m: u32, n: u32, sum: f32) {
+    if (m < params.rows) & (n < params.columns) {
+        y[m * params.columns + n] = sum;
+    }
+}
+
 @compute @workgroup_size(WG)
 fn add_row(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
            @builtin(local_invocation_index) local: u32) {

@@ -124,7 +124,10 @@ const TARGET_SECONDS: f64 = 0.03;
 /// The most repetitions of one measurement.
 const MAX_REPEATS: f64 = 4096.0;
 
-/// Times `encode` alone: once to warm up, then `samples` times, each of as many repetitions in one pass as
+/// The most rounds of warming up.
+const MAX_ROUNDS: usize = 12;
+
+/// Times `encode` alone: until it is warm, then `samples` times, each of as many repetitions in one pass as
 /// 30 ms hold. Seconds of one repetition.
 ///
 /// # Errors
@@ -132,15 +135,18 @@ const MAX_REPEATS: f64 = 4096.0;
 pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::ComputePass)) -> Result<Spread> {
     let repeats_for = |seconds: f64| (TARGET_SECONDS / seconds.max(1e-9)).ceil().clamp(1.0, MAX_REPEATS) as usize;
     let mut repeats = 1;
-    // The first run compiles and the first guess is mostly the cost of a submission; the last one is not. Where one
-    // run takes far longer than the target there is nothing to guess.
-    for _ in 0..3 {
+    let mut before = f64::INFINITY;
+    // The first run compiles and the first guess is mostly the cost of a submission. A device that was idle raises its
+    // clock meanwhile: it is warm when it gets no faster. Where one run takes far longer than the target there is
+    // nothing to guess.
+    for round in 0..MAX_ROUNDS {
         let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
         let one = clock.time(&[&many])?[0] / repeats as f64;
         repeats = repeats_for(one);
-        if one > 10.0 * TARGET_SECONDS {
+        if one > 10.0 * TARGET_SECONDS || (round > 1 && one > 0.97 * before) {
             break;
         }
+        before = one;
     }
     let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
     let times = (0..samples).map(|_| Ok(clock.time(&[&many])?[0] / repeats as f64)).collect::<Result<Vec<f64>>>()?;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::device::Gpu;
 use super::shader::{self, MemberType, Shader};
@@ -85,6 +84,8 @@ pub struct Alternative {
     pub lanes: u32,
     /// Sums that an invocation keeps.
     pub sums: u32,
+    /// Bytes of workgroup memory that it goes through; 0: none.
+    pub memory: u32,
 }
 
 /// What decides among the alternatives of a launch.
@@ -94,6 +95,10 @@ pub struct Reach {
     pub lanes: u32,
     /// Most sums that an invocation should keep.
     pub sums: u32,
+    /// Bytes of workgroup memory.
+    pub memory: u32,
+    /// Whether workgroup memory is nearer than the caches.
+    pub near_memory: bool,
 }
 
 impl Reach {
@@ -109,7 +114,9 @@ impl Reach {
             // Twice as many registers, as sums are added up in chains; a lane of a GPU has up to 255.
             _ => 72,
         };
-        Reach { lanes, sums }
+        let memory = gpu.limits.max_compute_workgroup_storage_size;
+        // A software adapter's workgroup memory is memory like any other.
+        Reach { lanes, sums, memory, near_memory: gpu.info.device_type != wgpu::DeviceType::Cpu }
     }
 }
 
@@ -177,9 +184,9 @@ impl<B> Launch<B> {
     where
         B: Clone,
     {
-        let shared = |a: &&Alternative| reach.lanes == 0 || a.lanes <= reach.lanes;
-        let fits = |a: &&Alternative| all || a.sums <= reach.sums;
-        let alternatives = self.alternatives.iter().filter(shared).filter(fits).map(|a| (a.entry, a.groups));
+        let can = |a: &&Alternative| (reach.lanes == 0 || a.lanes <= reach.lanes) && a.memory <= reach.memory;
+        let suits = |a: &&Alternative| all || (a.sums <= reach.sums && (a.memory == 0 || reach.near_memory));
+        let alternatives = self.alternatives.iter().filter(can).filter(suits).map(|a| (a.entry, a.groups));
         let one = |(entry, groups)| Launch { entry, groups, alternatives: Vec::new(), ..self.clone() };
         alternatives.chain([(self.entry, self.groups)]).map(one).collect()
     }
@@ -245,6 +252,7 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 pub struct Kernels {
     gpu: Arc<Gpu>,
     reach: Reach,
+    preferred: Option<&'static str>,
     other_source: Option<(&'static str, String)>,
     shaders: HashMap<&'static str, (Shader, wgpu::ShaderModule)>,
     pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
@@ -284,12 +292,18 @@ impl Kernels {
     /// subgroups of at least four lanes.
     pub fn new(gpu: Arc<Gpu>) -> Self {
         let reach = Reach::of(&gpu);
-        Kernels { gpu, reach, other_source: None, shaders: HashMap::new(), pipelines: HashMap::new() }
+        Kernels { gpu, reach, preferred: None, other_source: None, shaders: HashMap::new(), pipelines: HashMap::new() }
     }
 
     /// The same cache with the plain variant of every kernel.
     pub fn without_subgroups(mut self) -> Self {
         self.reach.lanes = 0;
+        self
+    }
+
+    /// The same cache with this entry point wherever a launch has it to choose and the device can run it.
+    pub fn preferring(mut self, entry: &'static str) -> Self {
+        self.preferred = Some(entry);
         self
     }
 
@@ -336,6 +350,12 @@ impl Kernels {
     fn choose(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, at: u64) -> Result<Launch<Region>> {
         let gpu = self.gpu.clone();
         let all = launch.choices(self.reach, true);
+        let dev = std::env::var("IEQ_PREFER").unwrap_or_default();
+        if let Some(choice) =
+            all.iter().find(|choice| self.preferred == Some(choice.entry) || dev.split(',').any(|d| d == choice.entry))
+        {
+            return Ok(choice.clone());
+        }
         let site = tune::site(launch);
         let (known, measure) = gpu.tuning(|tuning| (tuning.chosen.get(&site).cloned(), tuning.measure));
         if let Some(choice) = known.and_then(|entry| all.iter().find(|choice| choice.entry == entry)) {
@@ -343,22 +363,16 @@ impl Kernels {
         }
         let mut choices = launch.choices(self.reach, measure.is_some_and(|m| m.all));
         let Some(measure) = measure.filter(|_| choices.len() > 1) else { return Ok(choices.swap_remove(0)) };
-        let mut best: Option<(Duration, Launch<Region>)> = None;
-        for choice in choices {
-            let prepared = self.make(&choice, arena, at)?;
-            let time = tune::shortest(measure, &mut |times| {
-                let mut encoder = gpu.device.create_command_encoder(&Default::default());
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                (0..times).for_each(|_| prepared.encode(&mut pass));
-                drop(pass);
-                let submission = gpu.submit(encoder);
-                gpu.wait_for(submission)
-            })?;
-            if best.as_ref().is_none_or(|(least, _)| time < *least) {
-                best = Some((time, choice));
-            }
-        }
-        let (_, choice) = best.ok_or_else(|| Error::Internal(format!("{} cannot be launched", launch.label())))?;
+        let prepared = choices.iter().map(|choice| self.make(choice, arena, at)).collect::<Result<Vec<_>>>()?;
+        let fastest = tune::fastest(measure, prepared.len(), &mut |which, times| {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            (0..times).for_each(|_| prepared[which].encode(&mut pass));
+            drop(pass);
+            let submission = gpu.submit(encoder);
+            gpu.wait_for(submission)
+        })?;
+        let choice = choices.swap_remove(fastest);
         gpu.tuning(|tuning| {
             tuning.measured.insert(site.clone());
             tuning.chosen.insert(site, choice.entry.to_owned());

@@ -18,8 +18,12 @@ macro_rules! shaders {
 
 shaders![
     "common/conv2d_backward_weight",
+    "common/conv2d_backward_weight_tiled",
     "common/conv2d_body",
     "common/conv2d_forward",
+    "common/conv2d_forward_tiled",
+    "common/conv2d_pointwise_tiled",
+    "common/conv2d_pointwise_weight_tiled",
     "common/finite",
     "common/half",
     "common/index",

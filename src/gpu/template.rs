@@ -4,7 +4,7 @@
 //! - `#import NAME`: the text of another file, once in a shader.
 //! - `#import NAME KEY=VALUE ...`: the text of a template with its settings, as often as it is asked for.
 //! - `#repeat V FROM TO` ... `#end`: the lines between, for V = FROM, ..., TO - 1; blocks may be nested.
-//! - `$KEY`: a setting or a counter; `${4*q+1}`: sums and products of them and numbers.
+//! - `$KEY`: a setting or a counter; `${4*q+1}`: sums, products and quotients of them and numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,10 +100,22 @@ fn substitute(line: &str, settings: &Settings) -> std::result::Result<String, St
     Ok(out)
 }
 
-/// A sum of products of numbers and settings, such as `4*q-1`.
+/// A sum of products and quotients of numbers and settings, such as `4*q-1`; from left to right, a quotient rounded down.
 fn evaluate(expression: &str, settings: &Settings) -> std::result::Result<i64, String> {
     let factor = |word: &str| number(settings.get(word.trim()).map_or(word, String::as_str));
-    let product = |term: &str| term.split('*').map(factor).product::<std::result::Result<i64, String>>();
+    let product = |term: &str| {
+        let mut factors = term.split_inclusive(['*', '/']);
+        let mut result = factor(factors.next().unwrap_or_default().trim_end_matches(['*', '/']))?;
+        let mut signs = term.matches(['*', '/']);
+        for word in factors {
+            let value = factor(word.trim_end_matches(['*', '/']))?;
+            result = match signs.next() {
+                Some("/") => result.checked_div(value).ok_or_else(|| format!("{term:?} divides by zero"))?,
+                _ => result * value,
+            };
+        }
+        Ok(result)
+    };
     expression.split('+').map(|term| term.split('-').map(product).reduce(|a, b| Ok(a? - b?)).unwrap_or(Ok(0))).sum()
 }
 

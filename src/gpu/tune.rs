@@ -39,21 +39,55 @@ pub fn site<B>(launch: &Launch<B>) -> String {
     [launch.label()].into_iter().chain(sizes).chain(constants).collect()
 }
 
-/// The shortest time of one execution: repeated until it is long against the cost of a submission, and so often again.
-pub fn shortest(measure: Measure, run: &mut dyn FnMut(usize) -> crate::Result<()>) -> crate::Result<Duration> {
+/// The position of the fastest of `count` ways, of which `run` executes one so many times.
+///
+/// Each is executed until it is long against the cost of a submission. They take turns, and the shortest time of each
+/// counts: a device that was idle while they were compiled raises its clock during the first turns.
+///
+/// # Errors
+/// What `run` returns.
+pub fn fastest(
+    measure: Measure,
+    count: usize,
+    run: &mut dyn FnMut(usize, usize) -> crate::Result<()>,
+) -> crate::Result<usize> {
     const LONG: Duration = Duration::from_millis(2);
-    let mut time = |times: usize| {
+    let mut time = |which: usize, times: usize| {
         let begun = (measure.clock)();
-        run(times)?;
+        run(which, times)?;
         Ok::<_, crate::Error>((measure.clock)().saturating_sub(begun) / times as u32)
     };
-    // The first execution compiles.
-    time(1)?;
-    let once = time(1)?.max(Duration::from_nanos(1));
-    let times = (LONG.as_nanos() / once.as_nanos()).clamp(1, 64) as usize;
-    let mut best = once;
+    // The first execution may compile.
+    (0..count).try_for_each(|which| time(which, 1).map(drop))?;
+    let mut best = (0..count).map(|which| time(which, 1)).collect::<crate::Result<Vec<_>>>()?;
     for _ in 0..measure.samples {
-        best = best.min(time(times)?);
+        for (which, least) in best.iter_mut().enumerate() {
+            let times = (LONG.as_nanos() / least.as_nanos().max(1)).clamp(1, 64) as usize;
+            *least = time(which, times)?.min(*least);
+        }
     }
-    Ok(best)
+    Ok((0..count).min_by_key(|&which| best[which]).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local!(static NOW: Cell<u64> = const { Cell::new(0) });
+
+    #[test]
+    fn the_fastest_wins_while_the_clock_rises() {
+        let measure = Measure { samples: 3, all: true, clock: || NOW.with(|now| Duration::from_micros(now.get())) };
+        let mut executed = 0;
+        let won = fastest(measure, 3, &mut |which, times| {
+            executed += 1;
+            // The device is three times slower at first; the second way is the fastest.
+            let slow = if executed <= 6 { 3 } else { 1 };
+            NOW.with(|now| now.set(now.get() + slow * times as u64 * [500, 400, 450][which]));
+            Ok(())
+        });
+        assert_eq!(won.ok(), Some(1));
+        assert_eq!(executed, 3 * (2 + 3));
+    }
 }

@@ -23,6 +23,9 @@ const WEIGHT_TILE: usize = 16;
 /// long one.
 const CHAIN: usize = 36;
 
+/// The same for a weight gradient, in whole rows of pixels.
+const WEIGHT_CHAIN: usize = 32;
+
 /// Sizes of one convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sizes {
@@ -125,6 +128,26 @@ impl Sizes {
         (self.c_in.div_ceil(lanes), lanes)
     }
 
+    /// The most vectors of four pixels in the patch, with its border, under so many runs of four neighbouring pixels.
+    fn patch_vectors(&self, runs: usize) -> usize {
+        let per_row = self.w_out.div_ceil(4);
+        // Where so many fill whole rows or images, they begin with one.
+        let spanned = |of: usize, parts: usize| {
+            if of.is_multiple_of(parts) { of / parts } else { (of - 1).div_ceil(parts) + 1 }
+        };
+        let rows = spanned(runs, per_row);
+        let images = spanned(runs, per_row * self.h_out);
+        (rows + 2 * images) * (per_row + 1)
+    }
+
+    /// The same under the output rows that backward_weight adds up at once, or under eight runs of a longer row.
+    fn weight_patch_vectors(&self) -> usize {
+        let runs = self.w_out.div_ceil(4);
+        let rows = (8 / runs).max(1);
+        let images = (rows - 1).div_ceil(self.h_out) + 1;
+        (rows + 2 * images) * (runs.min(8) + 1)
+    }
+
     /// Independent pieces of work in one split of backward_weight.
     fn groups_per_split(&self, tile: usize) -> usize {
         self.columns().0 * self.c_out.div_ceil(tile) * self.k_h.div_ceil(3) * self.k_w.div_ceil(3)
@@ -142,6 +165,62 @@ impl Sizes {
             (1024 / self.groups_per_split(8)).clamp(terms.div_ceil(4096), terms.div_ceil(256)).min(room).min(rows);
         let split_rows = rows.div_ceil(wanted);
         (rows.div_ceil(split_rows), split_rows)
+    }
+
+    /// The tiles of the forward kernels that go through workgroup memory: output channels x pixels of a workgroup.
+    fn shared_tiles(&self, dense: bool) -> Vec<Alternative> {
+        let tile = |entry, channels: usize, items: usize, of: usize, sums, memory: usize| {
+            let groups = fold(items.div_ceil(of) * self.c_out.div_ceil(channels));
+            Alternative { entry, groups, lanes: 0, sums, memory: (4 * CHAIN * channels + memory) as u32 }
+        };
+        match (self.k_h, self.k_w) {
+            (3, 3) if dense => {
+                let runs = self.batch * self.h_out * self.w_out.div_ceil(4);
+                let patch = |entry, channels, of, sums, room| {
+                    let fits = self.patch_vectors(of) <= room;
+                    fits.then(|| tile(entry, channels, runs, of, sums, 4 * 16 * room))
+                };
+                let mut tiles = [
+                    patch("forward_3x3_64x128", 64, 32, 32, 192),
+                    patch("forward_3x3_32x256", 32, 64, 64, 192),
+                    patch("forward_3x3_32x128", 32, 32, 32, 160),
+                ];
+                if (self.c_out - 1) % 64 < 32 {
+                    // Half of the last 64 channels would be computed for nothing.
+                    tiles.swap(0, 1);
+                }
+                tiles.into_iter().flatten().collect()
+            }
+            (1, 1) => {
+                let pixels = self.batch * self.h_out * self.w_out;
+                vec![tile("forward_1x1_32x128", 32, pixels, 128, 32, 4 * CHAIN * 128)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The tiles of backward_weight that go through workgroup memory: output x input channels of a workgroup.
+    fn shared_weight_tiles(&self, splits: usize) -> Vec<Alternative> {
+        let tile = |entry, [outputs, inputs]: [usize; 2], sums, memory| {
+            let groups = fold(splits * self.c_out.div_ceil(outputs) * self.c_in.div_ceil(inputs));
+            Alternative { entry, groups, lanes: 0, sums, memory }
+        };
+        // Elements of a stage: of the 32 pixels each output channel, and a vector in 16 that spreads them over the banks.
+        let upstream = |outputs: usize| 32 * (outputs + 4);
+        match (self.k_h, self.k_w, self.stride) {
+            (3, 3, 1) if self.weight_patch_vectors() <= 32 => {
+                let memory = |outputs| 4 * (32 * 4 * 17 + upstream(outputs)) as u32;
+                vec![
+                    tile("backward_weight_3x3_64x16", [64, 16], 36, memory(64)),
+                    tile("backward_weight_3x3_32x16", [32, 16], 36, memory(32)),
+                ]
+            }
+            (1, 1, _) => {
+                let memory = 4 * (32 * 17 * 80 / 16 + upstream(32)) as u32;
+                vec![tile("backward_weight_1x1_32x80", [32, 80], 20, memory)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn launch(&self, entry: &'static str, n: usize, padding: (i32, i32), slope: Option<f32>) -> Launch<ValueId> {
@@ -164,7 +243,14 @@ impl Sizes {
             .param("first_split", 0_u32)
             .param("split_rows", split_rows)
             .param("columns", self.columns().0)
-            .param("chain", CHAIN.div_ceil(if forward { self.taps() } else { self.w_out }))
+            .param(
+                "chain",
+                if forward {
+                    CHAIN.div_ceil(self.taps())
+                } else {
+                    (WEIGHT_CHAIN / self.w_out.next_multiple_of(4)).max(1)
+                },
+            )
             .param("slope", slope.unwrap_or(1.0))
             .constant("NORMED", u32::from(slope.is_some()))
     }
@@ -199,9 +285,9 @@ impl Sizes {
         forward.groups = grid(8, 4);
         let tile = |entry, channels: usize, pixels: usize, lanes| {
             let sums = (channels * pixels) as u32;
-            Alternative { entry, groups: grid(channels, pixels), lanes, sums }
+            Alternative { entry, groups: grid(channels, pixels), lanes, sums, memory: 0 }
         };
-        let mut tiles = Vec::new();
+        let mut tiles = self.shared_tiles(stride == 1 && dilate == 1);
         // A tile that hangs over the edge computes what is thrown away.
         if self.c_out > NARROW_TILE {
             tiles.push(tile("forward_32x4", 32, 4, 8));
@@ -496,8 +582,11 @@ impl Operation for Conv2dBackwardWeight {
         sums.set_workgroup(s.columns().1 as u32);
         let grid = |tile: usize| fold(s.groups_per_split(tile) * splits);
         sums.groups = grid(4);
-        let tile =
-            |entry, channels, lanes| Alternative { entry, groups: grid(channels), lanes, sums: 9 * channels as u32 };
+        let tile = |entry, channels, lanes| {
+            let sums = 9 * channels as u32;
+            Alternative { entry, groups: grid(channels), lanes, sums, memory: 0 }
+        };
+        sums.alternatives = s.shared_weight_tiles(splits);
         if s.c_out > 8 {
             sums.alternatives.push(tile("backward_weight_16", 16, 8));
         }
@@ -583,4 +672,30 @@ pub fn cases() -> Vec<Case> {
         cases
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a kernel would bring for each of its tiles never exceeds what `fits`.
+    #[test]
+    fn no_patch_is_larger_than_foreseen() {
+        for (h, w) in (1..14).flat_map(|h| [1, 2, 4, 5, 8, 10, 16, 21, 32, 33, 42, 84].map(|w| (h, w))) {
+            let s = Sizes::of(&[9, 3, h, w], &[8, 3, 3, 3], 1, 1);
+            let per_row = w.div_ceil(4);
+            let padded = |row: usize| row + 2 * (row / h);
+            let vectors = |first: usize, last: usize, pitch: usize| (padded(last) - padded(first) + 3) * pitch;
+            let total = 9 * h * per_row;
+            for of in [16, 32, 64] {
+                let tiles = (0..total).step_by(of);
+                let patches =
+                    tiles.map(|first| vectors(first / per_row, (first + of - 1).min(total - 1) / per_row, per_row + 1));
+                assert!(patches.max() <= Some(s.patch_vectors(of)), "{h}x{w}, {of} runs");
+            }
+            let rows = WEIGHT_CHAIN / w.next_multiple_of(4);
+            let stages = (0..9 * h - rows.max(1)).map(|row| vectors(row, row + rows.max(1) - 1, per_row.min(8) + 1));
+            assert!(stages.max() <= Some(s.weight_patch_vectors()), "{h}x{w}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::check::{Case, Input};
 use super::{Cost, Host, Operand, Operation, Pieces, axes, same};
 use crate::gpu::Launch;
-use crate::gpu::kernel::{WORKGROUP, fold};
+use crate::gpu::kernel::{Alternative, WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
@@ -11,6 +11,9 @@ const SHADER: &str = "matmul";
 
 /// Rows that one invocation computes.
 const TILE: usize = 16;
+
+/// Rows and columns that a workgroup of `product_tiled` computes.
+const SHARED_TILE: usize = 32;
 
 fn launch(entry: &'static str, n: usize, rows: usize, columns: usize) -> Launch<ValueId> {
     Launch::items(SHADER, entry, n).param("rows", rows).param("columns", columns).param("blocks", rows.div_ceil(TILE))
@@ -104,6 +107,13 @@ impl Operation for Matmul {
             .bind("y", outputs[0].id);
         product.constants = vec![("WG", lanes as f64)];
         product.groups = fold(m.div_ceil(TILE) * n.div_ceil(4 * lanes));
+        product.alternatives = vec![Alternative {
+            entry: "product_tiled",
+            groups: fold(m.div_ceil(SHARED_TILE) * n.div_ceil(SHARED_TILE)),
+            lanes: 0,
+            sums: 4,
+            memory: (2 * 4 * SHARED_TILE * 34) as u32,
+        }];
         vec![product]
     }
 

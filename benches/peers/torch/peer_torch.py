@@ -2,7 +2,8 @@
 
     python peer_torch.py conv:16x64x32x32:64:3 step:16,32,64,128:64:32 --samples 5
 
-The same work as benches/peers/burn/src/main.rs. On the GPU where PyTorch has one, else on the CPU.
+The same work as benches/peers/burn/src/main.rs. On the GPU where PyTorch has one, in f32 and with products in TF32, else
+on the CPU.
 """
 
 import json
@@ -16,6 +17,8 @@ import torch.nn.functional as F
 CLASSES, TRANSFORMS, PROJECTION, NEGATIVES = 64, 16, 64, 6400
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WHERE = DEVICE if DEVICE == "cuda" else f"cpu, threads {torch.get_num_threads()}"
+# Products in TF32 keep ten bits of each factor.
+MODES = [False, True] if DEVICE == "cuda" else [False]
 
 
 class Block(nn.Module):
@@ -74,7 +77,8 @@ def report(what, kind, flops, samples, work):
         times.append((time.perf_counter() - begun) / repeats)
     times.sort()
     median = times[len(times) // 2]
-    print(json.dumps({"peer": f"torch {torch.__version__} ({WHERE})", "what": what, "pass": kind, "median": median,
+    mode = ", TF32" if torch.backends.cudnn.allow_tf32 else ""
+    print(json.dumps({"peer": f"torch {torch.__version__} ({WHERE}{mode})", "what": what, "pass": kind, "median": median,
                       "min": times[0], "max": times[-1], "gflops": flops / median / 1e9}), flush=True)
 
 
@@ -133,7 +137,9 @@ def main(arguments):
     torch.manual_seed(0)
     for what in arguments:
         words = what.split(":")
-        {"conv": convolution, "step": step}[words[0]](what, words, samples)
+        for tf32 in MODES:
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+            {"conv": convolution, "step": step}[words[0]](what, words, samples)
 
 
 main(sys.argv[1:])
