@@ -1,21 +1,11 @@
 // 2-D convolution without subgroup operations: every lane loads its own copy of the shared operand.
 #import common/conv2d_body
+#import common/packed Q=2
+#import common/packed Q=4
+#import common/packed Q=8
 
 fn lane_rank() -> u32 {
     return 0u;
-}
-
-fn packed_2(first: u32, lane: u32) -> array<vec4<f32>, 2> {
-    return array<vec4<f32>, 2>(packed[first], packed[first + 1u]);
-}
-
-fn packed_4(first: u32, lane: u32) -> array<vec4<f32>, 4> {
-    return array<vec4<f32>, 4>(packed[first], packed[first + 1u], packed[first + 2u], packed[first + 3u]);
-}
-
-fn packed_8(first: u32, lane: u32) -> array<vec4<f32>, 8> {
-    return array<vec4<f32>, 8>(packed[first], packed[first + 1u], packed[first + 2u], packed[first + 3u],
-                               packed[first + 4u], packed[first + 5u], packed[first + 6u], packed[first + 7u]);
 }
 
 fn upstream_1(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 1> {

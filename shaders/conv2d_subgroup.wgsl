@@ -2,25 +2,9 @@
 // and broadcasts pass them on. Needs subgroups of at least four lanes; forward_32x4 and backward_weight_16 need eight.
 #import common/conv2d_body
 #import common/lane_rank
-
-fn packed_2(first: u32, lane: u32) -> array<vec4<f32>, 2> {
-    let mine = packed[first + (lane & 1u)];
-    return array<vec4<f32>, 2>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u));
-}
-
-fn packed_4(first: u32, lane: u32) -> array<vec4<f32>, 4> {
-    let mine = packed[first + (lane & 3u)];
-    return array<vec4<f32>, 4>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u),
-                               subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u));
-}
-
-fn packed_8(first: u32, lane: u32) -> array<vec4<f32>, 8> {
-    let mine = packed[first + (lane & 7u)];
-    return array<vec4<f32>, 8>(subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u),
-                               subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u),
-                               subgroupBroadcast(mine, 4u), subgroupBroadcast(mine, 5u),
-                               subgroupBroadcast(mine, 6u), subgroupBroadcast(mine, 7u));
-}
+#import common/packed_subgroup Q=2
+#import common/packed_subgroup Q=4
+#import common/packed_subgroup Q=8
 
 fn upstream_1(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 1> {
     let mine = dy_two(first, o + (lane & 1u) * 2u);

@@ -105,6 +105,7 @@ pub const SETTINGS: &[(&str, &[&str])] = &[
     ("run.recompute", &["recompute"]),
     ("run.activations", &["activations"]),
     ("run.batch_norm", &["bn"]),
+    ("run.winograd", &["winograd"]),
     ("run.tune", &["tune"]),
     ("run.memory_budget", &["memory-budget"]),
     ("run.on_device_lost", &["on-device-lost"]),
@@ -563,6 +564,8 @@ pub struct RunConfig {
     pub activations: Activations,
     /// What batch norm normalises with where the batch is split.
     pub batch_norm: BatchStatistics,
+    /// Whether convolutions are computed by Winograd's minimal filtering where that gains.
+    pub winograd: Winograd,
     /// How the fastest of several kernels for the same work is found.
     pub tune: Tune,
     /// The most that the run may hold on the device; what is needed to stay within it is chosen by itself.
@@ -613,6 +616,32 @@ pub enum Activations {
 
 named!(Activations { F32 = "f32", F16 = "f16" });
 
+/// Whether 3 x 3 convolutions with many channels are computed by Winograd's minimal filtering, with less than half of
+/// the multiplications; the numbers are others within rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Winograd {
+    /// On a software adapter, where it was measured to gain; a run keeps what its first device made of it.
+    Auto,
+    /// On every adapter.
+    On,
+    /// On none.
+    Off,
+}
+
+named!(Winograd { Auto = "auto", On = "on", Off = "off" });
+
+impl Winograd {
+    /// What `auto` is on such an adapter.
+    pub fn resolved(self, software: bool) -> Self {
+        match (self, software) {
+            (Winograd::Auto, true) => Winograd::On,
+            (Winograd::Auto, false) => Winograd::Off,
+            (given, _) => given,
+        }
+    }
+}
+
 /// What batch norm normalises with where a batch is split into micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -637,6 +666,7 @@ impl Default for RunConfig {
             recompute: 0,
             activations: Activations::F32,
             batch_norm: BatchStatistics::Exact,
+            winograd: Winograd::Auto,
             tune: Tune::Auto,
             memory_budget: None,
             on_device_lost: OnDeviceLost::Stop,

@@ -18,7 +18,7 @@
 // The values that all lanes of a workgroup share come from packed_N and upstream_N, which differ between
 // conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (the lanes load a part each, the subgroup broadcasts).
 #import common/index
-#import common/half
+#import common/conv2d_input
 
 struct Params {
     n: u32,            // items of a one-dimensional entry point
@@ -54,8 +54,6 @@ struct Params {
 
 override STRIDE: u32 = 1u;
 override DILATE: u32 = 1u;
-override NORMED: bool = false;
-override X_HALF: bool = false;
 override Y_HALF: bool = false;
 
 // ---------------------------------------------------------------------------------------------- packing
@@ -105,15 +103,6 @@ fn pack_mirrored(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 
 // ---------------------------------------------------------------------------------------------- forward
 
-// Batch norm of one input channel: mean, scale, shift.
-fn channel_of(c: u32) -> vec3<f32> {
-    if !NORMED {
-        return vec3<f32>(0.0, 1.0, 0.0);
-    }
-    // Rows of the statistics: mean, rstd, variance, scale, shift.
-    return vec3<f32>(statistics[c], statistics[3u * params.c_in + c], statistics[4u * params.c_in + c]);
-}
-
 // Where an index counted in the spread-out input lies on an axis of x.
 struct Place {
     at: u32,
@@ -124,17 +113,6 @@ fn place_of(position: i32, size: u32) -> Place {
     let at = position / i32(DILATE);
     let inside = (position >= 0) & (at < i32(size)) & (position % i32(DILATE) == 0);
     return Place(u32(clamp(at, 0, i32(size) - 1)), inside);
-}
-
-// x[i], zero outside the image.
-fn value_at(i: u32, inside: bool, channel: vec3<f32>) -> f32 {
-    var value = 0.0;
-    if X_HALF { value = half_of(x[i / 2u], i); } else { value = bitcast<f32>(x[i]); }
-    if NORMED {
-        let y = (value - channel.x) * channel.y + channel.z;
-        value = select(params.slope * y, y, y > 0.0);
-    }
-    return select(0.0, value, inside);
 }
 
 // x at a column of the row that begins at `row`.

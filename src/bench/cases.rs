@@ -13,6 +13,7 @@ use crate::ops::matmul::Matmul;
 use crate::ops::{self, Cost, Op};
 use crate::random::{Rng, Stream};
 use crate::tape::backward::backward_from;
+use crate::tape::winograd::use_winograd;
 use crate::tape::{Element, Graph, Node, Type, ValueId};
 use crate::train::record::{DataShape, spec, training_step, views_of};
 use crate::{Error, Result};
@@ -121,7 +122,7 @@ impl Shape {
     ///
     /// # Errors
     /// [`Error::Shape`] when the sizes do not fit together.
-    pub fn cases(&self) -> Result<Vec<Case>> {
+    pub fn cases(&self, winograd: bool) -> Result<Vec<Case>> {
         let mut graph = Graph::new();
         let input = |graph: &mut Graph, name: &str, shape: &[usize]| graph.in_arena(name, name, Type::f32(shape), true);
         let y = match *self {
@@ -137,6 +138,9 @@ impl Shape {
         };
         let dy = graph.in_arena("dy", "dy", graph.value(y).ty.clone(), false);
         backward_from(&mut graph, &[(y, dy)])?;
+        if winograd {
+            use_winograd(&mut graph)?;
+        }
         distinct(&graph, &|_, value| content_of(&graph, value, None))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Progress};
+use crate::config::{Config, Progress, Winograd};
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::Clock;
@@ -176,7 +176,10 @@ fn rows_for(options: &Options, side: usize, gpu: &Gpu, ceilings: Option<&Ceiling
 /// [`Error::Usage`] or [`Error::Shape`] when a shape or a filter fits nothing, [`Error::Device`] when the device
 /// refuses or fails.
 pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Result<Run> {
-    let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+    let software = gpu.is_software();
+    let mut options = options.clone();
+    options.config.run.winograd = options.config.run.winograd.resolved(software);
+    let (options, winograd) = (&options, options.config.run.winograd);
     let mut clock = Clock::new(gpu.clone(), crate::train::clock)?;
     let mut kernels = Kernels::new(gpu.clone());
     let mut ceilings = None;
@@ -191,7 +194,7 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     };
     let mut cases = Vec::new();
     for shape in &options.shapes {
-        cases.extend(shape.cases()?);
+        cases.extend(shape.cases(winograd == Winograd::On)?);
     }
     let mut recordings = Vec::new();
     if options.step || options.shapes.is_empty() {

@@ -12,7 +12,7 @@ pub use crate::train::features::Layer;
 
 use crate::config::{
     Activations, Backbone, BatchStatistics, ByteSize, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method,
-    OnDeviceLost, PRESETS, SETTINGS, TransformSet, Tune,
+    OnDeviceLost, PRESETS, SETTINGS, TransformSet, Tune, Winograd,
 };
 use crate::{Error, Result};
 
@@ -359,6 +359,9 @@ pub struct BenchArgs {
     /// Choice among kernels: auto, off, quick or full; see `train --help`
     #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), hide_possible_values = true)]
     pub tune: Option<Tune>,
+    /// Winograd's convolution: auto, on or off; see `train --help`
+    #[arg(long, value_name = "WHEN", value_parser = choice::<Winograd>(Winograd::NAMES), hide_possible_values = true)]
+    pub winograd: Option<Winograd>,
     /// Rows of a step: images times transforms, rounded up
     ///
     /// Without it: about half a second of the device's arithmetic, from 16 to 256.
@@ -573,6 +576,13 @@ pub struct ConfigFlags {
     #[arg(long, value_name = "KIND", value_parser = choice::<BatchStatistics>(BatchStatistics::NAMES),
         help_heading = RUN, hide_possible_values = true, hide_short_help = true)]
     pub bn: Option<BatchStatistics>,
+    /// Winograd's convolution: auto, on or off
+    ///
+    /// Computes 3 x 3 convolutions of 64 channels or more with less than half of the multiplications; the numbers are
+    /// others within rounding. auto is on for a software adapter, where it was measured to gain, and off on a GPU.
+    #[arg(long, value_name = "WHEN", value_parser = choice::<Winograd>(Winograd::NAMES), help_heading = RUN,
+        hide_possible_values = true, hide_short_help = true)]
+    pub winograd: Option<Winograd>,
     /// Choice among kernels: auto, off, quick or full
     ///
     /// quick measures the kernels that suit the device once for each size, full measures all of them anew; what was
@@ -694,6 +704,7 @@ impl ConfigFlags {
         set(&mut run.recompute, &self.recompute);
         set(&mut run.activations, &self.activations);
         set(&mut run.batch_norm, &self.bn);
+        set(&mut run.winograd, &self.winograd);
         set(&mut run.tune, &self.tune);
         set_some(&mut run.memory_budget, &self.memory_budget);
         set(&mut run.on_device_lost, &self.on_device_lost);
@@ -920,6 +931,7 @@ mod tests {
             ("--recompute", "3", "run.recompute"),
             ("--activations", "f16", "run.activations"),
             ("--bn", "micro", "run.batch_norm"),
+            ("--winograd", "off", "run.winograd"),
             ("--tune", "full", "run.tune"),
             ("--memory-budget", "4GiB", "run.memory_budget"),
             ("--on-device-lost", "resume", "run.on_device_lost"),

@@ -40,6 +40,7 @@ impl BenchJob {
             config.model.widths = widths;
         }
         config.run.tune = args.tune.unwrap_or(config.run.tune);
+        config.run.winograd = args.winograd.unwrap_or(config.run.winograd);
         config.validate()?;
         for &side in &args.side {
             config.check_side(side)?;

@@ -122,6 +122,11 @@ impl Gpu {
         }))
     }
 
+    /// Whether the adapter is a program on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
+    }
+
     /// Reads or changes how kernels are chosen on this device.
     pub fn tuning<T>(&self, f: impl FnOnce(&mut Tuning) -> T) -> T {
         f(&mut self.tuning.lock().unwrap_or_else(std::sync::PoisonError::into_inner))

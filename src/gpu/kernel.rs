@@ -108,7 +108,7 @@ impl Reach {
         let lanes = if subgroups { gpu.info.subgroup_min_size } else { 0 };
         let sums = match (gpu.info.device_type, lanes) {
             // What does not fit the registers spills to the nearest cache, which costs a software adapter little.
-            (wgpu::DeviceType::Cpu, 8..) => 144,
+            (wgpu::DeviceType::Cpu, 8..) => 320,
             // One with narrower vectors (SwiftShader) takes minutes to compile more.
             (wgpu::DeviceType::Cpu, _) => 36,
             // Twice as many registers, as sums are added up in chains; a lane of a GPU has up to 255.
@@ -195,6 +195,12 @@ impl<B> Launch<B> {
     pub fn label(&self) -> String {
         format!("{}.{}", self.shader, self.entry)
     }
+}
+
+/// Invocations of a workgroup, where workgroups stand side by side over so many items: those that leave the fewest idle,
+/// and of these the most.
+pub fn lanes_for(items: usize) -> usize {
+    [64, 32, 16, 8].into_iter().min_by_key(|&lanes| items.next_multiple_of(lanes)).unwrap_or(WORKGROUP as usize)
 }
 
 /// Folds a count of workgroups into two axes, each within the limit every adapter has.

@@ -24,14 +24,19 @@ shaders![
     "common/conv2d_forward_tiled",
     "common/conv2d_pointwise_tiled",
     "common/conv2d_pointwise_weight_tiled",
+    "common/conv2d_input",
     "common/finite",
     "common/half",
     "common/index",
     "common/lane_rank",
     "common/log1p",
     "common/matmul_body",
+    "common/packed",
+    "common/packed_subgroup",
     "common/philox",
     "common/reduce",
+    "common/winograd_body",
+    "common/winograd_product",
     "accumulate",
     "bank",
     "batch_norm",
@@ -50,6 +55,8 @@ shaders![
     "sgd",
     "softmax_xent",
     "views",
+    "winograd",
+    "winograd_subgroup",
 ];
 
 /// The text of a shader, its templates expanded ([`template`]).

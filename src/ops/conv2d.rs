@@ -8,7 +8,7 @@ use super::check::{Case, Fill, Input};
 use super::rows::gcd;
 use super::{Cost, Host, Op, Operand, Operation, Pieces, axes};
 use crate::gpu::Launch;
-use crate::gpu::kernel::{Alternative, WORKGROUP, fold};
+use crate::gpu::kernel::{Alternative, WORKGROUP, fold, lanes_for};
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
@@ -28,18 +28,18 @@ const WEIGHT_CHAIN: usize = 32;
 
 /// Sizes of one convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sizes {
-    batch: usize,
-    c_in: usize,
-    h_in: usize,
-    w_in: usize,
-    c_out: usize,
-    h_out: usize,
-    w_out: usize,
-    k_h: usize,
-    k_w: usize,
-    stride: usize,
-    padding: usize,
+pub(super) struct Sizes {
+    pub(super) batch: usize,
+    pub(super) c_in: usize,
+    pub(super) h_in: usize,
+    pub(super) w_in: usize,
+    pub(super) c_out: usize,
+    pub(super) h_out: usize,
+    pub(super) w_out: usize,
+    pub(super) k_h: usize,
+    pub(super) k_w: usize,
+    pub(super) stride: usize,
+    pub(super) padding: usize,
 }
 
 impl Sizes {
@@ -124,7 +124,7 @@ impl Sizes {
 
     /// Workgroups along the input channels in backward_weight, and their size: no more lanes than channels.
     fn columns(&self) -> (usize, usize) {
-        let lanes = self.c_in.next_power_of_two().clamp(8, WORKGROUP as usize);
+        let lanes = lanes_for(self.c_in);
         (self.c_in.div_ceil(lanes), lanes)
     }
 
@@ -314,12 +314,14 @@ pub struct Conv2d {
     pub padding: usize,
     /// Convolve not x but its batch norm and the LeakyReLU of this slope behind it.
     pub slope: Option<f32>,
+    /// By Winograd's minimal filtering, its gradients, too; the workspace is then its transforms and products.
+    pub winograd: bool,
 }
 
 impl Conv2d {
     /// A convolution of x as it is.
     pub fn new(stride: usize, padding: usize) -> Self {
-        Conv2d { stride, padding, slope: None }
+        Conv2d { stride, padding, slope: None, winograd: false }
     }
 }
 
@@ -348,7 +350,8 @@ impl Operation for Conv2d {
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let [x, weight] = two_and_statistics(self.name(), inputs, self.slope)?;
         let s = Sizes::new(self.name(), &x.shape, &weight.shape, self.stride, self.padding)?;
-        Ok(vec![Type::f32([s.batch, s.c_out, s.h_out, s.w_out]), s.packed()])
+        let y = Type::f32([s.batch, s.c_out, s.h_out, s.w_out]);
+        Ok(if self.winograd { [vec![y], s.winograd_workspace().into()].concat() } else { vec![y, s.packed()] })
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -364,16 +367,17 @@ impl Operation for Conv2d {
             return Err(Error::Internal("a convolution that normalises its input is differentiated before".into()));
         }
         let (Some(dy), x, weight) = (upstream[0], node.inputs[0], node.inputs[1]) else { return Ok(vec![None, None]) };
-        let (stride, padding) = (self.stride, self.padding);
+        let (stride, padding, winograd) = (self.stride, self.padding, self.winograd);
         let dx = if graph.value(x).requires_grad {
             let [h, w] = [graph.shape(x)[2], graph.shape(x)[3]];
-            Some(graph.one(Conv2dBackwardInput { stride, padding, h, w }, &[dy, weight])?)
+            Some(graph.one(Conv2dBackwardInput { stride, padding, h, w, winograd }, &[dy, weight])?)
         } else {
             None
         };
         let dw = if graph.value(weight).requires_grad {
             let [k_h, k_w] = [graph.shape(weight)[2], graph.shape(weight)[3]];
-            Some(graph.one(Conv2dBackwardWeight { stride, padding, k_h, k_w, slope: None }, &[x, dy])?)
+            let op = Conv2dBackwardWeight { stride, padding, k_h, k_w, slope: None, winograd };
+            Some(graph.one(op, &[x, dy])?)
         } else {
             None
         };
@@ -383,7 +387,15 @@ impl Operation for Conv2d {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding);
         let p = self.padding as i32;
+        if self.winograd {
+            return s.winograd(inputs, outputs, false, (p, p), self.slope);
+        }
         s.convolve("pack", inputs, outputs, (self.stride, 1), (p, p), self.slope)
+    }
+
+    fn by_winograd(&self, inputs: &[Type]) -> Option<Op> {
+        let s = Sizes::of(&inputs[0].shape, &inputs[1].shape, self.stride, self.padding);
+        (!self.winograd && s.gains_by_winograd()).then(|| Conv2d { winograd: true, ..self.clone() }.into())
     }
 
     fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
@@ -454,6 +466,8 @@ pub struct Conv2dBackwardInput {
     pub h: usize,
     /// Width of x.
     pub w: usize,
+    /// As [`Conv2d::winograd`].
+    pub winograd: bool,
 }
 
 impl Conv2dBackwardInput {
@@ -475,7 +489,9 @@ impl Operation for Conv2dBackwardInput {
         let x = [dy.shape[0], c_in, self.h, self.w];
         let s = Sizes::new(self.name(), &x, &weight.shape, self.stride, self.padding)?;
         super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
-        Ok(vec![Type::f32(x), s.mirrored().packed()])
+        let dx = Type::f32(x);
+        let s = s.mirrored();
+        Ok(if self.winograd { [vec![dx], s.winograd_workspace().into()].concat() } else { vec![dx, s.packed()] })
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -489,7 +505,15 @@ impl Operation for Conv2dBackwardInput {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs[0].shape, inputs[1].shape);
         let padding = (s.k_h as i32 - 1 - self.padding as i32, s.k_w as i32 - 1 - self.padding as i32);
+        if self.winograd {
+            return s.mirrored().winograd(inputs, outputs, true, padding, None);
+        }
         s.mirrored().convolve("pack_mirrored", inputs, outputs, (1, self.stride), padding, None)
+    }
+
+    fn by_winograd(&self, inputs: &[Type]) -> Option<Op> {
+        let s = self.sizes(&inputs[0].shape, &inputs[1].shape);
+        (!self.winograd && s.gains_by_winograd()).then(|| Conv2dBackwardInput { winograd: true, ..self.clone() }.into())
     }
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
@@ -514,6 +538,8 @@ pub struct Conv2dBackwardWeight {
     pub k_w: usize,
     /// x is not the input itself but its batch norm and the LeakyReLU of this slope behind it are.
     pub slope: Option<f32>,
+    /// As [`Conv2d::winograd`].
+    pub winograd: bool,
 }
 
 impl Conv2dBackwardWeight {
@@ -537,7 +563,11 @@ impl Operation for Conv2dBackwardWeight {
         let weight = self.weight(&x.shape, &dy.shape);
         let s = Sizes::new(self.name(), &x.shape, &weight, self.stride, self.padding)?;
         super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
-        Ok(vec![Type::f32(weight), Type::f32([s.splits().0, s.taps() * s.c_in, 4 * s.partial_row()])])
+        let dw = Type::f32(weight);
+        if self.winograd {
+            return Ok([vec![dw], s.winograd_weight_workspace().into()].concat());
+        }
+        Ok(vec![dw, Type::f32([s.splits().0, s.taps() * s.c_in, 4 * s.partial_row()])])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -557,12 +587,18 @@ impl Operation for Conv2dBackwardWeight {
     /// The fewest images that are whole splits.
     fn part_rows(&self, inputs: &[Operand]) -> Option<usize> {
         let s = self.sizes(inputs);
+        if self.winograd {
+            return Some(s.slice_images());
+        }
         let rows = s.splits().1;
         Some(rows / gcd(rows as u64, s.h_out as u64) as usize)
     }
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs);
+        if self.winograd {
+            return s.winograd_weight_parts(inputs, outputs, rows, self.slope);
+        }
         let p = (self.padding as i32, self.padding as i32);
         let split_rows = s.splits().1;
         let splits = (rows.len() * s.h_out).div_ceil(split_rows);
@@ -598,12 +634,22 @@ impl Operation for Conv2dBackwardWeight {
 
     fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs);
+        if self.winograd {
+            return s.winograd_weight_joining(outputs);
+        }
         let n = s.c_out * s.c_in * s.k_h;
         vec![s.launch("reduce", n, (0, 0), None).bind("partial", outputs[1].id).bind("y", outputs[0].id)]
     }
 
     fn reads_half(&self, index: usize) -> bool {
         index == 0
+    }
+
+    fn by_winograd(&self, inputs: &[Type]) -> Option<Op> {
+        let weight = self.weight(&inputs[0].shape, &inputs[1].shape);
+        let s = Sizes::of(&inputs[0].shape, &weight, self.stride, self.padding);
+        (!self.winograd && s.gains_by_winograd())
+            .then(|| Conv2dBackwardWeight { winograd: true, ..self.clone() }.into())
     }
 
     fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
@@ -648,26 +694,34 @@ pub fn cases() -> Vec<Case> {
         let given = |shape: &[usize]| Input::constant(shape.to_vec(), Fill::Normal(0.2, 1.0));
         let (x, statistics) = (given(&[n, c, h, w]), given(&[5, c]));
         let slope = Some(0.1);
-        let inputs = vec![x.clone(), given(&[o, c, k_h, k_w]), statistics.clone()];
-        let normed = Case::new(format!("normalised {what}"), Conv2d { stride, padding, slope }, inputs);
-        let weight = Conv2dBackwardWeight { stride, padding, k_h, k_w, slope };
-        let inputs = vec![x, given(&[n, o, h_out, w_out]), statistics];
-        let weight = Case::new(format!("normalised {what}"), weight, inputs);
-        let inputs = vec![Input::normal([n, c, h, w]), Input::normal([o, c, k_h, k_w])];
-        let mut cases = vec![Case::new(&what, Conv2d::new(stride, padding), inputs), normed, weight];
-        // Rows of an odd length are not stored in half precision.
-        let halved = |case: &Case| {
-            let mut case = case.clone();
-            case.inputs[0] = case.inputs[0].clone().half();
-            case.name += ", x in half precision";
-            case
-        };
-        if w.is_multiple_of(2) {
-            cases.extend([halved(&cases[1]), halved(&cases[2])]);
-        }
-        if w_out.is_multiple_of(2) {
-            let y = if w.is_multiple_of(2) { &cases[3] } else { &cases[1] }.clone().into_half();
-            cases.push(Case { name: format!("{}, y in half precision", y.name), ..y });
+        let weight_inputs = vec![x.clone(), given(&[n, o, h_out, w_out]), statistics.clone()];
+        let inputs = vec![x, given(&[o, c, k_h, k_w]), statistics];
+        let plain = vec![Input::normal([n, c, h, w]), Input::normal([o, c, k_h, k_w])];
+        let mut cases = Vec::new();
+        for winograd in [false, true] {
+            if winograd && (k_h, k_w, stride) != (3, 3, 1) {
+                continue;
+            }
+            let what = if winograd { format!("by Winograd, {what}") } else { what.clone() };
+            let op = Conv2d { winograd, ..Conv2d::new(stride, padding) };
+            let normed = Conv2d { slope, ..op.clone() };
+            let normed = Case::new(format!("normalised {what}"), normed, inputs.clone());
+            let weight = Conv2dBackwardWeight { stride, padding, k_h, k_w, slope, winograd };
+            let weight = Case::new(format!("normalised {what}"), weight, weight_inputs.clone());
+            // Rows of an odd length are not stored in half precision.
+            let halved = |case: &Case| {
+                let mut case = case.clone();
+                case.inputs[0] = case.inputs[0].clone().half();
+                case.name += ", x in half precision";
+                case
+            };
+            let half = w.is_multiple_of(2).then(|| [halved(&normed), halved(&weight)]);
+            if w_out.is_multiple_of(2) {
+                let y = half.as_ref().map_or(&normed, |[normed, _]| normed).clone().into_half();
+                cases.push(Case { name: format!("{}, y in half precision", y.name), ..y });
+            }
+            cases.extend([Case::new(what, op, plain.clone()), normed, weight]);
+            cases.extend(half.into_iter().flatten());
         }
         cases
     })

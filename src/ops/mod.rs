@@ -26,6 +26,7 @@ pub mod rows;
 pub mod sgd;
 pub mod softmax_xent;
 pub mod views;
+mod winograd;
 
 /// A tensor on the host as a twin sees it; unsigned integers are exact in f64.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +117,13 @@ pub trait Operation {
     /// little for its size. See [`crate::tape::recompute`].
     fn recomputable(&self) -> bool {
         false
+    }
+
+    /// The same operation with less than half of the multiplications, where it has one that gains by that; its result
+    /// stays its first output. See [`crate::tape::winograd`].
+    fn by_winograd(&self, inputs: &[Type]) -> Option<Op> {
+        let _ = inputs;
+        None
     }
 
     /// Whether it reads input `index` in half precision, too. See [`crate::tape::half`].

@@ -1,4 +1,4 @@
-//! Record once ([`graph`], [`backward`], [`fuse`], [`half`], [`recompute`]), plan once ([`plan`]), replay ([`exec`]).
+//! Record once ([`graph`], [`backward`], [`fuse`], [`half`], [`recompute`], [`winograd`]), plan once ([`plan`]), replay ([`exec`]).
 //!
 //! [`twin`] runs the same graph on the CPU in f64.
 
@@ -11,5 +11,6 @@ pub mod plan;
 pub mod recompute;
 pub mod slices;
 pub mod twin;
+pub mod winograd;
 
 pub use graph::{Element, Graph, Node, Storage, Type, Value, ValueId};

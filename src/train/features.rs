@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::checkpoint::Checkpoint;
 use super::slice;
 use super::trainer::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
-use crate::config::{Config, Progress};
+use crate::config::{Config, Progress, Winograd};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
@@ -14,6 +14,7 @@ use crate::ier::transforms::ViewSampler;
 use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
 use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
 use crate::tape::exec::{Arenas, Executor};
+use crate::tape::winograd::use_winograd;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
 
@@ -76,6 +77,9 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
     for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
         output.into_iter().for_each(|o| graph.keep(o));
     }
+    if config.run.winograd != Winograd::Off {
+        use_winograd(&mut graph)?;
+    }
     Ok((graph, Recorded { images, index, parameters, outputs, entries }))
 }
 
@@ -102,7 +106,9 @@ impl Extractor {
     /// # Errors
     /// [`crate::Error::Data`] when the file is not a checkpoint or does not fit its own configuration.
     pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
-        let config = stored_config(path, checkpoint)?;
+        let mut config = stored_config(path, checkpoint)?;
+        // The run's device decided for its training.
+        config.run.winograd = Winograd::Auto.resolved(gpu.is_software());
         let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
         let side = stored_side(path, checkpoint, &config)?;
         if !(2..=MAX_CLASSES).contains(&classes) {

@@ -1,6 +1,6 @@
 //! From a configuration to the graph of its training step. Needs no device: `plan` uses it, too.
 
-use crate::config::{Activations, Config, Method, Schedule, TransformSet};
+use crate::config::{Activations, Config, Method, Schedule, TransformSet, Winograd};
 use crate::data::ImageSet;
 use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use crate::nn::{Drop, NetSpec};
@@ -9,6 +9,7 @@ use crate::ops::views::{PARAMETER_WORDS, Views};
 use crate::tape::fuse::fuse;
 use crate::tape::half::store_half;
 use crate::tape::recompute::{candidates, recompute};
+use crate::tape::winograd::use_winograd;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
 
@@ -155,5 +156,9 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
         )));
     };
     recompute(&mut graph, again);
+    // Where no device has decided, as in a plan, the way that takes more memory.
+    if config.run.winograd != Winograd::Off {
+        use_winograd(&mut graph)?;
+    }
     Ok((graph, Recorded { step, images, view_index, view_parameters, resident }))
 }

@@ -139,7 +139,9 @@ impl<'d> Trainer<'d> {
     ) -> Result<Self> {
         let shape = DataShape::of(data);
         let schedule = judge(config, shape)?;
-        let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu.limits))?;
+        let mut config = config.clone();
+        config.run.winograd = config.run.winograd.resolved(gpu.is_software());
+        let fitted = fit(&config, shape, teacher.is_some(), Room::of(&gpu.limits))?;
         let config = &fitted.config;
         let spec = spec(config, shape, teacher.is_some());
         let (graph, recorded) = training_step(config, shape, teacher.is_some(), fitted.resident)?;

@@ -1,0 +1,25 @@
+// What a convolution reads: an element of x, or of the batch norm and LeakyReLU behind it.
+#import common/half
+
+override NORMED: bool = false;
+override X_HALF: bool = false;
+
+// Batch norm of one input channel: mean, scale, shift.
+fn channel_of(c: u32) -> vec3<f32> {
+    if !NORMED {
+        return vec3<f32>(0.0, 1.0, 0.0);
+    }
+    // Rows of the statistics: mean, rstd, variance, scale, shift.
+    return vec3<f32>(statistics[c], statistics[3u * params.c_in + c], statistics[4u * params.c_in + c]);
+}
+
+// x[i], zero outside the image.
+fn value_at(i: u32, inside: bool, channel: vec3<f32>) -> f32 {
+    var value = 0.0;
+    if X_HALF { value = half_of(x[i / 2u], i); } else { value = bitcast<f32>(x[i]); }
+    if NORMED {
+        let y = (value - channel.x) * channel.y + channel.z;
+        value = select(params.slope * y, y, y > 0.0);
+    }
+    return select(0.0, value, inside);
+}

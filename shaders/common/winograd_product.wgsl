@@ -1,0 +1,76 @@
+// Entry point $NAME of winograd: one invocation computes 4 x $Q rows of `packed` x 4 rows of `vectors` for one of the 16
+// elements. The terms of a chain are summed before they join the total: the error of a sum grows with its length.
+
+@compute @workgroup_size(WG)
+fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+         @builtin(local_invocation_index) local: u32) {
+    let lane = lane_rank();
+    // Neighbouring workgroups take the same element and rows of `vectors`: they are read from cache.
+    let linear = group_index(group, groups);
+    let blocks = (params.c_out + ${4*Q-1}u) / ${4*Q}u;
+    let block = linear % blocks;
+    let columns = (params.vector_row + WG - 1u) / WG;
+    let column = ((linear / blocks) % columns) * WG + local;
+    let element = linear / blocks / columns;
+    let live = (column < params.vector_row) & (element < 16u);
+    let known = min(column, params.vector_row - 1u);
+    let row = min(element, 15u) * params.terms;
+#repeat q 0 $Q
+#repeat o 0 4
+    var s$q_$o = vec4<f32>(0.0);
+#end
+#end
+    for (var first = 0u; first < params.terms; first += params.chain) {
+#repeat q 0 $Q
+#repeat o 0 4
+        var t$q_$o = vec4<f32>(0.0);
+#end
+#end
+        for (var term = first; term < min(first + params.chain, params.terms); term++) {
+            let v = vectors[(row + term) * params.vector_row + known];
+            let at = (row + term) * params.packed_row + block * $Qu;
+#repeat h 0 ${Q/8}
+            let e$h = packed_8(at + ${8*h}u, lane);
+#repeat q 0 8
+            t${8*h+q}_0 = fma(vec4<f32>(e$h[$q].x), v, t${8*h+q}_0);
+            t${8*h+q}_1 = fma(vec4<f32>(e$h[$q].y), v, t${8*h+q}_1);
+            t${8*h+q}_2 = fma(vec4<f32>(e$h[$q].z), v, t${8*h+q}_2);
+            t${8*h+q}_3 = fma(vec4<f32>(e$h[$q].w), v, t${8*h+q}_3);
+#end
+#end
+#repeat h ${Q/8*2} ${Q/4}
+            let f$h = packed_4(at + ${4*h}u, lane);
+#repeat q 0 4
+            t${4*h+q}_0 = fma(vec4<f32>(f$h[$q].x), v, t${4*h+q}_0);
+            t${4*h+q}_1 = fma(vec4<f32>(f$h[$q].y), v, t${4*h+q}_1);
+            t${4*h+q}_2 = fma(vec4<f32>(f$h[$q].z), v, t${4*h+q}_2);
+            t${4*h+q}_3 = fma(vec4<f32>(f$h[$q].w), v, t${4*h+q}_3);
+#end
+#end
+#repeat h ${Q/4*2} ${Q/2}
+            let g$h = packed_2(at + ${2*h}u, lane);
+#repeat q 0 2
+            t${2*h+q}_0 = fma(vec4<f32>(g$h[$q].x), v, t${2*h+q}_0);
+            t${2*h+q}_1 = fma(vec4<f32>(g$h[$q].y), v, t${2*h+q}_1);
+            t${2*h+q}_2 = fma(vec4<f32>(g$h[$q].z), v, t${2*h+q}_2);
+            t${2*h+q}_3 = fma(vec4<f32>(g$h[$q].w), v, t${2*h+q}_3);
+#end
+#end
+        }
+#repeat q 0 $Q
+#repeat o 0 4
+        s$q_$o += t$q_$o;
+#end
+#end
+    }
+    let first = (min(element, 15u) * params.c_out + block * ${4*Q}u) * params.vector_row + known;
+#repeat q 0 $Q
+#repeat o 0 4
+    if live & (block * ${4*Q}u + ${4*q+o}u < params.c_out) {
+        let at = first + ${4*q+o}u * params.vector_row;
+        if ADD { s$q_$o += vectors_out[at]; }
+        vectors_out[at] = s$q_$o;
+    }
+#end
+#end
+}
