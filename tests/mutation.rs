@@ -118,7 +118,7 @@ const BREAKS: &[Break] = &[
     ("common/winograd_body", "output", "m$k1 - m$k2 - m$k3", "m$k1 - m$k2", "by Winograd"),
     ("common/winograd_body", "weight_gradient", "+ m$k3", "", "by Winograd"),
     ("common/winograd_body", "tile_of", "2u * (across", "(across", "by Winograd"),
-    ("common/winograd_product", "$NAME", "f$h[$q].w), v, t${4*h+q}_3", "f$h[$q].w), v, t${4*h+q}_2", "by Winograd"),
+    ("common/winograd_product", "$NAME", "+= t$q_$o", "-= t$q_$o", "by Winograd"),
 ];
 
 /// Cases beyond this size exist for the device's grid, not for the formula.
