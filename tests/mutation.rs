@@ -194,7 +194,12 @@ fn open() -> Arc<Gpu> {
 fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
     let import = format!("#import {file} NAME=");
     let made = SOURCES.iter().flat_map(|(_, text)| text.lines()).find_map(|line| line.strip_prefix(import.as_str()));
-    let entry = if function == "$NAME" { made.and_then(|rest| rest.split(' ').next()) } else { Some(function) };
+    let entry = match function {
+        "$NAME" => made.and_then(|rest| rest.split(' ').next()),
+        // What the plain product shares with nobody.
+        "a_quad" => Some("product"),
+        _ => Some(function),
+    };
     let kernels = Kernels::new(gpu.clone()).preferring(entry.unwrap_or(function));
     let other = format!("{file}_subgroup");
     if SOURCES.iter().any(|(name, _)| *name == other) { kernels.without_subgroups() } else { kernels }
