@@ -572,7 +572,7 @@ pub struct RunConfig {
     pub memory_budget: Option<ByteSize>,
     /// What to do when the device is lost.
     pub on_device_lost: OnDeviceLost,
-    /// The settings of this table that `memory_budget` chose, not the user; saved with the run.
+    /// The settings of this table that `memory_budget` or the device chose, not the user; saved with the run.
     pub chosen: Vec<String>,
 }
 
@@ -621,7 +621,8 @@ named!(Activations { F32 = "f32", F16 = "f16" });
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Winograd {
-    /// On a software adapter, where it was measured to gain; a run keeps what its first device made of it.
+    /// On a software adapter, where it was measured to gain; a run keeps what its first device made of it. A plan, which
+    /// has no device, counts it as on: a little more memory.
     Auto,
     /// On every adapter.
     On,
@@ -783,10 +784,10 @@ impl Config {
         self.run.micro_batch.map_or(1, |images| self.optimiser.batch / images.max(1)).max(1)
     }
 
-    /// The settings as the user gave them: without what `run.memory_budget` chose.
+    /// The settings as the user gave them: without what `run.memory_budget` or the device chose.
     ///
     /// # Errors
-    /// [`Error::Usage`] when `run.chosen` lists what a budget does not choose.
+    /// [`Error::Usage`] when `run.chosen` lists what neither chooses.
     pub fn as_given(&self) -> Result<Config> {
         let (mut given, unset) = (self.clone(), RunConfig::default());
         for name in std::mem::take(&mut given.run.chosen) {
@@ -794,9 +795,10 @@ impl Config {
                 "micro_batch" => given.run.micro_batch = unset.micro_batch,
                 "recompute" => given.run.recompute = unset.recompute,
                 "activations" => given.run.activations = unset.activations,
+                "winograd" => given.run.winograd = unset.winograd,
                 _ => {
                     return Err(Error::usage(format!(
-                        "run.chosen lists `{name}`, which a memory budget does not choose: take it off the list"
+                        "run.chosen lists `{name}`, which neither a memory budget nor a device chooses: take it off the list"
                     )));
                 }
             }
@@ -804,7 +806,7 @@ impl Config {
         Ok(given)
     }
 
-    /// Keeps what a budget chose for `stored`, the run that this one continues, and decides its numbers.
+    /// Keeps what a budget or a device chose for `stored`, the run that this one continues, and decides its numbers.
     pub fn keep_choices(&mut self, stored: &Config) {
         let chosen = |name: &str| stored.run.chosen.iter().any(|chosen| chosen == name);
         let mut kept = Vec::new();
@@ -815,6 +817,10 @@ impl Config {
         if self.run.activations == Activations::F32 && chosen("activations") {
             self.run.activations = stored.run.activations;
             kept.push("activations".into());
+        }
+        if self.run.winograd == Winograd::Auto && chosen("winograd") {
+            self.run.winograd = stored.run.winograd;
+            kept.push("winograd".into());
         }
         if !kept.is_empty() {
             self.run.chosen = kept;

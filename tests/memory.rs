@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ieq_wgpu::Error;
-use ieq_wgpu::config::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Progress, StepReport};
+use ieq_wgpu::config::{
+    Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Progress, RunConfig, StepReport, Winograd,
+};
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
@@ -17,6 +19,7 @@ use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ier::negatives::bank_init;
 use ieq_wgpu::ier::step::{Step, StepInputs, StepSpec, record};
 use ieq_wgpu::nn::Drop;
+use ieq_wgpu::ops::Op;
 use ieq_wgpu::ops::accumulate::PART_WORD;
 use ieq_wgpu::ops::conv2d::Conv2d;
 use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
@@ -79,7 +82,7 @@ fn the_device_allocates_what_was_planned() {
     let config = Config::from_preset("demo").unwrap();
     let data = glyphs(&config);
     let gpu = gpu();
-    let planned = Memory::of(&config, shape(&data), false, true).unwrap();
+    let planned = fit(&config, shape(&data), false, Room::of(&gpu)).unwrap().memory;
     let mut trainer = Trainer::new(gpu.clone(), &config, &data, None).unwrap();
     let _extractor = trainer.extractor().unwrap();
     trainer.submit().unwrap();
@@ -327,9 +330,62 @@ fn half_precision_halves_what_is_kept_and_changes_the_numbers_little() {
     assert!(same(&half.1, &losses(&config).1));
 }
 
+/// What the device chose is the run's own: another run asks its own device, and the same goes on with it.
+#[test]
+fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
+    let config = Config::from_preset("cifar-fs").unwrap();
+    let data = DataShape { side: 32, classes: 64, images: 38_400 };
+    let on = |config: &Config, software| {
+        let room = Room { software, ..Room::LARGE };
+        fit(config, data, false, room).unwrap().config
+    };
+    let (slow, fast) = (on(&config, true), on(&config, false));
+    assert_eq!((slow.run.winograd, fast.run.winograd), (Winograd::On, Winograd::Off));
+    assert!(slow.run.chosen == ["winograd"] && fast.run.chosen == ["winograd"]);
+    assert_eq!(slow.as_given().unwrap(), config);
+    // Resumed on another device, with the preset on the line or without.
+    assert_eq!(on(&slow, false).run.winograd, Winograd::On);
+    let mut again = config.clone();
+    again.keep_choices(&slow);
+    assert_eq!(again, slow);
+    // What was given is nobody's to choose.
+    let given = Config { run: RunConfig { winograd: Winograd::Off, ..config.run.clone() }, ..config };
+    assert!(on(&given, true) == given);
+}
+
+/// The same step by Winograd and without: other roundings, the same numbers.
+#[test]
+fn a_step_by_winograd_agrees_with_one_without() {
+    let mut config = Config::from_preset("demo").unwrap();
+    config.optimiser.batch = 4;
+    config.model.widths = [8, 16, 64, 64];
+    let data = glyphs(&config);
+    let gpu = gpu();
+    let mut gradients = |winograd| {
+        config.run.winograd = winograd;
+        let mut trainer = Trainer::new(gpu.clone(), &config, &data, None).unwrap();
+        let by_winograd = trainer.executor().graph.nodes.iter().filter(|node| match &node.op {
+            Op::Conv2d(op) => op.winograd,
+            Op::Conv2dBackwardInput(op) => op.winograd,
+            Op::Conv2dBackwardWeight(op) => op.winograd,
+            _ => false,
+        });
+        let count = by_winograd.count();
+        trainer.submit().unwrap();
+        let id = trainer.executor().graph.values.iter().position(|value| value.name == "gradients").unwrap();
+        (count, trainer.executor().read::<f32>(ValueId(id as u32)).unwrap())
+    };
+    let ((none, direct), (some, fast)) = (gradients(Winograd::Off), gradients(Winograd::On));
+    assert!(none == 0 && some >= 9, "{some} convolutions and gradients");
+    let scale = direct.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+    let worst = direct.iter().zip(&fast).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(direct.len() == fast.len() && worst <= 1e-5 * scale && worst > 0.0, "off by {worst} of {scale}");
+}
+
 #[test]
 fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     let mut config = Config::from_preset("cifar-fs").unwrap();
+    config.run.winograd = Winograd::Off;
     let data = DataShape { side: 32, classes: 64, images: 38_400 };
     let fit = |config: &Config| fit(config, data, false, Room::LARGE);
     let all = fit(&config).unwrap().memory;

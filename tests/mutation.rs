@@ -118,6 +118,8 @@ const BREAKS: &[Break] = &[
     ("common/winograd_body", "output", "m$k1 - m$k2 - m$k3", "m$k1 - m$k2", "by Winograd"),
     ("common/winograd_body", "weight_gradient", "+ m$k3", "", "by Winograd"),
     ("common/winograd_body", "tile_of", "2u * (across", "(across", "by Winograd"),
+    ("common/winograd_body", "tile_of", "+ params.first_image", "", "x 3x1x80x80"),
+    ("common/winograd_product", "$NAME", "if ADD", "if false", "x 3x1x80x80"),
     ("common/winograd_product", "$NAME", "+= t$q_$o", "-= t$q_$o", "by Winograd"),
 ];
 

@@ -63,8 +63,8 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
                 let at = min(image, params.batch - 1u) * params.c_in * input_size
                        + u32(clamp(y, 0, i32(params.h_in) - 1)) * params.w_in;
                 let left = i32(first_run + patch_column) * 4 - params.pad_x;
-#repeat e 0 ${31/G+1}
-                if slot + ${G/2*e}u < 16u {
+#repeat e 0 ${32/G}
+                {
                     let c = first_channel + slot + ${G/2*e}u;
                     let known = min(c, last_input);
                     $NAME_x[brought][slot + ${G/2*e}u] = four_at(at + known * input_size, live & (c <= last_input), left, channel_of(known));

@@ -15,6 +15,9 @@
 // forward_OxP: conv2d_forward.wgsl, one invocation computes O output channels x P neighbouring pixels of a row.
 // backward_weight_O: conv2d_backward_weight.wgsl, one invocation computes O output channels x 3 x 3 taps of one input
 //   channel over some image rows, a split; `reduce` adds the splits in order.
+// forward_3x3_..., forward_1x1_..., backward_weight_3x3_..., backward_weight_1x1_...: conv2d_forward_tiled.wgsl,
+//   conv2d_pointwise_tiled.wgsl, conv2d_backward_weight_tiled.wgsl, conv2d_pointwise_weight_tiled.wgsl; the same sums,
+//   by tiles that a workgroup shares in its memory.
 // The values that all lanes of a workgroup share come from packed_N and upstream_N, which differ between
 // conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (the lanes load a part each, the subgroup broadcasts).
 #import common/index

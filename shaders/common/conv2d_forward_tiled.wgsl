@@ -19,12 +19,14 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let block = linear % blocks;
     let runs = (params.w_out + 3u) / 4u;
     let pitch = runs + 1u;
-    let first_run = (linear / blocks) * ${L*R}u;
+    let total = params.batch * params.h_out * runs;
+    // The last workgroups may have none.
+    let wanted = (linear / blocks) * ${L*R}u;
+    let first_run = min(wanted, total - 1u);
     let first_row = padded_row(first_run / runs);
 
-    let total = params.batch * params.h_out * runs;
 #repeat r 0 $R
-    let wanted$r = first_run + lane + ${L*r}u;
+    let wanted$r = wanted + lane + ${L*r}u;
     let run$r = min(wanted$r, total - 1u);
     let row$r = run$r / runs;
     let base$r = (padded_row(row$r) - first_row) * pitch + run$r - row$r * runs;
@@ -69,11 +71,11 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
             let item = local + ${L*G*i}u;
             let term = item / ${Q*G}u;
             let vector = item % ${Q*G}u;
-            let wanted = block * ${Q*G}u + vector;
+            let row = block * ${Q*G}u + vector;
             let tap = first * 9u + term;
             if term < 36u {
-                let inside = (wanted < params.packed_row) & (tap < params.c_in * 9u);
-                let value = packed[select(0u, tap * params.packed_row + wanted, inside)];
+                let inside = (row < params.packed_row) & (tap < params.c_in * 9u);
+                let value = packed[select(0u, tap * params.packed_row + row, inside)];
                 $NAME_w[term / 9u][term % 9u][vector / $Qu][vector % $Qu] = select(vec4<f32>(0.0), value, inside);
             }
         }

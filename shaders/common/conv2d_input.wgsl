@@ -1,4 +1,5 @@
-// What a convolution reads: an element of x, or of the batch norm and LeakyReLU behind it.
+// What a convolution reads: an element of x, or of the batch norm and LeakyReLU behind it. Whoever imports it binds `x` and
+// `statistics` and has `c_in` and `slope` among its parameters.
 #import common/half
 
 override NORMED: bool = false;

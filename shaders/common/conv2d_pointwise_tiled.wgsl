@@ -13,7 +13,7 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let lane = local % $Lu;
     let own = local / $Lu;
     let linear = group_index(group, groups);
-    // Neighbouring workgroups take the same pixels and other channels: the input is read source cache.
+    // Neighbouring workgroups take the same pixels and other channels: the input is read from cache.
     let blocks = (params.c_out + ${4*Q*G-1}u) / ${4*Q*G}u;
     let block = linear % blocks;
     let first_pixel = (linear / blocks) * ${L*P}u;

@@ -118,7 +118,7 @@ impl FromStr for Shape {
 }
 
 impl Shape {
-    /// The operation and its gradients.
+    /// The operation and its gradients; `winograd`: convolutions that gain by it are computed by Winograd.
     ///
     /// # Errors
     /// [`Error::Shape`] when the sizes do not fit together.

@@ -35,7 +35,8 @@ pub struct KernelResult {
     pub seconds: Option<Spread>,
     /// The ceiling that binds it.
     pub bound: Option<Bound>,
-    /// The least time that this ceiling allows over the median time: 1 is perfect.
+    /// The least time that this ceiling allows over the median time: 1 is perfect, and more is possible where a convolution
+    /// is computed with fewer multiplications than its sum has (Winograd).
     pub share: Option<f64>,
 }
 

@@ -241,7 +241,7 @@ pub(super) fn outcome_text(outcome: &TrainOutcome) -> String {
 mod tests {
     use super::super::engine::Score;
     use super::*;
-    use crate::config::{BatchStatistics, ByteSize, Length};
+    use crate::config::{BatchStatistics, ByteSize, Length, Winograd};
 
     fn job(words: &[&str], stored: Option<Config>) -> Result<TrainJob> {
         use clap::FromArgMatches;
@@ -286,6 +286,11 @@ mod tests {
         let refusal = job(&["--resume", out, "--out", "elsewhere"], Some(stored.clone())).unwrap_err();
         assert!(refusal.to_string().contains("--out (run.out) names elsewhere"), "{refusal}");
         assert!(job(&["--resume", out, "--out", &format!("{out}/.")], Some(stored.clone())).is_ok());
+
+        // What the device chose stays, also where the preset is on the line.
+        (stored.run.winograd, stored.run.chosen) = (Winograd::On, vec!["winograd".into()]);
+        let resumed = job(&["--preset", "demo", "--steps", "60", "--resume", out], Some(stored.clone())).unwrap();
+        assert_eq!(resumed.config, stored);
 
         // Another budget is allowed: the micro-batches stay, what changes no number is chosen anew.
         let run = &mut stored.run;

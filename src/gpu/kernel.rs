@@ -178,8 +178,8 @@ impl<B> Launch<B> {
         self.constants.push(("WG", f64::from(lanes)));
     }
 
-    /// What a device can run, the preferred one first: alternatives whose sums fit it, or with `all` any whose loads its
-    /// lanes can share; then the launch itself.
+    /// What a device can run, the preferred one first: alternatives whose sums and workgroup memory suit it, or with `all`
+    /// any whose loads its lanes can share and whose workgroup memory it has; then the launch itself.
     fn choices(&self, reach: Reach, all: bool) -> Vec<Launch<B>>
     where
         B: Clone,
@@ -197,10 +197,13 @@ impl<B> Launch<B> {
     }
 }
 
-/// Invocations of a workgroup, where workgroups stand side by side over so many items: those that leave the fewest idle,
-/// and of these the most.
+/// Invocations of a workgroup, where workgroups stand side by side over so many items: the most that leave less than an
+/// eighth of themselves idle, or else those that leave the fewest.
 pub fn lanes_for(items: usize) -> usize {
-    [64, 32, 16, 8].into_iter().min_by_key(|&lanes| items.next_multiple_of(lanes)).unwrap_or(WORKGROUP as usize)
+    let sizes = [64, 32, 16, 8];
+    let taken = |lanes: &usize| items.next_multiple_of(*lanes);
+    let busy = sizes.into_iter().find(|lanes| 8 * taken(lanes) < 9 * items);
+    busy.or_else(|| sizes.into_iter().min_by_key(taken)).unwrap_or(WORKGROUP as usize)
 }
 
 /// Folds a count of workgroups into two axes, each within the limit every adapter has.
@@ -356,10 +359,7 @@ impl Kernels {
     fn choose(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, at: u64) -> Result<Launch<Region>> {
         let gpu = self.gpu.clone();
         let all = launch.choices(self.reach, true);
-        let dev = std::env::var("IEQ_PREFER").unwrap_or_default();
-        if let Some(choice) =
-            all.iter().find(|choice| self.preferred == Some(choice.entry) || dev.split(',').any(|d| d == choice.entry))
-        {
+        if let Some(choice) = all.iter().find(|choice| self.preferred == Some(choice.entry)) {
             return Ok(choice.clone());
         }
         let site = tune::site(launch);

@@ -100,21 +100,16 @@ fn substitute(line: &str, settings: &Settings) -> std::result::Result<String, St
     Ok(out)
 }
 
-/// A sum of products and quotients of numbers and settings, such as `4*q-1`; from left to right, a quotient rounded down.
+/// A sum of products and quotients of numbers and settings, such as `4*q-1`; from left to right, a quotient towards zero.
 fn evaluate(expression: &str, settings: &Settings) -> std::result::Result<i64, String> {
     let factor = |word: &str| number(settings.get(word.trim()).map_or(word, String::as_str));
     let product = |term: &str| {
-        let mut factors = term.split_inclusive(['*', '/']);
-        let mut result = factor(factors.next().unwrap_or_default().trim_end_matches(['*', '/']))?;
-        let mut signs = term.matches(['*', '/']);
-        for word in factors {
-            let value = factor(word.trim_end_matches(['*', '/']))?;
-            result = match signs.next() {
-                Some("/") => result.checked_div(value).ok_or_else(|| format!("{term:?} divides by zero"))?,
-                _ => result * value,
-            };
-        }
-        Ok(result)
+        // Every factor but the first follows its sign.
+        let signs = std::iter::once("*").chain(term.matches(['*', '/']));
+        signs.zip(term.split(['*', '/'])).try_fold(1_i64, |result, (sign, word)| match (sign, factor(word)?) {
+            ("*", value) => Ok(result * value),
+            (_, value) => result.checked_div(value).ok_or_else(|| format!("{term:?} divides by zero")),
+        })
     };
     expression.split('+').map(|term| term.split('-').map(product).reduce(|a, b| Ok(a? - b?)).unwrap_or(Ok(0))).sum()
 }
@@ -145,6 +140,15 @@ mod tests {
         let a = tile("a", " s0_1 = 0u * 2u;\n s0_2 = 1u * 2u;\n s1_1 = 4u * 2u;\n s1_2 = 5u * 2u;\n");
         let b = tile("b", " s0_1 = 0u * 1u;\n s0_2 = 1u * 1u;\n");
         assert_eq!(expand(text).ok(), Some(format!("plain\n{a}{b}")));
+    }
+
+    #[test]
+    fn products_and_quotients_go_from_left_to_right() {
+        let settings = Settings::from([("G".into(), "8".into()), ("e".into(), "9".into())]);
+        for (expression, value) in [("G/2*e/16", 2), ("G/2*e/16*16", 32), ("G/2*e-G/2*e/16*16", 4), ("31/G+1", 4)] {
+            assert_eq!(evaluate(expression, &settings), Ok(value), "{expression}");
+        }
+        assert!(evaluate("G/0", &settings).is_err());
     }
 
     #[test]

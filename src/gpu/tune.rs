@@ -24,7 +24,7 @@ pub struct Tuning {
 pub struct Measure {
     /// Times of each; the shortest counts.
     pub samples: usize,
-    /// Whether those are tried, too, whose sums are too many for such a device.
+    /// Whether those are tried, too, whose sums are too many, or whose workgroup memory too far, for such a device.
     pub all: bool,
     /// What tells the time.
     pub clock: Clock,

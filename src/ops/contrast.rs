@@ -3,6 +3,7 @@
 use super::check::{Case, Fill, Input};
 use super::{Host, Operand, Operation, axes, same};
 use crate::gpu::Launch;
+use crate::gpu::kernel::WORKGROUP;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
@@ -79,14 +80,16 @@ impl Operation for RowNormalise {
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let &[rows, columns] = inputs[0].shape else { unreachable!("checked by the shape rule") };
-        vec![
-            Params { columns, epsilon: self.epsilon, ..Params::default() }
-                .rows("normalise", rows)
-                .bind("x", inputs[0].id)
-                .bind("y", outputs[0].id)
-                .bind("stats", outputs[1].id),
-        ]
+        let launch = Params { columns, epsilon: self.epsilon, ..Params::default() }.rows("normalise", rows);
+        vec![of_columns(launch, columns).bind("x", inputs[0].id).bind("y", outputs[0].id).bind("stats", outputs[1].id)]
     }
+}
+
+/// A launch of one workgroup a row with no more invocations than have eight columns each: the bank's rows are many and
+/// short.
+fn of_columns(mut launch: Launch<ValueId>, columns: usize) -> Launch<ValueId> {
+    launch.set_workgroup(columns.div_ceil(8).next_power_of_two().clamp(8, WORKGROUP as usize) as u32);
+    launch
 }
 
 /// Gradient of [`RowNormalise`]; the derivative of a norm at 0 is taken as 0, as PyTorch does.
@@ -122,9 +125,9 @@ impl Operation for RowNormaliseBackward {
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let &[rows, columns] = inputs[0].shape else { unreachable!("checked by the shape rule") };
+        let launch = Params { columns, epsilon: self.epsilon, ..Params::default() }.rows("normalise_backward", rows);
         vec![
-            Params { columns, epsilon: self.epsilon, ..Params::default() }
-                .rows("normalise_backward", rows)
+            of_columns(launch, columns)
                 .bind("x", inputs[0].id)
                 .bind("stats_in", inputs[1].id)
                 .bind("dy", inputs[2].id)

@@ -20,10 +20,10 @@ const WIDE_TILE: usize = 32;
 const WEIGHT_TILE: usize = 16;
 
 /// Terms that are summed before they join the total. Rounding then grows with the root of two short sums, not of one
-/// long one.
-const CHAIN: usize = 36;
+/// long one. The tiles in workgroup memory are made for it: four channels of 3 x 3 taps, or 36 of one.
+pub(super) const CHAIN: usize = 36;
 
-/// The same for a weight gradient, in whole rows of pixels.
+/// The same for a weight gradient, in pixels: whole rows of runs of four. Its tiles in workgroup memory hold as many.
 const WEIGHT_CHAIN: usize = 32;
 
 /// Sizes of one convolution.
@@ -168,6 +168,7 @@ impl Sizes {
     }
 
     /// The tiles of the forward kernels that go through workgroup memory: output channels x pixels of a workgroup.
+    /// `dense`: the stride is 1, and x is not spread out.
     fn shared_tiles(&self, dense: bool) -> Vec<Alternative> {
         let tile = |entry, channels: usize, items: usize, of: usize, sums, memory: usize| {
             let groups = fold(items.div_ceil(of) * self.c_out.div_ceil(channels));
@@ -350,6 +351,7 @@ impl Operation for Conv2d {
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let [x, weight] = two_and_statistics(self.name(), inputs, self.slope)?;
         let s = Sizes::new(self.name(), &x.shape, &weight.shape, self.stride, self.padding)?;
+        s.check_winograd(self.name(), self.winograd)?;
         let y = Type::f32([s.batch, s.c_out, s.h_out, s.w_out]);
         Ok(if self.winograd { [vec![y], s.winograd_workspace().into()].concat() } else { vec![y, s.packed()] })
     }
@@ -489,6 +491,7 @@ impl Operation for Conv2dBackwardInput {
         let x = [dy.shape[0], c_in, self.h, self.w];
         let s = Sizes::new(self.name(), &x, &weight.shape, self.stride, self.padding)?;
         super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
+        s.check_winograd(self.name(), self.winograd)?;
         let dx = Type::f32(x);
         let s = s.mirrored();
         Ok(if self.winograd { [vec![dx], s.winograd_workspace().into()].concat() } else { vec![dx, s.packed()] })
@@ -563,6 +566,7 @@ impl Operation for Conv2dBackwardWeight {
         let weight = self.weight(&x.shape, &dy.shape);
         let s = Sizes::new(self.name(), &x.shape, &weight, self.stride, self.padding)?;
         super::same(self.name(), "dy", &dy.shape, &[s.batch, s.c_out, s.h_out, s.w_out])?;
+        s.check_winograd(self.name(), self.winograd)?;
         let dw = Type::f32(weight);
         if self.winograd {
             return Ok([vec![dw], s.winograd_weight_workspace().into()].concat());
@@ -686,6 +690,8 @@ pub fn cases() -> Vec<Case> {
         (1, 3, 9, 9, 2, 7, 7, 2, 3),
         (1, 1, 4, 4, 1, 2, 2, 1, 2),
         (5, 16, 28, 28, 16, 3, 3, 1, 1),
+        // By Winograd it takes two slices.
+        (3, 1, 80, 80, 15, 3, 3, 1, 1),
     ]
     .into_iter()
     .flat_map(|(n, c, h, w, o, k_h, k_w, stride, padding)| {

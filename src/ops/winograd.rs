@@ -4,25 +4,27 @@
 use std::ops::Range;
 
 use super::Operand;
-use super::conv2d::Sizes;
+use super::conv2d::{CHAIN, Sizes};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{Alternative, fold, lanes_for};
 use crate::tape::{Type, ValueId};
+use crate::{Error, Result};
 
 const SHADER: &str = "winograd";
 
 /// Elements of a transformed tile: so many products are independent.
 const ELEMENTS: usize = 16;
 
-/// Terms that are summed before they join the total.
-const CHAIN: usize = 36;
-
 /// Bytes of transformed images at a time, or as many as the transformed weights have, which every slice reads again: what
 /// fits the caches of a processor.
 const SLICE_BYTES: usize = 4 << 20;
 
-/// The fewest channels with which the products outweigh the transforms. Measured: benches/results.
+/// The fewest channels with which the products outweigh the transforms: on llvmpipe 32 to 64 channels take as long either
+/// way, 64 to 64 a tenth less forward and a third less backward.
 const LEAST_CHANNELS: usize = 64;
+
+/// The most bytes of one transformed image: a slice is one at the least, and every adapter binds as much.
+const MOST_IMAGE_BYTES: usize = 64 << 20;
 
 impl Sizes {
     /// Whether the formulas hold for this convolution.
@@ -32,7 +34,22 @@ impl Sizes {
 
     /// Whether they also save time.
     pub(super) fn gains_by_winograd(&self) -> bool {
-        self.is_winograd() && self.c_in.min(self.c_out) >= LEAST_CHANNELS
+        let channels = self.c_in.min(self.c_out);
+        self.is_winograd() && channels >= LEAST_CHANNELS && self.image_bytes() <= MOST_IMAGE_BYTES
+    }
+
+    /// Fails where Winograd's formulas are asked for and do not hold.
+    pub(super) fn check_winograd(&self, op: &'static str, wanted: bool) -> Result<()> {
+        if !wanted || self.is_winograd() {
+            return Ok(());
+        }
+        let Sizes { k_h, k_w, stride, .. } = self;
+        Err(Error::shape(op, format!("Winograd's formulas are for 3x3 and stride 1, not for {k_h}x{k_w} and {stride}")))
+    }
+
+    /// Bytes of one image's transformed inputs and products.
+    fn image_bytes(&self) -> usize {
+        4 * ELEMENTS * self.tiles_of(1) * (self.c_in + self.c_out)
     }
 
     /// Tiles of an image, down and across.
@@ -61,34 +78,41 @@ impl Sizes {
 
     /// Images that are transformed at a time.
     pub(super) fn slice_images(&self) -> usize {
-        let bytes = 4 * ELEMENTS * self.tiles_of(1) * (self.c_in + self.c_out);
         let weights = 4 * ELEMENTS * self.c_in * self.row();
-        (SLICE_BYTES.max(weights) / bytes).clamp(1, self.batch.max(1))
+        (SLICE_BYTES.max(weights) / self.image_bytes()).clamp(1, self.batch.max(1))
     }
 
-    /// Transformed weights, inputs, and products of the forward convolution.
+    /// Transformed weights [16, c_in, row], inputs [16, c_in, tiles] and products [16, c_out, tiles] of the forward
+    /// convolution.
     pub(super) fn winograd_workspace(&self) -> [Type; 3] {
         let tiles = self.tiles_of(self.slice_images()).next_multiple_of(4);
         let [weights, inputs, products] = [[self.c_in, self.row()], [self.c_in, tiles], [self.c_out, tiles]];
         [weights, inputs, products].map(|[terms, row]| Type::f32([ELEMENTS, terms, row]))
     }
 
-    /// Transformed inputs and upstream gradients, and products of the weight gradient.
+    /// Transformed inputs [16, tiles, c_in] and upstream gradients [16, tiles, row], and products [16, c_out, c_in] of the
+    /// weight gradient.
     pub(super) fn winograd_weight_workspace(&self) -> [Type; 3] {
         let (tiles, channels) = (self.tiles_of(self.slice_images()), self.c_in.next_multiple_of(4));
         let [inputs, upstream, products] = [[tiles, channels], [tiles, self.row()], [self.c_out, channels]];
         [inputs, upstream, products].map(|[terms, row]| Type::f32([ELEMENTS, terms, row]))
     }
 
-    /// A launch over some images, from `first` of those that are bound.
-    fn slice_launch(
+    /// A launch of `n` items over some of the images that are bound, with so many terms in a product and vectors in a row.
+    fn of_images(
         &self,
         entry: &'static str,
         n: usize,
-        images: Range<usize>,
-        padding: (i32, i32),
+        images: &Range<usize>,
+        terms: usize,
+        row: usize,
     ) -> Launch<ValueId> {
         Launch::items(SHADER, entry, n)
+            .param("vector_row", row)
+            .param("terms", terms)
+            .param("slope", 1.0)
+            .param("pad_y", 0_i32)
+            .param("pad_x", 0_i32)
             .param("batch", images.len())
             .param("first_image", images.start)
             .param("c_in", self.c_in)
@@ -97,8 +121,6 @@ impl Sizes {
             .param("c_out", self.c_out)
             .param("h_out", self.h_out)
             .param("w_out", self.w_out)
-            .param("pad_y", padding.0)
-            .param("pad_x", padding.1)
             .param("tiles_y", self.tiles().0)
             .param("tiles_x", self.tiles().1)
             .param("packed_row", self.row() / 4)
@@ -109,11 +131,7 @@ impl Sizes {
     fn product(&self, terms: usize, row: usize) -> Launch<ValueId> {
         let lanes = lanes_for(row);
         let grid = |tile: usize| fold(ELEMENTS * row.div_ceil(lanes) * self.c_out.div_ceil(tile));
-        let mut product = self
-            .slice_launch("product_8x4", 0, 0..1, (0, 0))
-            .param("vector_row", row)
-            .param("terms", terms)
-            .param("slope", 1.0);
+        let mut product = self.of_images("product_8x4", 0, &NONE, terms, row);
         product.set_workgroup(lanes as u32);
         product.groups = grid(8);
         let tiles =
@@ -145,10 +163,7 @@ impl Sizes {
         let [y, weights, vectors, products] = [0, 1, 2, 3].map(|i| outputs[i].id);
         let n = self.c_in * self.row() / 4;
         let pack = self
-            .slice_launch("pack", n, 0..1, padding)
-            .param("vector_row", 1_u32)
-            .param("terms", self.c_in)
-            .param("slope", 1.0)
+            .of_images("pack", n, &NONE, self.c_in, 0)
             .constant("MIRRORED", u32::from(mirrored))
             .bind("weight", inputs[1].id)
             .bind("vectors_out", weights);
@@ -156,20 +171,8 @@ impl Sizes {
         for images in slices(0..self.batch, self.slice_images()) {
             let tiles = self.tiles_of(images.len());
             let row = tiles.div_ceil(4);
-            let of = |entry, n| {
-                self.slice_launch(entry, n, images.clone(), padding)
-                    .param("vector_row", row)
-                    .param("terms", self.c_in)
-                    .param("slope", slope.unwrap_or(1.0))
-            };
-            launches.push(
-                of("input", self.c_in * 4 * row)
-                    .constant("NORMED", u32::from(slope.is_some()))
-                    .constant("X_HALF", inputs[0].half())
-                    .bind("x", inputs[0].id)
-                    .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
-                    .bind("y", vectors),
-            );
+            let of = |entry, n| self.of_images(entry, n, &images, self.c_in, row);
+            launches.push(reading(of("input", self.c_in * 4 * row), inputs, padding, slope).bind("y", vectors));
             launches.push(
                 self.product(self.c_in, row)
                     .bind("vectors", vectors)
@@ -202,21 +205,9 @@ impl Sizes {
         for images in slices(rows.clone(), self.slice_images()) {
             let tiles = self.tiles_of(images.len());
             let bound = images.start - rows.start..images.end - rows.start;
-            let of = |entry, n| {
-                self.slice_launch(entry, n, bound.clone(), padding)
-                    .param("vector_row", row)
-                    .param("terms", tiles)
-                    .param("slope", slope.unwrap_or(1.0))
-            };
-            launches.push(
-                of("input", tiles * 4 * row)
-                    .constant("BY_CHANNEL", 1_u32)
-                    .constant("NORMED", u32::from(slope.is_some()))
-                    .constant("X_HALF", inputs[0].half())
-                    .bind("x", inputs[0].id)
-                    .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
-                    .bind("y", vectors),
-            );
+            let of = |entry, n| self.of_images(entry, n, &bound, tiles, row);
+            let input = reading(of("input", tiles * 4 * row), inputs, padding, slope);
+            launches.push(input.constant("BY_CHANNEL", 1_u32).bind("y", vectors));
             launches.push(of("upstream", tiles * self.row()).bind("dy", inputs[1].id).bind("y", upstream));
             launches.push(
                 self.product(tiles, row)
@@ -231,13 +222,29 @@ impl Sizes {
 
     /// dw of all products.
     pub(super) fn winograd_weight_joining(&self, outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let joining = self
-            .slice_launch("weight_gradient", self.c_out * self.c_in, 0..1, (0, 0))
-            .param("vector_row", self.c_in.div_ceil(4))
-            .param("terms", 0_u32)
-            .param("slope", 1.0);
+        let joining = self.of_images("weight_gradient", self.c_out * self.c_in, &NONE, 0, self.c_in.div_ceil(4));
         vec![joining.bind("products", outputs[3].id).bind("y", outputs[0].id)]
     }
+}
+
+/// The images of a launch that reads none.
+const NONE: Range<usize> = 0..0;
+
+/// A launch that reads x as the convolution does.
+fn reading(
+    mut launch: Launch<ValueId>,
+    inputs: &[Operand],
+    padding: (i32, i32),
+    slope: Option<f32>,
+) -> Launch<ValueId> {
+    launch.set("pad_y", padding.0);
+    launch.set("pad_x", padding.1);
+    launch.set("slope", slope.unwrap_or(1.0));
+    launch
+        .constant("NORMED", u32::from(slope.is_some()))
+        .constant("X_HALF", inputs[0].half())
+        .bind("x", inputs[0].id)
+        .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
 }
 
 /// Ranges of `step` at most.

@@ -4,25 +4,30 @@
 use super::memory::Memory;
 use super::record::{DataShape, training_step};
 use crate::config::{Activations, BatchStatistics, ByteSize, Config};
+use crate::gpu::Gpu;
 use crate::ops::flops;
 use crate::tape::Graph;
 use crate::tape::recompute::candidates;
 use crate::{Error, Result};
 
-/// What a device or a budget has room for.
+/// What of a device decides how a run is done on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Bytes that one buffer may have.
     pub buffer: u64,
+    /// Whether it is a program on the CPU.
+    pub software: bool,
 }
 
 impl Room {
-    /// That of an adapter with the largest buffers in use, where none is at hand.
-    pub const LARGE: Room = Room { buffer: (1 << 31) - 1 };
+    /// Where no device is at hand: the largest buffers in use, and the ways of a software adapter, which take a little more
+    /// memory.
+    pub const LARGE: Room = Room { buffer: (1 << 31) - 1, software: true };
 
     /// That of a device.
-    pub fn of(limits: &wgpu::Limits) -> Room {
-        Room { buffer: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) }
+    pub fn of(gpu: &Gpu) -> Room {
+        let buffer = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+        Room { buffer, software: gpu.is_software() }
     }
 }
 
@@ -176,6 +181,7 @@ pub fn fit(config: &Config, data: DataShape, distill: bool, room: Room) -> Resul
     let mut base = Attempt { config: given.clone(), resident: set_bytes <= room.buffer, data, distill };
     base.config.run.micro_batch = config.run.micro_batch;
     base.config.run.activations = config.run.activations;
+    base.config.run.winograd = config.run.winograd.resolved(room.software);
     let Some(budget) = config.run.memory_budget else {
         let memory = base.memory()?;
         return base.fitted(&given, memory);

@@ -77,7 +77,7 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
     for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
         output.into_iter().for_each(|o| graph.keep(o));
     }
-    if config.run.winograd != Winograd::Off {
+    if config.run.winograd == Winograd::On {
         use_winograd(&mut graph)?;
     }
     Ok((graph, Recorded { images, index, parameters, outputs, entries }))
@@ -107,8 +107,8 @@ impl Extractor {
     /// [`crate::Error::Data`] when the file is not a checkpoint or does not fit its own configuration.
     pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
         let mut config = stored_config(path, checkpoint)?;
-        // The run's device decided for its training.
-        config.run.winograd = Winograd::Auto.resolved(gpu.is_software());
+        // What the run's device chose is its own.
+        config.run.winograd = config.as_given()?.run.winograd.resolved(gpu.is_software());
         let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
         let side = stored_side(path, checkpoint, &config)?;
         if !(2..=MAX_CLASSES).contains(&classes) {

@@ -108,8 +108,8 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
     }
 }
 
-/// Records views, forward pass, losses, backward pass and update, fuses them, and leaves out what is recomputed;
-/// `resident`: the graph's input holds the whole training set, not only the batch. Where the batch is split it is the
+/// Records views, forward pass, losses, backward pass and update, fuses them, leaves out what is recomputed, and computes by
+/// Winograd what gains by it if `run.winograd` is on, which no device has decided while it is `auto`; `resident`: the graph's input holds the whole training set, not only the batch. Where the batch is split it is the
 /// step of a micro-batch.
 ///
 /// # Errors
@@ -156,8 +156,7 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
         )));
     };
     recompute(&mut graph, again);
-    // Where no device has decided, as in a plan, the way that takes more memory.
-    if config.run.winograd != Winograd::Off {
+    if config.run.winograd == Winograd::On {
         use_winograd(&mut graph)?;
     }
     Ok((graph, Recorded { step, images, view_index, view_parameters, resident }))

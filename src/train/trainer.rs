@@ -139,9 +139,7 @@ impl<'d> Trainer<'d> {
     ) -> Result<Self> {
         let shape = DataShape::of(data);
         let schedule = judge(config, shape)?;
-        let mut config = config.clone();
-        config.run.winograd = config.run.winograd.resolved(gpu.is_software());
-        let fitted = fit(&config, shape, teacher.is_some(), Room::of(&gpu.limits))?;
+        let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu))?;
         let config = &fitted.config;
         let spec = spec(config, shape, teacher.is_some());
         let (graph, recorded) = training_step(config, shape, teacher.is_some(), fitted.resident)?;
@@ -524,6 +522,14 @@ impl<'d> Trainer<'d> {
                 path.display(),
                 stored.run.activations,
                 self.config.run.activations
+            )));
+        }
+        if stored.run.winograd != self.config.run.winograd {
+            return Err(Error::usage(format!(
+                "{}: the run has --winograd {}, which gives other numbers than {}: give the one that it had",
+                path.display(),
+                stored.run.winograd,
+                self.config.run.winograd
             )));
         }
         let (then, now) = (stored.parts(), self.config.parts());
