@@ -8,7 +8,6 @@ use std::sync::Arc;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
-use ieq_wgpu::ops;
 use ieq_wgpu::ops::check::{self, Case};
 
 fn open(default_limits: bool) -> Arc<Gpu> {
@@ -48,9 +47,7 @@ fn every_alternative_agrees_with_the_twin() {
     let mut cases: BTreeMap<&'static str, Vec<Case>> = BTreeMap::new();
     let mut memory = BTreeMap::new();
     for case in check::cases() {
-        let graph = case.graph().unwrap();
-        let launches = graph.nodes.iter().flat_map(|node| ops::launches(&graph, node));
-        let others: Vec<_> = launches.flat_map(|launch| launch.alternatives).collect();
+        let others: Vec<_> = case.launches().unwrap().into_iter().flat_map(|launch| launch.alternatives).collect();
         memory.extend(others.iter().map(|other| (other.entry, other.memory)));
         let entries: BTreeSet<_> = others.iter().map(|other| other.entry).collect();
         entries.into_iter().for_each(|entry| cases.entry(entry).or_default().push(case.clone()));

@@ -51,6 +51,7 @@ const BREAKS: &[Break] = &[
     ("common/half", "half_of", "pair.x, pair.y", "pair.y, pair.x", "in half precision"),
     ("common/conv2d_body", "input_at", "params.w_in", "params.w_in + 1u", "conv2d.forward"),
     ("common/conv2d_input", "channel_of", "4u * params.c_in", "3u * params.c_in", "conv2d.forward: normalised"),
+    ("common/conv2d_input", "place_of", "position >= 0", "position > 0", "conv2d.forward"),
     ("common/conv2d_input", "value_at", "+ channel.z", "", "conv2d.forward: normalised"),
     ("common/conv2d_forward", "$NAME", "w$p, tx$q_$p)", "w$p, ty$q_$p)", "conv2d.forward"),
     ("common/conv2d_backward_weight", "$NAME", "(row * STRIDE + k0)", "(row + k0)", "stride 2"),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ieq_wgpu::gpu::Launch;
 use ieq_wgpu::gpu::kernel::{check_bindings, pack};
 use ieq_wgpu::gpu::shader::{SOURCES, Shader, assemble, reflect};
-use ieq_wgpu::ops::{self, check};
+use ieq_wgpu::ops::check;
 use ieq_wgpu::tape::ValueId;
 use naga::back::{PipelineConstants, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy, Layouter};
@@ -44,9 +44,7 @@ type Constants = Vec<(&'static str, u64)>;
 fn launches() -> Vec<(String, Launch<ValueId>)> {
     let mut all = Vec::new();
     for case in check::cases() {
-        let graph = case.graph().expect("the case's inputs fit its operation");
-        let launches = graph.nodes.iter().flat_map(|node| ops::launches(&graph, node));
-        for launch in launches {
+        for launch in case.launches().expect("the case's inputs fit its operation") {
             let others = launch.alternatives.iter().map(|other| Launch {
                 entry: other.entry,
                 groups: other.groups,
@@ -258,9 +256,8 @@ fn default_limits_suffice() {
     let shaders = shaders();
     let mut failures = Vec::new();
     // An alternative that needs more workgroup memory says how much, and runs where there is as much.
-    let graphs: Vec<_> = check::cases().iter().map(|case| case.graph().expect("the case is well formed")).collect();
-    let nodes = graphs.iter().flat_map(|graph| graph.nodes.iter().map(move |node| (graph, node)));
-    let launches = nodes.flat_map(|(graph, node)| ops::launches(graph, node));
+    let cases = check::cases();
+    let launches = cases.iter().flat_map(|case| case.launches().expect("the case's inputs fit its operation"));
     let declared: BTreeMap<(String, String), u32> = launches
         .flat_map(|l| l.alternatives.into_iter().map(move |a| ((l.shader.to_owned(), a.entry.to_owned()), a.memory)))
         .collect();

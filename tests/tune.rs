@@ -12,7 +12,7 @@ use ieq_wgpu::data::{DataOptions, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::tune::Measure;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
-use ieq_wgpu::ops::{self, check};
+use ieq_wgpu::ops::check;
 use ieq_wgpu::train::{Trainer, clock};
 
 fn gpu() -> Arc<Gpu> {
@@ -55,9 +55,7 @@ fn every_choice_gives_the_same_bits() {
     assert!(steps() == untuned, "another kernel, other bits");
     assert_eq!(gpu.tuning(|tuning| tuning.chosen.len()), chosen.len(), "what was chosen is not measured again");
     // And every other one, also those that this adapter would not choose.
-    let graphs: Vec<_> = check::cases().iter().map(|case| case.graph().unwrap()).collect();
-    let nodes = graphs.iter().flat_map(|graph| graph.nodes.iter().map(move |node| (graph, node)));
-    let launches = nodes.flat_map(|(graph, node)| ops::launches(graph, node));
+    let launches = check::cases().into_iter().flat_map(|case| case.launches().unwrap());
     let entries: BTreeSet<_> = launches.flat_map(|launch| launch.alternatives).map(|other| other.entry).collect();
     assert!(entries.len() > 10, "{entries:?}");
     for entry in entries {

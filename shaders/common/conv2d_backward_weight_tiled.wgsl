@@ -23,7 +23,6 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let size = params.h_out * params.w_out;
     let input_size = params.h_in * params.w_in;
     let last_input = params.c_in - 1u;
-    let last_output = params.c_out - 1u;
     // Runs of a row, and those of them that are in a stage.
     let runs = (params.w_out + 3u) / 4u;
     let width = min(runs, 8u);
@@ -82,8 +81,7 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
                 {
                     let vector = slot + ${G/2*e}u;
                     let o = (block * ${Q*G}u + vector) * 4u;
-                    let value = vec4<f32>(dy[upstream + min(o, last_output) * size], dy[upstream + min(o + 1u, last_output) * size],
-                                          dy[upstream + min(o + 2u, last_output) * size], dy[upstream + min(o + 3u, last_output) * size]);
+                    let value = vec4<f32>(dy_two(upstream, o), dy_two(upstream, o + 2u));
                     $NAME_g[brought_run][brought % 4u][vector % $Qu][vector / $Qu] = select(vec4<f32>(0.0), value, live);
                 }
 #end

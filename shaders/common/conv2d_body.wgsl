@@ -56,7 +56,6 @@ struct Params {
 @group(0) @binding(8) var<storage, read> statistics: array<f32>;
 
 override STRIDE: u32 = 1u;
-override DILATE: u32 = 1u;
 override Y_HALF: bool = false;
 
 // ---------------------------------------------------------------------------------------------- packing
@@ -106,18 +105,6 @@ fn pack_mirrored(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 
 // ---------------------------------------------------------------------------------------------- forward
 
-// Where an index counted in the spread-out input lies on an axis of x.
-struct Place {
-    at: u32,
-    inside: bool,
-}
-
-fn place_of(position: i32, size: u32) -> Place {
-    let at = position / i32(DILATE);
-    let inside = (position >= 0) & (at < i32(size)) & (position % i32(DILATE) == 0);
-    return Place(u32(clamp(at, 0, i32(size) - 1)), inside);
-}
-
 // x at a column of the row that begins at `row`.
 fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 {
     let place = place_of(column, params.w_in);
@@ -154,6 +141,12 @@ fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
 #import common/conv2d_forward NAME=forward_16x4 Q=4 P=1
 #import common/conv2d_forward NAME=forward_16x8 Q=4 P=2
 #import common/conv2d_forward NAME=forward_32x4 Q=8 P=1
+
+// A vector of the packed weights: output channels `vector` of an input channel and tap, zero beyond the last.
+fn packed_at(tap: u32, vector: u32) -> vec4<f32> {
+    let inside = (vector < params.packed_row) & (tap < params.c_in * params.k_h * params.k_w);
+    return select(vec4<f32>(0.0), packed[select(0u, tap * params.packed_row + vector, inside)], inside);
+}
 
 // The pixel of a tile that lane `lane` of `lanes` takes as its p-th: neighbouring lanes, neighbouring pixels; where two
 // share a word of y, one lane takes both.

@@ -71,12 +71,8 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
             let item = local + ${L*G*i}u;
             let term = item / ${Q*G}u;
             let vector = item % ${Q*G}u;
-            let row = block * ${Q*G}u + vector;
-            let tap = first * 9u + term;
             if term < 36u {
-                let inside = (row < params.packed_row) & (tap < params.c_in * 9u);
-                let value = packed[select(0u, tap * params.packed_row + row, inside)];
-                $NAME_w[term / 9u][term % 9u][vector / $Qu][vector % $Qu] = select(vec4<f32>(0.0), value, inside);
+                $NAME_w[term / 9u][term % 9u][vector / $Qu][vector % $Qu] = packed_at(first * 9u + term, block * ${Q*G}u + vector);
             }
         }
 #end

@@ -2,8 +2,21 @@
 // `statistics` and has `c_in` and `slope` among its parameters.
 #import common/half
 
+override DILATE: u32 = 1u;
 override NORMED: bool = false;
 override X_HALF: bool = false;
+
+// Where an index counted in the spread-out input lies on an axis of x.
+struct Place {
+    at: u32,
+    inside: bool,
+}
+
+fn place_of(position: i32, size: u32) -> Place {
+    let at = position / i32(DILATE);
+    let inside = (position >= 0) & (at < i32(size)) & (position % i32(DILATE) == 0);
+    return Place(u32(clamp(at, 0, i32(size) - 1)), inside);
+}
 
 // Batch norm of one input channel: mean, scale, shift.
 fn channel_of(c: u32) -> vec3<f32> {

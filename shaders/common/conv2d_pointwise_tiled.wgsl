@@ -57,12 +57,8 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
             let item = local + ${L*G*r}u;
             let term = item / ${Q*G}u;
             let vector = item % ${Q*G}u;
-            let wanted = block * ${Q*G}u + vector;
-            let tap = first + term;
-            if (term < 36u) {
-                let inside = (wanted < params.packed_row) & (tap <= last);
-                let source = select(0u, tap * params.packed_row + wanted, inside);
-                $NAME_w[term / 9u][term % 9u][vector / $Qu][vector % $Qu] = select(vec4<f32>(0.0), packed[source], inside);
+            if term < 36u {
+                $NAME_w[term / 9u][term % 9u][vector / $Qu][vector % $Qu] = packed_at(first + term, block * ${Q*G}u + vector);
             }
         }
 #end

@@ -123,17 +123,13 @@ fn input(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
         let up = i32(tile.row) - params.pad_y;
         let left = i32(tile.column) - params.pad_x;
         let plane = (tile.image * params.c_in + c) * params.h_in;
-        let bottom = i32(params.h_in) - 1;
-        let right = i32(params.w_in) - 1;
 #repeat l 0 4
-        let x$l = u32(clamp(left + $l, 0, right));
-        let in$l = (left + $l >= 0) & (left + $l <= right);
+        let x$l = place_of(left + $l, params.w_in);
 #end
 #repeat k 0 4
-        let y$k = (up + $k >= 0) & (up + $k <= bottom);
-        let at$k = (plane + u32(clamp(up + $k, 0, bottom))) * params.w_in;
+        let y$k = place_of(up + $k, params.h_in);
 #repeat l 0 4
-        let d$k$l = value_at(at$k + x$l, y$k & in$l, channel);
+        let d$k$l = value_at((plane + y$k.at) * params.w_in + x$l.at, y$k.inside & x$l.inside, channel);
 #end
 #end
 #repeat l 0 4

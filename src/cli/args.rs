@@ -579,8 +579,8 @@ pub struct ConfigFlags {
     /// Winograd's convolution: auto, on or off
     ///
     /// Computes 3 x 3 convolutions of 64 channels or more with less than half of the multiplications; the numbers are
-    /// others within rounding. auto is on for a software adapter, where it was measured to gain, and off on a GPU; plan counts
-    /// it as on, which takes a little more memory.
+    /// others within rounding. auto is on for a software adapter, where it was measured to gain, and off on a GPU; plan
+    /// counts it as on, which takes a little more memory.
     #[arg(long, value_name = "WHEN", value_parser = choice::<Winograd>(Winograd::NAMES), help_heading = RUN,
         hide_possible_values = true, hide_short_help = true)]
     pub winograd: Option<Winograd>,

@@ -70,9 +70,8 @@ fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
 
 /// Takes over what was chosen before on this device, and measures the rest as `tune` says.
 pub fn begin(gpu: &Gpu, tune: Tune, clock: Clock) {
-    let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
     let effort = match tune {
-        Tune::Auto if software => Tune::Off,
+        Tune::Auto if gpu.is_software() => Tune::Off,
         Tune::Auto => Tune::Quick,
         other => other,
     };

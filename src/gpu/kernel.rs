@@ -116,7 +116,7 @@ impl Reach {
         };
         let memory = gpu.limits.max_compute_workgroup_storage_size;
         // A software adapter's workgroup memory is memory like any other.
-        Reach { lanes, sums, memory, near_memory: gpu.info.device_type != wgpu::DeviceType::Cpu }
+        Reach { lanes, sums, memory, near_memory: !gpu.is_software() }
     }
 }
 

@@ -141,6 +141,15 @@ impl Case {
         Ok(self.record()?.graph)
     }
 
+    /// The launches of that graph.
+    ///
+    /// # Errors
+    /// As [`Case::graph`].
+    pub fn launches(&self) -> Result<Vec<Launch<ValueId>>> {
+        let graph = self.graph()?;
+        Ok(graph.nodes.iter().flat_map(|node| super::launches(&graph, node)).collect())
+    }
+
     /// The graph of the case, forward and backward, and the host's values for it.
     ///
     /// # Errors

@@ -227,6 +227,8 @@ impl Sizes {
     fn launch(&self, entry: &'static str, n: usize, padding: (i32, i32), slope: Option<f32>) -> Launch<ValueId> {
         let (splits, split_rows) = self.splits();
         let forward = !(entry.starts_with("backward_weight") || entry == "reduce");
+        let rows = (WEIGHT_CHAIN / self.w_out.next_multiple_of(4)).max(1);
+        let chain = if forward { CHAIN.div_ceil(self.taps()) } else { rows };
         Launch::items(SHADER, entry, n)
             .param("batch", self.batch)
             .param("c_in", self.c_in)
@@ -244,14 +246,7 @@ impl Sizes {
             .param("first_split", 0_u32)
             .param("split_rows", split_rows)
             .param("columns", self.columns().0)
-            .param(
-                "chain",
-                if forward {
-                    CHAIN.div_ceil(self.taps())
-                } else {
-                    (WEIGHT_CHAIN / self.w_out.next_multiple_of(4)).max(1)
-                },
-            )
+            .param("chain", chain)
             .param("slope", slope.unwrap_or(1.0))
             .constant("NORMED", u32::from(slope.is_some()))
     }

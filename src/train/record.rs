@@ -108,9 +108,9 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
     }
 }
 
-/// Records views, forward pass, losses, backward pass and update, fuses them, leaves out what is recomputed, and computes by
-/// Winograd what gains by it if `run.winograd` is on, which no device has decided while it is `auto`; `resident`: the graph's input holds the whole training set, not only the batch. Where the batch is split it is the
-/// step of a micro-batch.
+/// Records views, forward pass, losses, backward pass and update, fuses them, leaves out what is recomputed, and computes
+/// by Winograd what gains by it if `run.winograd` is on: no device has decided while it is `auto`. `resident`: the graph's
+/// input holds the whole training set, not only the batch. Where the batch is split it is the step of a micro-batch.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Usage`] when the configuration does not fit the data.
