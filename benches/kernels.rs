@@ -13,10 +13,10 @@ use std::sync::{Mutex, OnceLock};
 use divan::Bencher;
 use ieq_wgpu::bench::cases::{Case, Recording};
 use ieq_wgpu::bench::kernels::load;
-use ieq_wgpu::config::Config;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::settings::Config;
 
 fn main() {
     divan::main();

@@ -1,16 +1,151 @@
-//! The one error type of the house, and what the process exits with for each kind.
+//! The one error type of the crate. Errors are data: what is wrong, where, with which sizes and settings, and the
+//! error below it where there is one.
+//!
+//! Settings are named by their keys (`optimiser.batch`), which is what a caller of the library sets. The command line
+//! turns keys into flags and adds the way out (`cli::sentence`).
 
 use std::path::{Path, PathBuf};
 
 /// Result with the crate's error.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// A change of a setting that avoids an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// Give the setting with this key this value.
+    Set(&'static str, String),
+    /// Give it a smaller value.
+    Lower(&'static str),
+    /// Give it a larger value.
+    Raise(&'static str),
+    /// Leave it out.
+    Unset(&'static str),
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Change::Set(key, value) => write!(f, "set {key} = {value}"),
+            Change::Lower(key) => write!(f, "lower {key}"),
+            Change::Raise(key) => write!(f, "raise {key}"),
+            Change::Unset(key) => write!(f, "leave out {key}"),
+        }
+    }
+}
+
+/// What holds no more than [`Error::TooLarge`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// One buffer of the device, in bytes.
+    Buffer,
+    /// One binding of a shader, in bytes.
+    Binding,
+    /// The indices of a shader: elements of one tensor.
+    Elements,
+    /// The address space of the host: bytes or elements.
+    Host,
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Limit::Buffer => "bytes of a buffer",
+            Limit::Binding => "bytes of a binding",
+            Limit::Elements => "elements of a tensor",
+            Limit::Host => "what the host can address",
+        })
+    }
+}
+
+fn list<T: std::fmt::Display>(items: &[T], separator: &str) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+}
+
+/// `; ` and the changes, of which one is enough; nothing where there are none.
+fn or_list(changes: &[Change]) -> String {
+    if changes.is_empty() { String::new() } else { format!("; {}", list(changes, ", or ")) }
+}
+
 /// Everything that can go wrong for a reason outside the program's own code.
-///
-/// Every message is one sentence that names the thing, what is wrong with it, and the way out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A setting whose value cannot be used.
+    #[error("{key} must be {wanted}, got {got}{}", or_list(suggestion))]
+    Setting {
+        /// The setting, by its key.
+        key: &'static str,
+        /// The value.
+        got: String,
+        /// What would be right, as in "at least 1".
+        wanted: String,
+        /// Values that would do.
+        suggestion: Vec<Change>,
+    },
+    /// Settings that contradict each other, or the data.
+    #[error("{}: {why}{}", list(keys, ", "), or_list(changes))]
+    Conflict {
+        /// The settings, by their keys.
+        keys: Vec<&'static str>,
+        /// What is wrong.
+        why: String,
+        /// Ways out, of which one is enough.
+        changes: Vec<Change>,
+    },
+    /// An argument of a library call that cannot be used.
+    #[error("{what} must be {wanted}, got {got}")]
+    Argument {
+        /// The argument.
+        what: &'static str,
+        /// What was given.
+        got: String,
+        /// What would be right.
+        wanted: String,
+    },
+    /// A tensor that is larger than something can hold.
+    #[error("{what}{} has {size} {}, and {holder} holds at most {limit}{}", at(scope), unit(*of), or_list(changes))]
+    TooLarge {
+        /// The tensor or buffer.
+        what: String,
+        /// The part of the step that it belongs to; empty where there is none.
+        scope: String,
+        /// Its size.
+        size: u64,
+        /// The largest that is possible.
+        limit: u64,
+        /// What the limit is of.
+        of: Limit,
+        /// What holds it: a binding of an adapter, say.
+        holder: String,
+        /// Ways out, of which one is enough.
+        changes: Vec<Change>,
+    },
+    /// The device has no memory left.
+    #[error("{adapter} has no memory left{} beside {held} bytes in its buffers{}", wanting(what, *bytes), or_list(changes))]
+    OutOfMemory {
+        /// The adapter.
+        adapter: String,
+        /// What was being made; empty where the device did not say.
+        what: String,
+        /// Its bytes; 0 where the device did not say.
+        bytes: u64,
+        /// Bytes of the buffers that are alive.
+        held: u64,
+        /// Ways out, of which one is enough.
+        changes: Vec<Change>,
+    },
+    /// A WGSL source that is no valid shader, or that the driver refuses.
+    #[error("{file}:{line}: {message}")]
+    Shader {
+        /// The source under `shaders/`, or the name that the caller gave.
+        file: String,
+        /// The line in it, counted from 1.
+        line: u32,
+        /// What is wrong.
+        message: String,
+    },
     /// A setting, flag or argument that cannot be used.
     #[error("{0}")]
     Usage(String),
@@ -71,6 +206,20 @@ pub enum Error {
     Internal(String),
 }
 
+/// ` of SCOPE`, or nothing.
+fn at(scope: &str) -> String {
+    if scope.is_empty() { String::new() } else { format!(" of {scope}") }
+}
+
+fn unit(of: Limit) -> &'static str {
+    if of == Limit::Elements { "elements" } else { "bytes" }
+}
+
+/// ` for WHAT (BYTES bytes)`, as far as it is known.
+fn wanting(what: &str, bytes: u64) -> String {
+    if what.is_empty() { String::new() } else { format!(" for {what} ({bytes} bytes)") }
+}
+
 /// The way out of what the operating system refuses, where its own words do not say it.
 fn remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind as Kind;
@@ -91,9 +240,20 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::TargetMissed(_) | Error::NonFinite(_) => 1,
-            Error::Usage(_) | Error::Shape { .. } | Error::Data { .. } | Error::NoSplit { .. } | Error::Io { .. } => 2,
-            Error::NoAdapter(_) | Error::Device(_) | Error::DeviceLost(_) => 3,
-            Error::Internal(_) => 101,
+            Error::Usage(_)
+            | Error::Setting { .. }
+            | Error::Conflict { .. }
+            | Error::Argument { .. }
+            | Error::Shape { .. }
+            | Error::Data { .. }
+            | Error::NoSplit { .. }
+            | Error::Io { .. } => 2,
+            Error::NoAdapter(_)
+            | Error::Device(_)
+            | Error::DeviceLost(_)
+            | Error::TooLarge { .. }
+            | Error::OutOfMemory { .. } => 3,
+            Error::Internal(_) | Error::Shader { .. } => 101,
             Error::Interrupted(_) => 130,
         }
     }

@@ -3,19 +3,21 @@
 //! A training step is recorded once as a graph ([`tape`]), planned once (buffers, pipelines, bind
 //! groups) and replayed for every batch. `ARCHITECTURE.md` is the map; layers import downwards only:
 //! [`cli`] → [`bench`](mod@bench) → [`train`], [`fewshot`], [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] →
-//! [`gpu`] → [`config`], [`random`], [`error`].
+//! [`gpu`] → [`settings`], [`random`], [`error`].
 
 pub mod bench;
 pub mod cli;
-pub mod config;
 pub mod data;
 pub mod error;
 pub mod fewshot;
+pub mod files;
 pub mod gpu;
 pub mod ier;
 pub mod nn;
 pub mod ops;
+pub mod progress;
 pub mod random;
+pub mod settings;
 pub mod tape;
 pub mod train;
 

@@ -16,7 +16,9 @@ const LAYERS: &[&[&str]] = &[
     &["nn"],
     &["tape", "ops"],
     &["gpu"],
-    &["config"],
+    &["settings"],
+    &["progress"],
+    &["files"],
     &["random"],
     &["error"],
 ];

@@ -1,9 +1,9 @@
 //! WebGPU's default limits suffice for the small model: the demo trains on a device opened with just those.
 
-use ieq_wgpu::config::Config;
 use ieq_wgpu::data::{DataOptions, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::settings::Config;
 use ieq_wgpu::train::Trainer;
 
 #[test]

@@ -9,9 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ieq_wgpu::Error;
-use ieq_wgpu::config::{
-    Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Progress, RunConfig, StepReport, Winograd,
-};
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
@@ -25,7 +22,9 @@ use ieq_wgpu::ops::conv2d::Conv2d;
 use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu};
 use ieq_wgpu::ops::pool::MaxPool;
+use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::random::{Rng, Stream};
+use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, RunConfig, Winograd};
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Type, ValueId};

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use ieq_wgpu::config::Config;
 use ieq_wgpu::data::{DataOptions, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::tune::Measure;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::check;
+use ieq_wgpu::settings::Config;
 use ieq_wgpu::train::{Trainer, clock};
 
 fn gpu() -> Arc<Gpu> {

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use crate::config::Config;
 use crate::ier::step::StepSpec;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::ops::conv2d::Conv2d;
@@ -12,6 +11,7 @@ use crate::ops::dropout::step_block;
 use crate::ops::matmul::Matmul;
 use crate::ops::{self, Cost, Op};
 use crate::random::{Rng, Stream};
+use crate::settings::Config;
 use crate::tape::backward::backward_from;
 use crate::tape::winograd::use_winograd;
 use crate::tape::{Element, Graph, Node, Type, ValueId};

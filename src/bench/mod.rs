@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Progress, Winograd};
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::Clock;
+use crate::progress::Progress;
+use crate::settings::{Config, Winograd};
 use crate::{Error, Result};
 
 pub mod cases;

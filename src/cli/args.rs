@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 pub use crate::fewshot::Classifier;
 pub use crate::train::features::Layer;
 
-use crate::config::{
+use crate::settings::{
     Activations, Backbone, BatchStatistics, ByteSize, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method,
     OnDeviceLost, PRESETS, SETTINGS, TransformSet, Tune, Winograd,
 };
@@ -841,7 +841,7 @@ pub fn command() -> Result<clap::Command> {
 
 /// The checkpoint that `path` names: a file, or the one inside a run folder.
 pub fn checkpoint_file(path: &Path) -> Result<PathBuf> {
-    let file = if path.is_dir() { path.join(crate::config::CHECKPOINT_FILE) } else { path.to_owned() };
+    let file = if path.is_dir() { path.join(crate::settings::CHECKPOINT_FILE) } else { path.to_owned() };
     if file.is_file() {
         return Ok(file);
     }

@@ -12,8 +12,9 @@ use super::{interrupt, output_file, within};
 use crate::bench::compare::{self, Comparison};
 use crate::bench::kernels::Check;
 use crate::bench::{Ceilings, KernelResult, Options, Run, Spread, StepResult, cases, picture};
-use crate::config::{Config, Progress};
-use crate::train::checkpoint::replace_file;
+use crate::files::replace_file;
+use crate::progress::Progress;
+use crate::settings::Config;
 use crate::{Error, Result};
 
 /// Preset whose step is measured unless another is named: the paper's network at 32 px.

@@ -9,7 +9,7 @@ use super::engine::{self, TrainOutcome};
 use super::report::Report;
 use super::train::{OpenFolder, free_folder, open_folder, outcome_text, same_settings};
 use super::{Scoring, interrupt, meets, percentage, same_path};
-use crate::config::{CHECKPOINT_FILE, Config};
+use crate::settings::{CHECKPOINT_FILE, Config};
 use crate::{Error, Result};
 
 /// Generations of students with judged settings.

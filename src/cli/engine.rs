@@ -19,18 +19,20 @@ use super::plan::PlanJob;
 use super::report::{bytes, shell_word};
 use super::train::{OpenFolder, TrainJob};
 use super::tuning;
-use crate::config::{Config, DataConfig, Progress, TransformSet, Tune};
 use crate::data::{self, DataOptions, Episode, ImageSet, Split, read_episodes};
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval, l2_normalise};
+use crate::files::replace_file;
 use crate::gpu::adapter::{self, AdapterChoice};
 use crate::gpu::device::{Gpu, Options, WANTED_FEATURES};
 use crate::gpu::kernel::Kernels;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::ops;
+use crate::progress::Progress;
 use crate::random::Stream;
+use crate::settings::{Config, DataConfig, TransformSet, Tune};
 use crate::tape::plan::Plan;
 use crate::train::budget::{Fitted, Room, fit};
-use crate::train::checkpoint::{Checkpoint, replace_file};
+use crate::train::checkpoint::Checkpoint;
 use crate::train::features::Layer;
 use crate::train::memory::Memory;
 use crate::train::record::{DataShape, judge, spec, training_step};
@@ -388,7 +390,7 @@ fn train_one(
     let memory = &trainer.fitted().memory;
     progress.note(&format!("memory: {} at the most, in {}", bytes(memory.peak_bytes), memory.peak_operation));
     trainer.fitted().choices.iter().for_each(|choice| progress.note(choice));
-    let file = run.folder.join(crate::config::CHECKPOINT_FILE);
+    let file = run.folder.join(crate::settings::CHECKPOINT_FILE);
     let begun = if run.resume { Some(Checkpoint::load(&file)?) } else { None };
     if let Some(checkpoint) = &begun {
         trainer.check(&file, checkpoint)?;
@@ -443,7 +445,7 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
     let mut teacher = job.teacher.clone();
     for generation in 1..=job.config.distill.generations {
         let folder = job.folder(generation);
-        let resume = job.resume && folder.join(crate::config::CHECKPOINT_FILE).is_file();
+        let resume = job.resume && folder.join(crate::settings::CHECKPOINT_FILE).is_file();
         progress.note(&format!("generation {generation}: the teacher is {}", teacher.display()));
         let weights = Checkpoint::load(&teacher)?;
         let run = Run {

@@ -12,6 +12,7 @@ pub mod eval;
 pub mod interrupt;
 pub mod plan;
 pub mod report;
+pub mod sentence;
 pub mod train;
 pub mod tuning;
 

@@ -5,7 +5,7 @@ use super::engine::{self, PlanOutcome};
 use super::report::{Report, bytes, table};
 use super::within;
 use crate::Result;
-use crate::config::Config;
+use crate::settings::Config;
 
 /// A plan to make, with judged settings.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::interrupt;
-use crate::config::{Progress, StepReport};
+use crate::progress::{Progress, StepReport};
 use crate::{Error, Result};
 
 /// How often a stream that is not a terminal gets a line.
@@ -69,7 +69,7 @@ impl Report {
 /// Prints `error: ` and the sentence, and returns the exit code.
 pub fn fail(error: &Error) -> u8 {
     let prefix = if matches!(error, Error::Interrupted(_)) { "interrupted" } else { "error" };
-    write_stderr(&format!("{prefix}: {error}"));
+    write_stderr(&format!("{prefix}: {}", super::sentence::sentence(error)));
     error.exit_code()
 }
 

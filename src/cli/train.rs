@@ -10,7 +10,7 @@ use super::plan::{PlanJob, plan_text};
 use super::report::{self, Report};
 use super::tuning::TUNING_FILE;
 use super::{Scoring, interrupt, meets, percentage, same_path};
-use crate::config::{CHECKPOINT_FILE, CONFIG_FILE, Config, METRICS_FILE};
+use crate::settings::{CHECKPOINT_FILE, CONFIG_FILE, Config, METRICS_FILE};
 use crate::{Error, Result};
 
 /// A training run with judged settings.
@@ -93,7 +93,7 @@ pub struct OpenFolder {
 }
 
 /// What temporary files begin with: of the configuration, and of checkpoints.
-const TEMPORARY: [&str; 2] = [".config-", crate::train::checkpoint::TEMPORARY_PREFIX];
+const TEMPORARY: [&str; 2] = [".config-", crate::files::TEMPORARY_PREFIX];
 
 /// Creates a run folder and saves the configuration in it, whole or not at all. Unless the run is resumed, an
 /// older one's checkpoint and metrics go first, so that nothing can be resumed by mistake. What a killed process
@@ -241,7 +241,7 @@ pub(super) fn outcome_text(outcome: &TrainOutcome) -> String {
 mod tests {
     use super::super::engine::Score;
     use super::*;
-    use crate::config::{BatchStatistics, ByteSize, Length, Winograd};
+    use crate::settings::{BatchStatistics, ByteSize, Length, Winograd};
 
     fn job(words: &[&str], stored: Option<Config>) -> Result<TrainJob> {
         use clap::FromArgMatches;

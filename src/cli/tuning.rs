@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Tune;
+use crate::files::replace_file;
 use crate::gpu::tune::{Clock, Measure};
 use crate::gpu::{Gpu, shader};
-use crate::train::checkpoint::replace_file;
+use crate::settings::Tune;
 use crate::{Error, Result};
 
 /// The file in a run folder.

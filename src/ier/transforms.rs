@@ -1,6 +1,6 @@
 //! The transform sets, and the random numbers of a batch's views: pure functions of (seed, step, slot, view).
 
-pub use crate::config::TransformSet;
+pub use crate::settings::TransformSet;
 
 use crate::ops::views::{Colour, PARAMETER_WORDS, ViewParameters};
 use crate::random::{Rng, Stream};

@@ -6,7 +6,6 @@
 
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::config::{Backbone, ModelConfig};
 use crate::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormRunning};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dropout;
@@ -14,6 +13,7 @@ use crate::ops::elementwise::Reshape;
 use crate::ops::matmul::linear;
 use crate::ops::pool::{GlobalAveragePool, MaxPool};
 use crate::random::{Rng, Stream};
+use crate::settings::{Backbone, ModelConfig};
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
 

@@ -3,9 +3,9 @@
 
 use super::memory::Memory;
 use super::record::{DataShape, training_step};
-use crate::config::{Activations, BatchStatistics, ByteSize, Config};
 use crate::gpu::Gpu;
 use crate::ops::flops;
+use crate::settings::{Activations, BatchStatistics, ByteSize, Config};
 use crate::tape::Graph;
 use crate::tape::recompute::candidates;
 use crate::{Error, Result};

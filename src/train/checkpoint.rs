@@ -7,11 +7,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 
+use crate::files::replace_file;
 use crate::{Error, Result};
 
 /// Names that start so are training state, not part of the network.
@@ -331,44 +332,6 @@ fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(sign | magnitude)
 }
 
-/// What the name of a file begins with as long as it is not whole.
-pub const TEMPORARY_PREFIX: &str = ".writing-";
-
-/// Puts `bytes` at `path` in one step: written to a temporary file in the same folder, brought to the
-/// disk, renamed over the old one. On any failure the old file is intact and the temporary one is gone;
-/// `what` says what failed, as in "cannot write the checkpoint".
-pub fn replace_file(path: &Path, what: &str, bytes: &[u8]) -> Result<()> {
-    replace_with(path, what, |file| file.write_all(bytes))
-}
-
-fn replace_with(path: &Path, what: &str, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
-    let io = |e| Error::io(path, what, e);
-    // A rename would put a plain file in the place of a device such as /dev/full.
-    if path.metadata().is_ok_and(|about| !about.is_file()) {
-        return Err(Error::data(path, format!("{what}: there is a folder or a device; name a file")));
-    }
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY_PREFIX);
-    // Private by default; a checkpoint is an ordinary file under the user's umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(folder).map_err(io)?;
-    write(temporary.as_file_mut()).map_err(io)?;
-    temporary.as_file().sync_all().map_err(io)?;
-    temporary.persist(path).map_err(|e| io(e.error))?;
-    // The rename itself is on the disk once the folder is. The file is complete either way, and some file
-    // systems cannot sync a folder: no reason to call the save a failure.
-    #[cfg(unix)]
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
@@ -392,20 +355,5 @@ mod tests {
         }
         assert!(f16_to_f32(0x8000).is_sign_negative() && f16_to_f32(0x8000) == 0.0);
         assert!(f16_to_f32(0x7e00).is_nan());
-    }
-
-    #[test]
-    fn a_write_that_fails_half_way_leaves_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("last.safetensors");
-        std::fs::write(&path, "old").unwrap();
-        let error = replace_with(&path, "cannot write the checkpoint", |file| {
-            file.write_all(b"half")?;
-            Err(std::io::ErrorKind::StorageFull.into())
-        });
-        let error = error.unwrap_err().to_string();
-        assert!(error.contains("last.safetensors: cannot write the checkpoint: "), "{error}");
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::features::evaluation;
 use super::record::{DataShape, spec, training_step};
 use crate::Result;
-use crate::config::Config;
 use crate::ier::step::record_update;
+use crate::settings::Config;
 use crate::tape::exec::params_bytes;
 use crate::tape::plan::{Plan, pooled};
 
@@ -136,7 +136,7 @@ impl Memory {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::config::BatchStatistics;
+    use crate::settings::BatchStatistics;
 
     #[test]
     fn the_launches_of_all_three_graphs_of_a_split_batch_count() {

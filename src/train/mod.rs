@@ -14,7 +14,7 @@ pub use trainer::Trainer;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::settings::Config;
 use crate::tape::exec::Executor;
 
 /// The clock that the core has none of: the time since it was first asked.

@@ -1,11 +1,11 @@
 //! From a configuration to the graph of its training step. Needs no device: `plan` uses it, too.
 
-use crate::config::{Activations, Config, Method, Schedule, TransformSet, Winograd};
 use crate::data::ImageSet;
 use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::dropout::STEP_WORDS;
 use crate::ops::views::{PARAMETER_WORDS, Views};
+use crate::settings::{Activations, Config, Method, Schedule, TransformSet, Winograd};
 use crate::tape::fuse::fuse;
 use crate::tape::half::store_half;
 use crate::tape::recompute::{candidates, recompute};

@@ -14,7 +14,6 @@ use super::features::Extractor;
 use super::memory::UPLOADS;
 use super::metrics::{self, MetricsLog, Record};
 use super::record::{DataShape, Recorded, judge, spec, training_step, views_of};
-use crate::config::{CHECKPOINT_FILE, Config, OnDeviceLost, Progress, Schedule, StepReport};
 use crate::data::{ImageSet, epoch_order};
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
@@ -27,6 +26,8 @@ use crate::ops::accumulate::PART_WORD;
 use crate::ops::dropout::step_block;
 use crate::ops::health;
 use crate::ops::views::PARAMETER_WORDS;
+use crate::progress::{Progress, StepReport};
+use crate::settings::{CHECKPOINT_FILE, Config, OnDeviceLost, Schedule};
 use crate::tape::exec::{Arenas, Executor};
 use crate::{Error, Result};
 

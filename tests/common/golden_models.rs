@@ -1,12 +1,12 @@
 //! Files of whole networks: training steps, distillation and evaluation mode, by the same code that trains.
 
-use ieq_wgpu::config::Backbone;
 use ieq_wgpu::fewshot::l2_normalise;
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use ieq_wgpu::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
 use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::health;
+use ieq_wgpu::settings::Backbone;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 

@@ -6,7 +6,6 @@
 //! caller: settings go in, [`StepReport`]s come out.
 
 mod byte_size;
-mod progress;
 mod schedule;
 mod transforms;
 mod validate;
@@ -22,18 +21,17 @@ use toml::Table;
 use crate::{Error, Result};
 
 pub use byte_size::ByteSize;
-pub use progress::{Progress, Silent, StepReport};
 pub use schedule::Schedule;
 pub use transforms::TransformSet;
 
 /// The presets by name, in the order they are listed to people; `demo` is the default of `train`.
 pub const PRESETS: [(&str, &str); 6] = [
-    ("demo", include_str!("../assets/presets/demo.toml")),
-    ("omniglot", include_str!("../assets/presets/omniglot.toml")),
-    ("cifar-fs", include_str!("../assets/presets/cifar-fs.toml")),
-    ("fc100", include_str!("../assets/presets/fc100.toml")),
-    ("mini-imagenet", include_str!("../assets/presets/mini-imagenet.toml")),
-    ("tiered-imagenet", include_str!("../assets/presets/tiered-imagenet.toml")),
+    ("demo", include_str!("../../assets/presets/demo.toml")),
+    ("omniglot", include_str!("../../assets/presets/omniglot.toml")),
+    ("cifar-fs", include_str!("../../assets/presets/cifar-fs.toml")),
+    ("fc100", include_str!("../../assets/presets/fc100.toml")),
+    ("mini-imagenet", include_str!("../../assets/presets/mini-imagenet.toml")),
+    ("tiered-imagenet", include_str!("../../assets/presets/tiered-imagenet.toml")),
 ];
 
 /// More than any file of settings has.
