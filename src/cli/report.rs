@@ -217,14 +217,7 @@ pub fn duration(seconds: f64) -> String {
 
 /// Bytes for people, in binary units.
 pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    crate::settings::ByteSize(n).to_string()
 }
 
 /// A path as a shell takes it.
