@@ -37,8 +37,8 @@ impl BenchJob {
     /// Judges the flags, and reads the earlier run.
     pub fn new(args: &BenchArgs) -> Result<BenchJob> {
         let mut config = Config::from_preset(args.preset.as_deref().unwrap_or(PRESET))?;
-        if let Some(widths) = args.widths {
-            config.model.widths = widths;
+        if let Some(widths) = &args.widths {
+            config.model.widths.clone_from(widths);
         }
         config.run.tune = args.tune.unwrap_or(config.run.tune);
         config.run.winograd = args.winograd.unwrap_or(config.run.winograd);

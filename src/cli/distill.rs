@@ -39,8 +39,8 @@ impl DistillJob {
             if args.config.preset.is_none() && args.config.config.is_none() {
                 config.run.out = None;
             }
-            args.config.apply(&mut config);
-            args.distill.apply(&mut config);
+            args.config.apply(&mut config)?;
+            args.distill.apply(&mut config)?;
             config.validate()?;
             Ok(config)
         };

@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod plan;
 pub mod report;
 pub mod sentence;
+pub mod settings;
 pub mod train;
 pub mod tuning;
 

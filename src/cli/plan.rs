@@ -22,7 +22,7 @@ impl PlanJob {
     /// Judges the flags.
     pub fn new(args: &PlanArgs) -> Result<PlanJob> {
         let mut config = args.config.resolve()?;
-        args.distill_flags.apply(&mut config);
+        args.distill_flags.apply(&mut config)?;
         config.validate()?;
         let size = match (args.classes, args.images) {
             (Some(classes), Some(images)) => {

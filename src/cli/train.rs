@@ -10,7 +10,7 @@ use super::plan::{PlanJob, plan_text};
 use super::report::{self, Report};
 use super::tuning::TUNING_FILE;
 use super::{Scoring, interrupt, meets, percentage, same_path};
-use crate::settings::{CHECKPOINT_FILE, CONFIG_FILE, Config, METRICS_FILE};
+use crate::settings::{CHECKPOINT_FILE, CONFIG_FILE, Config, METRICS_FILE, may_change_on_resume};
 use crate::{Error, Result};
 
 /// A training run with judged settings.
@@ -55,7 +55,7 @@ impl TrainJob {
                 let mut config = flags.base(|| Ok(stored.clone()))?;
                 // Before the flags: one that names what was chosen, and says otherwise, is to be seen.
                 config.keep_choices(&stored);
-                flags.apply(&mut config);
+                flags.apply(&mut config)?;
                 if let Some(other) = config.run.out.as_deref().filter(|other| !same_path(other, &out)) {
                     return Err(Error::usage(format!(
                         "--resume goes on in {}, and --out (run.out) names {}: leave one of them out",
@@ -155,18 +155,8 @@ pub(super) fn open_folder(out: &Path, config: &Config, resume: bool, overwrite: 
 
 /// Refuses to resume the run in `out`, whose settings are `stored`, with others.
 pub(super) fn same_settings(config: &Config, stored: &Config, out: &Path) -> Result<()> {
-    // What changes no number.
-    let rhythm = [
-        "run.out",
-        "run.checkpoint_every",
-        "run.log_every",
-        "run.slice_ms",
-        "run.recompute",
-        "run.tune",
-        "run.memory_budget",
-        "run.on_device_lost",
-    ];
-    let changed: Vec<_> = config.differences(stored)?.into_iter().filter(|key| !rhythm.contains(key)).collect();
+    let mut changed = config.differences(stored);
+    changed.retain(|key| !may_change_on_resume(key));
     if changed.is_empty() {
         return Ok(());
     }

@@ -40,6 +40,9 @@ impl FromStr for ByteSize {
             .into_iter()
             .find_map(|(unit, size)| Some((text.trim().strip_suffix(unit)?, size)))
             .unwrap_or((text.trim(), 1));
+        if let Ok(whole) = number.trim().parse::<u64>() {
+            return whole.checked_mul(unit).map(ByteSize).ok_or_else(wanted);
+        }
         let bytes = number.trim().parse::<f64>().map_err(|_| wanted())? * unit as f64;
         // 2^53: beyond it an f64 skips whole numbers. NaN is refused, too.
         if !(bytes >= 0.0 && bytes <= (1_u64 << 53) as f64) {
@@ -73,13 +76,16 @@ mod tests {
             ("1.5 GiB", 3 << 29, "1536MiB"),
             ("1024MiB", 1 << 30, "1GiB"),
             ("77", 77, "77B"),
+            ("9007199254740993", (1 << 53) + 1, "9007199254740993B"),
             ("3KiB", 3072, "3KiB"),
         ] {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!((size.0, size.exact().as_str()), (bytes, again), "{text}");
             assert_eq!(size.exact().parse::<ByteSize>().unwrap(), size);
         }
-        for text in ["", "GiB", "-1", "nan", "4GB", "1e300", "4 apples"] {
+        for text in
+            ["", "GiB", "-1", "nan", "4GB", "1e300", "4 apples", "18446744073709551616", "18446744073709551615KiB"]
+        {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }
     }
