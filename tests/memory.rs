@@ -27,6 +27,7 @@ use ieq_wgpu::random::{Rng, Stream};
 use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, RunConfig, Winograd};
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 use ieq_wgpu::train::Trainer;
 use ieq_wgpu::train::budget::{Room, fit};
@@ -145,11 +146,12 @@ impl OnDevice {
         let index = graph.input("index", Type::u32([spec.images()]));
         let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
         let step = record(&mut graph, spec, inputs, &Drop::Off).unwrap();
+        Passes::FUSE.apply(&mut graph).unwrap();
         let executor = Executor::new(&mut Kernels::new(gpu()), &mut Arenas::new(), graph).unwrap();
         for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
             executor.write(entry.value, &entry.initial(3, position)).unwrap();
         }
-        let width = executor.graph.shape(step.inputs.bank)[1];
+        let width = executor.graph().shape(step.inputs.bank)[1];
         executor.write(step.inputs.bank, &bank_init(5, spec.bank_rows, width)).unwrap();
         executor.write(step.inputs.negatives, &(20..20 + spec.negatives as u32).collect::<Vec<_>>()).unwrap();
         let transforms: Vec<u32> = (0..spec.rows()).map(|row| (row / spec.images()) as u32).collect();
@@ -160,7 +162,7 @@ impl OnDevice {
     /// Forward and backward over the images `index`; an image's pixels depend on its number alone.
     fn run(&self, spec: &StepSpec, part: u32, index: &[u32]) {
         let (ex, inputs) = (&self.executor, &self.step.inputs);
-        let size: usize = ex.graph.shape(inputs.x)[1..].iter().product();
+        let size: usize = ex.graph().shape(inputs.x)[1..].iter().product();
         let mut x = Vec::new();
         for row in 0..spec.rows() {
             let mut rng = Rng::new(9, Stream::Bank, (row / spec.images()) as u32, index[row % spec.images()]);
@@ -213,7 +215,7 @@ fn micro_batches_add_up_to_the_mean_of_their_gradients_and_losses() {
         compare(name, sum.read(*total), a, b);
     }
     // The bank: each half has moved its own rows from where they were.
-    let width = sum.executor.graph.shape(sum.step.inputs.bank)[1];
+    let width = sum.executor.graph().shape(sum.step.inputs.bank)[1];
     let bank = |on: &OnDevice| on.read(on.step.inputs.bank);
     let (both, a, b) = (bank(&sum), bank(&halves[0]), bank(&halves[1]));
     assert_eq!(both[..4 * width], a[..4 * width]);
@@ -363,7 +365,7 @@ fn a_step_by_winograd_agrees_with_one_without() {
     let mut gradients = |winograd| {
         config.run.winograd = winograd;
         let mut trainer = Trainer::new(gpu.clone(), &config, &data, None).unwrap();
-        let by_winograd = trainer.executor().graph.nodes.iter().filter(|node| match &node.op {
+        let by_winograd = trainer.executor().graph().nodes.iter().filter(|node| match &node.op {
             Op::Conv2d(op) => op.winograd,
             Op::Conv2dBackwardInput(op) => op.winograd,
             Op::Conv2dBackwardWeight(op) => op.winograd,
@@ -371,7 +373,7 @@ fn a_step_by_winograd_agrees_with_one_without() {
         });
         let count = by_winograd.count();
         trainer.submit().unwrap();
-        let id = trainer.executor().graph.values.iter().position(|value| value.name == "gradients").unwrap();
+        let id = trainer.executor().graph().values.iter().position(|value| value.name == "gradients").unwrap();
         (count, trainer.executor().read::<f32>(ValueId(id as u32)).unwrap())
     };
     let ((none, direct), (some, fast)) = (gradients(Winograd::Off), gradients(Winograd::On));
@@ -565,10 +567,11 @@ fn tensors_larger_than_a_binding_are_computed_in_slices() {
         let dx = backward_from(&mut graph, &[(y, dy)]).unwrap()[&x];
         let seen = [a, c, y, dx];
         seen.iter().for_each(|&id| graph.keep(id));
+        Passes::FUSE.apply(&mut graph).unwrap();
         let executor = Executor::new(&mut Kernels::new(small), &mut Arenas::new(), graph).unwrap();
         for (i, id) in [x, w, v, dy].into_iter().enumerate() {
             let mut rng = Rng::new(4, Stream::Bank, 0, i as u32);
-            let n = executor.graph.value(id).ty.len();
+            let n = executor.graph().value(id).ty.len();
             executor.write(id, &(0..n).map(|_| rng.unit() - 0.5).collect::<Vec<f32>>()).unwrap();
         }
         executor.submit();

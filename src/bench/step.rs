@@ -124,7 +124,7 @@ pub fn run(
     let seconds = Spread::of(seconds);
 
     let executor = trainer.executor();
-    let runs = runs(&executor.graph);
+    let runs = runs(executor.graph());
     let encode = |(_, range): &(&str, Range<usize>)| {
         let range = range.clone();
         move |pass: &mut wgpu::ComputePass| executor.encode(pass, range.clone())

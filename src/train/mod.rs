@@ -26,6 +26,6 @@ pub fn clock() -> Duration {
 /// Cuts the executions of `executor` into submissions as the configuration says.
 fn slice(executor: &mut Executor, config: &Config) {
     if config.run.slice_ms > 0 {
-        executor.slice(Duration::from_millis(config.run.slice_ms.into()), clock);
+        executor.limit_submission_time(Duration::from_millis(config.run.slice_ms.into()), clock);
     }
 }

@@ -154,7 +154,7 @@ impl<'d> Trainer<'d> {
         super::slice(&mut executor, config);
         let update = match spec.parts {
             1 => None,
-            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(&executor.graph, &spec)?)?),
+            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(executor.graph(), &spec)?)?),
         };
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
@@ -196,7 +196,7 @@ impl<'d> Trainer<'d> {
             ex.write(entry.value, &entry.initial(seed, position))?;
         }
         if self.spec.net.projection.is_some() {
-            let width = ex.graph.shape(step.inputs.bank)[1];
+            let width = ex.graph().shape(step.inputs.bank)[1];
             ex.write(step.inputs.bank, &bank_init(seed, self.spec.bank_rows, width))?;
         }
         let rows =
@@ -468,7 +468,7 @@ impl<'d> Trainer<'d> {
         }
         if self.spec.net.projection.is_some() {
             let bank = step.inputs.bank;
-            let tensor = Tensor::f32(ex.graph.shape(bank).to_vec(), ex.read(bank)?);
+            let tensor = Tensor::f32(ex.graph().shape(bank).to_vec(), ex.read(bank)?);
             checkpoint.tensors.insert(format!("{TRAINING_PREFIX}bank"), tensor);
         }
         let mut put = |key: &str, value: String| drop(checkpoint.metadata.insert(key.into(), value));
@@ -567,7 +567,7 @@ impl<'d> Trainer<'d> {
             .collect();
         checkpoint.check_contains(path, &momentum)?;
         load(ex, &model, checkpoint)?;
-        let mut flat = vec![0.0_f32; ex.graph.value(step.flat[2]).ty.len()];
+        let mut flat = vec![0.0_f32; ex.graph().value(step.flat[2]).ty.len()];
         for (entry, (name, _)) in step.parameters.iter().zip(&momentum) {
             let (_, offset) = ex.locate(entry.value);
             let data = floats(checkpoint, name)?;
@@ -576,7 +576,7 @@ impl<'d> Trainer<'d> {
         ex.write(step.flat[2], &flat)?;
         if self.spec.net.projection.is_some() {
             let bank = format!("{TRAINING_PREFIX}bank");
-            checkpoint.check_contains(path, &[(bank.clone(), ex.graph.shape(step.inputs.bank).to_vec())])?;
+            checkpoint.check_contains(path, &[(bank.clone(), ex.graph().shape(step.inputs.bank).to_vec())])?;
             ex.write(step.inputs.bank, floats(checkpoint, &bank)?)?;
         }
         self.step = done;
