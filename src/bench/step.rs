@@ -95,8 +95,8 @@ pub fn run(
     gpu: &Arc<Gpu>,
     progress: &mut dyn Progress,
 ) -> Result<StepResult> {
-    let data = noise(recording);
-    let mut trainer = Trainer::new(gpu.clone(), &recording.config, &data, None)?;
+    let data = Arc::new(noise(recording));
+    let mut trainer = Trainer::new(gpu.clone(), &recording.config, data, None)?;
     // Pipelines are compiled and inputs written by a first step.
     trainer.submit()?;
     trainer.read_metrics()?;

@@ -67,6 +67,39 @@ impl ImageSet {
         self.class_names.len()
     }
 
+    /// Fails unless there are as many pixels as the number of images and their side say.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there are not.
+    pub fn check(&self) -> Result<()> {
+        let pixels = self.side.checked_mul(self.side).and_then(|size| size.checked_mul(self.len()));
+        if self.side > 0 && pixels == Some(self.pixels.len()) {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            what: "the pixels of the images",
+            got: format!("{} words", self.pixels.len()),
+            wanted: format!("{} images of {} x {} pixels, a word for each pixel", self.len(), self.side, self.side),
+        })
+    }
+
+    /// As [`ImageSet::check`], and that every image has a label with a class name.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when one has none.
+    pub fn check_labelled(&self) -> Result<()> {
+        self.check()?;
+        let wanted =
+            |wanted: String, got: String| Err(Error::Argument { what: "the labels of the images", got, wanted });
+        if self.labels.len() != self.len() {
+            return wanted(format!("one for each of the {} images", self.len()), self.labels.len().to_string());
+        }
+        match self.labels.iter().find(|&&label| label as usize >= self.n_classes()) {
+            Some(label) => wanted(format!("below the number of classes, {}", self.n_classes()), label.to_string()),
+            None => Ok(()),
+        }
+    }
+
     /// The pixels of image `i`.
     pub fn image(&self, i: usize) -> &[u32] {
         let words = self.side * self.side;

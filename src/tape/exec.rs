@@ -303,7 +303,7 @@ impl Executor {
         }
     }
 
-    /// Where a value lives on the device: buffer and first byte.
+    /// Where a value lives on the device: buffer and first byte. For a value that [`Executor::check_id`] accepts.
     pub fn locate(&self, id: ValueId) -> (&wgpu::Buffer, u64) {
         match &self.graph.value(id).storage {
             Storage::Arena { arena, offset } => (&self.arenas[arena], *offset),
@@ -314,16 +314,16 @@ impl Executor {
     /// Writes a value before the next submission.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the length is not the value's.
+    /// [`Error::Argument`] when the length is not the value's, or the value none of the graph's.
     pub fn write<T: bytemuck::NoUninit>(&self, id: ValueId, data: &[T]) -> Result<()> {
+        self.check_id(id)?;
         let value = self.graph.value(id);
         if size_of_val(data) as u64 != value.ty.bytes() {
-            return Err(Error::Internal(format!(
-                "{} has {} bytes, {} given",
-                value.name,
-                value.ty.bytes(),
-                size_of_val(data)
-            )));
+            return Err(Error::Argument {
+                what: "the data of a value",
+                got: format!("{} bytes", size_of_val(data)),
+                wanted: format!("the {} bytes of {} {:?}", value.ty.bytes(), value.name, value.ty.shape),
+            });
         }
         let (buffer, offset) = self.locate(id);
         self.gpu.write(buffer, offset, data);
@@ -333,10 +333,51 @@ impl Executor {
     /// Reads a value after waiting for the device. A transient one must have been kept.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device failed.
+    /// [`Error::Device`] when the device failed; [`Error::Argument`] when the value is none of the graph's or `T` has
+    /// another size than its elements.
     pub fn read<T: bytemuck::Pod>(&self, id: ValueId) -> Result<Vec<T>> {
+        self.check_id(id)?;
+        let ty = &self.graph.value(id).ty;
+        if size_of::<T>() as u64 != ty.element.bytes() {
+            return Err(Error::Argument {
+                what: "the number type of a read",
+                got: format!("{} bytes", size_of::<T>()),
+                wanted: format!("the {} bytes of {:?}", ty.element.bytes(), ty.element),
+            });
+        }
         let (buffer, offset) = self.locate(id);
-        self.gpu.read(buffer, offset, self.graph.value(id).ty.len())
+        self.gpu.read(buffer, offset, ty.len())
+    }
+
+    /// Reads a whole arena as floats, after waiting for the device: the values in it are at their offsets.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the graph has no such arena, [`Error::Device`] when the device failed.
+    pub fn read_arena(&self, name: &str) -> Result<Vec<f32>> {
+        let bytes = self.graph.arenas.get(name).copied();
+        let (Some(buffer), Some(bytes)) = (self.arenas.get(name), bytes) else {
+            return Err(Error::Internal(format!("there is no arena {name}")));
+        };
+        self.gpu.read(buffer, 0, (bytes / 4) as usize)
+    }
+
+    /// Fails unless the id is that of a value which has a place on the device.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it is not.
+    pub fn check_id(&self, id: ValueId) -> Result<()> {
+        let placed = self.graph.values.get(id.0 as usize).is_some_and(|value| match &value.storage {
+            Storage::Arena { arena, .. } => self.arenas.contains_key(arena),
+            Storage::Transient => self.plan.slot_of.contains_key(&id),
+        });
+        if placed {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            what: "the value",
+            got: format!("number {}", id.0),
+            wanted: "one that the executor's graph makes or reads".into(),
+        })
     }
 
     /// Writes a value from the twin's numbers.

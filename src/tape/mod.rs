@@ -10,6 +10,7 @@ pub mod graph;
 pub mod half_precision;
 pub mod passes;
 pub mod plan;
+pub mod readback;
 pub mod recompute;
 pub mod submissions;
 pub mod twin;

@@ -48,7 +48,7 @@ impl Passes {
             let again = possible.get(..self.recompute).ok_or_else(|| Error::Argument {
                 what: "the number of recomputed convolutions",
                 got: self.recompute.to_string(),
-                wanted: format!("at most {}, the number whose outputs the step keeps", possible.len()),
+                wanted: format!("0 to {}, the number of convolutions whose outputs are kept", possible.len()),
             })?;
             recompute(graph, again);
         }

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
+use super::limit_submission_time;
 use super::record::evaluation_passes;
-use super::slice;
-use super::trainer::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
+use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
@@ -95,7 +95,7 @@ impl Extractor {
         let (graph, recorded) = evaluation(config, net, side, rows)?;
         let batch = graph.shape(recorded.index)[0];
         let mut executor = Executor::new(kernels, arenas, graph)?;
-        slice(&mut executor, config);
+        limit_submission_time(&mut executor, config);
         executor.write(recorded.index, &(0..batch as u32).collect::<Vec<_>>())?;
         Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
     }

@@ -22,8 +22,11 @@ pub struct DataShape {
     pub images: usize,
 }
 
+/// Staging buffers of streamed images: one that the host fills, and one for each pass that may be under way.
+pub const UPLOADS: usize = 3;
+
 /// The handles of a recorded training step with its views.
-pub struct Recorded {
+pub struct RecordedStep {
     /// Forward, losses and update.
     pub step: Step,
     /// Packed pixels: all training images, or the batch's.
@@ -43,11 +46,11 @@ impl DataShape {
     }
 }
 
-/// Judges settings and data together, before anything is recorded: the schedule of the run.
+/// Validates settings and data together, before anything is recorded: the schedule of the run.
 ///
 /// # Errors
 /// [`Error::Usage`] or [`Error::Data`] where no run can come of them.
-pub fn judge(config: &Config, data: DataShape) -> Result<Schedule> {
+pub fn validate(config: &Config, data: DataShape) -> Result<Schedule> {
     config.check_side(data.side)?;
     if data.classes < 2 {
         return Err(Error::data(
@@ -126,7 +129,7 @@ pub fn evaluation_passes(config: &Config) -> Passes {
 ///
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Usage`] when the configuration does not fit the data.
-pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<(Graph, Recorded)> {
+pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<(Graph, RecordedStep)> {
     let spec = spec(config, data, distill);
     let (_, views, rotations) = views_of(config);
     let mut graph = Graph::new();
@@ -161,5 +164,5 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
         }
         other => other,
     })?;
-    Ok((graph, Recorded { step, images, view_index, view_parameters, resident }))
+    Ok((graph, RecordedStep { step, images, view_index, view_parameters, resident }))
 }

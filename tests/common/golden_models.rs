@@ -187,7 +187,7 @@ impl Training {
         write_entries(ex, golden, "init.", step.parameters.iter().chain(&step.statistics))?;
         write_entries(ex, golden, "teacher.", &step.teacher)?;
         let zeros = |id: ValueId| vec![0_u32; ex.graph().value(id).ty.len()];
-        for id in [step.flat[2], step.health] {
+        for id in [step.flat.momentum, step.health] {
             ex.write(id, &zeros(id)).map_err(say)?;
         }
         let inputs = &step.inputs;
@@ -255,7 +255,7 @@ impl Training {
         for (layer, &map) in step.maps.iter().enumerate() {
             report.check(&format!("map.layer{}", layer + 1), &self.read(map)?);
         }
-        let gradients: Vec<f32> = self.read(step.flat[1])?;
+        let gradients: Vec<f32> = self.read(step.flat.gradients)?;
         for entry in &step.parameters {
             // Gradients lie as their parameters do.
             let first = self.executor.locate(entry.value).1 as usize / 4;
