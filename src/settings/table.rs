@@ -59,6 +59,12 @@ impl Setting {
         flag.read.unwrap_or(self.read)
     }
 
+    /// The flags, without dashes, that give the setting, or its form whose key is `key`, a value.
+    pub fn flag_names(&self, key: &str) -> Vec<&'static str> {
+        let of = |flag: &&Flag| !flag.hidden && (self.key == key || flag.form_key == key);
+        self.flags.iter().filter(of).map(|flag| flag.name).collect()
+    }
+
     /// The value in `config` as help shows it.
     pub fn shown(&self, config: &Config) -> String {
         match (self.get)(config) {
