@@ -217,7 +217,7 @@ pub fn duration(seconds: f64) -> String {
 
 /// Bytes for people, in binary units.
 pub fn bytes(n: u64) -> String {
-    crate::settings::ByteSize(n).to_string()
+    crate::settings::ByteSize(n).rounded()
 }
 
 /// A path as a shell takes it.

@@ -7,27 +7,27 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Bytes, read from `4GiB`, `512MiB`, `1.5 GiB` or `1073741824`.
 ///
-/// `Display` rounds for people (`12.3 MiB`, `77 B`); [`ByteSize::exact`] loses nothing and is what files hold.
+/// `Display` loses nothing (`1536MiB`) and is what files and flags hold; [`ByteSize::rounded`] is for people (`1.5 GiB`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 impl ByteSize {
-    /// In the largest unit that loses nothing, as in `1536MiB`: what is written is read back as it was.
-    pub fn exact(self) -> String {
-        let (unit, size) = UNITS.into_iter().find(|(_, size)| self.0.is_multiple_of(*size)).unwrap_or(("B", 1));
-        format!("{}{unit}", self.0 / size)
+    /// The size for people, with one digit after the point: `1.5 GiB`.
+    pub fn rounded(self) -> String {
+        match UNITS.into_iter().find(|(_, size)| self.0 >= *size) {
+            Some((unit, size)) if size > 1 => format!("{:.1} {unit}", self.0 as f64 / size as f64),
+            _ => format!("{} B", self.0),
+        }
     }
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, size) = UNITS.into_iter().find(|(_, size)| self.0 >= *size).unwrap_or(("B", 1));
-        match size {
-            1 => f.pad(&format!("{} B", self.0)),
-            _ => f.pad(&format!("{:.1} {unit}", self.0 as f64 / size as f64)),
-        }
+        // The largest unit that loses nothing: what is written is read back as it was.
+        let (unit, size) = UNITS.into_iter().find(|(_, size)| self.0.is_multiple_of(*size)).unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / size)
     }
 }
 
@@ -54,7 +54,7 @@ impl FromStr for ByteSize {
 
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.exact())
+        serializer.collect_str(self)
     }
 }
 
@@ -80,8 +80,8 @@ mod tests {
             ("3KiB", 3072, "3KiB"),
         ] {
             let size: ByteSize = text.parse().unwrap();
-            assert_eq!((size.0, size.exact().as_str()), (bytes, again), "{text}");
-            assert_eq!(size.exact().parse::<ByteSize>().unwrap(), size);
+            assert_eq!((size.0, size.to_string().as_str()), (bytes, again), "{text}");
+            assert_eq!(size.to_string().parse::<ByteSize>().unwrap(), size);
         }
         for text in
             ["", "GiB", "-1", "nan", "4GB", "1e300", "4 apples", "18446744073709551616", "18446744073709551615KiB"]
@@ -100,8 +100,7 @@ mod tests {
             (3 << 29, "1.5 GiB"),
             (5 << 40, "5.0 TiB"),
         ] {
-            assert_eq!(ByteSize(bytes).to_string(), text);
+            assert_eq!(ByteSize(bytes).rounded(), text);
         }
-        assert_eq!(format!("{:>9}", ByteSize(77)), "     77 B");
     }
 }

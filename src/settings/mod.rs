@@ -170,6 +170,27 @@ mod tests {
         assert_eq!(from(&Config::default().to_toml().unwrap()).unwrap(), Config::default());
     }
 
+    /// The text in checkpoints of runs that are done: it reads, and is written again to the byte.
+    #[test]
+    fn a_configuration_of_a_checkpoint_is_written_as_it_was() {
+        const TEXT: &str = concat!(
+            r#"{"preset":"demo","data":{"source":"glyphs","side":28,"crop_padding":null,"mean":[0.1,0.1,0.1],"std":"#,
+            r#"[0.25,0.25,0.25],"split_seed":0,"split_file":null},"model":{"backbone":"resnet12","widths":[8,16,32,"#,
+            r#"64],"projection":64,"dropout":0.0,"drop_block":{"rate":0.0,"size":"auto","ramp_steps":40000}},"metho"#,
+            r#"d":{"kind":"ier","transforms":"crop4","gamma":1.0,"tau":1.0,"negatives":6400,"bank_momentum":0.99,"c"#,
+            r#"ross_entropy":true,"equivariance":true,"invariance":true},"distill":{"generations":1,"temperature":4"#,
+            r#".0,"weight_loss":1.0,"weight_distill":1.0,"kl_class":1.0,"kl_transform":1.0,"mse_invariant":1.0,"mse"#,
+            r#"_feature":1.0},"optimiser":{"batch":16,"length":{"steps":40},"lr":0.05,"momentum":0.9,"weight_decay""#,
+            r#":0.0005,"decay_at":{"fractions":[0.6,0.8]},"decay":0.1},"run":{"seed":0,"out":null,"checkpoint_every"#,
+            r#"":100,"log_every":10,"slice_ms":100,"micro_batch":null,"recompute":0,"activations":"f32","batch_norm"#,
+            r#"":"exact","winograd":"on","tune":"auto","memory_budget":null,"on_device_lost":"stop","chosen":["wino"#,
+            r#"grad"]}}"#,
+        );
+        let config = Config::from_json(TEXT, Path::new("x")).unwrap();
+        assert_eq!(config.to_json().unwrap(), TEXT);
+        assert_eq!(from(&config.to_toml().unwrap()).unwrap(), config);
+    }
+
     #[test]
     fn presets_hold_the_published_numbers() {
         for (name, side, batch, epochs, decay) in [

@@ -285,9 +285,8 @@ fn refusal(
         ways.push("a smaller network (--widths) or smaller images (--side) would need less".into());
     }
     Ok(Error::usage(format!(
-        "--memory-budget {} (run.memory_budget) is {:.1} MiB, and a step needs {:.1} MiB, at the least {:.1} MiB \
+        "--memory-budget {budget} (run.memory_budget) is {:.1} MiB, and a step needs {:.1} MiB, at the least {:.1} MiB \
          ({}; MiB): {}",
-        budget.exact(),
         mebibytes(budget.0),
         mebibytes(whole.peak_bytes),
         mebibytes(least.peak_bytes),
