@@ -66,7 +66,7 @@ pub struct GlobalArgs {
     /// No progress and no notes; warnings and errors stay
     #[arg(long, short, global = true, help_heading = EVERYWHERE)]
     pub quiet: bool,
-    /// -h: this screen; --help: all flags, defaults, an example
+    /// This screen; --help: all flags, defaults, an example
     #[arg(long, short, global = true, action = ArgAction::Help, help_heading = EVERYWHERE)]
     pub help: Option<bool>,
 }
