@@ -269,6 +269,11 @@ impl Executor {
         self.gpu.submit(encoder)
     }
 
+    /// Whether the next execution is one that times every dispatch: see [`Executor::slice`].
+    pub fn measuring(&self) -> bool {
+        self.slices.borrow().measuring().is_some()
+    }
+
     /// Submissions of one execution, as things stand.
     pub fn submissions(&self) -> usize {
         self.slices.borrow().ranges().len()
