@@ -5,7 +5,9 @@
 //! [`cli`] → [`bench`](mod@bench) → [`train`], [`fewshot`], [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] →
 //! [`gpu`] → [`settings`], [`random`], [`error`].
 
+#[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
 pub mod error;

@@ -1,6 +1,8 @@
 //! Features of images from a trained network in evaluation mode.
 
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
@@ -23,10 +25,9 @@ use crate::{Error, Result};
 const BATCH: usize = 64;
 
 /// An output of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// The embedding.
-    #[value(name = "feat")]
     Feature,
     /// Class logits.
     Class,
@@ -34,6 +35,34 @@ pub enum Layer {
     Transform,
     /// Invariant embedding; only where the network was trained with it.
     Invariant,
+}
+
+impl Layer {
+    /// Their names, as [`Layer::from_str`] takes them.
+    pub const NAMES: [&str; 4] = ["feat", "class", "transform", "invariant"];
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(Layer::NAMES[*self as usize])
+    }
+}
+
+impl FromStr for Layer {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name {
+            "feat" => Layer::Feature,
+            "class" => Layer::Class,
+            "transform" => Layer::Transform,
+            "invariant" => Layer::Invariant,
+            _ => {
+                let (got, wanted) = (format!("{name:?}"), "feat, class, transform or invariant".into());
+                return Err(Error::Argument { what: "the layer", got, wanted });
+            }
+        })
+    }
 }
 
 /// The handles of the network in evaluation mode.
