@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use ieq_wgpu::bench::cases::{self, Shape};
 use ieq_wgpu::bench::step;
@@ -211,12 +212,12 @@ fn no_sample_of_a_step_is_a_measuring_execution() {
     let recording = cases::Recording::new(&config, 16, 16).unwrap();
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
     let gpu = Gpu::open(&Options { choice, ..Options::default() }).unwrap();
-    let data = step::noise(&recording);
-    let mut trainer = Trainer::new(gpu, &recording.config, &data, None).unwrap();
+    let data = Arc::new(step::noise(&recording));
+    let mut trainer = Trainer::new(gpu, &recording.config, data, None).unwrap();
     trainer.submit().unwrap();
-    assert!(trainer.executor().measuring());
+    assert!(trainer.executor().is_measuring());
     assert!(matches!(step::sample(trainer.executor()), Err(ieq_wgpu::Error::Internal(_))));
     step::warm_up(trainer.executor()).unwrap();
-    assert!(!trainer.executor().measuring());
+    assert!(!trainer.executor().is_measuring());
     step::sample(trainer.executor()).unwrap();
 }

@@ -81,6 +81,7 @@ pub fn noise(recording: &Recording) -> ImageSet {
         labels: (0..data.images).map(|i| (i % data.classes) as u32).collect(),
         class_names: (0..data.classes).map(|c| format!("class {c}")).collect(),
         names: (0..data.images).map(|i| format!("image {i}")).collect(),
+        ..ImageSet::default()
     }
 }
 
@@ -93,7 +94,7 @@ pub fn noise(recording: &Recording) -> ImageSet {
 /// # Errors
 /// [`crate::Error::Device`] when the device fails.
 pub fn warm_up(executor: &Executor) -> Result<f64> {
-    while executor.measuring() {
+    while executor.is_measuring() {
         let submission = executor.submit();
         executor.gpu().wait_for(submission)?;
     }
@@ -105,7 +106,7 @@ pub fn warm_up(executor: &Executor) -> Result<f64> {
 /// # Errors
 /// [`crate::Error::Internal`] before [`warm_up`], [`crate::Error::Device`] when the device fails.
 pub fn sample(executor: &Executor) -> Result<f64> {
-    if executor.measuring() {
+    if executor.is_measuring() {
         return Err(Error::Internal("a step was timed while its executor timed each dispatch".into()));
     }
     let begun = Instant::now();
@@ -126,8 +127,8 @@ pub fn run(
     gpu: &Arc<Gpu>,
     progress: &mut dyn Progress,
 ) -> Result<StepResult> {
-    let data = noise(recording);
-    let mut trainer = Trainer::new(gpu.clone(), &recording.config, &data, None)?;
+    let data = Arc::new(noise(recording));
+    let mut trainer = Trainer::new(gpu.clone(), &recording.config, data, None)?;
     // The first step writes the inputs.
     trainer.submit()?;
     trainer.read_metrics()?;
@@ -149,7 +150,7 @@ pub fn run(
     let seconds = Spread::of(seconds);
 
     let executor = trainer.executor();
-    let runs = runs(&executor.graph);
+    let runs = runs(executor.graph());
     let encode = |(_, range): &(&str, Range<usize>)| {
         let range = range.clone();
         move |pass: &mut wgpu::ComputePass| executor.encode(pass, range.clone())
