@@ -2,7 +2,7 @@
 //!
 //! The crate trains a network whose features tell new classes apart from one or five examples, by the method of Rizve,
 //! Khan, Khan and Shah (CVPR 2021), which `docs/method.md` describes. It runs on Vulkan, Metal and DX12 through
-//! [wgpu](gpu::wgpu), and on a software adapter where there is no GPU.
+//! [wgpu](https://wgpu.rs), and on a software adapter where there is no GPU.
 //!
 //! # A tour
 //!
