@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use ieq_wgpu::bench::cases::{self, Shape};
 use ieq_wgpu::bench::step;
@@ -128,14 +129,17 @@ fn the_kernels_of_a_step_are_right() {
 fn what_cannot_be_done_is_said_in_a_sentence() {
     let missing = Path::new("no-such-run.json").display().to_string();
     for (words, sentence) in [
-        (&["--shapes", "conv:1x2"][..], "conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE] or matmul:ROWSxINNERxCOLUMNS is wanted"),
+        (
+            &["--shapes", "conv:1x2"][..],
+            "conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE] or matmul:ROWSxINNERxCOLUMNS, got conv:1x2",
+        ),
         (&["--csv", "no-such-folder/b.csv"], "no-such-folder: there is no such folder to write --csv in"),
         (&["--svg", "src"], "src: this is a folder or a device, and --svg wants to write a file"),
         (&["--samples", "1"], "--samples must be from 3 to 1000, got 1"),
         (&["--threshold", "-1"], "--threshold must be from 0 to 1000 percent, got -1"),
         (&["--rows", "0"], "--rows must be from 2 to 65536, got 0"),
         (&["--compare", &missing], "no-such-run.json: cannot read the earlier run"),
-        (&["--compare", "Cargo.toml"], "--compare takes what `bench --json` printed"),
+        (&["--compare", "Cargo.toml"], "give the JSON document that `bench` printed"),
         (&["--check-only", "--step"], "--check-only checks kernels"),
         (&["--check-only", "--kernels", "nothing"], "no kernel of the step has `nothing` in its name"),
     ] {
@@ -211,12 +215,12 @@ fn no_sample_of_a_step_is_a_measuring_execution() {
     let recording = cases::Recording::new(&config, 16, 16).unwrap();
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
     let gpu = Gpu::open(&Options { choice, ..Options::default() }).unwrap();
-    let data = step::noise(&recording);
-    let mut trainer = Trainer::new(gpu, &recording.config, &data, None).unwrap();
+    let data = Arc::new(step::noise(&recording));
+    let mut trainer = Trainer::new(gpu, &recording.config, data, None).unwrap();
     trainer.submit().unwrap();
-    assert!(trainer.executor().measuring());
+    assert!(trainer.executor().is_measuring());
     assert!(matches!(step::sample(trainer.executor()), Err(ieq_wgpu::Error::Internal(_))));
     step::warm_up(trainer.executor()).unwrap();
-    assert!(!trainer.executor().measuring());
+    assert!(!trainer.executor().is_measuring());
     step::sample(trainer.executor()).unwrap();
 }

@@ -92,10 +92,14 @@ pub enum Shape {
 }
 
 impl FromStr for Shape {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let wanted = || "conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE] or matmul:ROWSxINNERxCOLUMNS is wanted".to_owned();
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::Argument {
+            what: "a shape",
+            got: text.to_owned(),
+            wanted: "conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE] or matmul:ROWSxINNERxCOLUMNS".into(),
+        };
         let sizes = |text: &str| -> Option<Vec<usize>> {
             text.split('x').map(|n| n.parse().ok().filter(|n| (1..=1 << 20).contains(n))).collect()
         };
@@ -116,7 +120,7 @@ impl FromStr for Shape {
             ["matmul", product] => Some(Shape::Matmul(sizes(product)?.try_into().ok()?)),
             _ => None,
         };
-        parse().ok_or_else(wanted)
+        parse().ok_or_else(wrong)
     }
 }
 
@@ -361,11 +365,11 @@ impl Case {
 /// Parses shapes.
 ///
 /// # Errors
-/// [`Error::Usage`] with the text that was not understood; [`Error::Shape`] when a tensor is larger than a shader can
+/// [`Error::Argument`] with the text that was not understood; [`Error::Shape`] when a tensor is larger than a shader can
 /// index.
 pub fn parse_shapes(texts: &[String]) -> Result<Vec<Shape>> {
     let parse = |text: &String| {
-        let shape: Shape = text.parse().map_err(|e| Error::usage(format!("--shapes {text}: {e}")))?;
+        let shape: Shape = text.parse()?;
         shape.check().map(|()| shape)
     };
     texts.iter().map(parse).collect()

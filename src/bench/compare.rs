@@ -48,7 +48,7 @@ fn times(run: &Run) -> Vec<(String, Spread)> {
 /// Compares a run with an earlier one.
 ///
 /// # Errors
-/// [`Error::Usage`] when the two runs timed nothing in common.
+/// [`Error::Argument`] when the two runs timed nothing in common.
 pub fn compare(before: &Run, now: &Run, threshold_pct: f64) -> Result<Comparison> {
     let old = times(before);
     let mut changes = Vec::new();
@@ -60,9 +60,11 @@ pub fn compare(before: &Run, now: &Run, threshold_pct: f64) -> Result<Comparison
         changes.push(Change { what, before: old.median, now: new.median, slower_pct, regressed });
     }
     if changes.is_empty() {
-        return Err(Error::usage(
-            "--compare: the two runs timed nothing in common; give both the same --shapes, --side, --rows and --preset",
-        ));
+        return Err(Error::Argument {
+            what: "the earlier run",
+            got: "one that timed nothing that this one timed".into(),
+            wanted: "one of the same shapes, sides, rows and preset".into(),
+        });
     }
     let regressed = changes.iter().filter(|change| change.regressed).count();
     Ok(Comparison { threshold_pct, changes, regressed, same_device: before.device == now.device })
@@ -75,7 +77,7 @@ pub fn compare(before: &Run, now: &Run, threshold_pct: f64) -> Result<Comparison
 pub fn read(path: &Path) -> Result<Run> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read the earlier run", e))?;
     serde_json::from_str(&text).map_err(|e| {
-        Error::data(path, format!("this is no run of this program ({e}): --compare takes what `bench --json` printed"))
+        Error::data(path, format!("this is no earlier run ({e}): give the JSON document that `bench` printed"))
     })
 }
 

@@ -233,7 +233,7 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     cases.retain(|case| case.name.contains(&options.filter) || case.shape.contains(&options.filter));
     if options.kernels && cases.is_empty() {
         return Err(Error::usage(format!(
-            "no kernel of the step has `{}` in its name or shape (--kernels); without it all are listed",
+            "no kernel of the step has `{}` in its name or shape; without a filter all are measured",
             options.filter
         )));
     }

@@ -94,7 +94,7 @@ pub fn noise(recording: &Recording) -> ImageSet {
 /// # Errors
 /// [`crate::Error::Device`] when the device fails.
 pub fn warm_up(executor: &Executor) -> Result<f64> {
-    while executor.measuring() {
+    while executor.is_measuring() {
         let submission = executor.submit();
         executor.gpu().wait_for(submission)?;
     }
@@ -106,7 +106,7 @@ pub fn warm_up(executor: &Executor) -> Result<f64> {
 /// # Errors
 /// [`crate::Error::Internal`] before [`warm_up`], [`crate::Error::Device`] when the device fails.
 pub fn sample(executor: &Executor) -> Result<f64> {
-    if executor.measuring() {
+    if executor.is_measuring() {
         return Err(Error::Internal("a step was timed while its executor timed each dispatch".into()));
     }
     let begun = Instant::now();

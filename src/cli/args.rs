@@ -242,7 +242,7 @@ pub struct EvalArgs {
     ///
     /// lr: multinomial logistic regression (L2, C = 1); cosine: nearest mean by cosine; centroid: nearest mean;
     /// nn: nearest neighbour.
-    #[arg(long, value_name = "NAME,..", value_parser = choice::<Classifier>(&Classifier::NAMES), value_delimiter = ',',
+    #[arg(long, value_name = "NAME,..", value_parser = choice::<Classifier>(Classifier::NAMES), value_delimiter = ',',
         default_value = "lr", help_heading = SCORE)]
     pub classifier: Vec<Classifier>,
     /// Copies of each support image, cropped and flipped
@@ -285,7 +285,7 @@ pub struct EmbedArgs {
     pub out: PathBuf,
     /// Which output of the network: the embedding, class logits, or (where trained) transform logits or the
     /// invariant embedding
-    #[arg(long, value_parser = choice::<Layer>(&Layer::NAMES), default_value_t = Layer::Feature, help_heading = OUTPUT)]
+    #[arg(long, value_parser = choice::<Layer>(Layer::NAMES), default_value_t = Layer::Feature, help_heading = OUTPUT)]
     pub layer: Layer,
     /// Scale every row to length 1
     #[arg(long, visible_alias = "normalize", help_heading = OUTPUT)]

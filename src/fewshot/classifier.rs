@@ -36,7 +36,7 @@ impl Classifier {
         [Classifier::LogisticRegression, Classifier::Cosine, Classifier::NearestCentroid, Classifier::NearestNeighbour];
 
     /// Their names, in the same order.
-    pub const NAMES: [&str; 4] = ["lr", "cosine", "centroid", "nn"];
+    pub const NAMES: &[&str] = &["lr", "cosine", "centroid", "nn"];
 
     /// The short name, which [`Classifier::from_str`] takes.
     pub fn name(self) -> &'static str {

@@ -345,7 +345,7 @@ mod tests {
     use super::*;
     use crate::random::{Rng, Stream};
 
-    /// `ways * shots` class-major rows around one random centre a class, L2-normalised.
+    /// `ways * shots` class-major rows around one random centre per class, L2-normalised.
     fn clusters(seed: u64, ways: usize, shots: usize, dim: usize, noise: f32) -> (Vec<f32>, Vec<u32>) {
         let mut rng = Rng::new(seed, Stream::Episodes, 0, 0);
         let mut draw = || (0..4).map(|_| rng.unit()).sum::<f32>() - 2.0;

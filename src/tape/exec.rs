@@ -285,11 +285,6 @@ impl Executor {
         self.gpu.submit(encoder)
     }
 
-    /// Whether the next execution is one that times every dispatch: see [`Executor::limit_submission_time`].
-    pub fn measuring(&self) -> bool {
-        self.cuts.borrow().measuring().is_some()
-    }
-
     /// Submissions of one execution, as things stand.
     pub fn submissions(&self) -> usize {
         self.cuts.borrow().ranges().len()

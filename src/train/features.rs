@@ -1,8 +1,6 @@
 //! Features of images from a trained network in evaluation mode.
 
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
@@ -38,30 +36,33 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// Their names, as [`Layer::from_str`] takes them.
-    pub const NAMES: [&str; 4] = ["feat", "class", "transform", "invariant"];
-}
+    /// The names of the layers.
+    pub const NAMES: &[&str] = &["feat", "class", "transform", "invariant"];
 
-impl fmt::Display for Layer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(Layer::NAMES[*self as usize])
+    /// The name in requests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layer::Feature => "feat",
+            Layer::Class => "class",
+            Layer::Transform => "transform",
+            Layer::Invariant => "invariant",
+        }
     }
 }
 
-impl FromStr for Layer {
-    type Err = Error;
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
-    fn from_str(name: &str) -> Result<Self> {
-        Ok(match name {
-            "feat" => Layer::Feature,
-            "class" => Layer::Class,
-            "transform" => Layer::Transform,
-            "invariant" => Layer::Invariant,
-            _ => {
-                let (got, wanted) = (format!("{name:?}"), "feat, class, transform or invariant".into());
-                return Err(Error::Argument { what: "the layer", got, wanted });
-            }
-        })
+impl std::str::FromStr for Layer {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let all = [Layer::Feature, Layer::Class, Layer::Transform, Layer::Invariant];
+        let found = all.into_iter().find(|layer| layer.name() == text);
+        found.ok_or_else(|| format!("one of {} is wanted, got `{text}`", Layer::NAMES.join(", ")))
     }
 }
 
