@@ -2,7 +2,7 @@
 //!
 //! A training step is recorded once as a graph ([`tape`]), planned once (buffers, pipelines, bind
 //! groups) and replayed for every batch. `ARCHITECTURE.md` is the map; layers import downwards only:
-//! [`cli`] → [`bench`](mod@bench) → [`train`], [`fewshot`], [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] →
+//! [`cli`] → [`jobs`] → [`bench`](mod@bench) → [`train`], [`fewshot`], [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] →
 //! [`gpu`] → [`settings`], [`random`], [`error`].
 
 pub mod bench;
@@ -13,6 +13,7 @@ pub mod fewshot;
 pub mod files;
 pub mod gpu;
 pub mod ier;
+pub mod jobs;
 pub mod nn;
 pub mod ops;
 pub mod progress;

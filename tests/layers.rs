@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from above to below; those of one layer know each other.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["jobs"],
     &["bench"],
     &["train"],
     &["fewshot"],

@@ -17,7 +17,9 @@ pub fn install(sentence: &'static str) -> Result<()> {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        report::write_stderr(&format!("\n{sentence}"));
+        // After the ^C that a terminal shows.
+        report::write_stderr("");
+        report::write_stderr(sentence);
     })
     .map_err(|e| Error::Internal(format!("the Ctrl-C handler cannot be set: {e}")))
 }

@@ -1,5 +1,6 @@
-//! Files that the program writes.
+//! Files that the program writes: their replacement in one step, and the run folder.
 
 pub mod replace;
+pub mod run_folder;
 
-pub use replace::{TEMPORARY_PREFIX, replace_file};
+pub use replace::replace_file;

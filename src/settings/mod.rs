@@ -43,15 +43,6 @@ pub const DEFAULT_PRESET: &str = "demo";
 /// The most rows (images x transforms) a step may hold.
 pub const MAX_ROWS: usize = 65_536;
 
-/// Name of the checkpoint inside a run folder.
-pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
-
-/// Name of the effective configuration inside a run folder.
-pub const CONFIG_FILE: &str = "config.toml";
-
-/// Name of the metrics, one JSON object a line, inside a run folder.
-pub const METRICS_FILE: &str = "metrics.jsonl";
-
 /// Every setting with the flags that set it. Sentences, help texts and the test that no setting lacks a
 /// flag are all made from this list.
 pub const SETTINGS: &[(&str, &[&str])] = &[

@@ -15,6 +15,7 @@ use super::memory::UPLOADS;
 use super::metrics::{self, MetricsLog, Record};
 use super::record::{DataShape, Recorded, judge, spec, training_step, views_of};
 use crate::data::{ImageSet, epoch_order};
+use crate::files::run_folder::CHECKPOINT_FILE;
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
@@ -27,7 +28,7 @@ use crate::ops::dropout::step_block;
 use crate::ops::health;
 use crate::ops::views::PARAMETER_WORDS;
 use crate::progress::{Progress, StepReport};
-use crate::settings::{CHECKPOINT_FILE, Config, OnDeviceLost, Schedule};
+use crate::settings::{Config, OnDeviceLost, Schedule};
 use crate::tape::exec::{Arenas, Executor};
 use crate::{Error, Result};
 
