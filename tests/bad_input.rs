@@ -638,7 +638,7 @@ fn a_full_disk_is_said_and_spoils_nothing() {
     // 256 KiB: SwiftShader keeps its compiled code in files, and dies of a limit below 128 KiB.
     let limited = |words: &str| {
         let mut shell = Command::new("sh");
-        shell.current_dir(folder.path());
+        shell.current_dir(folder.path()).env("XDG_RUNTIME_DIR", folder.path());
         shell.arg("-c").arg("ulimit -f 512; exec \"$0\" \"$@\"");
         shell.arg(env!("CARGO_BIN_EXE_ieq-wgpu"));
         shell.args(words.replace(TRAIN, TRAIN_WORDS).split_whitespace()).output().unwrap()

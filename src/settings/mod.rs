@@ -20,6 +20,7 @@ use toml::Table;
 
 use crate::{Error, Result};
 
+pub use crate::files::run_folder::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
 pub use schedule::Schedule;
 pub use transforms::TransformSet;
