@@ -24,7 +24,12 @@ pub fn sentence(error: &Error) -> String {
             let plain = own.strip_suffix(&format!("; {}", keys.join(", or "))).unwrap_or(&own).to_owned();
             format!("{plain}{}", ways_out(changes, None))
         }
+        Error::Diverged { .. } => error.to_string().replace("optimiser.lr", "--lr"),
         Error::Internal(_) | Error::Shader { .. } => format!("{error}; please report it with the command line"),
+        // A path is no key, whatever it is called.
+        Error::Data { path, message } | Error::NoSplit { path, message } => {
+            return format!("{}: {}", path.display(), named(message));
+        }
         other => other.to_string(),
     };
     named(&text)
@@ -34,7 +39,7 @@ pub fn sentence(error: &Error) -> String {
 /// 101 a defect of the program, 130 interrupted.
 pub fn exit_code(error: &Error) -> u8 {
     match error {
-        Error::TargetMissed(_) | Error::NonFinite(_) => 1,
+        Error::TargetMissed(_) | Error::NonFinite(_) | Error::Diverged { .. } => 1,
         Error::NoAdapter(_)
         | Error::Device(_)
         | Error::DeviceLost(_)
@@ -62,27 +67,33 @@ fn flag_and_key(key: &str) -> String {
     }
 }
 
-/// `text` with every key in backticks as its flag.
+/// `text` with every key of a setting and member of a request as its flag; backticks around it go. A key in parentheses
+/// follows its flag already.
 pub fn named(text: &str) -> String {
+    let of_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
     let mut out = String::with_capacity(text.len());
-    let mut parts = text.split('`').peekable();
-    let mut inside = false;
-    while let Some(part) = parts.next() {
-        let is_key = inside && parts.peek().is_some() && (part.starts_with("request.") || flags(part).is_some());
-        match (inside, is_key) {
-            (_, true) => out += &flag_and_key(part),
-            (true, false) => {
-                out.push('`');
-                out += part;
-                if parts.peek().is_some() {
-                    out.push('`');
-                }
-            }
-            (false, _) => out += part,
+    let mut rest = text;
+    while let Some(start) = rest.find(of_key) {
+        let (before, from) = rest.split_at(start);
+        let end = from.find(|c| !of_key(c)).unwrap_or(from.len());
+        let word = from[..end].trim_end_matches('.');
+        out += before;
+        rest = &from[word.len().max(1)..];
+        let is_part = |c: char| c.is_alphanumeric() || "(/\\-".contains(c);
+        let known = word.contains('.') && (word.starts_with("request.") || flags(word).is_some());
+        if !known || out.ends_with(is_part) {
+            out += &from[..word.len().max(1)];
+            continue;
         }
-        inside = !inside;
+        if out.ends_with('`')
+            && let Some(after) = rest.strip_prefix('`')
+        {
+            out.pop();
+            rest = after;
+        }
+        out += &flag_and_key(word);
     }
-    out
+    out + rest
 }
 
 /// ` (try 0.05)` where the setting itself gets another value, else `; add --bn micro, or take a smaller --batch`.
@@ -172,7 +183,11 @@ mod tests {
                 Error::usage("name another with `request.out`, see `check` and `run.seed`"),
                 "name another with --out, see `check` and --seed (run.seed)",
             ),
-            (Error::usage("a lone ` stays, and an odd `run.seed"), "a lone ` stays, and an odd `run.seed"),
+            (
+                Error::usage("keys: optimiser.lr, --tau (method.tau), a/run.seed, run.log_every. End."),
+                "keys: --lr (optimiser.lr), --tau (method.tau), a/run.seed, --log-every (run.log_every). End.",
+            ),
+            (Error::data("run.out", "no `data.side`"), "run.out: no --side (data.side)"),
             (Error::Internal("x".into()), "internal error: x; please report it with the command line"),
         ] {
             assert_eq!(sentence(&error), wanted);

@@ -1,6 +1,7 @@
 //! `distill`: students of a trained teacher, each the teacher of the next.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -10,6 +11,8 @@ use super::{Session, percentage, same_path};
 use crate::files::run_folder::{CHECKPOINT_FILE, Existing, check_free};
 use crate::progress::Progress;
 use crate::settings::Config;
+use crate::train::Teacher;
+use crate::train::checkpoint::Checkpoint;
 use crate::{Error, Result};
 
 /// Generations of students.
@@ -105,10 +108,10 @@ impl DistillRequest {
 /// As [`train::run`], and where a folder is the teacher's own.
 pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progress) -> Result<DistillOutcome> {
     let mut outcomes = Vec::new();
-    let mut student;
-    let mut teacher = &request.teacher;
+    let Stored { file, checkpoint, .. } = request.teacher.clone();
+    let mut teacher = Arc::new(Teacher { path: file, weights: checkpoint });
     for (begin, generation) in request.begins(progress)?.into_iter().zip(1..) {
-        progress.note(&format!("generation {generation}: the teacher is {}", teacher.file.display()));
+        progress.note(&format!("generation {generation}: the teacher is {}", teacher.path.display()));
         let one = TrainRequest {
             config: request.config_of(begin.stored()),
             out: request.folder(generation),
@@ -117,10 +120,10 @@ pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progr
             min_acc: request.min_acc,
             resume_command: request.resume_command.clone(),
         };
-        let outcome = train::train(&one, Some(teacher), session, progress, &mut |_| Ok(()))?;
+        let outcome = train::train(&one, Some(teacher.clone()), session, progress, &mut |_| Ok(()))?;
         if generation < request.config.distill.generations {
-            student = Stored::open(&outcome.checkpoint)?;
-            teacher = &student;
+            let weights = Checkpoint::load(&outcome.checkpoint)?;
+            teacher = Arc::new(Teacher { path: outcome.checkpoint.clone(), weights });
         }
         outcomes.push(outcome);
     }

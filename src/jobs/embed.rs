@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::eval::{SplitFile, load_as_trained};
 use super::stored::Stored;
-use super::{Session, data_options, output_file, source};
+use super::{Session, data_options, output_file, source, warn_of};
 use crate::data;
 use crate::fewshot::l2_normalise;
 use crate::files::replace_file;
@@ -128,6 +128,7 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
             load_as_trained(&stored.config.data, side, data, split.parse()?, split_file)?
         }
     };
+    warn_of(&images, progress);
     let gpu = session.open_for_features(progress)?;
     let (extractor, _) = Extractor::open(gpu, &stored.file, &stored.checkpoint, false)?;
     let mut features = extractor.features(&images, request.layer, None, progress)?;

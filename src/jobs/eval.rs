@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::score::{Score, score};
 use super::stored::Stored;
-use super::{Session, data_options, percentage, source, within};
+use super::{Session, data_options, percentage, source, warn_of, within};
 use crate::data::{self, ImageSet, Split, read_episodes};
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval};
 use crate::ier::transforms::{Augmentation, ViewSampler};
@@ -201,12 +201,14 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
     }
     let split: Split = request.split.parse()?;
     let images = load_as_trained(&stored.config.data, side, &source, split, &request.split_file)?;
+    warn_of(&images, progress);
     let mut batches = Vec::new();
     match &request.episodes {
         Episodes::Drawn { ways, shots, queries, n_episodes, seed } => {
             outcome.seed = Some(*seed);
             for shots in distinct(shots) {
-                batches.push(data::draw(&images, *ways, shots, *queries, *n_episodes, *seed)?);
+                let drawn = data::draw(&images, *ways, shots, *queries, *n_episodes, *seed);
+                batches.push(drawn.map_err(|error| split_by_seed(error, &images, split))?);
             }
         }
         Episodes::File { path, shots } => {
@@ -232,6 +234,17 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
     }
     (outcome.split, outcome.classes, outcome.images) = (split.to_string(), images.n_classes(), images.len());
     Ok(outcome)
+}
+
+/// Says of a split that is too small how it came about, where the data names no splits.
+fn split_by_seed(error: Error, images: &ImageSet, split: Split) -> Error {
+    match (error, images.drawn_from) {
+        (Error::Usage(why), Some(all)) => Error::usage(format!(
+            "{why}; the data names no splits, so its {all} classes were split by seed (64 % train, 16 % val, 20 % novel) \
+             and this is the {split} split: `request.split` all takes all of them"
+        )),
+        (error, _) => error,
+    }
 }
 
 /// The official Omniglot runs: each test drawing goes to one of the run's training drawings.

@@ -19,7 +19,7 @@ mod tuning;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::data::DataOptions;
+use crate::data::{DataOptions, ImageSet};
 use crate::gpu::device::{Gpu, Options};
 use crate::progress::Progress;
 use crate::settings::{DataConfig, Tune};
@@ -56,6 +56,11 @@ impl Session {
 /// How a run's data is read; `side` overrides the setting.
 fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
     DataOptions { side: side.or(data.side), split_seed: data.split_seed, split_file: data.split_file.clone() }
+}
+
+/// Passes on what is suspicious about the images.
+fn warn_of(images: &ImageSet, progress: &mut dyn Progress) {
+    images.warnings.iter().for_each(|warning| progress.warn(&warning.message));
 }
 
 /// Validates a number of a request.

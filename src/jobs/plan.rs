@@ -11,7 +11,7 @@ use crate::settings::Config;
 use crate::tape::plan::Plan;
 use crate::train::budget::{Fitted, Room, fit};
 use crate::train::memory::Memory;
-use crate::train::record::{DataShape, judge, spec, training_step};
+use crate::train::record::{DataShape, spec, training_step, validate};
 use crate::{Error, Result};
 
 /// A plan to make.
@@ -96,7 +96,7 @@ pub fn run(request: &PlanRequest) -> Result<PlanOutcome> {
             DataShape { side, ..DataShape::of(&data) }
         }
     };
-    judge(config, shape)?;
+    validate(config, shape)?;
     outcome(&fit(config, shape, request.distill, Room::LARGE)?, shape, request.distill)
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::data_options;
+use super::{data_options, warn_of};
 use crate::data::{self, Episode, ImageSet, Split};
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval};
 use crate::progress::Progress;
@@ -109,7 +109,10 @@ pub(super) fn novel_classes(
     let (ways, shots, queries, _) = RUN_EPISODES;
     let why = match data::load(source, Split::Novel, &data_options(&config.data, Some(side))) {
         Ok(novel) => match data::shortage(&novel, ways, shots[1], queries) {
-            None => return Ok(Some(novel)),
+            None => {
+                warn_of(&novel, progress);
+                return Ok(Some(novel));
+            }
             Some(why) => format!("{source}: {why}"),
         },
         Err(error @ Error::NoSplit { .. }) => error.to_string(),

@@ -6,7 +6,7 @@ use crate::data::GLYPH_SIDE;
 use crate::files::run_folder::{CONFIG_FILE, checkpoint_file};
 use crate::settings::Config;
 use crate::train::checkpoint::Checkpoint;
-use crate::train::trainer::{CLASSES_KEY, CONFIG_KEY, SIDE_KEY, stored_config, stored_side};
+use crate::train::state::{CLASSES_KEY, CONFIG_KEY, SIDE_KEY, stored_config, stored_side};
 use crate::{Error, Result};
 
 /// The classifier's weight, `[classes, embedding]`: its rows say how many classes a network was trained with.

@@ -1,20 +1,21 @@
 //! `train`: one network in one run folder.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::plan::{self, PlanOutcome};
 use super::score::{Score, novel_classes, score_run};
 use super::stored::Stored;
-use super::{Session, data_options, percentage, same_path, tuning};
+use super::{Session, data_options, percentage, same_path, tuning, warn_of};
 use crate::data::{self, Split};
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
 use crate::settings::{ByteSize, Config, Tune};
-use crate::train::Trainer;
-use crate::train::record::{DataShape, judge};
-use crate::train::trainer::run_reopening;
+use crate::train::{Teacher, Trainer};
+use crate::train::record::{DataShape, validate};
+use crate::train::run::run_reopening;
 use crate::{Error, Result};
 
 /// A training run.
@@ -202,7 +203,7 @@ fn interrupted(error: Error, saved: impl FnOnce() -> String) -> Error {
 /// Trains one network, a student where there is a teacher.
 pub(super) fn train(
     request: &TrainRequest,
-    teacher: Option<&Stored>,
+    teacher: Option<Arc<Teacher>>,
     session: &Session,
     progress: &mut dyn Progress,
     explain: &mut dyn FnMut(&PlanOutcome) -> Result<()>,
@@ -212,10 +213,9 @@ pub(super) fn train(
     if let Some(stored) = begun {
         check_resumable(&request.config, stored, progress)?;
     }
-    let config = &Config {
-        run: crate::settings::RunConfig { out: None, ..request.config.run.clone() },
-        ..request.config.clone()
-    };
+    let mut config = request.config.clone();
+    config.run.out = None;
+    let config = &config;
     let source = &config.data.source;
     let data = data::load(source, Split::Train, &data_options(&config.data, None)).map_err(|error| match error {
         Error::Io { path, what, source: why } if begun.is_some() && path.as_os_str() == source.as_str() => {
@@ -229,11 +229,12 @@ pub(super) fn train(
     let other_data = |error: Error| match (moved, error) {
         (
             Some(stored),
-            error @ (Error::Data { .. } | Error::Usage(_) | Error::Shape { .. } | Error::Conflict { .. }),
+            error @ (Error::Data { .. } | Error::Usage(_) | Error::Shape { .. } | Error::Setting { .. } | Error::Conflict { .. }),
         ) => other_settings(stored, &format!("data.source to other data ({error})")),
         (_, error) => error,
     };
-    judge(config, shape).map_err(other_data)?;
+    validate(config, shape).map_err(other_data)?;
+    warn_of(&data, progress);
     let novel = match request.score {
         true => novel_classes(config, data.side, request.min_acc.is_some(), progress)?,
         false => None,
@@ -252,8 +253,9 @@ pub(super) fn train(
         }
         Ok(gpu)
     };
-    let teacher = teacher.map(|stored| (stored.file.as_path(), &stored.checkpoint));
-    let mut trainer = Trainer::new(open(begun.is_some(), progress)?, config, &data, teacher)?;
+    let distill = teacher.is_some();
+    let data = Arc::new(data);
+    let mut trainer = Trainer::new(open(begun.is_some(), progress)?, config, data, teacher)?;
     if let Some(stored) = begun {
         trainer.check(&stored.file, &stored.checkpoint).map_err(other_data)?;
     }
@@ -261,7 +263,7 @@ pub(super) fn train(
     let peak = ByteSize(fitted.memory.peak_bytes).rounded();
     progress.note(&format!("memory: {peak} at the most, in {}", fitted.memory.peak_operation));
     fitted.choices.iter().for_each(|choice| progress.note(choice));
-    explain(&plan::outcome(fitted, shape, teacher.is_some())?)?;
+    explain(&plan::outcome(fitted, shape, distill)?)?;
     let file = folder.join(CHECKPOINT_FILE);
     let command = &request.resume_command;
     let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress).map_err(|error| {
@@ -272,7 +274,7 @@ pub(super) fn train(
     })?;
     if let Some(stored) = begun {
         trainer.restore(&stored.file, &stored.checkpoint)?;
-        progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
+        progress.note(&format!("continuing at step {} of {}", trainer.steps_done(), trainer.total_steps()));
     }
     let _open = run_folder::open(folder, &trainer.fitted().config.to_toml()?, request.begin.existing())?;
     tuning::keep(trainer.gpu(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
