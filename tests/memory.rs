@@ -300,7 +300,11 @@ fn recomputing_changes_no_bit_and_needs_less() {
     }
     config.run.recompute = 17;
     let refusal = Trainer::new(gpu(), &config, data.clone(), None).err().unwrap();
-    assert!(ieq_wgpu::cli::sentence::exit_code(&refusal) == 2 && refusal.to_string().contains("run.recompute must be 0 to 16"), "{refusal}");
+    assert!(
+        ieq_wgpu::cli::sentence::exit_code(&refusal) == 2
+            && refusal.to_string().contains("run.recompute must be 0 to 16"),
+        "{refusal}"
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ const EVERYWHERE: &str = "Everywhere";
 #[command(
     after_help = "Start here:\n  ieq-wgpu train                 a small run on embedded images, no files needed\n  \
     ieq-wgpu eval runs/demo        its accuracy on classes it has never seen\n\n\
-    Exit: 0 done, 1 target missed or a number not finite, 2 bad input, 3 no usable GPU, 130 interrupted."
+    Exit: 0 done, 1 target missed, a number not finite or a file left out, 2 bad input, 3 no usable GPU, 130 interrupted."
 )]
 pub struct Cli {
     /// Flags of every command.

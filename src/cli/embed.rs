@@ -45,6 +45,11 @@ pub struct Args {
     /// Scale every row to length 1
     #[arg(long, visible_alias = "normalize", help_heading = OUTPUT)]
     normalise: bool,
+    /// Refuse all files where one cannot be read
+    ///
+    /// Otherwise it is left out, which is said, and the exit code is 1.
+    #[arg(long, conflicts_with = "data")]
+    strict: bool,
 }
 
 /// Embeds and says what was written.
@@ -54,11 +59,12 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         Some(data) => Input::Split { data, split, split_file: args.split_file.unwrap_or_default() },
         None => Input::Paths(inputs),
     };
-    let Args { checkpoint, out, layer, normalise, .. } = args;
-    let request = EmbedRequest { checkpoint, input, out, layer, normalise };
+    let Args { checkpoint, out, layer, normalise, strict, .. } = args;
+    let request = EmbedRequest { checkpoint, input, out, layer, normalise, strict };
     let outcome = context.with_progress(|progress| embed::run(&request, &context.session, progress))?;
     context.report.result("embed", &outcome, || {
         let (array, list) = (outcome.array.display(), outcome.list.display());
         format!("{} x {} float32 in {array}, paths in {list}", outcome.rows, outcome.columns)
-    })
+    })?;
+    outcome.complete()
 }

@@ -30,6 +30,9 @@ use report::Report;
 /// Names the folder of the tuning cache in place of the user's.
 const CACHE_VARIABLE: &str = "IEQ_CACHE_DIR";
 
+/// Columns of help where the terminal does not tell its own.
+const UNKNOWN_WIDTH: usize = 100;
+
 /// What every command works with.
 #[derive(Debug)]
 pub struct Context {
@@ -65,6 +68,9 @@ pub fn run() -> u8 {
         Ok(command) => command,
         Err(error) => return report::fail(&error),
     };
+    // A terminal of no columns is one of unknown width.
+    let unknown = std::env::var("COLUMNS").is_ok_and(|columns| columns.parse() == Ok(0));
+    let command = if unknown { command.term_width(UNKNOWN_WIDTH) } else { command };
     let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match parsed {
         Ok(cli) => cli.command.run(&Context::new(&cli.global)),

@@ -6,6 +6,7 @@ use super::args::{ConfigFlags, number};
 use super::report::{duration, percent, shell_word, table};
 use super::{Context, interrupt, plan};
 use crate::Result;
+use crate::jobs::plan::PlanOutcome;
 use crate::jobs::score::meets;
 use crate::jobs::train::{self, Begin, TrainOutcome, TrainRequest};
 
@@ -91,10 +92,9 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = request(&args, Begin::resume)?;
     interrupt::install(interrupt::TRAINING)?;
     let outcome = context.with_progress(|progress| {
-        train::run_explained(&request, &context.session, progress, &mut |plan| match args.explain_plan {
-            true => context.report.text(&plan::text(plan)),
-            false => Ok(()),
-        })
+        let mut print = |plan: &PlanOutcome| context.report.text(&plan::text(plan));
+        let explain: Option<train::Explain> = if args.explain_plan { Some(&mut print) } else { None };
+        train::run_explained(&request, &context.session, progress, explain)
     })?;
     context.report.result("train", &outcome, || text(&outcome))?;
     meets(request.min_acc, &outcome.trained)

@@ -12,6 +12,7 @@ mod glyphs;
 mod idx;
 mod image_folder;
 mod image_set;
+mod left_out;
 mod listing;
 mod npz;
 mod oneshot;
@@ -27,6 +28,7 @@ use crate::{Error, Result};
 pub use episodes::{Episode, draw, read_episodes, shortage};
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};
+pub use left_out::LeftOut;
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 pub use order::epoch_order;
 pub use split::{Split, class_split};
@@ -93,7 +95,22 @@ pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSe
 /// Reads images without labels, for embedding: every path is an image, a zip, or a folder that is
 /// searched recursively. Images keep the order of `paths`, and are sorted bytewise by name inside
 /// each.
+///
+/// # Errors
+/// [`Error::Data`] or [`Error::Io`] for the first file that cannot be read as an image.
 pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
+    unlabelled(paths, options, true).map(|(set, _)| set)
+}
+
+/// As [`load_unlabelled`], except that files which cannot be read as images are left out: the second list.
+///
+/// # Errors
+/// As [`load_unlabelled`] where no image is left.
+pub fn load_readable(paths: &[PathBuf], options: &DataOptions) -> Result<(ImageSet, Vec<LeftOut>)> {
+    unlabelled(paths, options, false)
+}
+
+fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool) -> Result<(ImageSet, Vec<LeftOut>)> {
     check_side(options)?;
     let mut listings: Vec<Box<dyn Listing>> = Vec::new();
     for path in paths {
@@ -109,12 +126,15 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
             }
         });
     }
-    let mut items = Vec::new();
+    let (mut items, mut left_out) = (Vec::new(), Vec::new());
     for listing in &listings {
         let before = items.len();
         for i in 0..listing.files().len() {
-            if listing::is_image_or_note(listing.as_ref(), i)? {
-                items.push((listing.as_ref(), i));
+            match listing::is_image_or_note(listing.as_ref(), i) {
+                Ok(true) => items.push((listing.as_ref(), i)),
+                Ok(false) => {}
+                Err(error) if strict => return Err(error),
+                Err(error) => left_out.push(LeftOut::of(error)?),
             }
         }
         if items.len() == before {
@@ -124,9 +144,21 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
     if items.is_empty() {
         return Err(Error::usage("no images given; give images, folders of images, or zips of images"));
     }
+    let (side, pixels) = if strict {
+        decode::decode_all(&items, options)?
+    } else {
+        let decoded = left_out::decode_readable(&items, options)?;
+        left_out.extend(decoded.left_out);
+        items = decoded.items;
+        (decoded.side, decoded.pixels)
+    };
+    if items.is_empty()
+        && let Some(first) = left_out.first()
+    {
+        return Err(Error::data(&first.path, first.why.clone()));
+    }
     let names = items.iter().map(|&(listing, i)| listing.locate(i).display().to_string()).collect();
-    let (side, pixels) = decode::decode_all(&items, options)?;
-    ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)
+    Ok((ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)?, left_out))
 }
 
 fn check_side(options: &DataOptions) -> Result<()> {

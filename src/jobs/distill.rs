@@ -120,7 +120,7 @@ pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progr
             min_acc: request.min_acc,
             resume_command: request.resume_command.clone(),
         };
-        let outcome = train::train(&one, Some(teacher.clone()), session, progress, &mut |_| Ok(()))?;
+        let outcome = train::train(&one, Some(teacher.clone()), session, progress, None)?;
         if generation < request.config.distill.generations {
             let weights = Checkpoint::load(&outcome.checkpoint)?;
             teacher = Arc::new(Teacher { path: outcome.checkpoint.clone(), weights });

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::eval::{SplitFile, load_as_trained};
 use super::stored::Stored;
 use super::{Session, data_options, output_file, source, warn_of};
-use crate::data;
+use crate::data::{self, LeftOut};
 use crate::fewshot::l2_normalise;
 use crate::files::replace_file;
 use crate::progress::Progress;
@@ -29,6 +29,8 @@ pub struct EmbedRequest {
     pub layer: Layer,
     /// Scale every row to length 1.
     pub normalise: bool,
+    /// Refuse everything where one file cannot be read; else it is left out.
+    pub strict: bool,
 }
 
 /// The images of an embedding job.
@@ -60,6 +62,25 @@ pub struct EmbedOutcome {
     pub rows: usize,
     /// Columns of the array.
     pub columns: usize,
+    /// Files among the inputs that could not be read.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl EmbedOutcome {
+    /// [`Error::TargetMissed`] where a file was left out.
+    ///
+    /// # Errors
+    /// So.
+    pub fn complete(&self) -> Result<()> {
+        match self.left_out.len() {
+            0 => Ok(()),
+            n => Err(Error::TargetMissed(format!(
+                "{n} of {} files could not be read and have no row in {}: replace them or take them away",
+                n + self.rows,
+                self.array.display()
+            ))),
+        }
+    }
 }
 
 impl EmbedRequest {
@@ -122,12 +143,15 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
     request.validate()?;
     let stored = Stored::open(&request.checkpoint)?;
     let side = stored.side()?;
-    let images = match &request.input {
-        Input::Paths(paths) => data::load_unlabelled(paths, &data_options(&stored.config.data, Some(side)))?,
+    let options = data_options(&stored.config.data, Some(side));
+    let (images, left_out) = match &request.input {
+        Input::Paths(paths) if request.strict => (data::load_unlabelled(paths, &options)?, Vec::new()),
+        Input::Paths(paths) => data::load_readable(paths, &options)?,
         Input::Split { data, split, split_file } => {
-            load_as_trained(&stored.config.data, side, data, split.parse()?, split_file)?
+            (load_as_trained(&stored.config.data, side, data, split.parse()?, split_file)?, Vec::new())
         }
     };
+    left_out.iter().for_each(|file| progress.warn(&format!("left out {}: {}", file.path.display(), file.why)));
     warn_of(&images, progress);
     let gpu = session.open_for_features(progress)?;
     let (extractor, _) = Extractor::open(gpu, &stored.file, &stored.checkpoint, false)?;
@@ -152,5 +176,6 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
     let list = request.list();
     replace_file(&request.out, "cannot write the embeddings", &array)?;
     replace_file(&list, "cannot write the list of paths", text.as_bytes())?;
-    Ok(EmbedOutcome { checkpoint: stored.file, array: request.out.clone(), list, rows: images.len(), columns })
+    let (array, rows) = (request.out.clone(), images.len());
+    Ok(EmbedOutcome { checkpoint: stored.file, array, list, rows, columns, left_out })
 }

@@ -13,9 +13,9 @@ use crate::data::{self, Split};
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
 use crate::settings::{ByteSize, Config, Tune};
-use crate::train::{Teacher, Trainer};
 use crate::train::record::{DataShape, validate};
 use crate::train::run::run_reopening;
+use crate::train::{Teacher, Trainer};
 use crate::{Error, Result};
 
 /// A training run.
@@ -104,8 +104,11 @@ pub struct TrainOutcome {
 /// Settings or data that cannot be used; a folder that holds another run; what the device refuses; a run that was
 /// stopped, with what is saved of it.
 pub fn run(request: &TrainRequest, session: &Session, progress: &mut dyn Progress) -> Result<TrainOutcome> {
-    run_explained(request, session, progress, &mut |_| Ok(()))
+    run_explained(request, session, progress, None)
 }
+
+/// Who is shown a plan.
+pub type Explain<'a> = &'a mut dyn FnMut(&PlanOutcome) -> Result<()>;
 
 /// As [`run`]; `explain` is given the plan of a step on the device that trains before the first step.
 ///
@@ -115,7 +118,7 @@ pub fn run_explained(
     request: &TrainRequest,
     session: &Session,
     progress: &mut dyn Progress,
-    explain: &mut dyn FnMut(&PlanOutcome) -> Result<()>,
+    explain: Option<Explain>,
 ) -> Result<TrainOutcome> {
     percentage(request.min_acc)?;
     request.config.validate()?;
@@ -127,6 +130,10 @@ pub fn run_explained(
             request.out.display(),
             other.display()
         )));
+    }
+    run_folder::check_free(&request.out, request.begin.existing())?;
+    if let Some(stored) = request.begin.stored() {
+        check_resumable(&request.config, stored, progress)?;
     }
     train(request, None, session, progress, explain)
 }
@@ -200,19 +207,15 @@ fn interrupted(error: Error, saved: impl FnOnce() -> String) -> Error {
     }
 }
 
-/// Trains one network, a student where there is a teacher.
+/// Trains one network, a student where there is a teacher; the request was validated.
 pub(super) fn train(
     request: &TrainRequest,
     teacher: Option<Arc<Teacher>>,
     session: &Session,
     progress: &mut dyn Progress,
-    explain: &mut dyn FnMut(&PlanOutcome) -> Result<()>,
+    explain: Option<Explain>,
 ) -> Result<TrainOutcome> {
     let (folder, begun) = (&request.out, request.begin.stored());
-    run_folder::check_free(folder, request.begin.existing())?;
-    if let Some(stored) = begun {
-        check_resumable(&request.config, stored, progress)?;
-    }
     let mut config = request.config.clone();
     config.run.out = None;
     let config = &config;
@@ -229,7 +232,11 @@ pub(super) fn train(
     let other_data = |error: Error| match (moved, error) {
         (
             Some(stored),
-            error @ (Error::Data { .. } | Error::Usage(_) | Error::Shape { .. } | Error::Setting { .. } | Error::Conflict { .. }),
+            error @ (Error::Data { .. }
+            | Error::Usage(_)
+            | Error::Shape { .. }
+            | Error::Setting { .. }
+            | Error::Conflict { .. }),
         ) => other_settings(stored, &format!("data.source to other data ({error})")),
         (_, error) => error,
     };
@@ -263,7 +270,9 @@ pub(super) fn train(
     let peak = ByteSize(fitted.memory.peak_bytes).rounded();
     progress.note(&format!("memory: {peak} at the most, in {}", fitted.memory.peak_operation));
     fitted.choices.iter().for_each(|choice| progress.note(choice));
-    explain(&plan::outcome(fitted, shape, distill)?)?;
+    if let Some(explain) = explain {
+        explain(&plan::outcome(fitted, shape, distill)?)?;
+    }
     let file = folder.join(CHECKPOINT_FILE);
     let command = &request.resume_command;
     let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress).map_err(|error| {
