@@ -89,7 +89,7 @@ const WORDS: &[Case] = &[
         "plan --data data --batch 24 --method baseline",
     ),
     ("plan --classes 5", 2, &["--images"], "plan --classes 5 --images 100"),
-    ("plan --preset imagnet", 2, &["'mini-imagenet'"], "plan --preset mini-imagenet --classes 64 --images 38400"),
+    ("plan --preset cifarfs", 2, &["'cifar-fs'"], "plan --preset cifar-fs --classes 64 --images 38400"),
     ("plan --data absent", 2, &["glyphs"], "plan --data glyphs"),
     ("devices --adapter 99", 3, &["there are: 0:"], "devices --adapter 0"),
     ("devices --adapter abacus", 3, &["there are: 0:"], "devices --adapter 0"),
@@ -133,7 +133,7 @@ fn other_words_help_as_they_say() {
 #[test]
 fn a_budget_names_what_fits() {
     let folder = tempfile::tempdir().unwrap();
-    let said = fails(folder.path(), "plan --memory-budget 1MiB", 2, &["would fit in", "--bn micro", "--micro-batch"]);
+    let said = fails(folder.path(), "plan --memory-budget 8MiB", 2, &["would fit in", "--bn micro", "--micro-batch"]);
     let number = |before: &str| -> f64 {
         let rest = said.split(before).last().unwrap().trim_start();
         rest.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap().parse().unwrap()
@@ -204,10 +204,11 @@ fn weights_without_settings_take_them_from_the_folder() {
     std::fs::create_dir(root.join("saved")).unwrap();
     weights.save(root.join("saved/checkpoint.safetensors")).unwrap();
     fails(root, "embed saved data", 2, &["no \"config\"", "config.toml", "put that of the run there"]);
-    // A run on images of their own size has to say it.
-    std::fs::copy(root.join("run/config.toml"), root.join("saved/config.toml")).unwrap();
+    // Where the settings leave the side to the images it has to be added.
+    let text = std::fs::read_to_string(root.join("run/config.toml")).unwrap();
+    let text = text.replace("preset = \"demo\"\n", "").replace("side = 28\n", "");
+    std::fs::write(root.join("saved/config.toml"), &text).unwrap();
     fails(root, "embed saved data", 2, &["saved/config.toml: ", "add `side` under [data]"]);
-    let text = std::fs::read_to_string(root.join("saved/config.toml")).unwrap();
     std::fs::write(root.join("saved/config.toml"), text.replace("[data]\n", "[data]\nside = 28\n")).unwrap();
     succeeds(root, "embed saved data --out saved.npy");
     succeeds(root, "embed run data --out run.npy");

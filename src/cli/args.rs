@@ -1,12 +1,11 @@
-//! The command line's first level: global flags, and the table of commands.
+//! The flags of the settings, and how values of flags are read. Ranges are [`Config::validate`]'s business.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
-use super::Context;
 use crate::settings::{
     Activations, Backbone, BatchStatistics, ByteSize, Config, DEFAULT_PRESET, DecayAt, DropBlockSize, Length, Method,
     OnDeviceLost, PRESETS, SETTINGS, TransformSet, Tune, Winograd,
@@ -19,84 +18,6 @@ const METHOD: &str = "Method";
 const DISTILL: &str = "Distillation";
 const OPTIMISER: &str = "Optimiser";
 const RUN: &str = "Run";
-const EVERYWHERE: &str = "Everywhere";
-
-/// Few-shot image embeddings, trained on any GPU.
-#[derive(Debug, Parser)]
-#[command(
-    name = "ieq-wgpu",
-    version,
-    arg_required_else_help = true,
-    disable_help_subcommand = true,
-    disable_help_flag = true
-)]
-#[command(
-    after_help = "Start here:\n  ieq-wgpu train                 a small run on embedded images, no files needed\n  \
-    ieq-wgpu eval runs/demo        its accuracy on classes it has never seen\n\n\
-    Exit: 0 done, 1 target missed, a number not finite or a file left out, 2 bad input, 3 no usable GPU, 130 interrupted."
-)]
-pub struct Cli {
-    /// Flags of every command.
-    #[command(flatten)]
-    pub global: GlobalArgs,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// Flags of every command.
-#[derive(Clone, Debug, Default, Args)]
-pub struct GlobalArgs {
-    /// Adapter: number or part of the name
-    ///
-    /// As `ieq-wgpu devices` lists them; part of a name may be in any case. Also read from IEQ_ADAPTER.
-    /// Default: the fastest kind there is, and a line on stderr says which.
-    #[arg(long, global = true, value_name = "N|NAME", env = "IEQ_ADAPTER", hide_env = true, help_heading = EVERYWHERE)]
-    pub adapter: Option<String>,
-    /// One JSON document on stdout instead of text
-    ///
-    /// The document's fields are stable: new ones may come, none goes or changes its meaning.
-    #[arg(long, global = true, help_heading = EVERYWHERE)]
-    pub json: bool,
-    /// No progress and no notes; warnings and errors stay
-    #[arg(long, short, global = true, help_heading = EVERYWHERE)]
-    pub quiet: bool,
-    /// -h: this screen; --help: all flags, defaults, an example
-    #[arg(long, short, global = true, action = ArgAction::Help, help_heading = EVERYWHERE)]
-    pub help: Option<bool>,
-}
-
-/// A row for each command: its module has its flags (`Args`), whose docs are its help, and `run`.
-macro_rules! commands {
-    ($($command:ident $module:ident),* $(,)?) => {
-        /// The commands.
-        #[derive(Debug, Subcommand)]
-        #[allow(missing_docs, reason = "the docs would take the place of the help in the command's module")]
-        pub enum Command {
-            $($command(Box<super::$module::Args>)),*
-        }
-
-        impl Command {
-            /// Does the work of the command and prints its result.
-            pub fn run(self, context: &Context) -> Result<()> {
-                match self {
-                    $(Command::$command(args) => super::$module::run(*args, context)),*
-                }
-            }
-        }
-    };
-}
-
-commands! {
-    Devices devices,
-    Train train,
-    Distill distill,
-    Eval eval,
-    Embed embed,
-    Plan plan,
-    Check check,
-    Bench bench,
-}
 
 /// Every setting of [`Config`] but distillation's, each optional; what is given lies over the rest.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
@@ -503,9 +424,9 @@ where
     PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
 }
 
-/// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset,
-/// and numbers that may begin with a minus, so that they reach the sentence about their range.
-pub fn command() -> Result<clap::Command> {
+/// `command` with what the derive cannot say: defaults of the settings, taken from the demo preset, and numbers that may
+/// begin with a minus, so that they reach the sentence about their range.
+pub(super) fn with_defaults(command: clap::Command) -> Result<clap::Command> {
     let demo = serde_json::to_value(Config::from_preset(DEFAULT_PRESET)?)
         .map_err(|e| Error::Internal(format!("the demo preset does not serialise: {e}")))?;
     let with_default = |arg: clap::Arg| -> clap::Arg {
@@ -527,7 +448,7 @@ pub fn command() -> Result<clap::Command> {
         };
         arg.long_help(format!("{help}\n\n[{key}; demo: {value}]"))
     };
-    Ok(Cli::command().mut_subcommands(|command| match command.get_name() {
+    Ok(command.mut_subcommands(|command| match command.get_name() {
         "train" | "distill" | "plan" => command.mut_args(with_default),
         _ => command.mut_args(|arg| match arg.get_action().takes_values() {
             true => arg.allow_negative_numbers(true),
@@ -538,25 +459,15 @@ pub fn command() -> Result<clap::Command> {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
-pub(super) mod tests {
+mod tests {
+    use super::super::{Command, command, tests::parse};
     use super::*;
-
-    pub fn parse(words: &[&str]) -> std::result::Result<Cli, clap::Error> {
-        use clap::FromArgMatches;
-        let matches = command().unwrap().try_get_matches_from([&["ieq-wgpu"], words].concat())?;
-        Cli::from_arg_matches(&matches)
-    }
 
     fn config(words: &[&str]) -> Config {
         match parse(&[&["plan"], words].concat()).unwrap().command {
             Command::Plan(args) => args.config.resolve().unwrap(),
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn the_definition_is_consistent() {
-        command().unwrap().debug_assert();
     }
 
     /// Every setting has its flags on `plan`, which carries all of them, and each says its key and default.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 
+use super::Context;
 use super::args::{choice, count, number, widths};
 use super::report::table;
-use super::{Context, interrupt};
 use crate::Result;
 use crate::bench::compare::Comparison;
 use crate::bench::kernels::Check;
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, help_heading = PARTS, conflicts_with_all = ["no_check", "compare", "svg"])]
     check_only: bool,
     /// Time without checking first
-    #[arg(long, help_heading = PARTS)]
+    #[arg(long, help_heading = PARTS, hide_short_help = true)]
     no_check: bool,
     /// Preset whose step is measured [default: cifar-fs]
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS.map(|(name, _)| name)),
@@ -61,23 +61,25 @@ pub struct Args {
     #[arg(long, value_name = "S,..", value_delimiter = ',', value_parser = count, help_heading = STEP)]
     side: Vec<usize>,
     /// Channels of the four blocks
-    #[arg(long, value_name = "W,W,W,W", value_parser = widths, help_heading = STEP)]
+    #[arg(long, value_name = "W,W,W,W", value_parser = widths, help_heading = STEP, hide_short_help = true)]
     widths: Option<[usize; 4]>,
     /// Choice among kernels: auto, off, quick or full; see `train --help`
-    #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), hide_possible_values = true)]
+    #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), hide_possible_values = true,
+        help_heading = STEP, hide_short_help = true)]
     tune: Option<Tune>,
     /// Winograd's convolution: auto, on or off; see `train --help`
-    #[arg(long, value_name = "WHEN", value_parser = choice::<Winograd>(Winograd::NAMES), hide_possible_values = true)]
+    #[arg(long, value_name = "WHEN", value_parser = choice::<Winograd>(Winograd::NAMES), hide_possible_values = true,
+        help_heading = STEP, hide_short_help = true)]
     winograd: Option<Winograd>,
     /// Rows of a step: images times transforms, rounded up
     ///
     /// Without it: about half a second of the device's arithmetic, from 16 to 256.
-    #[arg(long, value_name = "N", value_parser = count, help_heading = STEP)]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = STEP, hide_short_help = true)]
     rows: Option<usize>,
     /// Measurements of each time; median, least and most are shown
     ///
     /// Without it: 5, and 3 of a step that takes longer than a second.
-    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN)]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
     samples: Option<usize>,
     /// Exit 1 where this run is slower than an earlier one
     ///
@@ -86,7 +88,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = RUN)]
     compare: Option<PathBuf>,
     /// How much slower --compare lets a time be, percent
-    #[arg(long, value_name = "PCT", default_value_t = 10.0, value_parser = number, help_heading = RUN)]
+    #[arg(long, value_name = "PCT", default_value_t = 10.0, value_parser = number, help_heading = RUN, hide_short_help = true)]
     threshold: f64,
     /// Table of the kernels to write
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
@@ -122,7 +124,7 @@ fn request(args: Args) -> Result<BenchRequest> {
 /// Measures and prints; a kernel that is off or a regression makes the exit code 1.
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = request(args)?;
-    interrupt::install("stopping after this measurement; Ctrl-C again stops at once")?;
+    context.interruptible("stopping after this measurement; Ctrl-C again stops at once")?;
     let outcome = context.with_progress(|progress| bench::run(&request, &context.session, progress))?;
     context.report.result("bench", &outcome, || text(&outcome.run, outcome.comparison.as_ref()))?;
     outcome.write_files(&request)?;

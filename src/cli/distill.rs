@@ -7,7 +7,7 @@ use super::report::shell_word;
 use super::train::{RunFlags, text};
 use super::{Context, interrupt};
 use crate::Result;
-use crate::files::run_folder::Existing;
+use crate::files::run_folder::{Existing, checkpoint_file};
 use crate::jobs::Stored;
 use crate::jobs::distill::{self, DistillRequest};
 use crate::jobs::score::meets;
@@ -45,8 +45,8 @@ pub struct Args {
 
 impl Args {
     /// The students' settings over those of `base`, where no preset or file is named.
-    fn over(&self, base: &Config) -> Result<Config> {
-        let mut config = self.config.base(|| Ok(base.clone()))?;
+    fn over(&self, base: impl FnOnce() -> Result<Config>) -> Result<Config> {
+        let mut config = self.config.base(base)?;
         if self.config.preset.is_none() && self.config.config.is_none() {
             config.run.out = None;
         }
@@ -55,8 +55,11 @@ impl Args {
         Ok(config)
     }
 
-    fn request(&self, teacher: Stored) -> Result<DistillRequest> {
-        let mut config = self.over(&teacher.config)?;
+    /// `read` reads a checkpoint.
+    fn request(&self, read: impl Fn(&Path) -> Result<Stored>) -> Result<DistillRequest> {
+        let teacher = checkpoint_file(&self.teacher)?;
+        let mut stored = None;
+        let mut config = self.over(|| Ok(stored.insert(read(&teacher)?).config.clone()))?;
         let out = config.run.out.clone().unwrap_or_else(|| {
             Path::new("runs").join(format!("{}-distilled", config.preset.as_deref().unwrap_or("custom")))
         });
@@ -64,12 +67,13 @@ impl Args {
         if self.resume
             && let Some(student) = distill::begun(&out)?
         {
-            config = self.over(&student.config)?;
+            config = self.over(|| Ok(student.config))?;
         }
-        let (source, folder) = (shell_word(&teacher.file), shell_word(&out));
+        let (source, folder) = (shell_word(&teacher), shell_word(&out));
         Ok(DistillRequest {
             config,
             teacher,
+            stored,
             out,
             existing: match (self.resume, self.run.overwrite) {
                 (true, _) => Existing::Resume,
@@ -85,8 +89,8 @@ impl Args {
 
 /// Trains the students and prints the result.
 pub fn run(args: Args, context: &Context) -> Result<()> {
-    let request = args.request(Stored::open(&args.teacher)?)?;
-    interrupt::install(interrupt::TRAINING)?;
+    let request = args.request(Stored::open)?;
+    context.interruptible(interrupt::TRAINING)?;
     let outcome = context.with_progress(|progress| distill::run(&request, &context.session, progress))?;
     let generations = &outcome.generations;
     context.report.result("distill", &outcome, || {
@@ -102,7 +106,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use super::super::args::{Command, tests::parse};
+    use super::super::{Command, tests::parse};
     use super::*;
     use crate::train::checkpoint::Checkpoint;
 
@@ -112,11 +116,16 @@ mod tests {
         config.run.seed = 7;
         // What a budget chose for the teacher is not the student's.
         (config.run.recompute, config.run.chosen) = (3, vec!["recompute".into()]);
+        let folder = tempfile::tempdir().unwrap();
+        let teacher = folder.path().join("a.safetensors");
+        std::fs::write(&teacher, "x").unwrap();
         let request = |words: &[&str]| {
-            let words = [&["distill", "--teacher", "runs/a"], words].concat();
+            let words = [&["distill", "--teacher", teacher.to_str().unwrap()], words].concat();
             let Command::Distill(args) = parse(&words).unwrap().command else { panic!("not distill") };
-            let file = "runs/a/checkpoint.safetensors".into();
-            args.request(Stored { file, checkpoint: Checkpoint::default(), config: config.clone() }).unwrap()
+            let stored = |file: &Path| {
+                Ok(Stored { file: file.into(), checkpoint: Checkpoint::default(), config: config.clone() })
+            };
+            args.request(stored).unwrap()
         };
         let one = request(&[]);
         assert_eq!((one.config.run.recompute, one.config.run.chosen.len()), (0, 0));

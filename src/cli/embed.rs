@@ -33,7 +33,8 @@ pub struct Args {
     /// File that lists the split's classes, or none
     ///
     /// Default: that of the run.
-    #[arg(long, value_name = "FILE", requires = "data", help_heading = DATA, value_parser = split_file)]
+    #[arg(long, value_name = "FILE", requires = "data", help_heading = DATA, value_parser = split_file,
+        hide_short_help = true)]
     split_file: Option<SplitFile>,
     /// Array to write; the list goes beside it as .txt
     #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
@@ -48,7 +49,7 @@ pub struct Args {
     /// Refuse all files where one cannot be read
     ///
     /// Otherwise it is left out, which is said, and the exit code is 1.
-    #[arg(long, conflicts_with = "data")]
+    #[arg(long, conflicts_with = "data", help_heading = OUTPUT)]
     strict: bool,
 }
 

@@ -39,7 +39,9 @@ pub struct Args {
     /// Classes per episode
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = EPISODES)]
     ways: usize,
-    /// Labelled images per class; a list gives a result for each
+    /// Labelled images per class, or a list
+    ///
+    /// A list gives a result for each.
     #[arg(long, value_name = "K,..", value_delimiter = ',', default_value = "1,5", value_parser = count,
         help_heading = EPISODES)]
     shots: Vec<usize>,
@@ -67,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, help_heading = EPISODES,
         hide_short_help = true)]
     seed: u64,
-    /// Classifiers to score: lr, cosine, centroid, nn
+    /// Of lr, cosine, centroid and nn
     ///
     /// lr: multinomial logistic regression (L2, C = 1); cosine: nearest mean by cosine; centroid: nearest mean;
     /// nn: nearest neighbour.

@@ -1,5 +1,5 @@
 //! Words in, words out: a file per command turns its flags into the request of a job ([`crate::jobs`]) and the job's
-//! outcome into text; [`args`] has the table of commands, [`sentence`] the words of errors, [`report`] is where every
+//! outcome into text; the table of commands is here, [`sentence`] has the words of errors, [`report`] is where every
 //! word leaves.
 
 pub mod args;
@@ -17,15 +17,93 @@ pub mod train;
 
 use std::path::PathBuf;
 
-use clap::FromArgMatches;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::Result;
 use crate::gpu::adapter::AdapterChoice;
 use crate::gpu::device::Options;
 use crate::jobs::Session;
 use crate::progress::Progress;
-use args::{Cli, GlobalArgs};
 use report::Report;
+
+const EVERYWHERE: &str = "Everywhere";
+
+/// Few-shot image embeddings, trained on any GPU.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ieq-wgpu",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    disable_help_flag = true
+)]
+#[command(
+    after_help = "Start here:\n  ieq-wgpu train                 a small run on embedded images, no files needed\n  \
+    ieq-wgpu eval runs/demo        its accuracy on classes it has never seen\n\n\
+    Exit: 0 done, 1 target missed, a number not finite or a file left out, 2 bad input, 3 no usable GPU, 130 interrupted."
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct GlobalArgs {
+    /// Adapter: number or part of the name
+    ///
+    /// As `ieq-wgpu devices` lists them; part of a name may be in any case. Also read from IEQ_ADAPTER.
+    /// Default: the fastest kind there is, and a line on stderr says which.
+    #[arg(long, global = true, value_name = "N|NAME", env = "IEQ_ADAPTER", hide_env = true, help_heading = EVERYWHERE)]
+    pub adapter: Option<String>,
+    /// One JSON document on stdout instead of text
+    ///
+    /// The document's fields are stable: new ones may come, none goes or changes its meaning.
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    pub json: bool,
+    /// No progress and no notes; warnings and errors stay
+    #[arg(long, short, global = true, help_heading = EVERYWHERE)]
+    pub quiet: bool,
+    /// This screen; --help: all flags, and an example
+    #[arg(long, short, global = true, action = ArgAction::Help, help_heading = EVERYWHERE)]
+    pub help: Option<bool>,
+}
+
+/// A row for each command: its module has its flags (`Args`), whose docs are its help, and `run`.
+macro_rules! commands {
+    ($($command:ident $module:ident),* $(,)?) => {
+        /// The commands.
+        #[derive(Debug, Subcommand)]
+        #[allow(missing_docs, reason = "the docs would take the place of the help in the command's module")]
+        pub enum Command {
+            $($command(Box<$module::Args>)),*
+        }
+
+        impl Command {
+            /// Does the work of the command and prints its result.
+            pub fn run(self, context: &Context) -> Result<()> {
+                match self {
+                    $(Command::$command(args) => $module::run(*args, context)),*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Devices devices,
+    Train train,
+    Distill distill,
+    Eval eval,
+    Embed embed,
+    Plan plan,
+    Check check,
+    Bench bench,
+}
 
 /// Names the folder of the tuning cache in place of the user's.
 const CACHE_VARIABLE: &str = "IEQ_CACHE_DIR";
@@ -53,6 +131,11 @@ impl Context {
         }
     }
 
+    /// From here on Ctrl-C asks the job to stop, and says `sentence`.
+    fn interruptible(&self, sentence: &'static str) -> Result<()> {
+        interrupt::install(sentence, report::write_stderr)
+    }
+
     /// Does a job, showing its progress.
     fn with_progress<T>(&self, job: impl FnOnce(&mut dyn Progress) -> Result<T>) -> Result<T> {
         let mut live = self.report.live();
@@ -62,9 +145,14 @@ impl Context {
     }
 }
 
+/// The whole command line.
+fn command() -> Result<clap::Command> {
+    args::with_defaults(Cli::command())
+}
+
 /// Runs the command line and returns the exit code: see [`sentence::exit_code`].
 pub fn run() -> u8 {
-    let command = match args::command() {
+    let command = match command() {
         Ok(command) => command,
         Err(error) => return report::fail(&error),
     };
@@ -83,5 +171,21 @@ pub fn run() -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => report::fail(&error),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    pub fn parse(words: &[&str]) -> std::result::Result<Cli, clap::Error> {
+        let matches = command().unwrap().try_get_matches_from([&["ieq-wgpu"], words].concat())?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        command().unwrap().debug_assert();
     }
 }

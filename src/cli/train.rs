@@ -90,7 +90,7 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
 /// Trains and prints the result.
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = request(&args, Begin::resume)?;
-    interrupt::install(interrupt::TRAINING)?;
+    context.interruptible(interrupt::TRAINING)?;
     let outcome = context.with_progress(|progress| {
         let mut print = |plan: &PlanOutcome| context.report.text(&plan::text(plan));
         let explain: Option<train::Explain> = if args.explain_plan { Some(&mut print) } else { None };
@@ -131,7 +131,7 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use super::super::args::{Command, tests::parse};
+    use super::super::{Command, tests::parse};
     use super::*;
     use crate::jobs::Stored;
     use crate::jobs::score::Score;

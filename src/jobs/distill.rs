@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::stored::Stored;
 use super::train::{self, Begin, TrainOutcome, TrainRequest, check_resumable};
 use super::{Session, percentage, same_path};
-use crate::files::run_folder::{CHECKPOINT_FILE, Existing, check_free};
+use crate::files::run_folder::{CHECKPOINT_FILE, Existing, check_free, checkpoint_file};
 use crate::progress::Progress;
 use crate::settings::Config;
 use crate::train::Teacher;
@@ -20,8 +20,10 @@ use crate::{Error, Result};
 pub struct DistillRequest {
     /// The students' settings; `run.out` has no effect.
     pub config: Config,
-    /// The first teacher.
-    pub teacher: Stored,
+    /// The first teacher's checkpoint, or the run folder that holds it.
+    pub teacher: PathBuf,
+    /// The first teacher, where the caller has read it already.
+    pub stored: Option<Stored>,
     /// The run folder: of the only generation, or with a folder `generation-N` for each of several.
     pub out: PathBuf,
     /// What happens to generations that the folder holds; with [`Existing::Resume`] finished ones stay, and the one
@@ -65,12 +67,13 @@ impl DistillRequest {
     /// Validates the request: how each generation begins.
     fn begins(&self, progress: &mut dyn Progress) -> Result<Vec<Begin>> {
         percentage(self.min_acc)?;
+        let teacher = checkpoint_file(&self.teacher)?;
         self.config.validate()?;
         let mut begins = Vec::new();
         for generation in 1..=self.config.distill.generations {
             let folder = self.folder(generation);
             let student = folder.join(CHECKPOINT_FILE);
-            if same_path(&student, &self.teacher.file) {
+            if same_path(&student, &teacher) {
                 return Err(Error::data(folder, "this is the teacher's own folder: name another with `request.out`"));
             }
             begins.push(if self.existing == Existing::Resume && student.is_file() {
@@ -108,9 +111,10 @@ impl DistillRequest {
 /// As [`train::run`], and where a folder is the teacher's own.
 pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progress) -> Result<DistillOutcome> {
     let mut outcomes = Vec::new();
-    let Stored { file, checkpoint, .. } = request.teacher.clone();
-    let mut teacher = Arc::new(Teacher { path: file, weights: checkpoint });
-    for (begin, generation) in request.begins(progress)?.into_iter().zip(1..) {
+    let begins = request.begins(progress)?;
+    let Stored { file, checkpoint, .. } = request.stored.clone().map_or_else(|| Stored::open(&request.teacher), Ok)?;
+    let mut teacher = Arc::new(Teacher { path: file.clone(), weights: checkpoint });
+    for (begin, generation) in begins.into_iter().zip(1..) {
         progress.note(&format!("generation {generation}: the teacher is {}", teacher.path.display()));
         let one = TrainRequest {
             config: request.config_of(begin.stored()),
@@ -127,5 +131,5 @@ pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progr
         }
         outcomes.push(outcome);
     }
-    Ok(DistillOutcome { teacher: request.teacher.file.clone(), generations: outcomes })
+    Ok(DistillOutcome { teacher: file, generations: outcomes })
 }
