@@ -4,59 +4,40 @@
 //! Every random choice is a pure function of (seed, epoch or episode index): nothing here keeps
 //! generator state. One file per format; [`load`] tells them apart by content and layout.
 
-#[cfg(feature = "formats")]
 mod array_files;
-#[cfg(feature = "formats")]
 mod arrays;
-#[cfg(feature = "formats")]
 mod decode;
 mod episodes;
-#[cfg(feature = "formats")]
 mod glyphs;
-#[cfg(feature = "formats")]
 mod idx;
-#[cfg(feature = "formats")]
 mod image_folder;
 mod image_set;
-#[cfg(feature = "formats")]
+mod left_out;
 mod listing;
-#[cfg(feature = "formats")]
 mod npz;
-#[cfg(feature = "formats")]
 mod oneshot;
 mod order;
-#[cfg(feature = "formats")]
 mod pickle;
-#[cfg(feature = "formats")]
 mod split;
-#[cfg(feature = "formats")]
 mod unpickle;
-#[cfg(feature = "formats")]
 mod zip_archive;
 
-#[cfg(feature = "formats")]
 use std::path::Path;
 use std::path::PathBuf;
 
-#[cfg(feature = "formats")]
 use crate::{Error, Result};
 pub use episodes::{Episode, draw, read_episodes, shortage};
-#[cfg(feature = "formats")]
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};
-#[cfg(feature = "formats")]
+pub use left_out::LeftOut;
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 pub use order::epoch_order;
-#[cfg(feature = "formats")]
 pub use split::{Split, class_split};
 
-#[cfg(feature = "formats")]
 use listing::{FolderListing, Listing};
-#[cfg(feature = "formats")]
 use zip_archive::ZipListing;
 
 /// The largest side an image may be resized to.
-#[cfg(feature = "formats")]
 const MAX_SIDE: usize = 4096;
 
 /// How to read a data set.
@@ -84,7 +65,6 @@ pub struct DataOptions {
 /// - a folder of idx files, or one idx file of images beside its labels.
 ///
 /// Where the data has no splits, its classes are split by seed ([`class_split`]).
-#[cfg(feature = "formats")]
 pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSet> {
     check_side(options)?;
     if source == "glyphs" {
@@ -116,8 +96,22 @@ pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSe
 /// Reads images without labels, for embedding: every path is an image, a zip, or a folder that is
 /// searched recursively. Images keep the order of `paths`, and are sorted bytewise by name inside
 /// each.
-#[cfg(feature = "formats")]
+///
+/// # Errors
+/// [`Error::Data`] or [`Error::Io`] for the first file that cannot be read as an image.
 pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
+    unlabelled(paths, options, true).map(|(set, _)| set)
+}
+
+/// As [`load_unlabelled`], except that files which cannot be read as images are left out: the second list.
+///
+/// # Errors
+/// As [`load_unlabelled`] where no image is left.
+pub fn load_readable(paths: &[PathBuf], options: &DataOptions) -> Result<(ImageSet, Vec<LeftOut>)> {
+    unlabelled(paths, options, false)
+}
+
+fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool) -> Result<(ImageSet, Vec<LeftOut>)> {
     check_side(options)?;
     let mut listings: Vec<Box<dyn Listing>> = Vec::new();
     for path in paths {
@@ -133,12 +127,15 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
             }
         });
     }
-    let mut items = Vec::new();
+    let (mut items, mut left_out) = (Vec::new(), Vec::new());
     for listing in &listings {
         let before = items.len();
         for i in 0..listing.files().len() {
-            if listing::is_image_or_note(listing.as_ref(), i)? {
-                items.push((listing.as_ref(), i));
+            match listing::is_image_or_note(listing.as_ref(), i) {
+                Ok(true) => items.push((listing.as_ref(), i)),
+                Ok(false) => {}
+                Err(error) if strict => return Err(error),
+                Err(error) => left_out.push(LeftOut::of(error)?),
             }
         }
         if items.len() == before {
@@ -148,12 +145,23 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
     if items.is_empty() {
         return Err(Error::usage("no images given; give images, folders of images, or zips of images"));
     }
+    let (side, pixels) = if strict {
+        decode::decode_all(&items, options)?
+    } else {
+        let decoded = left_out::decode_readable(&items, options)?;
+        left_out.extend(decoded.left_out);
+        items = decoded.items;
+        (decoded.side, decoded.pixels)
+    };
+    if items.is_empty()
+        && let Some(first) = left_out.first()
+    {
+        return Err(Error::data(&first.path, first.why.clone()));
+    }
     let names = items.iter().map(|&(listing, i)| listing.locate(i).display().to_string()).collect();
-    let (side, pixels) = decode::decode_all(&items, options)?;
-    ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)
+    Ok((ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)?, left_out))
 }
 
-#[cfg(feature = "formats")]
 fn check_side(options: &DataOptions) -> Result<()> {
     match options.side {
         Some(side) if side == 0 || side > MAX_SIDE => {
@@ -163,7 +171,6 @@ fn check_side(options: &DataOptions) -> Result<()> {
     }
 }
 
-#[cfg(feature = "formats")]
 fn is_folder(path: &Path) -> Result<bool> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(metadata.is_dir()),
@@ -176,7 +183,6 @@ fn is_folder(path: &Path) -> Result<bool> {
 }
 
 /// What a file is, by its first bytes.
-#[cfg(feature = "formats")]
 enum FileKind {
     Zip,
     Pickle,
@@ -185,7 +191,6 @@ enum FileKind {
     Unknown,
 }
 
-#[cfg(feature = "formats")]
 fn sniff(path: &Path) -> Result<FileKind> {
     if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
         return Err(Error::data(path, "is a device or a pipe; give a file or a folder"));

@@ -281,8 +281,9 @@ fn not_finite(data: &TensorData) -> Option<usize> {
 
 /// What a file of `length` bytes is that starts with `head`, if it is no safetensors file.
 pub(super) fn foreign(head: &[u8], length: u64) -> Option<String> {
-    const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(state_dict, \"model.safetensors\"), \
-                           where state_dict is torch.load(...) or the entry \"model\" of it";
+    const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(state_dict, \
+                           \"checkpoint.safetensors\"), where state_dict is torch.load(...) or the entry \"model\" of \
+                           it, and put the config.toml of its run beside it";
     if head.is_empty() {
         return Some("is empty; copy it again or use an earlier checkpoint".to_owned());
     }

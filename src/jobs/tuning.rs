@@ -1,4 +1,4 @@
-//! What tuning chose, kept between runs: for each adapter in the user's cache, and with each run in its folder.
+//! What tuning chose, kept between runs: for each adapter in the session's cache folder, and with each run in its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::files::replace_file;
-use crate::gpu::tune::{Clock, Measure};
+use crate::files::run_folder::TUNING_FILE;
+use crate::gpu::tune::Measure;
 use crate::gpu::{Gpu, shader};
 use crate::settings::Tune;
 use crate::{Error, Result};
-
-/// The file in a run folder.
-pub const TUNING_FILE: &str = "tuning.toml";
-
-/// The folder of the cache; `IEQ_CACHE_DIR` names another.
-const CACHE_VARIABLE: &str = "IEQ_CACHE_DIR";
 
 /// Choices and what they are valid for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,26 +53,23 @@ impl Kept {
     }
 }
 
-/// The file in the user's cache for an adapter; none where the system names no such folder.
-fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
-    let folder = match std::env::var_os(CACHE_VARIABLE).filter(|folder| !folder.is_empty()) {
-        Some(folder) => PathBuf::from(folder),
-        None => dirs::cache_dir()?.join("ieq-wgpu"),
-    };
+/// The file in the cache folder for an adapter.
+fn cache_file(gpu: &Gpu, folder: &Path) -> PathBuf {
     let name = format!("{}-{:?}", gpu.info.name, gpu.info.backend).to_lowercase();
     let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    Some(folder.join(format!("tuning-{plain}.toml")))
+    folder.join(format!("tuning-{plain}.toml"))
 }
 
 /// Takes over what was chosen before on this device, and measures the rest as `tune` says.
-pub fn begin(gpu: &Gpu, tune: Tune, clock: Clock) {
+pub fn begin(gpu: &Gpu, tune: Tune, cache: Option<&Path>) {
+    let clock = crate::train::clock;
     let effort = match tune {
         Tune::Auto if gpu.is_software() => Tune::Off,
         Tune::Auto => Tune::Quick,
         other => other,
     };
     // A full search does not trust a quick one.
-    let cached = cache_file(gpu).filter(|_| effort == Tune::Quick).map(|file| Kept::read(&file, gpu));
+    let cached = cache.filter(|_| effort == Tune::Quick).map(|folder| Kept::read(&cache_file(gpu, folder), gpu));
     gpu.tuning(|tuning| {
         tuning.chosen = cached.unwrap_or_default();
         tuning.measure = match effort {
@@ -99,7 +91,7 @@ pub fn take(gpu: &Gpu, folder: &Path) {
 ///
 /// # Errors
 /// [`Error::Io`] when the run's folder cannot be written.
-pub fn keep(gpu: &Gpu, run: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result<()> {
+pub fn keep(gpu: &Gpu, run: Option<&Path>, cache: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result<()> {
     if gpu.tuning(|tuning| tuning.chosen.is_empty()) {
         return Ok(());
     }
@@ -107,18 +99,18 @@ pub fn keep(gpu: &Gpu, run: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result
     if let Some(run) = run {
         kept.write(&run.join(TUNING_FILE))?;
     }
-    // What a run brought along does not replace what the user's cache has learnt since.
+    // What a run brought along does not replace what the cache has learnt since.
     let measured = gpu.tuning(|tuning| tuning.measured.clone());
     if !measured.is_empty()
-        && let Some(file) = cache_file(gpu)
+        && let Some(folder) = cache
     {
+        let file = cache_file(gpu, folder);
         let mut all = kept;
         all.chosen.retain(|site, _| measured.contains(site));
         for (site, entry) in Kept::read(&file, gpu) {
             all.chosen.entry(site).or_insert(entry);
         }
-        let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let made = made.map_err(|e| Error::io(&file, "cannot keep what tuning chose", e));
+        let made = std::fs::create_dir_all(folder).map_err(|e| Error::io(&file, "cannot keep what tuning chose", e));
         if let Err(error) = made.and_then(|()| all.write(&file)) {
             note(&format!("{error}; the next run will measure again"));
         }
