@@ -296,6 +296,11 @@ fn score(
         .collect())
 }
 
+/// Passes on what is suspicious about a data set.
+fn say_warnings(data: &ImageSet, progress: &mut dyn Progress) {
+    data.warnings.iter().for_each(|warning| progress.warn(&warning.to_string()));
+}
+
 /// The novel classes that a run is scored on; none where it is not, which is said.
 fn novel_classes(run: &Run, side: usize, progress: &mut dyn Progress) -> Result<Option<ImageSet>> {
     if run.scoring == Scoring::Off {
@@ -303,7 +308,11 @@ fn novel_classes(run: &Run, side: usize, progress: &mut dyn Progress) -> Result<
     }
     let source = &run.config.data.source;
     let (ways, shots, queries, _) = RUN_EPISODES;
-    let why = match data::load(source, Split::Novel, &data_options(&run.config.data, Some(side))) {
+    let novel = data::load(source, Split::Novel, &data_options(&run.config.data, Some(side)));
+    if let Ok(novel) = &novel {
+        say_warnings(novel, progress);
+    }
+    let why = match novel {
         Ok(novel) => match data::shortage(&novel, ways, shots[1], queries) {
             None => return Ok(Some(novel)),
             Some(why) => format!("{source}: {why}"),
@@ -328,7 +337,8 @@ fn score_run(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Score>> {
     let Some(novel) = novel else { return Ok(Vec::new()) };
-    progress.note(&format!("scoring the {what} network on {} classes that it does not train on", novel.n_classes()));
+    let which = if novel.is_trained_on() { "of the novel split" } else { "that it does not train on" };
+    progress.note(&format!("scoring the {what} network on {} classes {which}", novel.n_classes()));
     let extractor = trainer.extractor()?;
     let features = extractor.features(novel, Layer::Feature, None, progress)?;
     let width = features.len() / novel.len();
@@ -369,6 +379,7 @@ fn train_one(
     let config = run.config;
     let options = data_options(&config.data, None);
     let data = data::load(&config.data.source, Split::Train, &options)?;
+    say_warnings(&data, progress);
     judge(config, DataShape::of(&data))?;
     let novel = novel_classes(run, data.side, progress)?;
     progress.note(&format!(
@@ -514,6 +525,7 @@ pub fn eval(job: &EvalJob, adapter: Option<&str>, progress: &mut dyn Progress) -
     }
     let split: Split = job.split.parse()?;
     let images = load_as_trained(&stored.data, side, &source, split, job.split_file.as_ref())?;
+    say_warnings(&images, progress);
     let mut batches = Vec::new();
     match &job.episodes {
         Episodes::Drawn { ways, shots, queries, n_episodes, seed } => {
@@ -600,6 +612,7 @@ pub fn embed(job: &EmbedJob, adapter: Option<&str>, progress: &mut dyn Progress)
             load_as_trained(&stored.data, side, data, split.parse()?, split_file.as_ref())?
         }
     };
+    say_warnings(&images, progress);
     let gpu = open_for_features(adapter, progress)?;
     let (extractor, _) = Extractor::open(gpu, &job.checkpoint, &checkpoint, false)?;
     let mut features = extractor.features(&images, job.layer, None, progress)?;
