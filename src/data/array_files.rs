@@ -86,7 +86,10 @@ pub(super) fn load_folder(
         let found: Vec<String> = found.into_iter().collect();
         return Err(Error::no_split(
             folder,
-            format!("has no file for the {split} split (it has {}); add one whose name ends in {split}", found.join(", ")),
+            format!(
+                "has no file for the {split} split (it has {}); add one whose name ends in {split}",
+                found.join(", ")
+            ),
         ));
     };
     let mut set = read(path, Choice::All, options)?;
@@ -109,7 +112,6 @@ fn all(folder: &Path, files: &[(Split, &Path)], options: &DataOptions) -> Result
                 format!("holds images of side {}, the files before it {}; set the side", set.side, whole.side),
             ));
         }
-        let first = whole.class_names.len() as u32;
         let mut labels: BTreeMap<u32, u32> = BTreeMap::new();
         for (label, name) in set.class_names.iter().enumerate() {
             // A number means another class in every file, a name the same.
@@ -121,7 +123,6 @@ fn all(folder: &Path, files: &[(Split, &Path)], options: &DataOptions) -> Result
             });
             labels.insert(label as u32, own as u32);
         }
-        let _ = first;
         whole.labels.extend(set.labels.iter().filter_map(|label| labels.get(label)));
         whole.pixels.extend(set.pixels);
         whole.names.extend(set.names);

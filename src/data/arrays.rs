@@ -243,13 +243,19 @@ pub(super) fn of_split<'a>(
     }
     let sets: Vec<&BTreeSet<&Label>> = classes.values().collect();
     let pairs = || (0..sets.len()).flat_map(|i| (0..i).map(move |k| (i, k)));
-    if pairs().all(|(i, k)| sets[i] == sets[k]) || (options.split_file.is_some() && pairs().all(|(i, k)| sets[i].is_disjoint(sets[k]))) {
+    if pairs().all(|(i, k)| sets[i] == sets[k])
+        || (options.split_file.is_some() && pairs().all(|(i, k)| sets[i].is_disjoint(sets[k])))
+    {
         return Ok((parts, Choice::OfSplit(split)));
     }
     if pairs().any(|(i, k)| !sets[i].is_disjoint(sets[k])) {
         let each = classes.iter().map(|(split, labels)| {
             let split = split.map_or_else(String::new, |split| split.to_string());
-            format!("{} classes ({}) in {split}", labels.len(), few(&labels.iter().map(|l| l.to_string()).collect::<Vec<_>>()))
+            format!(
+                "{} classes ({}) in {split}",
+                labels.len(),
+                few(&labels.iter().map(|l| l.to_string()).collect::<Vec<_>>())
+            )
         });
         return Err(Error::data(
             source,
@@ -291,7 +297,8 @@ pub(super) fn read(source: &Path, parts: Vec<Part>, choice: Choice, options: &Da
             ));
         }
     }
-    let mut classes: Vec<Label> = parts.iter().flat_map(|part| &part.labels).cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    let mut classes: Vec<Label> =
+        parts.iter().flat_map(|part| &part.labels).cloned().collect::<BTreeSet<_>>().into_iter().collect();
     let mut set = ImageSet::default();
     if let Choice::OfSplit(split) = choice {
         let names: Vec<String> = classes.iter().map(Label::to_string).collect();
@@ -335,10 +342,14 @@ pub(super) fn read(source: &Path, parts: Vec<Part>, choice: Choice, options: &Da
 pub(super) fn prints(parts: Vec<Part>) -> Result<HashSet<u64>> {
     let mut all = HashSet::new();
     for part in parts {
-        part.pixels.for_each(&part.path, |_| true, |_, image| {
-            all.insert(print(&image));
-            Ok(())
-        })?;
+        part.pixels.for_each(
+            &part.path,
+            |_| true,
+            |_, image| {
+                all.insert(print(&image));
+                Ok(())
+            },
+        )?;
     }
     Ok(all)
 }

@@ -6,8 +6,8 @@ use rand::seq::index;
 use safetensors::{Dtype, SafeTensors};
 
 use super::{ImageSet, Split};
-use crate::random::{Rng, Stream};
 use crate::error::Change;
+use crate::random::{Rng, Stream};
 use crate::{Error, Result};
 
 /// One N-way K-shot task: indices into an image set.
@@ -36,7 +36,10 @@ pub fn shortage(images: &ImageSet, ways: usize, shots: usize, queries: usize) ->
         let drawn = images.drawn_from.map_or_else(String::new, |all| {
             format!(" (the data has {all} classes, split 64 : 16 : 20 by seed; the split named all has every class)")
         });
-        return Some(format!("{ways}-way episodes need {ways} classes and the split has {}{drawn}", images.n_classes()));
+        return Some(format!(
+            "{ways}-way episodes need {ways} classes and the split has {}{drawn}",
+            images.n_classes()
+        ));
     }
     let per_class = shots.saturating_add(queries);
     let by_class = images.by_class();

@@ -30,7 +30,10 @@ fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         .map(|entry| entry.path())
         .filter(|path| {
             let name = file_name(path);
-            !listing::is_noise(&name) && may_be_idx(&name) && path.is_file() && kind::of_array(path) == Some(FileKind::Idx)
+            !listing::is_noise(&name)
+                && may_be_idx(&name)
+                && path.is_file()
+                && kind::of_array(path) == Some(FileKind::Idx)
         })
         .collect();
     files.sort();
@@ -126,16 +129,13 @@ pub(super) fn load(source: &Path, files: &[PathBuf], split: Split, options: &Dat
     let (parts, choice) = arrays::of_split(source, parts(source, files)?, split, options)?;
     let mut set = arrays::read(source, parts, choice, options)?;
     if choice == arrays::Choice::All && matches!(split, Split::Val | Split::Novel) {
-        let prints = |split| -> Result<_> {
-            arrays::prints(parts_of(source, files, split)?)
+        let prints = |split| {
+            let of_split = parts(source, files)?.into_iter().filter(|part| part.split == Some(split));
+            arrays::prints(of_split.collect())
         };
         arrays::warn_of_shared(&mut set, source, prints(split)?, &prints(Split::Train)?, split);
     }
     Ok(set)
-}
-
-fn parts_of(source: &Path, files: &[PathBuf], split: Split) -> Result<Vec<Part<'static>>> {
-    Ok(parts(source, files)?.into_iter().filter(|part| part.split == Some(split)).collect())
 }
 
 fn parts(source: &Path, files: &[PathBuf]) -> Result<Vec<Part<'static>>> {

@@ -61,7 +61,7 @@ fn look(path: &Path) -> Result<(FileKind, Option<String>)> {
     }
     file.rewind().map_err(failed)?;
     let mut inner = Vec::new();
-    if MultiGzDecoder::new(file).take(HEAD_BYTES).read_to_end(&mut inner).is_err() && inner.is_empty() {
+    if MultiGzDecoder::new(file).take(HEAD_BYTES).read_to_end(&mut inner).is_err() && inner.len() < 4 {
         // The reader of idx files says what is wrong with a gzip file.
         return Ok((FileKind::Idx, None));
     }

@@ -116,9 +116,8 @@ mod tests {
     #[test]
     fn labels_of_every_type() {
         let read = |code: &str, big: bool, shape: &[usize], bytes: &[u8]| {
-            of_array(Path::new("x"), "labels", code, big, shape, bytes).map(|labels| {
-                labels.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-            })
+            of_array(Path::new("x"), "labels", code, big, shape, bytes)
+                .map(|labels| labels.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         };
         assert_eq!(read("u1", false, &[2, 1], &[7, 255]).unwrap(), "7 255");
         assert_eq!(read("i2", true, &[1, 2], &[0, 7, 255, 255]).unwrap(), "7 -1");

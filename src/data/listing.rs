@@ -88,14 +88,23 @@ pub(super) fn is_image_or_note(listing: &dyn Listing, file: usize) -> Result<boo
     }
     Err(Error::data(
         listing.locate(file),
-        format!("lies among images but is not one ({IMAGE_KINDS} are read; text, tables and arrays are ignored); move it elsewhere"),
+        format!(
+            "lies among images but is not one ({IMAGE_KINDS} are read; text, tables and arrays are ignored); move it elsewhere"
+        ),
     ))
 }
 
 /// Whether one component of a path is hidden or left behind by a desktop.
 pub(super) fn is_noise(component: &str) -> bool {
     const NOISE: [&str; 9] = [
-        "__macosx", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "@eadir", "$recycle.bin",
+        "__macosx",
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        "icon\r",
+        "@eadir",
+        "$recycle.bin",
         "system volume information",
     ];
     component.starts_with('.') || NOISE.contains(&component.to_ascii_lowercase().as_str())

@@ -185,14 +185,12 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
 
 fn check_side(options: &DataOptions) -> Result<()> {
     match options.side {
-        Some(side) if side == 0 || side > MAX_SIDE => {
-            Err(Error::Setting {
-                key: "data.side",
-                got: side.to_string(),
-                wanted: format!("an image side in 1..={MAX_SIDE} (try 84)"),
-                suggestion: Vec::new(),
-            })
-        }
+        Some(side) if side == 0 || side > MAX_SIDE => Err(Error::Setting {
+            key: "data.side",
+            got: side.to_string(),
+            wanted: format!("an image side in 1..={MAX_SIDE} (try 84)"),
+            suggestion: Vec::new(),
+        }),
         _ => Ok(()),
     }
 }

@@ -234,9 +234,9 @@ impl Header {
         if text.windows(4).any(|bytes| bytes == b"'|O'") {
             return Ok(Header { shape: Vec::new(), code: "O8".into(), big_endian: false, fortran: false });
         }
-        // 24 digits bound the shape before it is parsed; its product is checked where it is made.
+        // 19 digits keep the product of the shape below 2^64.
         let count = |wanted: fn(&u8) -> bool| text.iter().filter(|byte| wanted(byte)).count();
-        if count(|byte| matches!(byte, b'(' | b'[' | b'{')) > 8 || count(u8::is_ascii_digit) > 24 {
+        if count(|byte| matches!(byte, b'(' | b'[' | b'{')) > 8 || count(u8::is_ascii_digit) > 19 {
             return Err(damaged("its shape or type is not that of images or labels".into()));
         }
         head.extend(length);

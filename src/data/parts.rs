@@ -92,13 +92,14 @@ mod tests {
         };
         assert_eq!(find(&["labels", "data", "catname2label"]), ["None data Some(\"labels\")"]);
         assert_eq!(find(&["image_data", "class_dict"]), ["None image_data None"]);
-        assert_eq!(find(&["batch_label", "coarse_labels", "data", "filenames", "fine_labels"]), [
-            "None data Some(\"fine_labels\")"
-        ]);
-        assert_eq!(find(&["test_images", "test_labels", "train_images", "train_labels"]), [
-            "Some(Train) train_images Some(\"train_labels\")",
-            "Some(Novel) test_images Some(\"test_labels\")"
-        ]);
+        assert_eq!(
+            find(&["batch_label", "coarse_labels", "data", "filenames", "fine_labels"]),
+            ["None data Some(\"fine_labels\")"]
+        );
+        assert_eq!(
+            find(&["test_images", "test_labels", "train_images", "train_labels"]),
+            ["Some(Train) train_images Some(\"train_labels\")", "Some(Novel) test_images Some(\"test_labels\")"]
+        );
         assert_eq!(find(&["x_train", "y_train"]), ["Some(Train) x_train Some(\"y_train\")"]);
         assert_eq!(labels_key(&["label_general", "label_specific", "label_specific_str"]), Some("label_specific"));
         assert!(is_images("X_test") && !is_images("test_labels") && !is_images("embeddings_test"));

@@ -32,10 +32,9 @@ pub(super) fn parts<'p>(path: &Path, pickle: &'p Pickle<'_>, beside: Option<Vec<
             Some(items) if beside.is_some() && !items.is_empty() => {
                 Ok(vec![part(None, ("images", pickle.root()), None)?])
             }
-            _ => Err(Error::data(
-                path,
-                format!("holds {}, not a dict of arrays and labels", pickle.kind(pickle.root())),
-            )),
+            _ => {
+                Err(Error::data(path, format!("holds {}, not a dict of arrays and labels", pickle.kind(pickle.root()))))
+            }
         };
     };
     let keys: Vec<&str> = dict.keys().map(String::as_str).collect();
@@ -57,12 +56,7 @@ pub(super) fn parts<'p>(path: &Path, pickle: &'p Pickle<'_>, beside: Option<Vec<
     Ok(all)
 }
 
-fn pixels<'p>(
-    path: &Path,
-    pickle: &'p Pickle<'_>,
-    key: &str,
-    id: Id,
-) -> Result<(Pixels<'p>, Option<usize>)> {
+fn pixels<'p>(path: &Path, pickle: &'p Pickle<'_>, key: &str, id: Id) -> Result<(Pixels<'p>, Option<usize>)> {
     if let Some(items) = pickle.items(id) {
         let files: Option<Vec<Cow<'p, [u8]>>> = items.iter().map(|&item| pickle.bytes(item)).collect();
         let files = files.filter(|files| files.iter().all(|file| image::guess_format(file).is_ok()));
@@ -98,9 +92,10 @@ fn by_class(path: &Path, pickle: &Pickle, classes: Id, n: usize) -> Result<Vec<L
         }
     }
     let missing = labels.iter().position(Option::is_none);
-    labels.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| {
-        wrong(format!("has no class for image {}", missing.unwrap_or_default()))
-    })
+    labels
+        .into_iter()
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| wrong(format!("has no class for image {}", missing.unwrap_or_default())))
 }
 
 /// Reads only the labels of `path`: the half of tieredImageNet that is a pickle.

@@ -221,7 +221,8 @@ mod tests {
         for name in ["oneshot", "all", "images", "trains", "train_cars", "images_background_small1", "set", ""] {
             assert_eq!(Split::from_name(name), None, "{name}");
         }
-        let names = ["Training", "meta-train", "metatrain", "META_TRAIN", "trainset", "images_background", "train images"];
+        let names =
+            ["Training", "meta-train", "metatrain", "META_TRAIN", "trainset", "images_background", "train images"];
         assert!(names.iter().all(|name| Split::from_name(name) == Some(Split::Train)));
         let names = ["valid", "meta-val", "metaval", "Validation", "dev", "meta-valid", "val_set"];
         assert!(names.iter().all(|name| Split::from_name(name) == Some(Split::Val)));

@@ -10,8 +10,20 @@ use crate::{Error, Result};
 
 /// Names of the column of image files.
 const FILE_COLUMNS: [&str; 14] = [
-    "filename", "file_name", "file", "filepath", "file_path", "image", "image_name", "image_path", "img", "img_path",
-    "path", "name", "image_id", "id",
+    "filename",
+    "file_name",
+    "file",
+    "filepath",
+    "file_path",
+    "image",
+    "image_name",
+    "image_path",
+    "img",
+    "img_path",
+    "path",
+    "name",
+    "image_id",
+    "id",
 ];
 /// Names of the column of labels.
 const LABEL_COLUMNS: [&str; 9] =
@@ -51,8 +63,7 @@ pub(super) fn is_table(file: &Path) -> bool {
 pub(super) fn read(file: &Path, split: Split) -> Result<Table> {
     let rows = read_file(file)?;
     if rows.iter().any(|row| row.split.is_some()) {
-        let own: Vec<Row> =
-            rows.into_iter().filter(|row| split == Split::All || row.split == Some(split)).collect();
+        let own: Vec<Row> = rows.into_iter().filter(|row| split == Split::All || row.split == Some(split)).collect();
         if own.is_empty() {
             return Err(Error::no_split(file, format!("has no row whose split is {split}; add some")));
         }
@@ -160,10 +171,7 @@ fn read_file(path: &Path) -> Result<Vec<Row>> {
         (None, None) if header.len() == 2 && listing::is_image_name(&header[1]) => (1, 0),
         (name, _) => {
             let missing = if name.is_some() { "label" } else { "filename" };
-            return Err(Error::data(
-                path,
-                format!("has no column {missing:?}; its first line must be filename,label"),
-            ));
+            return Err(Error::data(path, format!("has no column {missing:?}; its first line must be filename,label")));
         }
     };
     let split_at = column(&SPLIT_COLUMNS);
@@ -171,10 +179,9 @@ fn read_file(path: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for record in records {
         let line = record.position().map_or(0, |position| position.line()) + u64::from(named.is_some());
-        let (Some(name), Some(label)) = (
-            record.get(name_at).filter(|cell| !cell.is_empty()),
-            record.get(label_at).filter(|cell| !cell.is_empty()),
-        ) else {
+        let (Some(name), Some(label)) =
+            (record.get(name_at).filter(|cell| !cell.is_empty()), record.get(label_at).filter(|cell| !cell.is_empty()))
+        else {
             return Err(Error::data(path, format!("line {line} has no file name or no label; complete it")));
         };
         if record.iter().skip(header.len()).any(|cell| !cell.is_empty()) {

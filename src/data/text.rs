@@ -20,9 +20,7 @@ pub(super) fn read(path: &Path, what: &str) -> Result<String> {
 pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<String> {
     let wide = |bytes: &[u8], read: fn([u8; 2]) -> u16| {
         let (words, rest) = bytes.as_chunks::<2>();
-        String::from_utf16(&words.iter().map(|&word| read(word)).collect::<Vec<_>>())
-            .ok()
-            .filter(|_| rest.is_empty())
+        String::from_utf16(&words.iter().map(|&word| read(word)).collect::<Vec<_>>()).ok().filter(|_| rest.is_empty())
     };
     let text = match bytes {
         [0xef, 0xbb, 0xbf, rest @ ..] => std::str::from_utf8(rest).ok().map(str::to_owned),

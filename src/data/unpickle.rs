@@ -114,8 +114,8 @@ impl Global {
             ("collections", "Counter" | "deque") => Global::Other,
             (
                 "numpy",
-                "float16" | "float32" | "float64" | "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16" | "uint32"
-                | "uint64" | "bool_" | "str_" | "bytes_",
+                "float16" | "float32" | "float64" | "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16"
+                | "uint32" | "uint64" | "bool_" | "str_" | "bytes_",
             ) => Global::Other,
             _ => return None,
         })
@@ -202,8 +202,9 @@ impl<'a> Pickle<'a> {
         let Value::Dtype { code, big_endian } = &self.values[*dtype as usize] else {
             return Err(wrong("is an array without a NumPy type".into()));
         };
-        let item = labels::item_bytes(code)
-            .ok_or_else(|| wrong(format!("is an array of type {code}; arrays of numbers are read, save it as uint8")))?;
+        let item = labels::item_bytes(code).ok_or_else(|| {
+            wrong(format!("is an array of type {code}; arrays of numbers are read, save it as uint8"))
+        })?;
         let bytes = raw(&self.values, *data)
             .ok_or_else(|| wrong("is an array whose values are not plain bytes; save it again as uint8".into()))?;
         let expected = shape.iter().try_fold(item, |bytes, &n| bytes.checked_mul(n));

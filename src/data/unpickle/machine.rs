@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::literal::{integer, unescape, unquote};
 use super::super::labels::{self, Label};
+use super::literal::{integer, unescape, unquote};
 use super::{Global, Id, Order, Value, kind, raw, refers_to, text};
 use crate::{Error, Result};
 
@@ -16,7 +16,18 @@ const MAX_VALUES: usize = 1 << 24;
 const MAX_SCALAR_BYTES: usize = 256;
 /// Modules whose functions no data set needs, for an early and clear message.
 const NEVER_DATA: [&str; 12] = [
-    "os", "posix", "nt", "sys", "subprocess", "builtins", "__builtin__", "numpy", "torch", "importlib", "shutil", "socket",
+    "os",
+    "posix",
+    "nt",
+    "sys",
+    "subprocess",
+    "builtins",
+    "__builtin__",
+    "numpy",
+    "torch",
+    "importlib",
+    "shutil",
+    "socket",
 ];
 
 /// The stack machine.
@@ -288,7 +299,9 @@ impl<'a> Machine<'a> {
         let digits = digits.trim();
         let unsigned = digits.strip_prefix('-').unwrap_or(digits);
         if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(self.error(format!("holds {:?} where an integer belongs; copy or download it again", shown(digits))));
+            return Err(
+                self.error(format!("holds {:?} where an integer belongs; copy or download it again", shown(digits)))
+            );
         }
         self.push(digits.parse().map_or(Value::Other, Value::Int))
     }
