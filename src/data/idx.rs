@@ -126,11 +126,11 @@ fn family(path: &Path) -> (String, Option<Split>) {
 
 /// Reads the classes of `split` from `files`.
 pub(super) fn load(source: &Path, files: &[PathBuf], split: Split, options: &DataOptions) -> Result<ImageSet> {
-    let (parts, choice) = arrays::of_split(source, parts(source, files)?, split, options)?;
+    let (parts, choice) = arrays::of_split(source, parts_of(source, files)?, split, options)?;
     let mut set = arrays::read(source, parts, choice, options)?;
     if choice == arrays::Choice::All && matches!(split, Split::Val | Split::Novel) {
         let prints = |split| {
-            let of_split = parts(source, files)?.into_iter().filter(|part| part.split == Some(split));
+            let of_split = parts_of(source, files)?.into_iter().filter(|part| part.split == Some(split));
             arrays::prints(of_split.collect())
         };
         arrays::warn_of_shared(&mut set, source, prints(split)?, &prints(Split::Train)?, split);
@@ -138,7 +138,7 @@ pub(super) fn load(source: &Path, files: &[PathBuf], split: Split, options: &Dat
     Ok(set)
 }
 
-fn parts(source: &Path, files: &[PathBuf]) -> Result<Vec<Part<'static>>> {
+fn parts_of(source: &Path, files: &[PathBuf]) -> Result<Vec<Part<'static>>> {
     let mut parts = Vec::new();
     let mut first: Option<(Vec<usize>, String)> = None;
     for path in files {
