@@ -38,7 +38,25 @@ pub(super) fn extension(name: &str) -> String {
 pub(super) fn is_image_name(name: &str) -> bool {
     matches!(
         extension(name).as_str(),
-        "png" | "jpg" | "jpeg" | "webp" | "bmp" | "gif" | "tif" | "tiff" | "pnm" | "ppm" | "pgm" | "pbm" | "tga"
+        "png"
+            | "apng"
+            | "jpg"
+            | "jpeg"
+            | "jpe"
+            | "jif"
+            | "jfif"
+            | "webp"
+            | "bmp"
+            | "dib"
+            | "gif"
+            | "tif"
+            | "tiff"
+            | "pnm"
+            | "ppm"
+            | "pgm"
+            | "pbm"
+            | "pam"
+            | "tga"
     )
 }
 

@@ -23,6 +23,7 @@ mod zip_archive;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
+pub use decode::decode_rgb;
 pub use episodes::{Episode, draw, read_episodes, shortage};
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use oneshot::{OneShotRun, read_oneshot_runs};
@@ -141,25 +142,27 @@ pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSe
 /// each.
 pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
     check_side(options)?;
-    let mut listings: Vec<Box<dyn Listing>> = Vec::new();
+    // With each listing, whether it is one image by its content, whatever its name.
+    let mut listings: Vec<(Box<dyn Listing>, bool)> = Vec::new();
     for path in paths {
         listings.push(if is_folder(path)? {
-            Box::new(FolderListing::open(path)?)
+            (Box::new(FolderListing::open(path)?), false)
         } else {
             match sniff(path)? {
-                FileKind::Zip => Box::new(ZipListing::open(path)?),
+                FileKind::Zip => (Box::new(ZipListing::open(path)?), false),
                 FileKind::Pickle | FileKind::Idx => {
                     return Err(Error::data(path, "holds arrays; give images, folders of images, or a zip of images"));
                 }
-                FileKind::Image | FileKind::Unknown => Box::new(listing::OneFile::new(path)),
+                FileKind::Image => (Box::new(listing::OneFile::new(path)), true),
+                FileKind::Unknown => (Box::new(listing::OneFile::new(path)), false),
             }
         });
     }
     let mut items = Vec::new();
-    for listing in &listings {
+    for (listing, is_image) in &listings {
         let before = items.len();
         for i in 0..listing.files().len() {
-            if listing::is_image_or_note(listing.as_ref(), i)? {
+            if *is_image || listing::is_image_or_note(listing.as_ref(), i)? {
                 items.push((listing.as_ref(), i));
             }
         }
