@@ -31,9 +31,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     if n as u64 > MAX_DECODE_BYTES {
         return Err(Refusal::TooLarge(header.width, header.height));
     }
+    // To the nearest, halves to even, as Pillow rounds.
     let scale = |value: u32| {
-        let (value, largest) = (u64::from(value.min(header.largest)), u64::from(header.largest));
-        ((value * 510 + largest) / (2 * largest)) as u8
+        let (value, largest) = (value.min(header.largest) * 255, header.largest);
+        let (whole, rest) = (value / largest, value % largest * 2);
+        (whole + u32::from(rest > largest || (rest == largest && whole % 2 == 1))) as u8
     };
     let mut samples = Vec::with_capacity(n);
     if header.plain {
