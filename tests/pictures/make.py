@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes `files/` and the pixels that Pillow sees in them (`expected.rgb`, `expected.json`).
 
-Needs NumPy, Pillow, cjpeg (libjpeg-turbo-progs), tiffcp (libtiff-tools), and ImageMagick's convert. The
+Needs NumPy, Pillow, cjpeg (libjpeg-turbo-progs), tiffcp (libtiff-tools),
+webpmux (webp), and ImageMagick's convert. The
 tests need none of them: run this only to add a case, and look at what changed.
 """
 import io, json, os, shutil, struct, subprocess, sys, tempfile, zlib
@@ -23,7 +24,7 @@ def scene(w=19, h=13, seed=1):
     return np.clip(a + rng.integers(-6, 7, a.shape), 0, 255).astype(np.uint8)
 
 
-SMALL, WIDE = scene(), scene(37, 29)
+SMALL, WIDE = scene(), scene(27, 21)
 RGB, BIG = Image.fromarray(SMALL), Image.fromarray(WIDE)
 GRAY = RGB.convert("L")
 ALPHA = np.clip(np.mgrid[:13, :19][1] * 20 - 20, 0, 255).astype(np.uint8)
@@ -185,7 +186,7 @@ def jpeg():
     flat[sof + 5 : sof + 7] = b"\0\0"
     refused("flat.jpg", bytes(flat))
     dht = whole.index(b"\xff\xc4")
-    refused("no-huffman.jpg", whole[:dht] + whole[whole.index(b"\xff\xda") :])
+    add("standard-huffman.jpg", whole[:dht] + whole[whole.index(b"\xff\xda") :])
 
 
 # ---------------------------------------------------------------- PNG
@@ -317,10 +318,14 @@ def webp():
     add("lossless.webp", saved(RGB, "WEBP", lossless=True))
     add("lossless-alpha.webp", saved(RGBA, "WEBP", lossless=True, exact=True))
     big = BIG.copy()
-    big.putalpha(Image.fromarray((np.mgrid[:29, :37][1] * 6).astype(np.uint8)))
+    big.putalpha(Image.fromarray((np.mgrid[:21, :27][1] * 9).astype(np.uint8)))
     add("lossy-alpha.webp", saved(big, "WEBP", quality=80, exact=True), mean=1.0, most=12)
     add("animated.webp", saved(RGB, "WEBP", save_all=True, append_images=[BIG.resize((19, 13))], lossless=True))
     add("animated-alpha.webp", saved(RGBA, "WEBP", save_all=True, append_images=[LA.convert("RGBA")], lossless=True, exact=True))
+    open(f"{TMP}/1.webp", "wb").write(saved(RGB, "WEBP", lossless=True))
+    open(f"{TMP}/2.webp", "wb").write(saved(RGB.resize((29, 21)), "WEBP", lossless=True))
+    tool("webpmux", "-frame", f"{TMP}/1.webp", "+100+4+2", "-frame", f"{TMP}/2.webp", "+100+0+0", "-bgcolor", "255,255,200,0", "-o", f"{TMP}/3.webp")
+    add("small-frame.webp", open(f"{TMP}/3.webp", "rb").read())
     for o in range(1, 9):
         add(f"exif-{o}.webp", saved(RGB, "WEBP", lossless=True, exif=exif(o)))
     add("xmp-6.webp", saved(RGB, "WEBP", lossless=True, xmp=b'<rdf:Description tiff:Orientation="6"/>'))
@@ -553,11 +558,16 @@ def main():
     for part in (jpeg, png, gif, webp, bmp, pnm, tga, tiff):
         part()
     refused("text.jpg", b"no picture at all, only words\n")
+    refused("text", b"no picture at all, only words\n")
+    refused("heic.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40)
     refused("empty.png", b"")
-    pixels, index = b"", {}
+    pixels, index, places = b"", {}, {}
     for name, (a, mean, most) in sorted(expected.items()):
-        index[name] = {"width": a.shape[1], "height": a.shape[0], "at": len(pixels), "mean": mean, "most": most}
-        pixels += a.tobytes()
+        raw = a.tobytes()
+        if raw not in places:
+            places[raw] = len(pixels)
+            pixels += raw
+        index[name] = {"width": a.shape[1], "height": a.shape[0], "at": places[raw], "mean": mean, "most": most}
     with open(os.path.join(HERE, "expected.rgb.zlib"), "wb") as f:
         f.write(zlib.compress(pixels, 9))
     with open(os.path.join(HERE, "expected.json"), "w") as f:

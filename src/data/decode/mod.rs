@@ -191,7 +191,7 @@ fn decode_content(path: &Path, bytes: &[u8]) -> std::result::Result<RgbImage, Re
             let bitmap = BmpDecoder::new_without_file_header(Cursor::new(bytes));
             return read(bitmap.map_err(|error| Refusal::of_image(&error))?);
         }
-        None => return Err(Refusal::Kind(format!("is not an image ({} are read)", super::listing::IMAGE_KINDS))),
+        None => return Err(unknown(path, bytes)),
     };
     let bytes = if format == ImageFormat::Png { png::with_end(bytes) } else { bytes.into() };
     let mut reader = ImageReader::with_format(Cursor::new(&bytes[..]), format);
@@ -201,6 +201,27 @@ fn decode_content(path: &Path, bytes: &[u8]) -> std::result::Result<RgbImage, Re
     limits.max_alloc = Some(MAX_DECODE_BYTES);
     reader.limits(limits);
     read(reader.into_decoder().map_err(|error| Refusal::of_image(&error))?)
+}
+
+/// Why content that starts as none of the formats is refused.
+fn unknown(path: &Path, bytes: &[u8]) -> Refusal {
+    let box_kind = bytes.get(4..12).unwrap_or_default();
+    let name = match bytes {
+        _ if box_kind.starts_with(b"ftypavi") => "an AVIF picture",
+        _ if [&b"ftypheic"[..], b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1"].contains(&box_kind) => {
+            "a HEIC picture"
+        }
+        [0xff, 0x0a, ..] | [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] => "a JPEG XL picture",
+        [0, 0, 0, 12, b'j', b'P', ..] | [0xff, 0x4f, 0xff, 0x51, ..] => "a JPEG 2000 picture",
+        [b'8', b'B', b'P', b'S', ..] => "a Photoshop document",
+        [b'%', b'P', b'D', b'F', ..] => "a PDF document",
+        [0, 0, 1 | 2, 0, 1..=255, 0, ..] => "a Windows icon",
+        _ if super::listing::is_image_name(&path.to_string_lossy()) => {
+            return Refusal::broken("its content starts as none of the formats that are read");
+        }
+        _ => return Refusal::Kind(format!("is not an image ({} are read)", super::listing::IMAGE_KINDS)),
+    };
+    Refusal::Kind(format!("is {name}, and {} are read", super::listing::IMAGE_KINDS))
 }
 
 fn read(decoder: impl ImageDecoder) -> std::result::Result<RgbImage, Refusal> {

@@ -104,6 +104,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
 /// this width and height.
 pub(super) fn decode_samples(tables: &[u8], bytes: &[u8], colour: Colour, largest: (usize, usize)) -> Result<Samples> {
     let mut decoder = Decoder { largest, ..Decoder::default() };
+    decoder.huffman_tables(&huffman::STANDARD)?;
     if !tables.is_empty() {
         decoder.read(tables)?;
     }

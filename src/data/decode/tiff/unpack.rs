@@ -147,7 +147,8 @@ fn fax(layout: &Layout, packed: &[u8], rows: usize) -> Result<Vec<u8>> {
     // Group 3 need not have an end mark: whether all rows are there decides.
     match layout.compression {
         4 => fax::decoder::decode_g4(input, width16, Some(height16), add).unwrap_or(()),
-        _ => fax::decoder::decode_g3(input, add).unwrap_or(()),
+        // The last row counts once an end of line follows it.
+        _ => fax::decoder::decode_g3(input.chain([0, 1, 0, 1]), add).unwrap_or(()),
     }
     if bytes.len() < rows * layout.row_bytes { Err(Refusal::early()) } else { Ok(bytes) }
 }
