@@ -31,6 +31,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::{Error, Result};
+pub use decode::decode_rgb;
 pub use episodes::{Episode, draw, read_episodes, shortage};
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};
@@ -167,24 +168,30 @@ pub fn load_readable(paths: &[PathBuf], options: &DataOptions) -> Result<(ImageS
 
 fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool) -> Result<(ImageSet, Vec<LeftOut>)> {
     check_side(options)?;
-    let mut listings: Vec<Box<dyn Listing>> = Vec::new();
+    // With each listing, whether it is one image by its content, whatever its name.
+    let mut listings: Vec<(Box<dyn Listing>, bool)> = Vec::new();
     for path in paths {
         listings.push(if is_folder(path)? {
-            Box::new(FolderListing::open(path)?)
+            (Box::new(FolderListing::open(path)?), false)
         } else {
             match kind::of(path)? {
-                FileKind::Zip => Box::new(ZipListing::open(path)?),
+                FileKind::Zip => (Box::new(ZipListing::open(path)?), false),
                 FileKind::Pickle | FileKind::Idx | FileKind::Npy => {
                     return Err(Error::data(path, "holds arrays; give images, folders of images, or a zip of images"));
                 }
-                FileKind::Image | FileKind::Unknown => Box::new(listing::OneFile::new(path)),
+                FileKind::Image => (Box::new(listing::OneFile::new(path)), true),
+                FileKind::Unknown => (Box::new(listing::OneFile::new(path)), false),
             }
         });
     }
     let (mut items, mut left_out) = (Vec::new(), Vec::new());
-    for listing in &listings {
+    for (listing, is_image) in &listings {
         let before = items.len();
         for i in 0..listing.files().len() {
+            if *is_image {
+                items.push((listing.as_ref(), i));
+                continue;
+            }
             match listing::is_image_or_note(listing.as_ref(), i) {
                 Ok(true) => items.push((listing.as_ref(), i)),
                 Ok(false) => {}
