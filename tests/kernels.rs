@@ -54,7 +54,7 @@ fn every_alternative_agrees_with_the_twin() {
     }
     assert!(cases.len() > 4, "{:?}", cases.keys());
     for (entry, cases) in cases.iter().filter(|(entry, _)| entry.contains(&wanted)) {
-        if memory[entry] > gpu.limits.max_compute_workgroup_storage_size {
+        if memory[entry] > gpu.limits().max_compute_workgroup_storage_size {
             eprintln!("{entry} is left out: this adapter lacks the workgroup memory");
             continue;
         }

@@ -211,7 +211,7 @@ fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
 #[test]
 fn every_break_turns_a_case_red() {
     let gpu = open();
-    let subgroups = gpu.features.contains(wgpu::Features::SUBGROUP) && gpu.info.subgroup_min_size >= 4;
+    let subgroups = gpu.features().contains(wgpu::Features::SUBGROUP) && gpu.info().subgroup_min_size >= 4;
     let mut cases = check::cases();
     let size = |case: &Case| case.inputs.iter().map(|input| input.ty.len()).sum::<usize>();
     cases.retain(|case| size(case) <= LARGEST);

@@ -11,7 +11,7 @@ use super::{Options, Spread};
 use crate::Result;
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
-use crate::gpu::profile::{Clock, Encode};
+use crate::gpu::profile::{Encode, PassTimer as Clock};
 use crate::progress::Progress;
 use crate::random::{Rng, Stream};
 use crate::tape::Graph;
@@ -101,8 +101,8 @@ pub fn run(
     trainer.submit()?;
     trainer.read_metrics()?;
     let begun = Instant::now();
-    let submission = trainer.executor().submit();
-    gpu.wait_for(submission)?;
+    let submission = trainer.executor().submit()?;
+    gpu.wait_for(&submission)?;
     let samples = options.samples_of(begun.elapsed().as_secs_f64());
     let what = format!("step of {} rows at {} px, sample", recording.rows, recording.data.side);
     let total = 3 * samples as u64;
@@ -116,8 +116,8 @@ pub fn run(
     let mut seconds = Vec::new();
     for _ in 0..samples {
         let begun = Instant::now();
-        let submission = trainer.executor().submit();
-        gpu.wait_for(submission)?;
+        let submission = trainer.executor().submit()?;
+        gpu.wait_for(&submission)?;
         seconds.push(begun.elapsed().as_secs_f64());
         advance(progress)?;
     }
@@ -153,7 +153,7 @@ pub fn run(
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                gpu.wait_for(oldest)?;
+                gpu.wait_for(&oldest)?;
             }
         }
         trainer.read_metrics()?;

@@ -184,8 +184,26 @@ pub struct CheckEntry {
     pub passed: bool,
 }
 
+/// The variable that restricts the back ends; wgpu's other programs read it, too.
+const BACKENDS_VARIABLE: &str = "WGPU_BACKEND";
+
+fn backends() -> Option<wgpu::Backends> {
+    std::env::var(BACKENDS_VARIABLE).ok().map(|names| wgpu::Backends::from_comma_list(&names))
+}
+
+/// Says which back ends were looked at, if the user restricted them.
+fn name_backends(error: Error) -> Error {
+    match (error, std::env::var(BACKENDS_VARIABLE)) {
+        (Error::NoAdapter(what), Ok(names)) => Error::NoAdapter(format!(
+            "{what}; {BACKENDS_VARIABLE}={names} allows no other back end: unset it to look at all"
+        )),
+        (error, _) => error,
+    }
+}
+
 fn open_device(adapter: Option<&str>, tune: Tune, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
-    let gpu = Gpu::open(&Options { choice: AdapterChoice::parse(adapter), ..Options::default() })?;
+    let (backends, choice) = (backends(), AdapterChoice::parse(adapter));
+    let gpu = Gpu::open(&Options { choice, backends, ..Options::default() }).map_err(name_backends)?;
     tuning::begin(&gpu, tune, crate::train::clock);
     progress.note(&format!("adapter: {}", gpu.describe()));
     Ok(gpu)
@@ -204,8 +222,8 @@ fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
 
 /// The adapters of this machine; `adapter` is the user's choice.
 pub fn devices(adapter: Option<&str>) -> Result<Vec<DeviceEntry>> {
-    let all = adapter::list();
-    let (chosen, _) = adapter::position(&all, &AdapterChoice::parse(adapter))?;
+    let all = adapter::list(backends());
+    let (chosen, _) = adapter::position(&all, &AdapterChoice::parse(adapter)).map_err(name_backends)?;
     let entries = all.into_iter().enumerate().map(|(index, listed)| {
         let limits = listed.adapter.limits();
         let features = listed.adapter.features();

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::files::replace_file;
-use crate::gpu::tune::{Clock, Measure};
+use crate::gpu::clock::Clock;
+use crate::gpu::tune::Measure;
 use crate::gpu::{Gpu, shader};
 use crate::settings::Tune;
 use crate::{Error, Result};
@@ -33,8 +34,8 @@ impl Kept {
     fn of(gpu: &Gpu) -> Kept {
         let words = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes())).map(u32::from);
         Kept {
-            adapter: format!("{} ({:?})", gpu.info.name, gpu.info.backend),
-            driver: format!("{} {}", gpu.info.driver, gpu.info.driver_info).trim().to_owned(),
+            adapter: format!("{} ({:?})", gpu.info().name, gpu.info().backend),
+            driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
             shaders: crate::train::trainer::fingerprint(words),
             chosen: gpu.tuning(|tuning| tuning.chosen.clone()),
         }
@@ -63,7 +64,7 @@ fn cache_file(gpu: &Gpu) -> Option<PathBuf> {
         Some(folder) => PathBuf::from(folder),
         None => dirs::cache_dir()?.join("ieq-wgpu"),
     };
-    let name = format!("{}-{:?}", gpu.info.name, gpu.info.backend).to_lowercase();
+    let name = format!("{}-{:?}", gpu.info().name, gpu.info().backend).to_lowercase();
     let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     Some(folder.join(format!("tuning-{plain}.toml")))
 }

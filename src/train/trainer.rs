@@ -15,9 +15,9 @@ use super::memory::UPLOADS;
 use super::metrics::{self, MetricsLog, Record};
 use super::record::{DataShape, Recorded, judge, spec, training_step, views_of};
 use crate::data::{ImageSet, epoch_order};
-use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
+use crate::gpu::{Gpu, Submission};
 use crate::ier::negatives::{bank_init, negatives};
 use crate::ier::step::{StepSpec, record_update};
 use crate::ier::transforms::{Augmentation, ViewSampler};
@@ -278,7 +278,7 @@ impl<'d> Trainer<'d> {
     ///
     /// # Errors
     /// [`Error::Device`] when the device has failed.
-    pub fn submit(&mut self) -> Result<wgpu::SubmissionIndex> {
+    pub fn submit(&mut self) -> Result<Submission> {
         let (seed, step) = (self.config.run.seed, self.step);
         let batch = self.batch(step);
         let recorded = &self.recorded;
@@ -308,10 +308,10 @@ impl<'d> Trainer<'d> {
                     ring.upload(ex.gpu(), ex.locate(recorded.images).0, pixels)?;
                 }
             }
-            submission = Some(ex.submit());
+            submission = Some(ex.submit()?);
         }
         if let Some(update) = &self.update {
-            submission = Some(update.submit());
+            submission = Some(update.submit()?);
         }
         self.step += 1;
         submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
@@ -386,7 +386,7 @@ impl<'d> Trainer<'d> {
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                self.executor.gpu().wait_for(oldest)?;
+                self.executor.gpu().wait_for(&oldest)?;
             }
             if !warned && let Some((dispatch, time)) = self.over_target() {
                 warned = true;
