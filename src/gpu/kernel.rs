@@ -1,13 +1,14 @@
 //! Launches on a device: parameters and bindings checked against the shader, pipelines made once, the fastest
 //! alternative chosen.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::buffer::Buffer;
 use super::device::Gpu;
 pub use super::launch::{Alternative, KernelBudget, Launch, Scalar, WORKGROUP, fold, lanes_for};
-use super::shader::{self, MemberType, Shader};
+use super::shader::{self, Entry, Member, MemberType, Shader};
 use super::tune;
 use crate::error::Limit;
 use crate::{Error, Result};
@@ -38,7 +39,7 @@ impl KernelBudget {
 /// [`Error::Internal`] when the launch and the shader disagree, [`Error::TooLarge`] for a size beyond a `u32`.
 pub fn pack(shader: &Shader, label: &str, params: &[(&str, Scalar)]) -> Result<Vec<u8>> {
     let mut bytes = vec![0; shader.params_bytes.next_multiple_of(16) as usize];
-    for (name, kind, offset) in &shader.members {
+    for Member { name, kind, offset } in shader.members.iter() {
         let value = params.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
         let word = match (value, kind) {
             (Some(Scalar::U32(v)), MemberType::U32) => v.to_le_bytes(),
@@ -60,7 +61,7 @@ pub fn pack(shader: &Shader, label: &str, params: &[(&str, Scalar)]) -> Result<V
         };
         bytes[*offset as usize..*offset as usize + 4].copy_from_slice(&word);
     }
-    if let Some((name, _)) = params.iter().find(|(n, _)| !shader.members.iter().any(|(m, _, _)| m == n)) {
+    if let Some((name, _)) = params.iter().find(|(n, _)| !shader.members.iter().any(|member| member.name == *n)) {
         return Err(Error::Internal(format!("{label}: params has no member {name}")));
     }
     Ok(bytes)
@@ -71,29 +72,33 @@ pub fn pack(shader: &Shader, label: &str, params: &[(&str, Scalar)]) -> Result<V
 /// # Errors
 /// [`Error::Internal`] when the launch and the shader disagree.
 pub fn check_bindings<B>(shader: &Shader, launch: &Launch<B>) -> Result<()> {
-    let entry = shader
-        .entries
-        .get(launch.entry)
-        .ok_or_else(|| Error::Internal(format!("{} does not exist", launch.label())))?;
-    let given: Vec<&str> = launch.bindings.iter().map(|(n, _)| *n).collect();
-    let wanted: Vec<&str> = entry.storage.keys().map(String::as_str).collect();
-    let mut sorted = given.clone();
-    sorted.sort_unstable();
-    if sorted != wanted {
+    let entry = entry_of(shader, launch)?;
+    let mut given: Vec<&str> = launch.bindings.iter().map(|(n, _)| *n).collect();
+    given.sort_unstable();
+    let wanted: Vec<&str> = entry.storage.iter().map(|resource| resource.name.as_ref()).collect();
+    if given != wanted {
         return Err(Error::Internal(format!("{} binds {wanted:?}, the launch gives {given:?}", launch.label())));
     }
     Ok(())
 }
 
+fn entry_of<'s, B>(shader: &'s Shader, launch: &Launch<B>) -> Result<&'s Entry> {
+    shader.entry(launch.entry).ok_or_else(|| Error::Internal(format!("{} does not exist", launch.label())))
+}
+
 type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
+
+/// A shader and its module on the device.
+type Loaded = (Cow<'static, Shader>, wgpu::ShaderModule);
 
 /// Shaders and pipelines made so far on one device.
 pub struct Kernels {
     gpu: Arc<Gpu>,
     budget: KernelBudget,
     preferred: Option<&'static str>,
-    other_source: Option<(&'static str, String)>,
-    shaders: HashMap<&'static str, (Shader, wgpu::ShaderModule)>,
+    /// Shaders that are not the crate's own, or that stand for one of them, by name.
+    added: HashMap<String, Shader>,
+    loaded: HashMap<String, Loaded>,
     pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
 }
 
@@ -131,31 +136,35 @@ impl Kernels {
     /// subgroups of at least four lanes.
     pub fn new(gpu: Arc<Gpu>) -> Self {
         let budget = KernelBudget::of(&gpu);
-        Kernels { gpu, budget, preferred: None, other_source: None, shaders: HashMap::new(), pipelines: HashMap::new() }
+        let (added, loaded, pipelines) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Kernels { gpu, budget, preferred: None, added, loaded, pipelines }
     }
 
-    /// The same cache with the plain variant of every kernel.
-    pub fn without_subgroups(mut self) -> Self {
-        self.budget.lanes = 0;
-        self
+    /// Makes a shader of the caller known: launches name it by [`Shader::name`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when another shader has that name.
+    pub fn add(&mut self, shader: Shader) -> Result<()> {
+        let known = self.added.get(shader.name.as_ref());
+        if known == Some(&shader) {
+            return Ok(());
+        }
+        if known.is_some() || shader::find(&shader.name).is_some() {
+            let wanted = "a name that no other shader has".into();
+            return Err(Error::Argument { what: "the name of a shader", got: shader.name.into_owned(), wanted });
+        }
+        self.added.insert(shader.name.clone().into_owned(), shader);
+        Ok(())
     }
 
-    /// The same cache with this entry point wherever a launch has it to choose and the device can run it.
-    pub fn preferring(mut self, entry: &'static str) -> Self {
-        self.preferred = Some(entry);
-        self
-    }
-
-    /// The same cache with another text for one WGSL file: a test breaks a shader to see its check fail.
-    pub fn with_source(mut self, file: &'static str, text: String) -> Self {
-        self.other_source = Some((file, text));
-        self
-    }
-
-    /// The file behind a launch: `NAME_subgroup` where there is one and the device can run it.
-    fn variant(&self, name: &'static str) -> &'static str {
-        let wanted = shader::SOURCES.iter().map(|(n, _)| *n).find(|n| n.strip_suffix("_subgroup") == Some(name));
-        if self.budget.lanes > 0 { wanted.unwrap_or(name) } else { name }
+    /// The shader behind a launch: its variant for subgroups where there is one and the device can run it.
+    fn shader(&self, name: &str) -> Result<Cow<'static, Shader>> {
+        let find = |name: &str| {
+            let added = self.added.get(name).cloned().map(Cow::Owned);
+            added.or_else(|| shader::find(name).map(Cow::Borrowed))
+        };
+        let variant = if self.budget.lanes > 0 { find(&format!("{name}{SUBGROUP}")) } else { None };
+        variant.or_else(|| find(name)).ok_or_else(|| Error::Internal(format!("there is no shader {name}")))
     }
 
     /// The device behind the cache.
@@ -163,16 +172,28 @@ impl Kernels {
         &self.gpu
     }
 
-    fn load(&mut self, name: &'static str) -> Result<()> {
-        if !self.shaders.contains_key(name) {
-            let other = self.other_source.as_ref().map(|(file, text)| (*file, text.as_str()));
-            let shader = shader::reflect_with(name, other)?;
-            let module = self.gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(name),
-                source: wgpu::ShaderSource::Wgsl(shader.source.as_str().into()),
-            });
-            self.shaders.insert(name, (shader, module));
+    /// Hands the text of a shader to the device.
+    async fn load(&mut self, name: &str) -> Result<()> {
+        if self.loaded.contains_key(name) {
+            return Ok(());
         }
+        let shader = self.shader(name)?;
+        let (directive, text) = text_for_device(&shader);
+        let scope = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = self.gpu.device().create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(&shader.name),
+            source: wgpu::ShaderSource::Wgsl(text),
+        });
+        let popped = scope.pop();
+        if let Some(error) = popped.await {
+            let info = module.get_compilation_info().await;
+            let is_error = |m: &&wgpu::CompilationMessage| m.message_type == wgpu::CompilationMessageType::Error;
+            let first = info.messages.iter().find(is_error);
+            let line = first.and_then(|m| m.location).map_or(1, |location| location.line_number);
+            let message = first.map_or_else(|| error.to_string(), |m| m.message.clone());
+            return Err(shader.error(line.saturating_sub(directive), message));
+        }
+        self.loaded.insert(name.to_owned(), (shader, module));
         Ok(())
     }
 
@@ -236,21 +257,22 @@ impl Kernels {
     /// Makes the pipeline and the bind group of a launch as it is.
     async fn make(&mut self, launch: &Launch<Region>, arena: &wgpu::Buffer, arena_offset: u64) -> Result<Prepared> {
         let gpu = self.gpu.clone();
-        let file = self.variant(launch.shader);
-        self.load(file)?;
-        let pipeline = self.pipeline(file, launch).await?;
-        let (shader, _) = &self.shaders[file];
+        self.load(launch.shader).await?;
+        let (shader, _) = &self.loaded[launch.shader];
         check_bindings(shader, launch)?;
+        let pipeline = self.pipeline(launch).await?;
+        let (shader, _) = &self.loaded[launch.shader];
         let label = launch.label();
         let params = pack(shader, &label, &launch.params)?;
-        let entry = &shader.entries[launch.entry];
+        let entry = entry_of(shader, launch)?;
         let mut entries = Vec::new();
         if let Some(binding) = entry.params {
             gpu.write_async(arena, arena_offset, &params).await?;
             entries.push(bound(binding, arena, arena_offset, params.len() as u64));
         }
         for (name, region) in &launch.bindings {
-            entries.push(bound(entry.storage[*name].binding, &region.buffer, region.offset, region.bytes));
+            let Some(resource) = entry.resource(name) else { continue };
+            entries.push(bound(resource.binding, &region.buffer, region.offset, region.bytes));
         }
         let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let bind_group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
@@ -266,16 +288,16 @@ impl Kernels {
     }
 
     /// The pipeline of a launch, made at its first use.
-    async fn pipeline(&mut self, file: &'static str, launch: &Launch<Region>) -> Result<wgpu::ComputePipeline> {
+    async fn pipeline(&mut self, launch: &Launch<Region>) -> Result<wgpu::ComputePipeline> {
         let key: PipelineKey =
             (launch.shader, launch.entry, launch.constants.iter().map(|(n, v)| (*n, v.to_bits())).collect());
         if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
-        let (shader, module) = &self.shaders[file];
+        let (shader, module) = &self.loaded[launch.shader];
         let label = launch.label();
-        let known = |name: &str| shader.module.overrides.iter().any(|(_, o)| o.name.as_deref() == Some(name));
-        let used: Vec<(&str, f64)> = launch.constants.iter().filter(|(name, _)| known(name)).copied().collect();
+        let used: Vec<(&str, f64)> =
+            launch.constants.iter().filter(|(name, _)| shader.has_constant(name)).copied().collect();
         let scope = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let pipeline = self.gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
@@ -290,10 +312,65 @@ impl Kernels {
         });
         let popped = scope.pop();
         if let Some(error) = popped.await {
-            return Err(Error::Device(format!("{label} does not compile on this adapter: {error}")));
+            let line = entry_of(shader, launch)?.line;
+            return Err(shader.error(line, format!("{label} does not compile on {}: {error}", self.gpu.describe())));
         }
         self.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
+    }
+}
+
+/// What ends the name of a file whose kernels use subgroups.
+const SUBGROUP: &str = "_subgroup";
+
+/// The text that the device gets, and the number of lines before the shader's own.
+///
+/// WGSL wants `enable subgroups;` where they are used, and browsers insist. naga does not know the directive, so the
+/// files do not have it.
+fn text_for_device(shader: &Shader) -> (u32, Cow<'static, str>) {
+    if cfg!(target_arch = "wasm32") && shader.name.ends_with(SUBGROUP) {
+        return (1, format!("enable subgroups;\n{}", shader.text).into());
+    }
+    (0, shader.text.clone())
+}
+
+/// Hooks for tests. No part of the API.
+#[doc(hidden)]
+pub mod testing {
+    use super::Kernels;
+
+    /// Kernels that do something else than a device would choose.
+    pub trait KernelsExt: Sized {
+        /// The plain variant of every kernel.
+        fn without_subgroups(self) -> Self;
+        /// This entry point wherever a launch has it to choose and the device can run it.
+        fn preferring(self, entry: &'static str) -> Self;
+        /// Another text for one WGSL file: a test breaks a shader to see its check fail.
+        #[cfg(feature = "reflect")]
+        fn with_source(self, file: &str, text: &str) -> crate::Result<Self>;
+    }
+
+    impl KernelsExt for Kernels {
+        fn without_subgroups(mut self) -> Self {
+            self.budget.lanes = 0;
+            self
+        }
+
+        fn preferring(mut self, entry: &'static str) -> Self {
+            self.preferred = Some(entry);
+            self
+        }
+
+        #[cfg(feature = "reflect")]
+        fn with_source(mut self, file: &str, text: &str) -> crate::Result<Self> {
+            let path = format!("shaders/{file}.wgsl");
+            let uses = |shader: &&super::Shader| shader.origins.files.iter().any(|name| *name == path);
+            for shader in super::shader::SHADERS.iter().filter(uses) {
+                let changed = super::shader::reflect_replacing(&shader.name, Some((file, text)))?.shader;
+                self.added.insert(shader.name.clone().into_owned(), changed);
+            }
+            Ok(self)
+        }
     }
 }
 

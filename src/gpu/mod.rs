@@ -5,8 +5,10 @@
 //! - [`buffer`]: buffers that count towards the memory in use.
 //! - [`wait`]: answers of the device that come later.
 //! - [`upload`]: a ring of staging buffers.
-//! - [`shader`]: the WGSL files, their imports and their reflection (no device needed).
 //! - [`template`]: how a shader's text is made from files.
+//! - [`reflect`]: what the text says of itself, by naga.
+//! - [`tables`]: the same as data, which `build.rs` writes for every file of `shaders/`.
+//! - [`shader`]: those tables, and shaders of the caller.
 //! - [`launch`]: one dispatch as data: entry point, parameters, bindings, grid, alternatives.
 //! - [`kernel`]: launches on a device, and the pipelines behind them.
 //! - [`tune`]: which of a launch's alternatives is fastest here.
@@ -24,7 +26,10 @@ pub mod device;
 pub mod kernel;
 pub mod launch;
 pub mod profile;
+#[cfg(feature = "reflect")]
+pub mod reflect;
 pub mod shader;
+pub mod tables;
 pub mod template;
 pub mod tune;
 pub mod upload;
