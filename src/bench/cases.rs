@@ -7,8 +7,8 @@ use std::str::FromStr;
 use crate::ier::step::StepSpec;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::ops::conv2d::Conv2d;
-use crate::ops::dropout::step_block;
 use crate::ops::matmul::Matmul;
+use crate::ops::step_block::StepBlock;
 use crate::ops::{self, Cost, Op};
 use crate::random::{Rng, Stream};
 use crate::settings::Config;
@@ -210,7 +210,7 @@ impl Recording {
             "negatives" => Content::Below(self.data.images as u32),
             "classes" => Content::Below(self.data.classes as u32),
             "transforms" => Content::Below(self.spec.copies as u32),
-            "step" => Content::Words(step_block(1, 1, 0.05, 0.1).to_vec()),
+            "step" => Content::Words(StepBlock::new(1, 1, 0.05, 0.1).words().to_vec()),
             "health" => Content::Below(1),
             "view parameters" => {
                 let (set, ..) = views_of(&self.config);

@@ -35,6 +35,7 @@ shaders![
     "common/packed_subgroup",
     "common/philox",
     "common/reduce",
+    "common/step_block",
     "common/winograd_body",
     "common/winograd_product",
     "accumulate",
