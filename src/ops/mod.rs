@@ -38,6 +38,9 @@ macro_rules! operations {
         }
 
         impl Op {
+            /// The names of the variants for the crate's own operations.
+            pub const VARIANTS: &[&str] = &[$($(stringify!($name)),+),*];
+
             /// The behaviour behind the data.
             pub fn operation(&self) -> &dyn Operation {
                 match self {

@@ -239,7 +239,8 @@ impl Operation for Views {
         }
         let [batch] = shape::words(self.name(), index, "the index")?;
         let given = shape::words::<2>(self.name(), parameters, "the parameters")?;
-        let Some(rows) = self.views.checked_mul(batch).filter(|rows| u32::try_from(4 * *rows as u64).is_ok()) else {
+        // With their rotations they are counted in 32 bits.
+        let Some(rows) = self.views.checked_mul(batch).filter(|&rows| rows < 1 << 30) else {
             return fail(format!("{} views of {batch} images are too many", self.views));
         };
         shape::same(self.name(), "the parameters", &given, &[rows, PARAMETER_WORDS])?;
