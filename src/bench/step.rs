@@ -80,6 +80,7 @@ fn noise(recording: &Recording) -> ImageSet {
         labels: (0..data.images).map(|i| (i % data.classes) as u32).collect(),
         class_names: (0..data.classes).map(|c| format!("class {c}")).collect(),
         names: (0..data.images).map(|i| format!("image {i}")).collect(),
+        ..ImageSet::default()
     }
 }
 
@@ -95,8 +96,8 @@ pub fn run(
     gpu: &Arc<Gpu>,
     progress: &mut dyn Progress,
 ) -> Result<StepResult> {
-    let data = noise(recording);
-    let mut trainer = Trainer::new(gpu.clone(), &recording.config, &data, None)?;
+    let data = Arc::new(noise(recording));
+    let mut trainer = Trainer::new(gpu.clone(), &recording.config, data, None)?;
     // Pipelines are compiled and inputs written by a first step.
     trainer.submit()?;
     trainer.read_metrics()?;
@@ -124,7 +125,7 @@ pub fn run(
     let seconds = Spread::of(seconds);
 
     let executor = trainer.executor();
-    let runs = runs(&executor.graph);
+    let runs = runs(executor.graph());
     let encode = |(_, range): &(&str, Range<usize>)| {
         let range = range.clone();
         move |pass: &mut wgpu::ComputePass| executor.encode(pass, range.clone())
