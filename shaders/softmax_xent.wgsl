@@ -52,7 +52,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     }
     let wrong = workgroup_sum(part, local);
     if local == 0u && live {
-        var below = 3.0e38 * f32(t);
+        // Infinite for a target beyond the columns, which is 1 or more.
+        var below = 3.0e38 * (1.0 + f32(t));
         if t < columns {
             below = largest - x[first + t];
         }

@@ -199,7 +199,7 @@ fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
     let made = SOURCES.iter().flat_map(|(_, text)| text.lines()).find_map(|line| line.strip_prefix(import.as_str()));
     let entry = match function {
         "$NAME" => made.and_then(|rest| rest.split(' ').next()),
-        // What the plain product shares with nobody.
+        // Only the plain product uses it.
         "a_quad" => Some("product"),
         _ => Some(function),
     };

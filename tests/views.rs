@@ -1,4 +1,4 @@
-//! Proves: an evaluated image is untouched but for its normalisation; dropout draws what it should, when it
+//! Proves: an evaluated image is untouched except for its normalisation; dropout draws what it should, when it
 //! should; the same step gives the same bits.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]

@@ -9,7 +9,7 @@ use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::matmul::Matmul;
 use crate::ops::step_block::StepBlock;
-use crate::ops::{self, Cost, Op};
+use crate::ops::{self, Cost, Elements, Op};
 use crate::random::{Rng, Stream};
 use crate::settings::Config;
 use crate::tape::backward::backward_from;
@@ -226,16 +226,14 @@ impl Recording {
 fn content_of(graph: &Graph, id: ValueId, step: Option<&Recording>) -> Content {
     let value = graph.value(id);
     if value.ty.element == Element::U32 {
-        // Words that a kernel made for another, such as the positions of maxima, are small.
+        // Words that one kernel makes for another, such as counts, are small.
         return step.and_then(|step| step.words(&value.name)).unwrap_or(Content::Below(2));
     }
-    let maker = graph.nodes.iter().find(|n| n.outputs.contains(&id));
-    let masks = ["dropout.bernoulli", "dropout.block_keep"];
-    // What a node makes beside its result is saved for its gradient: norms, deviations, sums of exponentials.
-    let saved = maker.is_some_and(|n| n.outputs[0] != id);
-    match maker {
-        Some(node) if masks.contains(&node.op.operation().name()) => Content::Mask,
-        _ if saved || value.ty.len() == 1 || value.name.ends_with("running_var") => Content::Positive,
+    let maker = graph.nodes.iter().find_map(|n| Some((n, n.outputs.iter().position(|&output| output == id)?)));
+    match maker.map(|(node, index)| node.op.operation().output_elements(index)) {
+        Some(Elements::Mask(_)) => Content::Mask,
+        Some(Elements::Uniform(..)) => Content::Positive,
+        _ if value.ty.len() == 1 || value.name.ends_with("running_var") => Content::Positive,
         _ => Content::Normal,
     }
 }

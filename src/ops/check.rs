@@ -124,6 +124,7 @@ pub fn run(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
 ///
 /// # Errors
 /// As [`run`].
+#[doc(hidden)]
 pub fn run_changed(
     case: &Case,
     kernels: &mut Kernels,

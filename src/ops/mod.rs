@@ -1,8 +1,11 @@
 //! The operations: one file each, with its shape rule, f64 twin, gradient rule, launches and cases.
 //!
 //! The WGSL of `ops/NAME.rs` is `shaders/NAME.wgsl`. A new operation is four places: these two files, a row in
-//! [`operations!`] below, and a row in `BREAKS` of `tests/mutation.rs`. The compiler or a test says which is missing.
-//! What [`operation::Operation`] has defaults for is written only where the default is wrong.
+//! `operations!` below, and a row in `BREAKS` of `tests/mutation.rs`. The compiler or a test says which is missing.
+//! What [`Operation`] has defaults for is written only where the default is wrong. An operation from outside the crate is an
+//! [`Op::custom`].
+//!
+//! `cargo fmt` does not see modules that a macro makes: `.ci/run` checks `src/ops` with rustfmt by itself.
 
 use std::sync::Arc;
 

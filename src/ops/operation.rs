@@ -72,8 +72,8 @@ pub trait Operation: Debug {
         false
     }
 
-    /// The plainest correct computation, in f64. For an operation in place the last inputs are the old
-    /// values of its targets, and the result is their new values.
+    /// The plainest correct computation, in f64, of inputs whose types [`Operation::outputs`] accepted. For an operation
+    /// in place the last inputs are the old values of its targets, and the result is their new values.
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>>;
 
     /// Appends the nodes of the gradient, given the gradients of the outputs; returns one for each input.
@@ -85,7 +85,7 @@ pub trait Operation: Debug {
         Ok(vec![None; node.inputs.len()])
     }
 
-    /// The dispatches, in order.
+    /// The dispatches, in order, over operands whose types [`Operation::outputs`] accepted and made.
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>>;
 
     /// The least work there is in it, with which `bench` compares its time. Unless told otherwise: no arithmetic

@@ -1,6 +1,6 @@
 //! 2-D convolution without bias, and its gradients to the input and the weight.
 //!
-//! This file has the three operations; [`geometry`] their sizes, [`tiles`] their launches, [`winograd`] other launches with
+//! This file has the three operations, `geometry` their sizes, `tiles` their launches, and `winograd` other launches with
 //! fewer multiplications.
 
 use std::borrow::Cow;
@@ -241,7 +241,8 @@ impl Rewrites for Conv2dBackwardInput {
     }
 }
 
-/// dw of [`Conv2d`]. Inputs: x, dy, and with a slope the statistics of the batch norm behind x. Output: dw [c_out, c_in, k_h, k_w]; workspace: the splits' sums.
+/// dw of [`Conv2d`]. Inputs: x, dy, and with a slope the statistics of the batch norm behind x. Output: dw [c_out, c_in, k_h,
+/// k_w]; workspace: the splits' sums.
 #[derive(Clone, Debug)]
 pub struct Conv2dBackwardWeight {
     /// Step of the forward window.
