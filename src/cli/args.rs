@@ -242,7 +242,8 @@ pub struct EvalArgs {
     ///
     /// lr: multinomial logistic regression (L2, C = 1); cosine: nearest mean by cosine; centroid: nearest mean;
     /// nn: nearest neighbour.
-    #[arg(long, value_name = "NAME,..", value_enum, value_delimiter = ',', default_value = "lr", help_heading = SCORE)]
+    #[arg(long, value_name = "NAME,..", value_parser = choice::<Classifier>(Classifier::NAMES), value_delimiter = ',',
+        default_value = "lr", help_heading = SCORE)]
     pub classifier: Vec<Classifier>,
     /// Copies of each support image, cropped and flipped
     ///
@@ -282,8 +283,9 @@ pub struct EmbedArgs {
     /// Array to write; the list goes beside it as .txt
     #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
     pub out: PathBuf,
-    /// Which output of the network
-    #[arg(long, value_enum, default_value_t = Layer::Feature, help_heading = OUTPUT)]
+    /// Which output of the network: the embedding, class logits, or (where trained) transform logits or the
+    /// invariant embedding
+    #[arg(long, value_parser = choice::<Layer>(Layer::NAMES), default_value_t = Layer::Feature, help_heading = OUTPUT)]
     pub layer: Layer,
     /// Scale every row to length 1
     #[arg(long, visible_alias = "normalize", help_heading = OUTPUT)]
@@ -801,7 +803,7 @@ fn widths(text: &str) -> Parsed<[usize; 4]> {
 /// A parser of one of `names`; clap then suggests near ones.
 fn choice<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
 where
-    T: FromStr<Err = String> + Clone + Send + Sync + 'static,
+    T: FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>> + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
 }

@@ -11,7 +11,7 @@ use super::report::{Report, bytes, table};
 use super::{interrupt, output_file, within};
 use crate::bench::compare::{self, Comparison};
 use crate::bench::kernels::Check;
-use crate::bench::{Ceilings, KernelResult, Options, Run, Spread, StepResult, cases, picture};
+use crate::bench::{Ceilings, KernelResult, Options, Run, Spread, StepResult, cases, picture, table::csv};
 use crate::files::replace_file;
 use crate::progress::Progress;
 use crate::settings::Config;
@@ -104,7 +104,7 @@ pub fn run(args: &BenchArgs, adapter: Option<&str>, report: Report) -> Result<()
     let body = Body { run: &run, comparison: comparison.as_ref() };
     report.result("bench", &body, || text(&run, comparison.as_ref()))?;
     if let Some(path) = &job.csv {
-        replace_file(path, "cannot write the table", csv(&run).as_bytes())?;
+        replace_file(path, "cannot write the table", &csv(&run)?)?;
     }
     if let Some(path) = &job.svg {
         let svg = picture::draw(&run).ok_or_else(|| Error::Internal("a run with times has no picture".into()))?;
@@ -276,38 +276,4 @@ fn step_text(step: &StepResult, ceilings: Option<&Ceilings>) -> String {
         images.max,
         images.median * step.rows as f64 / step.images as f64,
     )
-}
-
-/// The kernels as comma-separated values; shapes are in quotation marks.
-fn csv(run: &Run) -> String {
-    let mut out = "kernel,shape,layer,in_step,flops,bytes,launches,median_s,min_s,max_s,samples,gflop_per_s,gb_per_s,\
-                   bound,share,check,error,tolerance\n"
-        .to_owned();
-    for k in &run.kernels {
-        let check = match (k.check.made, k.check.passed) {
-            (false, _) => "none",
-            (true, true) => "passed",
-            (true, false) => "failed",
-        };
-        let times = k.seconds.map_or(",,,,,".to_owned(), |s| {
-            let per = |n: u64| n as f64 / s.median / 1e9;
-            format!("{},{},{},{},{},{}", s.median, s.min, s.max, s.samples, per(k.flops), per(k.bytes))
-        });
-        let _ = writeln!(
-            out,
-            "{},\"{}\",{},{},{},{},{},{times},{},{},{check},{},{}",
-            k.name,
-            k.shape,
-            k.layer,
-            k.count,
-            k.flops,
-            k.bytes,
-            k.launches,
-            k.bound.map_or("", |b| b.name()),
-            k.share.map_or(String::new(), |s| s.to_string()),
-            k.check.error.map_or(String::new(), |e| e.to_string()),
-            k.check.tolerance,
-        );
-    }
-    out
 }

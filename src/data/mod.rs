@@ -4,37 +4,59 @@
 //! Every random choice is a pure function of (seed, epoch or episode index): nothing here keeps
 //! generator state. One file per format; [`load`] tells them apart by content and layout.
 
+#[cfg(feature = "formats")]
 mod array_files;
+#[cfg(feature = "formats")]
 mod arrays;
+#[cfg(feature = "formats")]
 mod decode;
 mod episodes;
+#[cfg(feature = "formats")]
 mod glyphs;
+#[cfg(feature = "formats")]
 mod idx;
+#[cfg(feature = "formats")]
 mod image_folder;
 mod image_set;
+#[cfg(feature = "formats")]
 mod listing;
+#[cfg(feature = "formats")]
 mod npz;
+#[cfg(feature = "formats")]
 mod oneshot;
 mod order;
+#[cfg(feature = "formats")]
 mod pickle;
+#[cfg(feature = "formats")]
 mod split;
+#[cfg(feature = "formats")]
 mod unpickle;
+#[cfg(feature = "formats")]
 mod zip_archive;
 
-use std::path::{Path, PathBuf};
+#[cfg(feature = "formats")]
+use std::path::Path;
+use std::path::PathBuf;
 
+#[cfg(feature = "formats")]
 use crate::{Error, Result};
 pub use episodes::{Episode, draw, read_episodes, shortage};
+#[cfg(feature = "formats")]
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};
+#[cfg(feature = "formats")]
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 pub use order::epoch_order;
+#[cfg(feature = "formats")]
 pub use split::{Split, class_split};
 
+#[cfg(feature = "formats")]
 use listing::{FolderListing, Listing};
+#[cfg(feature = "formats")]
 use zip_archive::ZipListing;
 
 /// The largest side an image may be resized to.
+#[cfg(feature = "formats")]
 const MAX_SIDE: usize = 4096;
 
 /// How to read a data set.
@@ -62,6 +84,7 @@ pub struct DataOptions {
 /// - a folder of idx files, or one idx file of images beside its labels.
 ///
 /// Where the data has no splits, its classes are split by seed ([`class_split`]).
+#[cfg(feature = "formats")]
 pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSet> {
     check_side(options)?;
     if source == "glyphs" {
@@ -93,6 +116,7 @@ pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSe
 /// Reads images without labels, for embedding: every path is an image, a zip, or a folder that is
 /// searched recursively. Images keep the order of `paths`, and are sorted bytewise by name inside
 /// each.
+#[cfg(feature = "formats")]
 pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
     check_side(options)?;
     let mut listings: Vec<Box<dyn Listing>> = Vec::new();
@@ -129,6 +153,7 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
     ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)
 }
 
+#[cfg(feature = "formats")]
 fn check_side(options: &DataOptions) -> Result<()> {
     match options.side {
         Some(side) if side == 0 || side > MAX_SIDE => {
@@ -138,6 +163,7 @@ fn check_side(options: &DataOptions) -> Result<()> {
     }
 }
 
+#[cfg(feature = "formats")]
 fn is_folder(path: &Path) -> Result<bool> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(metadata.is_dir()),
@@ -150,6 +176,7 @@ fn is_folder(path: &Path) -> Result<bool> {
 }
 
 /// What a file is, by its first bytes.
+#[cfg(feature = "formats")]
 enum FileKind {
     Zip,
     Pickle,
@@ -158,6 +185,7 @@ enum FileKind {
     Unknown,
 }
 
+#[cfg(feature = "formats")]
 fn sniff(path: &Path) -> Result<FileKind> {
     if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
         return Err(Error::data(path, "is a device or a pipe; give a file or a folder"));

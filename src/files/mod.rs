@@ -1,5 +1,17 @@
 //! Files that the program writes.
 
+#[cfg(feature = "files")]
 pub mod replace;
 
+#[cfg(feature = "files")]
 pub use replace::{TEMPORARY_PREFIX, replace_file};
+
+/// Writes nothing: this build lacks the feature `files`.
+///
+/// # Errors
+/// [`crate::Error::Io`], always.
+#[cfg(not(feature = "files"))]
+pub fn replace_file(path: &std::path::Path, what: &str, _: &[u8]) -> crate::Result<()> {
+    let missing = std::io::Error::new(std::io::ErrorKind::Unsupported, "this build lacks the feature `files`");
+    Err(crate::Error::io(path, what, missing))
+}
