@@ -33,6 +33,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+pub use crate::files::run_folder::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
 pub use choices::{Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Tune, Winograd};
 pub use drop_block::DropBlockSize;
@@ -50,15 +51,6 @@ pub use values::{End, Range, Read};
 
 /// The most rows (images x transforms) that a step may hold.
 pub const MAX_ROWS: usize = 65_536;
-
-/// Name of the checkpoint inside a run folder.
-pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
-
-/// Name of the effective configuration inside a run folder.
-pub const CONFIG_FILE: &str = "config.toml";
-
-/// Name of the metrics, one JSON object per line, inside a run folder.
-pub const METRICS_FILE: &str = "metrics.jsonl";
 
 impl DataConfig {
     /// The crop padding for images of `side` pixels: the setting, or an eighth of the side, at most 8
