@@ -99,8 +99,8 @@ pub enum Drop {
 pub struct NetSpec {
     /// Backbone.
     pub backbone: Backbone,
-    /// Channels of its four blocks.
-    pub widths: [usize; 4],
+    /// Channels per block.
+    pub widths: Vec<usize>,
     /// Classes of the classifier.
     pub n_classes: usize,
     /// Outputs of the equivariant head; without it if `None`.
@@ -114,7 +114,7 @@ impl NetSpec {
     pub fn new(model: &ModelConfig, n_classes: usize, n_transforms: Option<usize>, invariant: bool) -> Self {
         NetSpec {
             backbone: model.backbone,
-            widths: model.widths,
+            widths: model.widths.clone(),
             n_classes,
             n_transforms,
             projection: invariant.then_some(model.projection),
@@ -251,7 +251,7 @@ impl<'g> Net<'g> {
     }
 
     /// The embedding of images x [rows, 3, s, s]: [rows, d]. ResNet-12 averages its last map, Conv4 flattens it.
-    /// Also returns the outputs of the four blocks.
+    /// Also returns the outputs of the blocks.
     ///
     /// # Errors
     /// [`Error::Shape`] when the images are too small.
@@ -259,7 +259,7 @@ impl<'g> Net<'g> {
         &mut self,
         x: ValueId,
         backbone: Backbone,
-        widths: [usize; 4],
+        widths: &[usize],
         drop: &Drop,
     ) -> Result<(ValueId, Vec<ValueId>)> {
         let (mut h, mut maps) = (x, Vec::new());
@@ -297,7 +297,7 @@ impl<'g> Net<'g> {
     /// # Errors
     /// [`Error::Shape`] when the images are too small.
     pub fn forward(&mut self, x: ValueId, spec: &NetSpec, drop: &Drop) -> Result<(Outputs, Vec<ValueId>)> {
-        let (feat, maps) = self.embed(x, spec.backbone, spec.widths, drop)?;
+        let (feat, maps) = self.embed(x, spec.backbone, &spec.widths, drop)?;
         let class = self.linear("classifier", feat, spec.n_classes)?;
         let transform = spec.n_transforms.map(|n| self.head("eq_head", feat, n)).transpose()?;
         let invariant = spec.projection.map(|n| self.head("inv_head", feat, n)).transpose()?;

@@ -77,7 +77,7 @@ fn net_spec(golden: &Golden, prefix: &str) -> Result<NetSpec, String> {
     }
     Ok(NetSpec {
         backbone: Backbone::Resnet12,
-        widths,
+        widths: widths.to_vec(),
         n_classes: outputs("classifier")?,
         n_transforms: head("eq_head.6")?,
         projection: head("inv_head.6")?,
