@@ -1,13 +1,12 @@
 //! `bench`: what this device, every kernel and the training step reach.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::{Session, output_file, tuning, within};
 use crate::bench::compare::{self, Comparison};
-use crate::bench::{self, Options, Run, picture};
+use crate::bench::{self, Options, Run, picture, table};
 use crate::files::replace_file;
 use crate::progress::Progress;
 use crate::{Error, Result};
@@ -91,7 +90,7 @@ impl BenchOutcome {
     /// [`Error::Io`] when one cannot be written.
     pub fn write_files(&self, request: &BenchRequest) -> Result<()> {
         if let Some(path) = &request.csv {
-            replace_file(path, "cannot write the table", csv(&self.run).as_bytes())?;
+            replace_file(path, "cannot write the table", &table::csv(&self.run)?)?;
         }
         if let Some(path) = &request.svg {
             let svg = picture::draw(&self.run);
@@ -124,38 +123,4 @@ impl BenchOutcome {
             _ => Ok(()),
         }
     }
-}
-
-/// The kernels as comma-separated values; shapes are in quotation marks.
-fn csv(run: &Run) -> String {
-    let mut out = "kernel,shape,layer,in_step,flops,bytes,launches,median_s,min_s,max_s,samples,gflop_per_s,gb_per_s,\
-                   bound,share,check,error,tolerance\n"
-        .to_owned();
-    for k in &run.kernels {
-        let check = match (k.check.made, k.check.passed) {
-            (false, _) => "none",
-            (true, true) => "passed",
-            (true, false) => "failed",
-        };
-        let times = k.seconds.map_or(",,,,,".to_owned(), |s| {
-            let per = |n: u64| n as f64 / s.median / 1e9;
-            format!("{},{},{},{},{},{}", s.median, s.min, s.max, s.samples, per(k.flops), per(k.bytes))
-        });
-        let _ = writeln!(
-            out,
-            "{},\"{}\",{},{},{},{},{},{times},{},{},{check},{},{}",
-            k.name,
-            k.shape,
-            k.layer,
-            k.count,
-            k.flops,
-            k.bytes,
-            k.launches,
-            k.bound.map_or("", |b| b.name()),
-            k.share.map_or(String::new(), |s| s.to_string()),
-            k.check.error.map_or(String::new(), |e| e.to_string()),
-            k.check.tolerance,
-        );
-    }
-    out
 }
