@@ -365,7 +365,7 @@ fn a_step_by_winograd_agrees_with_one_without() {
     let mut gradients = |winograd| {
         config.run.winograd = winograd;
         let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
-        let by_winograd = trainer.executor().graph().nodes.iter().filter(|node| match &node.op {
+        let by_winograd = trainer.executor().graph().nodes().iter().filter(|node| match &node.op {
             Op::Conv2d(op) => op.winograd,
             Op::Conv2dBackwardInput(op) => op.winograd,
             Op::Conv2dBackwardWeight(op) => op.winograd,
@@ -373,8 +373,7 @@ fn a_step_by_winograd_agrees_with_one_without() {
         });
         let count = by_winograd.count();
         trainer.submit().unwrap();
-        let id = trainer.executor().graph().values.iter().position(|value| value.name == "gradients").unwrap();
-        (count, trainer.executor().read::<f32>(ValueId(id as u32)).unwrap())
+        (count, trainer.executor().read_arena("gradients").unwrap())
     };
     let ((none, direct), (some, fast)) = (gradients(Winograd::Off), gradients(Winograd::On));
     assert!(none == 0 && some >= 9, "{some} convolutions and gradients");

@@ -1,5 +1,7 @@
 //! The training step as a graph: forward, losses, bank, backward, optimiser (METHOD sections 2 to 4).
 
+use std::ops::Range;
+
 use super::losses;
 use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs, PARAMETERS};
 use crate::ops::accumulate::Accumulate;
@@ -158,6 +160,8 @@ pub struct Step {
     pub accuracy: ValueId,
     /// All parameters, all gradients and all momentum as vectors.
     pub flat: FlatVectors,
+    /// The bytes of these vectors that are trained: the parameters that have a gradient.
+    pub trained: Vec<Range<u64>>,
     /// Bits that the device raises: [`health`].
     pub health: ValueId,
 }
@@ -252,7 +256,8 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     let gradients = backward(graph, total)?;
     let split = spec.parts > 1;
     let prefix = if split { PART } else { "" };
-    place_gradients(graph, &gradients, PARAMETERS, &format!("{prefix}{GRADIENTS}"))?;
+    let with_gradient = place_gradients(graph, &gradients, PARAMETERS, &format!("{prefix}{GRADIENTS}"))?;
+    let trained = trained_bytes(graph, &parameters, &with_gradient);
 
     graph.set_scope("optimiser");
     let bytes = graph.arenas.get(PARAMETERS).copied().unwrap_or(0);
@@ -260,7 +265,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
     let flat = flat_vectors(graph, bytes);
     if !split {
-        optimise(graph, spec, flat, inputs.step, health)?;
+        optimise(graph, spec, flat, &trained, inputs.step, health)?;
     }
     let mut scalars: Vec<ValueId> = all.iter().map(|(_, scalar)| *scalar).chain([accuracy]).collect();
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).chain(["accuracy"]).collect();
@@ -268,7 +273,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         // A single term with weight 1 is the total itself and is placed once. Each scalar has an arena of its
         // own: sums read some of them and write another, and a dispatch may not do both with one buffer.
         if graph.value(scalar).storage == Storage::Transient {
-            graph.persist(scalar, &format!("{prefix}{METRICS} {name}"));
+            graph.persist(scalar, &format!("{prefix}{METRICS} {name}"))?;
         }
     }
     if split {
@@ -297,6 +302,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         losses: all,
         accuracy,
         flat,
+        trained,
         health,
     })
 }
@@ -310,25 +316,58 @@ fn flat_vectors(graph: &mut Graph, bytes: u64) -> FlatVectors {
     FlatVectors { parameters: whole(PARAMETERS), gradients: whole(GRADIENTS), momentum: whole(MOMENTUM) }
 }
 
-fn optimise(graph: &mut Graph, spec: &StepSpec, flat: FlatVectors, step: ValueId, health: ValueId) -> Result<()> {
-    let FlatVectors { parameters, gradients, momentum } = flat;
-    graph.update(
-        Sgd { momentum: spec.momentum, weight_decay: spec.weight_decay },
-        &[gradients, step],
-        &[parameters, momentum, health],
-    )
+/// The bytes of the parameters that have a gradient, with the padding behind them: one range where all have one.
+fn trained_bytes(graph: &Graph, parameters: &[Entry], with_gradient: &[ValueId]) -> Vec<Range<u64>> {
+    let end = graph.arenas().get(PARAMETERS).copied().unwrap_or(0);
+    let offset = |entry: &Entry| match &graph.value(entry.value).storage {
+        Storage::Arena { offset, .. } => *offset,
+        Storage::Transient => end,
+    };
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for (i, entry) in parameters.iter().enumerate().filter(|(_, entry)| with_gradient.contains(&entry.value)) {
+        let bytes = offset(entry)..parameters.get(i + 1).map_or(end, offset);
+        match ranges.last_mut() {
+            Some(last) if last.end == bytes.start => last.end = bytes.end,
+            _ => ranges.push(bytes),
+        }
+    }
+    ranges
 }
 
-/// The optimiser's graph for a step of several micro-batches, which `step` is one of; the graphs share their arenas.
+/// Updates what is trained. A parameter without a gradient stays as it is: it does not even decay, as in PyTorch.
+fn optimise(
+    graph: &mut Graph,
+    spec: &StepSpec,
+    flat: FlatVectors,
+    trained: &[Range<u64>],
+    step: ValueId,
+    health: ValueId,
+) -> Result<()> {
+    let sgd = Sgd { momentum: spec.momentum, weight_decay: spec.weight_decay };
+    let all = graph.arenas().get(PARAMETERS).copied().unwrap_or(0);
+    for bytes in trained {
+        let mut part = |whole: ValueId, arena: &str| match *bytes == (0..all) {
+            true => whole,
+            false => graph.part_of_arena(arena, bytes.clone()),
+        };
+        let gradients = part(flat.gradients, GRADIENTS);
+        let targets = [part(flat.parameters, PARAMETERS), part(flat.momentum, MOMENTUM), health];
+        graph.update(sgd.clone(), &[gradients, step], &targets)?;
+    }
+    Ok(())
+}
+
+/// The optimiser's graph for a step of several micro-batches, of which `step` is one, recorded in `graph_of_step`; the
+/// graphs share their arenas.
 ///
 /// # Errors
 /// [`Error::Shape`] when the arenas of `step` do not fit together.
-pub fn record_update(step: &Graph, spec: &StepSpec) -> Result<Graph> {
+pub fn record_update(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Result<Graph> {
     let mut graph = Graph::new();
     let block = graph.input("step", Type::u32([STEP_WORDS]));
     let health = graph.input("health", Type::u32([health::WORDS]));
-    let flat = flat_vectors(&mut graph, step.arenas.get(PARAMETERS).copied().unwrap_or(0));
+    let flat = flat_vectors(&mut graph, graph_of_step.arenas().get(PARAMETERS).copied().unwrap_or(0));
     graph.set_scope("optimiser");
-    optimise(&mut graph, spec, flat, block, health)?;
+    optimise(&mut graph, spec, flat, &step.trained, block, health)?;
     Ok(graph)
 }

@@ -133,7 +133,7 @@ impl Trainer {
         super::limit_submission_time(&mut executor, config);
         let update = match spec.parts {
             1 => None,
-            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(executor.graph(), &spec)?)?),
+            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(executor.graph(), &recorded.step, &spec)?)?),
         };
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
