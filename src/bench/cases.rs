@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use crate::ier::step::StepSpec;
+use crate::ier::spec::StepSpec;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dropout::step_block;

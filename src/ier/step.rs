@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::losses;
-use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs, PARAMETERS};
+use super::spec::{StepInputs, StepSpec};
+use super::terms::{Given, LOSSES, Side};
+use crate::nn::{Drop, Entry, Mode, Net, Outputs, PARAMETERS};
 use crate::ops::accumulate::Accumulate;
-use crate::ops::bank::{BankUpdate, GatherRows};
+use crate::ops::bank::BankUpdate;
 use crate::ops::dropout::STEP_WORDS;
 use crate::ops::elementwise::Add;
 use crate::ops::health::{self, HealthCheck};
@@ -27,104 +29,6 @@ pub const METRICS: &str = "metrics";
 
 /// Prefix of the arenas of what one micro-batch makes, where a step has several: its gradients and scalars.
 pub const PART: &str = "part ";
-
-/// Weights of the distillation terms; METHOD section 3.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DistillSpec {
-    /// Softmax temperature of both divergences.
-    pub temperature: f32,
-    /// Weight of the student's own loss.
-    pub weight_loss: f32,
-    /// Weight of all terms that compare with the teacher.
-    pub weight_distill: f32,
-    /// Weight of the divergence of the class logits.
-    pub kl_class: f32,
-    /// Weight of the divergence of the transform logits.
-    pub kl_transform: f32,
-    /// Weight of the squared difference of the invariant embeddings.
-    pub mse_invariant: f32,
-    /// Weight of the squared difference of the embeddings.
-    pub mse_feature: f32,
-}
-
-/// Everything that shapes a step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepSpec {
-    /// The network that is trained.
-    pub net: NetSpec,
-    /// Images of a batch.
-    pub batch: usize,
-    /// Micro-batches that a batch is split into, each with forward and backward passes of its own.
-    pub parts: usize,
-    /// Transformed copies of each image.
-    pub copies: usize,
-    /// Rows of the memory bank: training images.
-    pub bank_rows: usize,
-    /// Contrastive negatives of a step.
-    pub negatives: usize,
-    /// Whether the class loss is trained.
-    pub cross_entropy: bool,
-    /// Weight of the equivariant and the invariant loss.
-    pub gamma: f32,
-    /// Temperature of the contrastive loss.
-    pub tau: f32,
-    /// Share of the old row in the bank's moving average.
-    pub bank_momentum: f32,
-    /// Momentum of the optimiser.
-    pub momentum: f32,
-    /// Weight decay, on every parameter.
-    pub weight_decay: f32,
-    /// A teacher with the same network, and how much it counts.
-    pub distill: Option<DistillSpec>,
-}
-
-impl StepSpec {
-    /// Images of one forward pass: of the batch, or of a micro-batch.
-    pub fn images(&self) -> usize {
-        self.batch / self.parts
-    }
-
-    /// Rows of one forward pass.
-    pub fn rows(&self) -> usize {
-        self.images() * self.copies
-    }
-}
-
-/// Values that the host writes before a step. `x` comes from the view generator or from the host.
-#[derive(Clone, Debug)]
-pub struct StepInputs {
-    /// Transformed images [copies images, 3, s, s]; row m images + i is image i under transform m.
-    pub x: ValueId,
-    /// Class of each row.
-    pub classes: ValueId,
-    /// Transform of each row.
-    pub transforms: ValueId,
-    /// Training image of each batch slot: rows of the bank.
-    pub index: ValueId,
-    /// Bank rows that serve as negatives.
-    pub negatives: ValueId,
-    /// The step block.
-    pub step: ValueId,
-    /// The memory bank.
-    pub bank: ValueId,
-}
-
-impl StepInputs {
-    /// Declares the inputs in the graph; `x` was made before.
-    pub fn declare(graph: &mut Graph, spec: &StepSpec, x: ValueId, step: ValueId, index: ValueId) -> Self {
-        let rows = spec.rows();
-        let width = spec.net.projection.unwrap_or(1);
-        StepInputs {
-            x,
-            classes: graph.input("classes", Type::u32([rows])),
-            transforms: graph.input("transforms", Type::u32([rows])),
-            index,
-            negatives: graph.input("negatives", Type::u32([spec.negatives.max(1)])),
-            step,
-            bank: graph.input("bank", Type::f32([spec.bank_rows, width])),
-        }
-    }
-}
 
 /// All parameters, all gradients and all momentum of a step as vectors, with every tensor at the same offset in all three.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +56,7 @@ pub struct Step {
     pub outputs: Outputs,
     /// What the teacher computed.
     pub teacher_outputs: Option<Outputs>,
-    /// Outputs of the four blocks.
+    /// Outputs of the blocks.
     pub maps: Vec<ValueId>,
     /// Loss terms by name, `total` first; in arenas of their own.
     pub losses: Vec<(&'static str, ValueId)>,
@@ -181,6 +85,22 @@ fn weighted(graph: &mut Graph, terms: &[(f32, ValueId)]) -> Result<Option<ValueI
     }
 }
 
+/// The losses of one side by name, unweighted, and their weighted sum; none where no loss has a weight.
+fn record_terms(
+    graph: &mut Graph,
+    given: &Given,
+    side: Side,
+) -> Result<(Option<ValueId>, Vec<(&'static str, ValueId)>)> {
+    let (mut terms, mut named) = (Vec::new(), Vec::new());
+    for loss in LOSSES.iter().filter(|loss| loss.side == side) {
+        if let Some(term) = (loss.record)(graph, given)? {
+            terms.push(((loss.weight)(given.spec), term));
+            named.push((loss.name, term));
+        }
+    }
+    Ok((weighted(graph, &terms)?, named))
+}
+
 /// Records the step. Order: forward (running statistics move), losses with the old bank, bank update,
 /// backward, optimiser.
 ///
@@ -206,44 +126,15 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     let (parameters, statistics) = (net.parameters, net.statistics);
 
     graph.set_scope("losses");
-    let ce = losses::cross_entropy(graph, outputs.class, inputs.classes)?;
+    let given = Given { spec, inputs: &inputs, own: &outputs, teacher: teacher.as_ref().map(|(outputs, _)| outputs) };
+    let (own, mut all) = record_terms(graph, &given, Side::Own)?;
     let accuracy = losses::accuracy(graph, outputs.class, inputs.classes)?;
-    let mut all = vec![("ce", ce)];
-    let mut terms = vec![(if spec.cross_entropy { 1.0 } else { 0.0 }, ce)];
-    if let Some(q) = outputs.transform {
-        let eq = losses::cross_entropy(graph, q, inputs.transforms)?;
-        all.push(("eq", eq));
-        terms.push((spec.gamma, eq));
-    }
-    if let Some(z) = outputs.invariant {
-        let own = graph.one(GatherRows, &[inputs.bank, inputs.index])?;
-        let negatives = graph.one(GatherRows, &[inputs.bank, inputs.negatives])?;
-        let inv = losses::contrastive_loss(graph, z, own, negatives, spec.tau)?;
-        all.push(("inv", inv));
-        terms.push((spec.gamma, inv));
-    }
-    let mut total = weighted(graph, &terms)?;
-    if let (Some(d), Some((t, _))) = (&spec.distill, &teacher) {
-        let mut terms = Vec::new();
-        let kl = losses::kl_divergence(graph, outputs.class, t.class, d.temperature)?;
-        all.push(("kl_cls", kl));
-        terms.push((d.kl_class, kl));
-        if let (Some(q), Some(t)) = (outputs.transform, t.transform) {
-            let kl = losses::kl_divergence(graph, q, t, d.temperature)?;
-            all.push(("kl_eq", kl));
-            terms.push((d.kl_transform, kl));
-        }
-        if let (Some(z), Some(t)) = (outputs.invariant, t.invariant) {
-            let mse = losses::mean_squared_error(graph, z, t)?;
-            all.push(("mse_inv", mse));
-            terms.push((d.mse_invariant, mse));
-        }
-        let mse = losses::mean_squared_error(graph, outputs.feat, t.feat)?;
-        all.push(("mse_feat", mse));
-        terms.push((d.mse_feature, mse));
-        let distance = weighted(graph, &terms)?;
-        let both: Vec<(f32, ValueId)> =
-            total.map(|l| (d.weight_loss, l)).into_iter().chain(distance.map(|l| (d.weight_distill, l))).collect();
+    let mut total = own;
+    if let Some(d) = &spec.distill {
+        let (distance, terms) = record_terms(graph, &given, Side::Distillation)?;
+        all.extend(terms);
+        let both = [(d.weight_loss as f32, own), (d.weight_distill as f32, distance)];
+        let both: Vec<(f32, ValueId)> = both.into_iter().filter_map(|(weight, sum)| Some((weight, sum?))).collect();
         total = weighted(graph, &both)?;
     }
     let total = total.ok_or_else(|| Error::usage("every loss term is off: leave one of them on"))?;
@@ -251,7 +142,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
 
     if let Some(z) = outputs.invariant {
         graph.set_scope("bank");
-        graph.update(BankUpdate { momentum: spec.bank_momentum }, &[inputs.index, z], &[inputs.bank])?;
+        graph.update(BankUpdate { momentum: spec.method.bank_momentum as f32 }, &[inputs.index, z], &[inputs.bank])?;
     }
     let gradients = backward(graph, total)?;
     let split = spec.parts > 1;

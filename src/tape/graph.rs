@@ -73,7 +73,10 @@ impl Type {
             0 => Err(Error::shape(op, format!("{what} of shape {shape:?} has no elements"))),
             n if n > most => {
                 let power = (most + 1).next_power_of_two().ilog2();
-                Err(Error::shape(op, format!("{what} of shape {shape:?} exceeds 2^{power} elements; use a smaller batch")))
+                Err(Error::shape(
+                    op,
+                    format!("{what} of shape {shape:?} exceeds 2^{power} elements; use a smaller batch"),
+                ))
             }
             _ => Ok(()),
         }

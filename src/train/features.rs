@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::limit_submission_time;
-use super::record::evaluation_passes;
+use super::record::{evaluation_passes, net_spec};
 use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
@@ -37,7 +37,7 @@ pub enum Layer {
 }
 
 /// The handles of the network in evaluation mode.
-pub(super) struct Recorded {
+pub(super) struct Evaluation {
     images: ValueId,
     index: ValueId,
     parameters: ValueId,
@@ -48,7 +48,7 @@ pub(super) struct Recorded {
 /// The network in evaluation mode on a device, made for batches of images.
 pub struct Extractor {
     executor: Executor,
-    recorded: Recorded,
+    recorded: Evaluation,
     batch: usize,
     side: usize,
     padding: usize,
@@ -60,7 +60,7 @@ const MAX_CLASSES: usize = 1_000_000;
 ///
 /// # Errors
 /// [`crate::Error::Shape`] when the images are too small for the network.
-pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usize) -> Result<(Graph, Recorded)> {
+pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usize) -> Result<(Graph, Evaluation)> {
     let batch = rows.min(BATCH);
     let mut graph = Graph::new();
     let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
@@ -79,7 +79,7 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
         output.into_iter().for_each(|o| graph.keep(o));
     }
     evaluation_passes(config).apply(&mut graph)?;
-    Ok((graph, Recorded { images, index, parameters, outputs, entries }))
+    Ok((graph, Evaluation { images, index, parameters, outputs, entries }))
 }
 
 impl Extractor {
@@ -116,8 +116,7 @@ impl Extractor {
                 format!("it claims {classes} classes, and a network has 2 to {MAX_CLASSES}: copy the checkpoint again"),
             ));
         }
-        let shape = super::record::DataShape { side, classes, images: 2 * config.optimiser.batch };
-        let net = super::record::spec(&config, shape, false).net;
+        let net = net_spec(&config, classes);
         let mut kernels = Kernels::new(gpu);
         let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH)?;
         checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
