@@ -80,6 +80,7 @@ fn noise(recording: &Recording) -> ImageSet {
         labels: (0..data.images).map(|i| (i % data.classes) as u32).collect(),
         class_names: (0..data.classes).map(|c| format!("class {c}")).collect(),
         names: (0..data.images).map(|i| format!("image {i}")).collect(),
+        ..ImageSet::default()
     }
 }
 

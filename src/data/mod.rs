@@ -11,6 +11,7 @@ mod episodes;
 mod glyphs;
 mod idx;
 mod image_folder;
+mod image_set;
 mod listing;
 mod npz;
 mod oneshot;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 pub use episodes::{Episode, draw, read_episodes, shortage};
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
+pub use image_set::{ImageSet, Warning, WarningKind};
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 pub use order::epoch_order;
 pub use split::{Split, class_split};
@@ -34,87 +36,6 @@ use zip_archive::ZipListing;
 
 /// The largest side an image may be resized to.
 const MAX_SIDE: usize = 4096;
-
-/// Labelled square RGB images of one split, resident in host memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ImageSet {
-    /// Width and height of every image in pixels.
-    pub side: usize,
-    /// One RGBA8 word per pixel (R in the low byte, A = 255), row-major, images back to back:
-    /// `len() * side * side` words.
-    pub pixels: Vec<u32>,
-    /// One label per image in `0..n_classes()`: the rank of its class. Empty for unlabelled images.
-    pub labels: Vec<u32>,
-    /// The class of each label: a folder's name or the number a file gives it.
-    pub class_names: Vec<String>,
-    /// One display name or path per image, in the same order.
-    pub names: Vec<String>,
-}
-
-impl ImageSet {
-    /// Number of images.
-    pub fn len(&self) -> usize {
-        self.names.len()
-    }
-
-    /// Whether there is no image.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-
-    /// Number of classes; 0 for unlabelled images.
-    pub fn n_classes(&self) -> usize {
-        self.class_names.len()
-    }
-
-    /// Fails unless there are as many pixels as the number of images and their side say.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] when there are not.
-    pub fn check(&self) -> Result<()> {
-        let pixels = self.side.checked_mul(self.side).and_then(|size| size.checked_mul(self.len()));
-        if self.side > 0 && pixels == Some(self.pixels.len()) {
-            return Ok(());
-        }
-        Err(Error::Argument {
-            what: "the pixels of the images",
-            got: format!("{} words", self.pixels.len()),
-            wanted: format!("{} images of {} x {} pixels, a word for each pixel", self.len(), self.side, self.side),
-        })
-    }
-
-    /// As [`ImageSet::check`], and that every image has a label with a class name.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] when one has none.
-    pub fn check_labelled(&self) -> Result<()> {
-        self.check()?;
-        let wanted =
-            |wanted: String, got: String| Err(Error::Argument { what: "the labels of the images", got, wanted });
-        if self.labels.len() != self.len() {
-            return wanted(format!("one for each of the {} images", self.len()), self.labels.len().to_string());
-        }
-        match self.labels.iter().find(|&&label| label as usize >= self.n_classes()) {
-            Some(label) => wanted(format!("below the number of classes, {}", self.n_classes()), label.to_string()),
-            None => Ok(()),
-        }
-    }
-
-    /// The pixels of image `i`.
-    pub fn image(&self, i: usize) -> &[u32] {
-        let words = self.side * self.side;
-        &self.pixels[i * words..(i + 1) * words]
-    }
-
-    /// The images of each class, in ascending order: the table that [`draw`] draws from.
-    pub fn by_class(&self) -> Vec<Vec<u32>> {
-        let mut classes = vec![Vec::new(); self.n_classes()];
-        for (i, &label) in self.labels.iter().enumerate() {
-            classes[label as usize].push(i as u32);
-        }
-        classes
-    }
-}
 
 /// How to read a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -205,7 +126,7 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
     }
     let names = items.iter().map(|&(listing, i)| listing.locate(i).display().to_string()).collect();
     let (side, pixels) = decode::decode_all(&items, options)?;
-    Ok(ImageSet { side, pixels, labels: Vec::new(), class_names: Vec::new(), names })
+    ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)
 }
 
 fn check_side(options: &DataOptions) -> Result<()> {

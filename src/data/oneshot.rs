@@ -108,7 +108,7 @@ fn read_run(
         let items: Vec<(&dyn Listing, usize)> = files.iter().map(|&file| (listing, file)).collect();
         let (side, pixels) = decode::decode_all(&items, options)?;
         let names = files.iter().map(|&file| listing.files()[file].clone()).collect();
-        Ok(ImageSet { side, pixels, labels, class_names: class_names.clone(), names })
+        ImageSet::new(side, pixels, labels, class_names.clone(), names)
     };
     let train_labels = (0..train.len() as u32).collect();
     Ok(OneShotRun {

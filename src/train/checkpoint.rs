@@ -19,6 +19,9 @@ pub const TRAINING_PREFIX: &str = "train.";
 
 /// PyTorch's counter beside each batch norm's running statistics: nothing here depends on it.
 const IGNORED_SUFFIX: &str = ".num_batches_tracked";
+/// What wrappers of PyTorch add to names as a part of their own: data-parallel training and averaged models, compiled
+/// models, sharded training, and checkpointed activations. They nest in any order.
+const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 /// The metadata key that tells readers which library's conventions the file follows.
 const FORMAT: (&str, &str) = ("format", "pt");
 /// The header key of the metadata, reserved by the format.
@@ -155,8 +158,8 @@ impl Checkpoint {
     }
 
     /// A checkpoint from the bytes of any safetensors file of real and whole numbers; `path` is for messages. Half and
-    /// double precision become f32. The prefix `module.`, which PyTorch's data-parallel training puts
-    /// before every name, is removed.
+    /// double precision become f32. What PyTorch's wrappers add to names (`module.`, `_orig_mod.` and the like) is
+    /// removed.
     ///
     /// # Errors
     /// [`Error::Data`] with what is wrong with the bytes.
@@ -184,11 +187,7 @@ impl Checkpoint {
             }
             tensors.insert(name.to_owned(), Tensor { shape: view.shape().to_vec(), data });
         }
-        const PARALLEL: &str = "module.";
-        if tensors.keys().all(|name| name.starts_with(PARALLEL)) {
-            tensors = tensors.into_iter().map(|(name, tensor)| (name[PARALLEL.len()..].to_owned(), tensor)).collect();
-        }
-        Ok(Checkpoint { tensors, metadata })
+        Ok(Checkpoint { tensors: unwrapped(path, tensors)?, metadata })
     }
 
     /// Whether the network's tensors are exactly `expected` (name, shape), all of real numbers; `path` is
@@ -234,6 +233,34 @@ impl Checkpoint {
             ),
         ))
     }
+}
+
+/// The tensors without the wrappers in their names.
+fn unwrapped(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+    let is_wrapper = |part: &&str| WRAPPERS.contains(part);
+    let wrapped = |name: &String| !name.starts_with(TRAINING_PREFIX) && name.split('.').any(|part| is_wrapper(&part));
+    if !tensors.keys().any(wrapped) {
+        return Ok(tensors);
+    }
+    let mut plain = BTreeMap::new();
+    for (name, tensor) in tensors {
+        // The counter of PyTorch's averaged models lies beside the module that they wrap.
+        if name == "n_averaged" {
+            continue;
+        }
+        let own = if wrapped(&name) {
+            name.split('.').filter(|part| !is_wrapper(part)).collect::<Vec<_>>().join(".")
+        } else {
+            name
+        };
+        if plain.insert(own.clone(), tensor).is_some() {
+            return Err(Error::data(
+                path,
+                format!("has {own} twice, plain and inside one of PyTorch's wrappers; save the state of one network"),
+            ));
+        }
+    }
+    Ok(plain)
 }
 
 /// `missing a, b, c and 4 more`.

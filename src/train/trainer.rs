@@ -117,7 +117,7 @@ impl Trainer {
     /// [`Error::Device`] when the step does not fit the device, [`Error::Data`] when the teacher is another network.
     pub fn new(gpu: Arc<Gpu>, config: &Config, data: Arc<ImageSet>, teacher: Option<Arc<Teacher>>) -> Result<Self> {
         config.validate()?;
-        data.check_labelled()?;
+        data.validate_labelled()?;
         let shape = DataShape::of(&data);
         let schedule = validate(config, shape)?;
         let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu))?;
