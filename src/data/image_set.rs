@@ -177,7 +177,8 @@ impl ImageSet {
             let twins = if self.labels.get(earlier) == self.labels.get(i) { &mut same } else { &mut other };
             twins.push((earlier, i));
         }
-        let pair = |twins: &[(usize, usize)]| twins.first().map(|&(a, b)| (self.names[a].clone(), self.names[b].clone()));
+        let pair =
+            |twins: &[(usize, usize)]| twins.first().map(|&(a, b)| (self.names[a].clone(), self.names[b].clone()));
         if let Some((a, b)) = pair(&same) {
             let n = same.len();
             self.warn(
@@ -185,7 +186,8 @@ impl ImageSet {
                 format!("{source}: {n} of {} images are there twice, as {a} and {b}; remove the copies", self.len()),
             );
         }
-        let pair = |twins: &[(usize, usize)]| twins.first().map(|&(a, b)| (self.names[a].clone(), self.names[b].clone()));
+        let pair =
+            |twins: &[(usize, usize)]| twins.first().map(|&(a, b)| (self.names[a].clone(), self.names[b].clone()));
         if let Some((a, b)) = pair(&other) {
             let n = other.len();
             self.warn(

@@ -56,6 +56,7 @@ pub struct Extractor {
 
 /// More classes than any data set has, and a classifier that no adapter holds.
 const MAX_CLASSES: usize = 1_000_000;
+
 /// The network in evaluation mode, over one batch of images: no more than `rows`, what a training step has room for.
 ///
 /// # Errors
@@ -149,13 +150,14 @@ impl Extractor {
         }
     }
 
-    /// The output of every image, [images, width] row-major.
+    /// The output of every image, `[images, width]` row-major. The images have the [`side`](Extractor::side) of the
+    /// network; they need no labels.
     ///
     /// With a sampler the images are augmented (crop, flip) as copy number `copy`.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] when the device fails; [`crate::Error::Usage`] when the network lacks the layer;
-    /// [`crate::Error::Interrupted`] when the caller asks to stop.
+    /// [`Error::Device`] when the device fails; [`Error::Usage`] when the network lacks the layer; [`Error::Argument`]
+    /// when the images have another side, or not all their pixels; [`Error::Interrupted`] when the caller asks to stop.
     pub fn features(
         &self,
         images: &ImageSet,
@@ -165,7 +167,15 @@ impl Extractor {
     ) -> Result<Vec<f32>> {
         let value = self
             .value(layer)
-            .ok_or_else(|| Error::usage("the network was trained without this head: choose another --layer"))?;
+            .ok_or_else(|| Error::usage("the network was trained without this head: choose another layer"))?;
+        images.validate()?;
+        if images.side != self.side {
+            return Err(Error::Argument {
+                what: "the side of the images",
+                got: images.side.to_string(),
+                wanted: format!("{}, the side that the network was trained on", self.side),
+            });
+        }
         let width = self.executor.graph().shape(value)[1];
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);
