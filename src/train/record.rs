@@ -50,22 +50,26 @@ impl DataShape {
 /// Validates settings and data together, before anything is recorded: the schedule of the run.
 ///
 /// # Errors
-/// [`Error::Usage`] or [`Error::Data`] where no run can come of them.
+/// [`Error::Conflict`], [`Error::Usage`] or [`Error::Data`] where no run can come of them.
 pub fn validate(config: &Config, data: DataShape) -> Result<Schedule> {
     config.check_side(data.side)?;
     if data.classes < 2 {
         return Err(Error::data(
             &config.data.source,
-            "the train split has one class, and a classifier needs two or more: add classes or change --split-seed",
+            "the train split has one class, and a classifier needs two or more: add classes or change data.split_seed",
         ));
     }
     let schedule = Schedule::new(&config.optimiser, data.images)?;
     let spec = spec(config, data, false);
     if spec.net.projection.is_some() && spec.negatives == 0 {
-        return Err(Error::usage(format!(
-            "the batch of {} is all {} training images, which leaves no negatives: use a smaller --batch",
-            spec.batch, data.images
-        )));
+        return Err(Error::Conflict {
+            keys: vec!["optimiser.batch"],
+            why: format!(
+                "the batch of {} is all {} training images, which leaves no negatives",
+                spec.batch, data.images
+            ),
+            changes: vec![Change::Lower("optimiser.batch")],
+        });
     }
     Ok(schedule)
 }
