@@ -24,7 +24,7 @@ use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::random::{Rng, Stream};
-use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, RunConfig, Winograd};
+use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Winograd};
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
@@ -49,7 +49,7 @@ fn gpu_with(max_binding: Option<u64>) -> Arc<Gpu> {
 /// A small run with everything that draws random numbers.
 fn small() -> Config {
     let mut config = Config::from_preset("demo").unwrap();
-    config.model.widths = [8, 12, 16, 20];
+    config.model.widths = vec![8, 12, 16, 20];
     config.model.dropout = 0.1;
     config.model.drop_block.rate = 0.1;
     config.optimiser.batch = 8;
@@ -353,7 +353,8 @@ fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
     again.keep_choices(&slow);
     assert_eq!(again, slow);
     // What was given is nobody's to choose.
-    let given = Config { run: RunConfig { winograd: Winograd::Off, ..config.run.clone() }, ..config };
+    let mut given = config;
+    given.run.winograd = Winograd::Off;
     assert!(on(&given, true) == given);
 }
 
@@ -362,7 +363,7 @@ fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
 fn a_step_by_winograd_agrees_with_one_without() {
     let mut config = Config::from_preset("demo").unwrap();
     config.optimiser.batch = 4;
-    config.model.widths = [8, 16, 64, 64];
+    config.model.widths = vec![8, 16, 64, 64];
     let data = glyphs(&config);
     let gpu = gpu();
     let mut gradients = |winograd| {

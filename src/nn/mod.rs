@@ -114,7 +114,7 @@ impl NetSpec {
     pub fn new(model: &ModelConfig, n_classes: usize, n_transforms: Option<usize>, invariant: bool) -> Self {
         NetSpec {
             backbone: model.backbone,
-            widths: model.widths.to_vec(),
+            widths: model.widths.clone(),
             n_classes,
             n_transforms,
             projection: invariant.then_some(model.projection),

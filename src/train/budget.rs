@@ -107,8 +107,7 @@ impl Attempt {
     /// `given`: the settings before anything was chosen.
     fn fitted(mut self, given: &Config, memory: Memory) -> Result<Fitted> {
         let choices = self.choices(given)?;
-        let keys = self.config.differences(given)?;
-        self.config.run.chosen = keys.into_iter().map(|key| key.trim_start_matches("run.").to_owned()).collect();
+        self.config.note_choices(given);
         Ok(Fitted { config: self.config, resident: self.resident, memory, choices })
     }
 }

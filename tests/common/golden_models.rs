@@ -76,7 +76,7 @@ fn net_spec(golden: &Golden, prefix: &str) -> Result<NetSpec, String> {
     let widths = blocks.map(|block| outputs(&format!("layer{block}.0.conv1"))).collect::<Result<_, _>>()?;
     Ok(NetSpec {
         backbone: Backbone::Resnet12,
-        widths,
+        widths: widths.to_vec(),
         n_classes: outputs("classifier")?,
         n_transforms: head("eq_head.6")?,
         projection: head("inv_head.6")?,
