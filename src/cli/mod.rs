@@ -19,11 +19,11 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{Error, Result};
 use crate::gpu::adapter::AdapterChoice;
 use crate::gpu::device::Options;
 use crate::jobs::Session;
 use crate::progress::Progress;
+use crate::{Error, Result};
 use report::Report;
 
 const EVERYWHERE: &str = "Everywhere";
