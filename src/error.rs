@@ -192,7 +192,19 @@ pub enum Error {
     /// The device is gone: reset by the system, unplugged, or taken away.
     #[error("{0}")]
     DeviceLost(String),
-    /// Training produced a number that is not finite.
+    /// Training left the finite numbers.
+    #[error("{what} was not finite at or before step {step}: lower optimiser.lr (it is {lr}) and train again{}", intact(*saved))]
+    Diverged {
+        /// What was not finite.
+        what: &'static str,
+        /// The step after which it was seen.
+        step: u32,
+        /// The learning rate that the run began with, `optimiser.lr`.
+        lr: f64,
+        /// The step of the run's last checkpoint, which is intact; none where there is none.
+        saved: Option<u32>,
+    },
+    /// A number that is not finite where it cannot be used.
     #[error("{0}")]
     NonFinite(String),
     /// The work was done but a stated target was missed (`--min-acc`, `check`).
@@ -204,6 +216,11 @@ pub enum Error {
     /// A defect of this program; the message asks for a report.
     #[error("internal error: {0}; please report it with the command line")]
     Internal(String),
+}
+
+/// What is left of a run that diverged.
+fn intact(saved: Option<u32>) -> String {
+    saved.map_or_else(String::new, |step| format!("; the checkpoint of step {step} is intact"))
 }
 
 /// ` of SCOPE`, or nothing.
@@ -239,7 +256,7 @@ impl Error {
     /// adapter or device, 101 a defect of the program, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::TargetMissed(_) | Error::NonFinite(_) => 1,
+            Error::TargetMissed(_) | Error::NonFinite(_) | Error::Diverged { .. } => 1,
             Error::Usage(_)
             | Error::Setting { .. }
             | Error::Conflict { .. }

@@ -9,7 +9,7 @@ use ieq_wgpu::ops::elementwise::{Add, Scale};
 use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::fuse::fuse;
-use ieq_wgpu::tape::half::store_half;
+use ieq_wgpu::tape::half_precision::store_half;
 use ieq_wgpu::tape::plan::Plan;
 use ieq_wgpu::tape::recompute::{candidates, recompute};
 use ieq_wgpu::tape::{Element, Graph, Type, ValueId, twin};

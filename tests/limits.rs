@@ -1,5 +1,7 @@
 //! WebGPU's default limits suffice for the small model: the demo trains on a device opened with just those.
 
+use std::sync::Arc;
+
 use ieq_wgpu::data::{DataOptions, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
@@ -15,8 +17,8 @@ fn the_demo_trains_within_webgpus_default_limits() {
     assert_eq!(gpu.limits.max_storage_buffer_binding_size, 128 << 20);
     let config = Config::from_preset("demo").expect("the preset is embedded");
     let options = DataOptions { side: config.data.side, ..DataOptions::default() };
-    let data = load("glyphs", Split::Train, &options).expect("the glyphs need no file");
-    let mut trainer = Trainer::new(gpu, &config, &data, None).expect("the demo fits");
+    let data = Arc::new(load("glyphs", Split::Train, &options).expect("the glyphs need no file"));
+    let mut trainer = Trainer::new(gpu, &config, data.clone(), None).expect("the demo fits");
     let mut losses = Vec::new();
     for _ in 0..3 {
         trainer.submit().expect("a step runs");

@@ -27,13 +27,14 @@ use ieq_wgpu::random::{Rng, Stream};
 use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, RunConfig, Winograd};
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 use ieq_wgpu::train::Trainer;
 use ieq_wgpu::train::budget::{Room, fit};
 use ieq_wgpu::train::checkpoint::Checkpoint;
 use ieq_wgpu::train::memory::Memory;
 use ieq_wgpu::train::record::{DataShape, spec};
-use ieq_wgpu::train::trainer::run_reopening;
+use ieq_wgpu::train::run::run_reopening;
 
 fn gpu() -> Arc<Gpu> {
     gpu_with(None)
@@ -56,8 +57,8 @@ fn small() -> Config {
     config
 }
 
-fn glyphs(config: &Config) -> ImageSet {
-    load("glyphs", Split::Train, &DataOptions { side: config.data.side, ..DataOptions::default() }).unwrap()
+fn glyphs(config: &Config) -> Arc<ImageSet> {
+    Arc::new(load("glyphs", Split::Train, &DataOptions { side: config.data.side, ..DataOptions::default() }).unwrap())
 }
 
 fn shape(data: &ImageSet) -> DataShape {
@@ -82,7 +83,7 @@ fn the_device_allocates_what_was_planned() {
     let data = glyphs(&config);
     let gpu = gpu();
     let planned = fit(&config, shape(&data), false, Room::of(&gpu)).unwrap().memory;
-    let mut trainer = Trainer::new(gpu.clone(), &config, &data, None).unwrap();
+    let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
     let _extractor = trainer.extractor().unwrap();
     trainer.submit().unwrap();
     gpu.wait().unwrap();
@@ -117,13 +118,13 @@ fn cutting_a_step_into_submissions_changes_no_number() {
     let mut config = small();
     let data = glyphs(&config);
     let whole = {
-        let mut trainer = Trainer::new(gpu(), &config, &data, None).unwrap();
+        let mut trainer = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
         let state = steps(&mut trainer, 4);
         assert_eq!(trainer.submissions(), 1);
         state
     };
     config.run.slice_ms = 1;
-    let mut trainer = Trainer::new(gpu(), &config, &data, None).unwrap();
+    let mut trainer = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
     let cut = steps(&mut trainer, 4);
     assert!(trainer.submissions() > 3, "{} submissions", trainer.submissions());
     assert!(same(&whole, &cut));
@@ -145,11 +146,12 @@ impl OnDevice {
         let index = graph.input("index", Type::u32([spec.images()]));
         let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
         let step = record(&mut graph, spec, inputs, &Drop::Off).unwrap();
+        Passes::FUSE.apply(&mut graph).unwrap();
         let executor = Executor::new(&mut Kernels::new(gpu()), &mut Arenas::new(), graph).unwrap();
         for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
             executor.write(entry.value, &entry.initial(3, position)).unwrap();
         }
-        let width = executor.graph.shape(step.inputs.bank)[1];
+        let width = executor.graph().shape(step.inputs.bank)[1];
         executor.write(step.inputs.bank, &bank_init(5, spec.bank_rows, width)).unwrap();
         executor.write(step.inputs.negatives, &(20..20 + spec.negatives as u32).collect::<Vec<_>>()).unwrap();
         let transforms: Vec<u32> = (0..spec.rows()).map(|row| (row / spec.images()) as u32).collect();
@@ -160,7 +162,7 @@ impl OnDevice {
     /// Forward and backward over the images `index`; an image's pixels depend on its number alone.
     fn run(&self, spec: &StepSpec, part: u32, index: &[u32]) {
         let (ex, inputs) = (&self.executor, &self.step.inputs);
-        let size: usize = ex.graph.shape(inputs.x)[1..].iter().product();
+        let size: usize = ex.graph().shape(inputs.x)[1..].iter().product();
         let mut x = Vec::new();
         for row in 0..spec.rows() {
             let mut rng = Rng::new(9, Stream::Bank, (row / spec.images()) as u32, index[row % spec.images()]);
@@ -206,14 +208,14 @@ fn micro_batches_add_up_to_the_mean_of_their_gradients_and_losses() {
             assert!((a - b).abs() <= 3.0 * f32::EPSILON * scale, "{what}: {a} and {b}, largest {scale}");
         }
     };
-    let gradients = |on: &OnDevice| on.read(on.step.flat[1]);
+    let gradients = |on: &OnDevice| on.read(on.step.flat.gradients);
     compare("gradients", gradients(&sum), gradients(&halves[0]), gradients(&halves[1]));
     for (i, (name, total)) in sum.step.losses.iter().enumerate() {
         let [a, b] = [0, 1].map(|half| halves[half].read(halves[half].step.losses[i].1));
         compare(name, sum.read(*total), a, b);
     }
     // The bank: each half has moved its own rows from where they were.
-    let width = sum.executor.graph.shape(sum.step.inputs.bank)[1];
+    let width = sum.executor.graph().shape(sum.step.inputs.bank)[1];
     let bank = |on: &OnDevice| on.read(on.step.inputs.bank);
     let (both, a, b) = (bank(&sum), bank(&halves[0]), bank(&halves[1]));
     assert_eq!(both[..4 * width], a[..4 * width]);
@@ -225,10 +227,10 @@ fn micro_batches_add_up_to_the_mean_of_their_gradients_and_losses() {
 fn one_micro_batch_is_the_whole_batch() {
     let mut config = small();
     let data = glyphs(&config);
-    let whole = steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 2);
+    let whole = steps(&mut Trainer::new(gpu(), &config, data.clone(), None).unwrap(), 2);
     config.run.micro_batch = Some(config.optimiser.batch);
     config.validate().unwrap();
-    assert!(same(&whole, &steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 2)));
+    assert!(same(&whole, &steps(&mut Trainer::new(gpu(), &config, data.clone(), None).unwrap(), 2)));
 }
 
 #[test]
@@ -241,22 +243,22 @@ fn a_split_batch_trains_with_less_memory_and_resumes_bit_for_bit() {
     config.run.batch_norm = BatchStatistics::Micro;
     config.validate().unwrap();
     assert!(peak(&config) < whole / 2, "{} of {whole}", peak(&config));
-    let mut trainer = Trainer::new(gpu(), &config, &data, None).unwrap();
+    let mut trainer = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
     let half = steps(&mut trainer, 2);
     let (first, _) = trainer.read_metrics().unwrap();
     let straight = steps(&mut trainer, 2);
     let (losses, accuracy) = trainer.read_metrics().unwrap();
     assert!(losses.iter().all(|(_, loss)| loss.is_finite() && *loss > 0.0) && (0.0..=1.0).contains(&accuracy));
     assert!(losses != first && half.tensors != straight.tensors, "the weights move");
-    let mut resumed = Trainer::new(gpu(), &config, &data, None).unwrap();
+    let mut resumed = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
     resumed.restore(Path::new("half"), &half).unwrap();
     assert!(same(&straight, &steps(&mut resumed, 2)));
 
     // A run in whole batches is not gone on with in parts, whatever the budget.
     config.run.micro_batch = None;
-    let whole = steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 1);
+    let whole = steps(&mut Trainer::new(gpu(), &config, data.clone(), None).unwrap(), 1);
     config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes / 3));
-    let mut tight = Trainer::new(gpu(), &config, &data, None).unwrap();
+    let mut tight = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
     assert!(tight.fitted().config.run.micro_batch.is_some(), "{:?}", tight.fitted());
     let refusal = tight.restore(Path::new("whole"), &whole).unwrap_err().to_string();
     assert!(refusal.contains("whole: the run does a batch in 1 passes") && refusal.contains("allow it"), "{refusal}");
@@ -266,13 +268,13 @@ fn a_split_batch_trains_with_less_memory_and_resumes_bit_for_bit() {
 fn a_budget_streams_the_images_and_changes_no_number() {
     let mut config = small();
     let data = glyphs(&config);
-    let whole = steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 5);
+    let whole = steps(&mut Trainer::new(gpu(), &config, data.clone(), None).unwrap(), 5);
     let needed = Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes;
     config.run.memory_budget = Some(ByteSize(needed));
-    let mut trainer = Trainer::new(gpu(), &config, &data, None).unwrap();
+    let mut trainer = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
     assert!(trainer.fitted().resident && trainer.fitted().choices.is_empty());
     config.run.memory_budget = Some(ByteSize(needed - 1));
-    trainer = Trainer::new(gpu(), &config, &data, None).unwrap();
+    trainer = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
     assert!(!trainer.fitted().resident, "one byte less, and the images give way");
     assert!(trainer.fitted().choices[0].contains("streamed"), "{:?}", trainer.fitted().choices);
     assert!(same(&whole, &steps(&mut trainer, 5)));
@@ -288,17 +290,17 @@ fn a_budget_streams_the_images_and_changes_no_number() {
 fn recomputing_changes_no_bit_and_needs_less() {
     let mut config = small();
     let data = glyphs(&config);
-    let kept = steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 4);
+    let kept = steps(&mut Trainer::new(gpu(), &config, data.clone(), None).unwrap(), 4);
     let before = Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes;
     for (count, less) in [(2, 0.99), (9, 0.9), (16, 0.9)] {
         config.run.recompute = count;
         let memory = Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes;
         assert!((memory as f64) < less * before as f64, "{count}: {memory} of {before}");
-        assert!(same(&kept, &steps(&mut Trainer::new(gpu(), &config, &data, None).unwrap(), 4)), "{count}");
+        assert!(same(&kept, &steps(&mut Trainer::new(gpu(), &config, data.clone(), None).unwrap(), 4)), "{count}");
     }
     config.run.recompute = 17;
-    let refusal = Trainer::new(gpu(), &config, &data, None).err().unwrap();
-    assert!(refusal.exit_code() == 2 && refusal.to_string().contains("give 0 to 16"), "{refusal}");
+    let refusal = Trainer::new(gpu(), &config, data.clone(), None).err().unwrap();
+    assert!(refusal.exit_code() == 2 && refusal.to_string().contains("run.recompute must be 0 to 16"), "{refusal}");
 }
 
 #[test]
@@ -309,7 +311,7 @@ fn half_precision_halves_what_is_kept_and_changes_the_numbers_little() {
     let data = glyphs(&config);
     let kept = |config: &Config| Memory::of(config, shape(&data), false, true).unwrap().kept_activations as f64;
     let losses = |config: &Config| {
-        let mut trainer = Trainer::new(gpu(), config, &data, None).unwrap();
+        let mut trainer = Trainer::new(gpu(), config, data.clone(), None).unwrap();
         // Of the first step: later ones part further, as any two roundings do.
         steps(&mut trainer, 1);
         let losses = trainer.read_metrics().unwrap().0;
@@ -362,8 +364,8 @@ fn a_step_by_winograd_agrees_with_one_without() {
     let gpu = gpu();
     let mut gradients = |winograd| {
         config.run.winograd = winograd;
-        let mut trainer = Trainer::new(gpu.clone(), &config, &data, None).unwrap();
-        let by_winograd = trainer.executor().graph.nodes.iter().filter(|node| match &node.op {
+        let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
+        let by_winograd = trainer.executor().graph().nodes.iter().filter(|node| match &node.op {
             Op::Conv2d(op) => op.winograd,
             Op::Conv2dBackwardInput(op) => op.winograd,
             Op::Conv2dBackwardWeight(op) => op.winograd,
@@ -371,7 +373,7 @@ fn a_step_by_winograd_agrees_with_one_without() {
         });
         let count = by_winograd.count();
         trainer.submit().unwrap();
-        let id = trainer.executor().graph.values.iter().position(|value| value.name == "gradients").unwrap();
+        let id = trainer.executor().graph().values.iter().position(|value| value.name == "gradients").unwrap();
         (count, trainer.executor().read::<f32>(ValueId(id as u32)).unwrap())
     };
     let ((none, direct), (some, fast)) = (gradients(Winograd::Off), gradients(Winograd::On));
@@ -498,7 +500,7 @@ fn train_losing(config: &Config, at: &[u32]) -> (ieq_wgpu::Result<()>, Vec<Strin
     let data = glyphs(config);
     let current = Arc::new(Mutex::new(gpu()));
     let mut vandal = Vandal { gpu: current.clone(), at: at.to_vec(), said: Vec::new() };
-    let mut trainer = Trainer::new(current.lock().unwrap().clone(), config, &data, None).unwrap();
+    let mut trainer = Trainer::new(current.lock().unwrap().clone(), config, data.clone(), None).unwrap();
     let reopen = |_: &mut dyn Progress| {
         let fresh = gpu();
         *current.lock().unwrap() = fresh.clone();
@@ -565,10 +567,11 @@ fn tensors_larger_than_a_binding_are_computed_in_slices() {
         let dx = backward_from(&mut graph, &[(y, dy)]).unwrap()[&x];
         let seen = [a, c, y, dx];
         seen.iter().for_each(|&id| graph.keep(id));
+        Passes::FUSE.apply(&mut graph).unwrap();
         let executor = Executor::new(&mut Kernels::new(small), &mut Arenas::new(), graph).unwrap();
         for (i, id) in [x, w, v, dy].into_iter().enumerate() {
             let mut rng = Rng::new(4, Stream::Bank, 0, i as u32);
-            let n = executor.graph.value(id).ty.len();
+            let n = executor.graph().value(id).ty.len();
             executor.write(id, &(0..n).map(|_| rng.unit() - 0.5).collect::<Vec<f32>>()).unwrap();
         }
         executor.submit();
@@ -590,10 +593,10 @@ fn a_step_trains_in_bindings_smaller_than_its_tensors() {
     let data = glyphs(&config);
     for activations in [Activations::F32, Activations::F16] {
         config.run.activations = activations;
-        let whole = steps(&mut Trainer::new(gpu_with(None), &config, &data, None).unwrap(), 3);
+        let whole = steps(&mut Trainer::new(gpu_with(None), &config, data.clone(), None).unwrap(), 3);
         // The first block has maps of 64 x 8 x 28 x 28, and gradients of that size.
         let map = 4 * 64 * 8 * 28 * 28;
-        let mut small = Trainer::new(gpu_with(Some(map * 3 / 5)), &config, &data, None).unwrap();
+        let mut small = Trainer::new(gpu_with(Some(map * 3 / 5)), &config, data.clone(), None).unwrap();
         assert!(same(&whole, &steps(&mut small, 3)), "{activations}");
     }
 }

@@ -29,10 +29,11 @@ fn has_a_choice(gpu: &Gpu) -> bool {
 fn every_choice_gives_the_same_bits() {
     let mut config = Config::from_preset("demo").unwrap();
     config.optimiser.batch = 4;
-    let data = load("glyphs", Split::Train, &DataOptions { side: config.data.side, ..DataOptions::default() }).unwrap();
+    let options = DataOptions { side: config.data.side, ..DataOptions::default() };
+    let data = Arc::new(load("glyphs", Split::Train, &options).unwrap());
     let gpu = gpu();
     let steps = || {
-        let mut trainer = Trainer::new(gpu.clone(), &config, &data, None).unwrap();
+        let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
         for _ in 0..2 {
             trainer.submit().unwrap();
         }

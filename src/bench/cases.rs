@@ -13,7 +13,7 @@ use crate::ops::{self, Cost, Op};
 use crate::random::{Rng, Stream};
 use crate::settings::Config;
 use crate::tape::backward::backward_from;
-use crate::tape::winograd::use_winograd;
+use crate::tape::passes::Passes;
 use crate::tape::{Element, Graph, Node, Type, ValueId};
 use crate::train::record::{DataShape, spec, training_step, views_of};
 use crate::{Error, Result};
@@ -138,9 +138,7 @@ impl Shape {
         };
         let dy = graph.in_arena("dy", "dy", graph.value(y).ty.clone(), false);
         backward_from(&mut graph, &[(y, dy)])?;
-        if winograd {
-            use_winograd(&mut graph)?;
-        }
+        Passes { winograd, ..Passes::FUSE }.apply(&mut graph)?;
         distinct(&graph, &|_, value| content_of(&graph, value, None))
     }
 }

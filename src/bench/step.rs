@@ -96,8 +96,8 @@ pub fn run(
     gpu: &Arc<Gpu>,
     progress: &mut dyn Progress,
 ) -> Result<StepResult> {
-    let data = noise(recording);
-    let mut trainer = Trainer::new(gpu.clone(), &recording.config, &data, None)?;
+    let data = Arc::new(noise(recording));
+    let mut trainer = Trainer::new(gpu.clone(), &recording.config, data, None)?;
     // Pipelines are compiled and inputs written by a first step.
     trainer.submit()?;
     trainer.read_metrics()?;
@@ -125,7 +125,7 @@ pub fn run(
     let seconds = Spread::of(seconds);
 
     let executor = trainer.executor();
-    let runs = runs(&executor.graph);
+    let runs = runs(executor.graph());
     let encode = |(_, range): &(&str, Range<usize>)| {
         let range = range.clone();
         move |pass: &mut wgpu::ComputePass| executor.encode(pass, range.clone())

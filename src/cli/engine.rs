@@ -31,12 +31,14 @@ use crate::progress::Progress;
 use crate::random::Stream;
 use crate::settings::{Config, DataConfig, TransformSet, Tune};
 use crate::tape::plan::Plan;
+use crate::train::Teacher;
 use crate::train::budget::{Fitted, Room, fit};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::features::Layer;
 use crate::train::memory::Memory;
-use crate::train::record::{DataShape, judge, spec, training_step};
-use crate::train::trainer::{run_reopening, stored_config, stored_side};
+use crate::train::record::{DataShape, spec, training_step, validate};
+use crate::train::run::run_reopening;
+use crate::train::state::{stored_config, stored_side};
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 use npyz::WriterBuilder;
@@ -365,7 +367,7 @@ struct Run<'a> {
     folder: &'a Path,
     resume: bool,
     scoring: Scoring,
-    teacher: Option<(&'a Path, &'a Checkpoint)>,
+    teacher: Option<Arc<Teacher>>,
     resume_command: String,
 }
 
@@ -378,9 +380,9 @@ fn train_one(
 ) -> Result<TrainOutcome> {
     let config = run.config;
     let options = data_options(&config.data, None);
-    let data = data::load(&config.data.source, Split::Train, &options)?;
+    let data = Arc::new(data::load(&config.data.source, Split::Train, &options)?);
     say_warnings(&data, progress);
-    judge(config, DataShape::of(&data))?;
+    validate(config, DataShape::of(&data))?;
     let novel = novel_classes(run, data.side, progress)?;
     progress.note(&format!(
         "{}: {} training images of {} classes, {} x {} pixels",
@@ -397,7 +399,7 @@ fn train_one(
         }
         Ok(gpu)
     };
-    let mut trainer = Trainer::new(open(run.resume, progress)?, config, &data, run.teacher)?;
+    let mut trainer = Trainer::new(open(run.resume, progress)?, config, data.clone(), run.teacher.clone())?;
     let memory = &trainer.fitted().memory;
     progress.note(&format!("memory: {} at the most, in {}", bytes(memory.peak_bytes), memory.peak_operation));
     trainer.fitted().choices.iter().for_each(|choice| progress.note(choice));
@@ -414,7 +416,7 @@ fn train_one(
     })?;
     if let Some(checkpoint) = &begun {
         trainer.restore(&file, checkpoint)?;
-        progress.note(&format!("continuing at step {} of {}", trainer.step(), trainer.total_steps()));
+        progress.note(&format!("continuing at step {} of {}", trainer.steps_done(), trainer.total_steps()));
     }
     let _open = open_folder(&trainer.fitted().config)?;
     tuning::keep(trainer.gpu(), Some(run.folder), &mut |text| progress.note(text))?;
@@ -464,7 +466,7 @@ pub fn distill(job: &DistillJob, adapter: Option<&str>, progress: &mut dyn Progr
             folder: &folder,
             resume,
             scoring: job.scoring,
-            teacher: Some((&teacher, &weights)),
+            teacher: Some(Arc::new(Teacher { path: teacher.clone(), weights })),
             resume_command: format!(
                 "ieq-wgpu distill --resume --teacher {} --out {}",
                 shell_word(&job.teacher),
@@ -654,7 +656,7 @@ pub fn plan(job: &PlanJob) -> Result<PlanOutcome> {
             DataShape { side, ..DataShape::of(&data) }
         }
     };
-    judge(config, shape)?;
+    validate(config, shape)?;
     let Fitted { config, resident, memory, choices } = fit(config, shape, job.distill, Room::LARGE)?;
     let spec = spec(&config, shape, job.distill);
     let (graph, recorded) = training_step(&config, shape, job.distill, resident)?;

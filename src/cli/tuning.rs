@@ -31,11 +31,12 @@ struct Kept {
 
 impl Kept {
     fn of(gpu: &Gpu) -> Kept {
-        let words = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes())).map(u32::from);
+        let bytes = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes()));
+        let words: Vec<u32> = bytes.map(u32::from).collect();
         Kept {
             adapter: format!("{} ({:?})", gpu.info.name, gpu.info.backend),
             driver: format!("{} {}", gpu.info.driver, gpu.info.driver_info).trim().to_owned(),
-            shaders: crate::train::trainer::fingerprint(words),
+            shaders: crate::train::state::fingerprint([words.as_slice()]),
             chosen: gpu.tuning(|tuning| tuning.chosen.clone()),
         }
     }

@@ -110,6 +110,19 @@ impl ImageSet {
         }
     }
 
+    /// As [`ImageSet::validate`], and that every image has a label.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the part that does not fit.
+    pub fn validate_labelled(&self) -> Result<()> {
+        self.validate()?;
+        if self.labels.len() == self.len() {
+            return Ok(());
+        }
+        let (got, wanted) = ("none".into(), format!("one for each of the {} images", self.len()));
+        Err(Error::Argument { what: "the labels of the images", got, wanted })
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.names.len()

@@ -1,7 +1,7 @@
 //! The training step as a graph: forward, losses, bank, backward, optimiser (METHOD sections 2 to 4).
 
 use super::losses;
-use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs, PARAMETERS};
 use crate::ops::accumulate::Accumulate;
 use crate::ops::bank::{BankUpdate, GatherRows};
 use crate::ops::dropout::STEP_WORDS;
@@ -14,6 +14,11 @@ use crate::{Error, Result};
 
 /// Prefix of the teacher's arenas.
 pub const TEACHER: &str = "teacher ";
+
+/// The arena of the gradients.
+pub const GRADIENTS: &str = "gradients";
+/// The arena of the optimiser's momentum.
+pub const MOMENTUM: &str = "momentum";
 
 /// Prefix of the arenas of the scalars that the host reads back: losses, accuracy.
 pub const METRICS: &str = "metrics";
@@ -119,6 +124,17 @@ impl StepInputs {
     }
 }
 
+/// All parameters, all gradients and all momentum of a step as vectors, with every tensor at the same offset in all three.
+#[derive(Clone, Copy, Debug)]
+pub struct FlatVectors {
+    /// The trained tensors.
+    pub parameters: ValueId,
+    /// Their gradients.
+    pub gradients: ValueId,
+    /// The optimiser's momentum.
+    pub momentum: ValueId,
+}
+
 /// A recorded step.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -141,7 +157,7 @@ pub struct Step {
     /// Share of the rows whose class was right; in arenas of their own.
     pub accuracy: ValueId,
     /// All parameters, all gradients and all momentum as vectors.
-    pub flat: [ValueId; 3],
+    pub flat: FlatVectors,
     /// Bits that the device raises: [`health`].
     pub health: ValueId,
 }
@@ -236,10 +252,10 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     let gradients = backward(graph, total)?;
     let split = spec.parts > 1;
     let prefix = if split { PART } else { "" };
-    place_gradients(graph, &gradients, "parameters", &format!("{prefix}gradients"))?;
+    place_gradients(graph, &gradients, PARAMETERS, &format!("{prefix}{GRADIENTS}"))?;
 
     graph.set_scope("optimiser");
-    let bytes = graph.arenas.get("parameters").copied().unwrap_or(0);
+    let bytes = graph.arenas.get(PARAMETERS).copied().unwrap_or(0);
     let health = graph.input("health", Type::u32([health::WORDS]));
     graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
     let flat = flat_vectors(graph, bytes);
@@ -258,8 +274,8 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     if split {
         graph.set_scope("accumulation");
         let add = Accumulate { share: 1.0 / spec.parts as f32 };
-        let part = graph.whole_arena(&format!("{PART}gradients"));
-        graph.update(add.clone(), &[part, inputs.step], &[flat[1]])?;
+        let part = graph.whole_arena(&format!("{PART}{GRADIENTS}"));
+        graph.update(add.clone(), &[part, inputs.step], &[flat.gradients])?;
         for (name, scalar) in names.iter().zip(&mut scalars) {
             let sum = graph.input(&format!("{METRICS} {name}"), Type::f32([1]));
             graph.update(add.clone(), &[*scalar, inputs.step], &[sum])?;
@@ -286,15 +302,16 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
 }
 
 /// Parameters, gradients and momentum as vectors of `bytes` bytes each.
-fn flat_vectors(graph: &mut Graph, bytes: u64) -> [ValueId; 3] {
-    ["parameters", "gradients", "momentum"].map(|arena| {
+fn flat_vectors(graph: &mut Graph, bytes: u64) -> FlatVectors {
+    let mut whole = |arena: &str| {
         graph.arenas.insert(arena.into(), bytes);
         graph.whole_arena(arena)
-    })
+    };
+    FlatVectors { parameters: whole(PARAMETERS), gradients: whole(GRADIENTS), momentum: whole(MOMENTUM) }
 }
 
-fn optimise(graph: &mut Graph, spec: &StepSpec, flat: [ValueId; 3], step: ValueId, health: ValueId) -> Result<()> {
-    let [parameters, gradients, momentum] = flat;
+fn optimise(graph: &mut Graph, spec: &StepSpec, flat: FlatVectors, step: ValueId, health: ValueId) -> Result<()> {
+    let FlatVectors { parameters, gradients, momentum } = flat;
     graph.update(
         Sgd { momentum: spec.momentum, weight_decay: spec.weight_decay },
         &[gradients, step],
@@ -310,7 +327,7 @@ pub fn record_update(step: &Graph, spec: &StepSpec) -> Result<Graph> {
     let mut graph = Graph::new();
     let block = graph.input("step", Type::u32([STEP_WORDS]));
     let health = graph.input("health", Type::u32([health::WORDS]));
-    let flat = flat_vectors(&mut graph, step.arenas.get("parameters").copied().unwrap_or(0));
+    let flat = flat_vectors(&mut graph, step.arenas.get(PARAMETERS).copied().unwrap_or(0));
     graph.set_scope("optimiser");
     optimise(&mut graph, spec, flat, block, health)?;
     Ok(graph)

@@ -17,6 +17,11 @@ use crate::settings::{Backbone, ModelConfig};
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
 
+/// The arena of the trained tensors of a network.
+pub const PARAMETERS: &str = "parameters";
+/// The arena of its running statistics.
+pub const STATISTICS: &str = "statistics";
+
 /// Slope of every LeakyReLU of ResNet-12.
 pub const SLOPE: f32 = 0.1;
 
@@ -145,7 +150,7 @@ pub struct Net<'g> {
 impl<'g> Net<'g> {
     /// A network whose parameters live in the arenas `{prefix}parameters` and `{prefix}statistics`.
     pub fn new(graph: &'g mut Graph, prefix: &str, mode: Mode) -> Self {
-        let arenas = ["parameters", "statistics"].map(|a| format!("{prefix}{a}"));
+        let arenas = [PARAMETERS, STATISTICS].map(|a| format!("{prefix}{a}"));
         Net { graph, parameters: Vec::new(), statistics: Vec::new(), arenas, mode }
     }
 

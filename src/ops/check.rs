@@ -262,7 +262,7 @@ pub fn run_changed(
     let mut outcome = Outcome { name: case.name.clone(), error: 0.0, tolerance: case.tolerance, worst: String::new() };
     if let Some(&id) = executor.overrun()?.first() {
         outcome.error = f64::INFINITY;
-        outcome.worst = format!("what follows {}", executor.graph.value(id).name);
+        outcome.worst = format!("what follows {}", executor.graph().value(id).name);
     }
     for id in made {
         let (got, wanted) = (executor.read_f64(id)?, &values[&id]);
@@ -271,7 +271,7 @@ pub fn run_changed(
             let error = (g - w).abs() / scale;
             if worse(error, outcome.error) {
                 outcome.error = error;
-                outcome.worst = executor.graph.value(id).name.clone();
+                outcome.worst = executor.graph().value(id).name.clone();
             }
         }
     }

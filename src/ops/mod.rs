@@ -126,7 +126,7 @@ pub trait Operation {
         None
     }
 
-    /// Whether it reads input `index` in half precision, too. See [`crate::tape::half`].
+    /// Whether it reads input `index` in half precision, too. See [`crate::tape::half_precision`].
     fn reads_half(&self, index: usize) -> bool {
         let _ = index;
         false

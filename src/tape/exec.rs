@@ -10,7 +10,7 @@ use half::f16;
 
 use super::graph::{Element, Graph, Node, Storage, ValueId};
 use super::plan::{Plan, pooled};
-use super::slices::Slices;
+use super::submissions::SubmissionCuts;
 use crate::gpu::kernel::{Kernels, Prepared, Region};
 use crate::gpu::tune::Clock;
 use crate::gpu::{Gpu, Launch};
@@ -75,17 +75,15 @@ impl Arenas {
 /// A graph on a device: pipelines, bind groups and parameters are made; a step only encodes them.
 pub struct Executor {
     gpu: Arc<Gpu>,
-    /// The graph that is executed.
-    pub graph: Graph,
-    /// Its memory layout.
-    pub plan: Plan,
-    steps: Vec<Prepared>,
-    /// Where in `steps` the launches of each node end.
+    graph: Graph,
+    plan: Plan,
+    dispatches: Vec<Prepared>,
+    /// Where in `dispatches` the launches of each node end.
     ends: Vec<usize>,
     arenas: BTreeMap<String, wgpu::Buffer>,
     slots: Vec<wgpu::Buffer>,
     guarded: Vec<ValueId>,
-    slices: RefCell<Slices>,
+    cuts: RefCell<SubmissionCuts>,
 }
 
 /// Bytes of canaries behind a value.
@@ -100,13 +98,24 @@ pub fn params_bytes(graph: &Graph) -> u64 {
 }
 
 impl Executor {
-    /// Fuses `graph`, allocates its slots and missing arenas and prepares every launch.
+    /// Allocates the slots and the missing arenas of `graph` and prepares every launch. The graph is executed as it
+    /// is; [`Passes`](super::passes::Passes) rewrites one.
     ///
     /// # Errors
     /// [`Error::Device`] when the device refuses a buffer or a pipeline.
-    pub fn new(kernels: &mut Kernels, arenas: &mut Arenas, mut graph: Graph) -> Result<Self> {
-        super::fuse::fuse(&mut graph);
-        Self::build(kernels, arenas, graph, Vec::new(), &|launch| launch)
+    pub fn new(kernels: &mut Kernels, arenas: &mut Arenas, graph: Graph) -> Result<Self> {
+        let plan = Plan::new(&graph);
+        Self::build(kernels, arenas, graph, plan, Vec::new(), &|launch| launch)
+    }
+
+    /// The graph that is executed.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Its memory layout.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// As [`Executor::new`], for checks: keeps every value, binds 256 bytes more than a value has and
@@ -120,7 +129,7 @@ impl Executor {
     pub fn with_canaries(
         kernels: &mut Kernels,
         arenas: &mut Arenas,
-        mut graph: Graph,
+        graph: Graph,
         change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
     ) -> Result<Self> {
         let all = || (0..graph.values.len() as u32).map(ValueId);
@@ -135,9 +144,11 @@ impl Executor {
         let used: BTreeSet<ValueId> =
             graph.nodes.iter().flat_map(|n| n.inputs.iter().chain(&n.outputs)).copied().collect();
         let guarded = used.into_iter().filter(|&id| behind(id)).collect();
-        // What lives until the end shares its slot with nothing, and has the bytes behind it to itself.
-        graph.kept = all().filter(|&id| graph.value(id).storage == Storage::Transient).collect();
-        let executor = Self::build(kernels, arenas, graph, guarded, change)?;
+        // What lives until the end shares its slot with nothing: behind it lies nothing, and it can be read.
+        let mut all_kept = graph.clone();
+        all_kept.kept = all().filter(|&id| graph.value(id).storage == Storage::Transient).collect();
+        let plan = Plan::apart(&all_kept);
+        let executor = Self::build(kernels, arenas, graph, plan, guarded, change)?;
         for &id in &executor.guarded {
             let (buffer, end) = executor.end(id);
             executor.gpu.write(buffer, end, &executor.canaries(id));
@@ -149,13 +160,12 @@ impl Executor {
         kernels: &mut Kernels,
         arenas: &mut Arenas,
         graph: Graph,
+        plan: Plan,
         guarded: Vec<ValueId>,
         change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
     ) -> Result<Self> {
         let gpu = kernels.gpu().clone();
         let surplus = if guarded.is_empty() { 0 } else { CANARY_BYTES };
-        // Canaries want nothing behind a value.
-        let plan = if guarded.is_empty() { Plan::new(&graph) } else { Plan::apart(&graph) };
         plan.verify(&graph)?;
         let wanted: Vec<u64> = plan.slot_bytes.iter().map(|bytes| bytes + surplus).collect();
         let slots = arenas.slots(&gpu, &wanted)?;
@@ -186,14 +196,14 @@ impl Executor {
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let params = gpu.buffer_with("params", PARAMS_STRIDE * launches.len() as u64, usage)?;
-        let steps = launches
+        let dispatches = launches
             .iter()
             .enumerate()
             .map(|(i, launch)| kernels.prepare(launch, &params, PARAMS_STRIDE * i as u64))
             .collect::<Result<Vec<_>>>()?;
         gpu.check()?;
-        let submissions = RefCell::new(Slices::whole(steps.len()));
-        Ok(Executor { gpu, graph, plan, steps, ends, arenas: own, slots, guarded, slices: submissions })
+        let cuts = RefCell::new(SubmissionCuts::whole(dispatches.len()));
+        Ok(Executor { gpu, graph, plan, dispatches, ends, arenas: own, slots, guarded, cuts })
     }
 
     /// Where the bytes behind a value begin.
@@ -226,33 +236,39 @@ impl Executor {
         Ok(found)
     }
 
-    /// From now on no submission shall hold the device longer than `target`, by the time that `clock` tells.
+    /// From now on no submission holds the device longer than `target`, as measured by `clock`, where a single dispatch
+    /// does not.
     ///
     /// The next executions are measured dispatch by dispatch; those after them are cut accordingly. The numbers are
     /// the same either way: the device does the same dispatches in the same order.
-    pub fn slice(&mut self, target: Duration, clock: Clock) {
-        self.slices = RefCell::new(Slices::measured(self.steps.len(), target, clock));
+    pub fn limit_submission_time(&mut self, target: Duration, clock: Clock) {
+        self.cuts = RefCell::new(SubmissionCuts::measured(self.dispatches.len(), target, clock));
+    }
+
+    /// Whether the next execution is measured dispatch by dispatch, which takes longer than one that is not.
+    pub fn is_measuring(&self) -> bool {
+        self.cuts.borrow().measuring().is_some()
     }
 
     /// Encodes and submits one execution of the graph; returns its last submission.
     ///
     /// An error of the device shows at the next [`Gpu::check`], wait or read.
     pub fn submit(&self) -> wgpu::SubmissionIndex {
-        let mut slices = self.slices.borrow_mut();
-        if let Some(clock) = slices.measuring() {
+        let mut cuts = self.cuts.borrow_mut();
+        if let Some(clock) = cuts.measuring() {
             // What was submitted before must not count.
             drop(self.gpu.wait());
-            for i in 0..self.steps.len() {
+            for i in 0..self.dispatches.len() {
                 let begun = clock();
                 let submission = self.submit_range(i..i + 1);
                 drop(self.gpu.wait_for(submission));
-                slices.note(i, clock().saturating_sub(begun));
+                cuts.note(i, clock().saturating_sub(begun));
             }
-            slices.cut();
+            cuts.cut();
             return self.submit_range(0..0);
         }
         let mut last = None;
-        for range in slices.ranges() {
+        for range in cuts.ranges() {
             last = Some(self.submit_range(range.clone()));
         }
         last.unwrap_or_else(|| self.submit_range(0..0))
@@ -262,8 +278,8 @@ impl Executor {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for step in &self.steps[range] {
-                step.encode(&mut pass);
+            for dispatch in &self.dispatches[range] {
+                dispatch.encode(&mut pass);
             }
         }
         self.gpu.submit(encoder)
@@ -271,23 +287,23 @@ impl Executor {
 
     /// Submissions of one execution, as things stand.
     pub fn submissions(&self) -> usize {
-        self.slices.borrow().ranges().len()
+        self.cuts.borrow().ranges().len()
     }
 
-    /// The dispatch that took longest when it was measured, if it alone exceeds the target of [`Executor::slice`].
+    /// The dispatch that took longest when it was measured, if it alone exceeds the target of [`Executor::limit_submission_time`].
     pub fn over_target(&self) -> Option<(String, Duration)> {
-        self.slices.borrow().over_target().map(|(i, time)| (self.steps[i].label.clone(), time))
+        self.cuts.borrow().over_target().map(|(i, time)| (self.dispatches[i].label.clone(), time))
     }
 
     /// Encodes some of the nodes.
     pub fn encode(&self, pass: &mut wgpu::ComputePass, nodes: Range<usize>) {
         let end = |nodes: usize| if nodes == 0 { 0 } else { self.ends[nodes - 1] };
-        for step in &self.steps[end(nodes.start)..end(nodes.end)] {
-            step.encode(pass);
+        for dispatch in &self.dispatches[end(nodes.start)..end(nodes.end)] {
+            dispatch.encode(pass);
         }
     }
 
-    /// Where a value lives on the device: buffer and first byte.
+    /// Where a value lives on the device: buffer and first byte. For a value that [`Executor::check_id`] accepts.
     pub fn locate(&self, id: ValueId) -> (&wgpu::Buffer, u64) {
         match &self.graph.value(id).storage {
             Storage::Arena { arena, offset } => (&self.arenas[arena], *offset),
@@ -298,16 +314,16 @@ impl Executor {
     /// Writes a value before the next submission.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the length is not the value's.
+    /// [`Error::Argument`] when the length is not the value's, or the value none of the graph's.
     pub fn write<T: bytemuck::NoUninit>(&self, id: ValueId, data: &[T]) -> Result<()> {
+        self.check_id(id)?;
         let value = self.graph.value(id);
         if size_of_val(data) as u64 != value.ty.bytes() {
-            return Err(Error::Internal(format!(
-                "{} has {} bytes, {} given",
-                value.name,
-                value.ty.bytes(),
-                size_of_val(data)
-            )));
+            return Err(Error::Argument {
+                what: "the data of a value",
+                got: format!("{} bytes", size_of_val(data)),
+                wanted: format!("the {} bytes of {} {:?}", value.ty.bytes(), value.name, value.ty.shape),
+            });
         }
         let (buffer, offset) = self.locate(id);
         self.gpu.write(buffer, offset, data);
@@ -317,10 +333,51 @@ impl Executor {
     /// Reads a value after waiting for the device. A transient one must have been kept.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device failed.
+    /// [`Error::Device`] when the device failed; [`Error::Argument`] when the value is none of the graph's or `T` has
+    /// another size than its elements.
     pub fn read<T: bytemuck::Pod>(&self, id: ValueId) -> Result<Vec<T>> {
+        self.check_id(id)?;
+        let ty = &self.graph.value(id).ty;
+        if size_of::<T>() as u64 != ty.element.bytes() {
+            return Err(Error::Argument {
+                what: "the number type of a read",
+                got: format!("{} bytes", size_of::<T>()),
+                wanted: format!("the {} bytes of {:?}", ty.element.bytes(), ty.element),
+            });
+        }
         let (buffer, offset) = self.locate(id);
-        self.gpu.read(buffer, offset, self.graph.value(id).ty.len())
+        self.gpu.read(buffer, offset, ty.len())
+    }
+
+    /// Reads a whole arena as floats, after waiting for the device: the values in it are at their offsets.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the graph has no such arena, [`Error::Device`] when the device failed.
+    pub fn read_arena(&self, name: &str) -> Result<Vec<f32>> {
+        let bytes = self.graph.arenas.get(name).copied();
+        let (Some(buffer), Some(bytes)) = (self.arenas.get(name), bytes) else {
+            return Err(Error::Internal(format!("there is no arena {name}")));
+        };
+        self.gpu.read(buffer, 0, (bytes / 4) as usize)
+    }
+
+    /// Fails unless the id is that of a value which has a place on the device.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it is not.
+    pub fn check_id(&self, id: ValueId) -> Result<()> {
+        let placed = self.graph.values.get(id.0 as usize).is_some_and(|value| match &value.storage {
+            Storage::Arena { arena, .. } => self.arenas.contains_key(arena),
+            Storage::Transient => self.plan.slot_of.contains_key(&id),
+        });
+        if placed {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            what: "the value",
+            got: format!("number {}", id.0),
+            wanted: "one that the executor's graph makes or reads".into(),
+        })
     }
 
     /// Writes a value from the twin's numbers.
@@ -354,6 +411,6 @@ impl Executor {
 
     /// Number of dispatches in one execution.
     pub fn dispatches(&self) -> usize {
-        self.steps.len()
+        self.dispatches.len()
     }
 }

@@ -1,4 +1,5 @@
-//! Record once ([`graph`], [`backward`], [`fuse`], [`half`], [`recompute`], [`winograd`]), plan once ([`plan`]), replay ([`exec`]).
+//! Record once ([`graph`], [`backward`]), rewrite ([`passes`]: [`fuse`], [`half_precision`], [`recompute`], [`winograd`]), plan
+//! once ([`plan`]), replay ([`exec`]).
 //!
 //! [`twin`] runs the same graph on the CPU in f64.
 
@@ -6,10 +7,12 @@ pub mod backward;
 pub mod exec;
 pub mod fuse;
 pub mod graph;
-pub mod half;
+pub mod half_precision;
+pub mod passes;
 pub mod plan;
+pub mod readback;
 pub mod recompute;
-pub mod slices;
+pub mod submissions;
 pub mod twin;
 pub mod winograd;
 

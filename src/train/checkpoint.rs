@@ -1,4 +1,5 @@
-//! Checkpoints: one safetensors file that PyTorch reads, equal bytes for equal state.
+//! Checkpoints: the bytes of a safetensors file that PyTorch reads, equal bytes for equal state. Files are read and
+//! written by [`super::checkpoint_file`].
 //!
 //! Weights carry PyTorch's state-dict names (METHOD section 2). Whatever else a run needs to resume
 //! (momentum, memory bank, ...) goes under [`TRAINING_PREFIX`]; settings and counters are strings in the
@@ -6,13 +7,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 
-use crate::files::replace_file;
 use crate::{Error, Result};
 
 /// Names that start so are training state, not part of the network.
@@ -114,32 +113,27 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint to `path`, replacing a file there in one step: on any failure the old file
-    /// is intact and nothing new is left. Equal checkpoints give equal bytes. Numbers that are not finite
-    /// are refused, so that a diverged run cannot replace the last good state.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
+    /// The bytes of a safetensors file. Equal checkpoints give equal bytes. Numbers that are not finite are refused, so
+    /// that a diverged run cannot replace the last good state.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] for those; [`Error::Argument`] when a tensor's shape and numbers do not fit together.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         for (name, tensor) in &self.tensors {
             let size = tensor.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
             if size != Some(tensor.data.len()) || name == METADATA {
-                return Err(Error::Internal(format!(
-                    "tensor {name:?} of shape {:?} holds {} numbers",
-                    tensor.shape,
-                    tensor.data.len()
-                )));
+                return Err(Error::Argument {
+                    what: "a tensor of a checkpoint",
+                    got: format!("{} numbers in {name:?} of shape {:?}", tensor.data.len(), tensor.shape),
+                    wanted: "as large as its shape says, under a name that the format has not reserved".into(),
+                });
             }
             if let Some(i) = not_finite(&tensor.data) {
                 return Err(Error::NonFinite(format!(
-                    "{}: not written, {name} is not finite at element {i}; lower the learning rate and resume",
-                    path.display()
+                    "not written, {name} is not finite at element {i}; lower the learning rate and resume"
                 )));
             }
         }
-        replace_file(path, "cannot write the checkpoint", &self.encode()?)
-    }
-
-    /// The file's bytes.
-    fn encode(&self) -> Result<Vec<u8>> {
         let internal = |e: &dyn std::fmt::Display| Error::Internal(format!("cannot encode a checkpoint: {e}"));
         let plain = safetensors::serialize(&self.tensors, None).map_err(|e| internal(&e))?;
         // The library takes the metadata as a HashMap and writes it in that map's random order. Its header
@@ -166,16 +160,22 @@ impl Checkpoint {
         Ok(bytes)
     }
 
-    /// Reads the checkpoint at `path`; any safetensors file of real and whole numbers will do. Half and
-    /// double precision become f32. What PyTorch's wrappers add to names (`module.`, `_orig_mod.` and the like) is removed.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+    /// A checkpoint from the bytes of any safetensors file of real and whole numbers; `path` is for messages. Half and
+    /// double precision become f32. What PyTorch's wrappers add to names (`module.`, `_orig_mod.` and the like) is
+    /// removed.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with what is wrong with the bytes.
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = read_file(path)?;
+        if let Some(message) = foreign(bytes, bytes.len() as u64) {
+            return Err(Error::data(path, message));
+        }
         let broken = |e: &dyn std::fmt::Display| {
             Error::data(path, format!("is not a complete safetensors file ({e}); copy it again or use an earlier one"))
         };
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(&e))?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| broken(&e))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| broken(&e))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
         let mut metadata: BTreeMap<String, String> =
             header.metadata().clone().unwrap_or_default().into_iter().collect();
         metadata.remove(FORMAT.0);
@@ -282,26 +282,8 @@ fn not_finite(data: &TensorData) -> Option<usize> {
     }
 }
 
-/// The bytes of `path`, once its first ones can be those of a safetensors file: a wrong file may be large.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let io = |e| Error::io(path, "cannot read the checkpoint", e);
-    let mut file = File::open(path).map_err(io)?;
-    let about = file.metadata().map_err(io)?;
-    if !about.is_file() {
-        let what = if about.is_dir() { "a folder" } else { "a device or pipe" };
-        return Err(Error::data(path, format!("is {what}; name a .safetensors file")));
-    }
-    let mut bytes = Vec::new();
-    (&mut file).take(16).read_to_end(&mut bytes).map_err(io)?;
-    if let Some(message) = foreign(&bytes, about.len()) {
-        return Err(Error::data(path, message));
-    }
-    file.read_to_end(&mut bytes).map_err(io)?;
-    Ok(bytes)
-}
-
-/// What a file is that starts with `head`, if it is no safetensors file.
-fn foreign(head: &[u8], length: u64) -> Option<String> {
+/// What a file of `length` bytes is that starts with `head`, if it is no safetensors file.
+pub(super) fn foreign(head: &[u8], length: u64) -> Option<String> {
     const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(state_dict, \"model.safetensors\"), \
                            where state_dict is torch.load(...) or the entry \"model\" of it";
     if head.is_empty() {
@@ -335,8 +317,8 @@ fn decode(view: &TensorView<'_>) -> std::result::Result<TensorData, String> {
     Ok(match view.dtype() {
         Dtype::F32 => TensorData::F32(all(bytes, f32::from_le_bytes)),
         Dtype::F64 => TensorData::F32(all(bytes, |b| f64::from_le_bytes(b) as f32)),
-        Dtype::F16 => TensorData::F32(all(bytes, |b| f16_to_f32(u16::from_le_bytes(b)))),
-        Dtype::BF16 => TensorData::F32(all(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16))),
+        Dtype::F16 => TensorData::F32(all(bytes, |b| f16::from_le_bytes(b).to_f32())),
+        Dtype::BF16 => TensorData::F32(all(bytes, |b| bf16::from_le_bytes(b).to_f32())),
         Dtype::I64 => TensorData::I64(all(bytes, i64::from_le_bytes)),
         Dtype::I32 => TensorData::I64(all(bytes, |b| i64::from(i32::from_le_bytes(b)))),
         Dtype::I16 => TensorData::I64(all(bytes, |b| i64::from(i16::from_le_bytes(b)))),
@@ -346,43 +328,4 @@ fn decode(view: &TensorView<'_>) -> std::result::Result<TensorData, String> {
         Dtype::U8 | Dtype::BOOL => TensorData::I64(all(bytes, |[b]: [u8; 1]| i64::from(b))),
         other => return Err(format!("has the number type {other}; save it as float32 or int64")),
     })
-}
-
-/// IEEE 754 binary16 to binary32, exact.
-fn f16_to_f32(bits: u16) -> f32 {
-    let sign = u32::from(bits >> 15) << 31;
-    let (exponent, fraction) = (u32::from(bits >> 10) & 31, u32::from(bits) & 1023);
-    let magnitude = match exponent {
-        // Subnormal: a multiple of 2^-24, which f32 holds as a normal number.
-        0 => (fraction as f32 / 16_777_216.0).to_bits(),
-        31 => 255 << 23 | fraction << 13,
-        _ => (exponent + 112) << 23 | fraction << 13,
-    };
-    f32::from_bits(sign | magnitude)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn f16_covers_every_kind_of_number() {
-        for (bits, want) in [
-            (0x0000, 0.0),
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65504.0),
-            (0x0400, 6.103_515_6e-5),
-            (0x0001, 5.960_464_5e-8),
-            (0x03ff, 6.097_555e-5),
-            (0x3555, 0.333_251_95),
-            (0x7c00, f32::INFINITY),
-            (0xfc00, f32::NEG_INFINITY),
-        ] {
-            assert_eq!(f16_to_f32(bits), want, "{bits:#x}");
-        }
-        assert!(f16_to_f32(0x8000).is_sign_negative() && f16_to_f32(0x8000) == 0.0);
-        assert!(f16_to_f32(0x7e00).is_nan());
-    }
 }

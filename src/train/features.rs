@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
-use super::slice;
-use super::trainer::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
+use super::limit_submission_time;
+use super::record::evaluation_passes;
+use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
@@ -13,9 +14,8 @@ use crate::ier::transforms::ViewSampler;
 use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
 use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
 use crate::progress::Progress;
-use crate::settings::{Config, Winograd};
+use crate::settings::Config;
 use crate::tape::exec::{Arenas, Executor};
-use crate::tape::winograd::use_winograd;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
 
@@ -78,9 +78,7 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
     for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
         output.into_iter().for_each(|o| graph.keep(o));
     }
-    if config.run.winograd == Winograd::On {
-        use_winograd(&mut graph)?;
-    }
+    evaluation_passes(config).apply(&mut graph)?;
     Ok((graph, Recorded { images, index, parameters, outputs, entries }))
 }
 
@@ -97,7 +95,7 @@ impl Extractor {
         let (graph, recorded) = evaluation(config, net, side, rows)?;
         let batch = graph.shape(recorded.index)[0];
         let mut executor = Executor::new(kernels, arenas, graph)?;
-        slice(&mut executor, config);
+        limit_submission_time(&mut executor, config);
         executor.write(recorded.index, &(0..batch as u32).collect::<Vec<_>>())?;
         Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
     }
@@ -140,7 +138,7 @@ impl Extractor {
 
     /// Columns of an output, if the network has it.
     pub fn width(&self, layer: Layer) -> Option<usize> {
-        self.value(layer).map(|v| self.executor.graph.shape(v)[1])
+        self.value(layer).map(|v| self.executor.graph().shape(v)[1])
     }
 
     fn value(&self, layer: Layer) -> Option<ValueId> {
@@ -169,7 +167,7 @@ impl Extractor {
         let value = self
             .value(layer)
             .ok_or_else(|| Error::usage("the network was trained without this head: choose another --layer"))?;
-        let width = self.executor.graph.shape(value)[1];
+        let width = self.executor.graph().shape(value)[1];
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);
         if augmented.is_none() {

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::features::evaluation;
-use super::record::{DataShape, spec, training_step};
+use super::record::{DataShape, UPLOADS, spec, training_step};
 use crate::Result;
 use crate::ier::step::record_update;
 use crate::settings::Config;
 use crate::tape::exec::params_bytes;
 use crate::tape::plan::{Plan, pooled};
-
-/// Staging buffers of streamed images: one that the host fills, and one for each pass that may be under way.
-pub const UPLOADS: usize = 3;
 
 /// Bytes on the device by what they are for. The classes add up to [`Memory::peak_bytes`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -2,14 +2,17 @@
 
 pub mod budget;
 pub mod checkpoint;
+pub mod checkpoint_file;
 pub mod features;
 pub mod memory;
 pub mod metrics;
 pub mod record;
+pub mod run;
+pub mod state;
 pub mod trainer;
 
 pub use features::Extractor;
-pub use trainer::Trainer;
+pub use trainer::{Observer, Teacher, Trainer};
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -24,8 +27,8 @@ pub fn clock() -> Duration {
 }
 
 /// Cuts the executions of `executor` into submissions as the configuration says.
-fn slice(executor: &mut Executor, config: &Config) {
+fn limit_submission_time(executor: &mut Executor, config: &Config) {
     if config.run.slice_ms > 0 {
-        executor.slice(Duration::from_millis(config.run.slice_ms.into()), clock);
+        executor.limit_submission_time(Duration::from_millis(config.run.slice_ms.into()), clock);
     }
 }

@@ -1,15 +1,13 @@
 //! From a configuration to the graph of its training step. Needs no device: `plan` uses it, too.
 
 use crate::data::ImageSet;
+use crate::error::Change;
 use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::dropout::STEP_WORDS;
 use crate::ops::views::{PARAMETER_WORDS, Views};
 use crate::settings::{Activations, Config, Method, Schedule, TransformSet, Winograd};
-use crate::tape::fuse::fuse;
-use crate::tape::half::store_half;
-use crate::tape::recompute::{candidates, recompute};
-use crate::tape::winograd::use_winograd;
+use crate::tape::passes::Passes;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
 
@@ -24,8 +22,11 @@ pub struct DataShape {
     pub images: usize,
 }
 
+/// Staging buffers of streamed images: one that the host fills, and one for each pass that may be under way.
+pub const UPLOADS: usize = 3;
+
 /// The handles of a recorded training step with its views.
-pub struct Recorded {
+pub struct RecordedStep {
     /// Forward, losses and update.
     pub step: Step,
     /// Packed pixels: all training images, or the batch's.
@@ -45,11 +46,11 @@ impl DataShape {
     }
 }
 
-/// Judges settings and data together, before anything is recorded: the schedule of the run.
+/// Validates settings and data together, before anything is recorded: the schedule of the run.
 ///
 /// # Errors
 /// [`Error::Usage`] or [`Error::Data`] where no run can come of them.
-pub fn judge(config: &Config, data: DataShape) -> Result<Schedule> {
+pub fn validate(config: &Config, data: DataShape) -> Result<Schedule> {
     config.check_side(data.side)?;
     if data.classes < 2 {
         return Err(Error::data(
@@ -108,13 +109,27 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
     }
 }
 
-/// Records views, forward pass, losses, backward pass and update, fuses them, leaves out what is recomputed, and computes
-/// by Winograd what gains by it if `run.winograd` is on: no device has decided while it is `auto`. `resident`: the graph's
-/// input holds the whole training set, not only the batch. Where the batch is split it is the step of a micro-batch.
+/// The rewrites of a training step. Winograd only where `run.winograd` is on: no device has decided while it is `auto`.
+pub fn training_passes(config: &Config) -> Passes {
+    Passes {
+        half: config.run.activations == Activations::F16,
+        recompute: config.run.recompute,
+        ..evaluation_passes(config)
+    }
+}
+
+/// The rewrites of a network in evaluation mode, which keeps nothing for a backward pass.
+pub fn evaluation_passes(config: &Config) -> Passes {
+    Passes { winograd: config.run.winograd == Winograd::On, ..Passes::FUSE }
+}
+
+/// Records views, forward pass, losses, backward pass and update, and applies [`training_passes`]. `resident`: the
+/// graph's input holds the whole training set, not only the batch. Where the batch is split it is the step of a
+/// micro-batch.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Usage`] when the configuration does not fit the data.
-pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<(Graph, Recorded)> {
+pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<(Graph, RecordedStep)> {
     let spec = spec(config, data, distill);
     let (_, views, rotations) = views_of(config);
     let mut graph = Graph::new();
@@ -143,21 +158,11 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
         (dropout, block) => Drop::Random { step, dropout: dropout as f32, block },
     };
     let step = record(&mut graph, &spec, inputs, &drop)?;
-    fuse(&mut graph);
-    if config.run.activations == Activations::F16 {
-        store_half(&mut graph);
-    }
-    let candidates = candidates(&graph);
-    let Some(again) = candidates.get(..config.run.recompute) else {
-        return Err(Error::usage(format!(
-            "--recompute {} (run.recompute): the step keeps the outputs of {} convolutions; give 0 to {1}",
-            config.run.recompute,
-            candidates.len()
-        )));
-    };
-    recompute(&mut graph, again);
-    if config.run.winograd == Winograd::On {
-        use_winograd(&mut graph)?;
-    }
-    Ok((graph, Recorded { step, images, view_index, view_parameters, resident }))
+    training_passes(config).apply(&mut graph).map_err(|error| match error {
+        Error::Argument { got, wanted, .. } => {
+            Error::Setting { key: "run.recompute", got, wanted, suggestion: vec![Change::Lower("run.recompute")] }
+        }
+        other => other,
+    })?;
+    Ok((graph, RecordedStep { step, images, view_index, view_parameters, resident }))
 }

@@ -1,145 +1,124 @@
-//! The training loop and its state.
+//! A run on a device: its state, one step at a time, and the loop over the rest of them. It writes no file and has no
+//! clock; [`super::run`] trains into a folder.
 //!
 //! Everything random is a pure function of (seed, step), so the state of a run is: weights, momentum,
 //! running statistics, bank, and the number of finished steps. The DropBlock counter, the position in
 //! the data order and that of every random stream follow from the last.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::budget::{Fitted, Room, fit};
-use super::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor, TensorData};
+use super::checkpoint::{Checkpoint, Tensor};
 use super::features::Extractor;
-use super::memory::UPLOADS;
-use super::metrics::{self, MetricsLog, Record};
-use super::record::{DataShape, Recorded, judge, spec, training_step, views_of};
+use super::record::{DataShape, RecordedStep, UPLOADS, spec, training_step, validate, views_of};
+use super::state::{
+    CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
+    number, stored_config,
+};
 use crate::data::{ImageSet, epoch_order};
+use crate::error::Change;
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
 use crate::ier::negatives::{bank_init, negatives};
 use crate::ier::step::{StepSpec, record_update};
 use crate::ier::transforms::{Augmentation, ViewSampler};
-use crate::nn::Entry;
+use crate::nn::{Entry, PARAMETERS, STATISTICS};
 use crate::ops::accumulate::PART_WORD;
 use crate::ops::dropout::step_block;
 use crate::ops::health;
 use crate::ops::views::PARAMETER_WORDS;
-use crate::progress::{Progress, StepReport};
-use crate::settings::{CHECKPOINT_FILE, Config, OnDeviceLost, Schedule};
+use crate::progress::StepReport;
+use crate::settings::{Config, Schedule};
 use crate::tape::exec::{Arenas, Executor};
+use crate::tape::readback::Readback;
 use crate::{Error, Result};
 
-/// Metadata key of the configuration, as JSON.
-pub const CONFIG_KEY: &str = "config";
-/// Metadata key of the number of finished steps.
-pub const STEP_KEY: &str = "step";
-/// Metadata key of the number of training classes.
-pub const CLASSES_KEY: &str = "classes";
-/// Metadata key of the number of training images.
-pub const IMAGES_KEY: &str = "images";
-/// Metadata key of the image side.
-pub const SIDE_KEY: &str = "side";
-/// Metadata key of the fingerprint of the training images and labels.
-const DATA_KEY: &str = "data";
-/// Metadata key of the fingerprint of the teacher's tensors; none without a teacher.
-const TEACHER_KEY: &str = "teacher";
+/// A trained network that a student is compared with.
+#[derive(Clone, Debug)]
+pub struct Teacher {
+    /// Where it comes from, for messages.
+    pub path: PathBuf,
+    /// Its tensors: at least those of the student's network.
+    pub weights: Checkpoint,
+}
+
+/// Who is told what a run does, and may stop it.
+pub trait Observer {
+    /// The losses of a step were read: every `run.log_every` steps, after the last one, and when the run is stopped.
+    ///
+    /// # Errors
+    /// Its own, which end the run.
+    fn on_step(&mut self, report: &StepReport) -> Result<()> {
+        let _ = report;
+        Ok(())
+    }
+
+    /// The state after a step was read: every `run.checkpoint_every` steps, after the last one, and when the run is
+    /// stopped. [`Trainer::restore`] takes it.
+    ///
+    /// # Errors
+    /// Its own, which end the run.
+    fn on_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let _ = checkpoint;
+        Ok(())
+    }
+
+    /// One dispatch holds the device longer than `run.slice_ms`, which cannot be divided. Told once.
+    fn on_long_dispatch(&mut self, dispatch: &str, time: Duration) {
+        let _ = (dispatch, time);
+    }
+
+    /// Whether the run should stop after the step under way.
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// An observer that wants to hear nothing and never stops the run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
 
 /// A run on a device.
-pub struct Trainer<'d> {
+pub struct Trainer {
     config: Config,
     fitted: Fitted,
-    teacher: Option<(&'d Path, &'d Checkpoint)>,
-    data: &'d ImageSet,
+    teacher: Option<Arc<Teacher>>,
+    data: Arc<ImageSet>,
     schedule: Schedule,
     spec: StepSpec,
     sampler: ViewSampler,
-    recorded: Recorded,
+    recorded: RecordedStep,
     executor: Executor,
+    /// Health, losses and accuracy, in this order.
+    metrics: Readback,
     /// The optimiser, where the batch is split and the executor's graph is the step of a micro-batch.
     update: Option<Executor>,
     kernels: Kernels,
     arenas: Arenas,
     uploads: Option<UploadRing>,
     order: (u32, Vec<u32>),
-    /// What the run was begun with, by metadata key: a resumed one must find the same.
-    origins: Vec<(&'static str, String)>,
-    step: u32,
-    /// The step of the checkpoint in the run's folder.
-    saved: Option<u32>,
+    origins: Origins,
+    steps_done: u32,
 }
 
-/// Times that a lost device is opened again in one run: one that goes on failing will not be cured by it.
-const REOPENINGS: u32 = 3;
-
-/// Trains to the end of the run as [`Trainer::run`] does. Where `run.on_device_lost` says so, a lost device is opened
-/// again with `reopen` and the run continues from its last checkpoint; `trainer` is on another device then.
-///
-/// # Errors
-/// As [`Trainer::run`], and what `reopen` fails with.
-pub fn run_reopening(
-    trainer: &mut Trainer,
-    reopen: &dyn Fn(&mut dyn Progress) -> Result<Arc<Gpu>>,
-    folder: &Path,
-    resume_command: &str,
-    progress: &mut dyn Progress,
-) -> Result<Finished> {
-    let (start, first) = (Instant::now(), trainer.step);
-    for opening in 1.. {
-        let error = match trainer.run(folder, resume_command, progress) {
-            Ok(finished) => {
-                return Ok(Finished {
-                    steps: trainer.step - first,
-                    seconds: start.elapsed().as_secs_f64(),
-                    ..finished
-                });
-            }
-            Err(error) => error,
-        };
-        let resume = trainer.config.run.on_device_lost == OnDeviceLost::Resume;
-        if !(matches!(error, Error::DeviceLost(_)) && resume && opening <= REOPENINGS) {
-            return Err(error);
-        }
-        progress.warn(&format!("{error}; opening the device again ({opening} of {REOPENINGS})"));
-        // A system that resets a device needs a moment.
-        std::thread::sleep(Duration::from_millis(500) * opening);
-        let mut again = Trainer::new(reopen(progress)?, &trainer.config, trainer.data, trainer.teacher)?;
-        if trainer.saved.is_some() {
-            let file = folder.join(CHECKPOINT_FILE);
-            again.restore(&file, &Checkpoint::load(&file)?)?;
-        }
-        progress.note(&format!("continuing at step {} of {}", again.step, again.schedule.total_steps));
-        *trainer = again;
-    }
-    Err(Error::Internal("a loop without an end has ended".into()))
-}
-
-/// How a loop over the remaining steps ended.
-#[derive(Clone, Debug, Default)]
-pub struct Finished {
-    /// Last loss; none where no step was left to do and the log of those before is gone.
-    pub loss: Option<f64>,
-    /// Steps that this call did.
-    pub steps: u32,
-    /// Wall seconds of these steps.
-    pub seconds: f64,
-}
-
-impl<'d> Trainer<'d> {
+impl Trainer {
     /// Records, plans and allocates the step, and puts the initial state on the device.
     ///
     /// # Errors
-    /// [`Error::Usage`] or [`Error::Shape`] when the configuration does not fit the data, [`Error::Device`] when
-    /// the step does not fit the device, [`Error::Data`] when the teacher is another network.
-    pub fn new(
-        gpu: Arc<Gpu>,
-        config: &Config,
-        data: &'d ImageSet,
-        teacher: Option<(&'d Path, &'d Checkpoint)>,
-    ) -> Result<Self> {
-        let shape = DataShape::of(data);
-        let schedule = judge(config, shape)?;
+    /// [`Error::Setting`], [`Error::Conflict`], [`Error::Usage`] or [`Error::Shape`] when the configuration is out of
+    /// range or does not fit the data, [`Error::Argument`] when the images are not whole or have no labels,
+    /// [`Error::Device`] when the step does not fit the device, [`Error::Data`] when the teacher is another network.
+    pub fn new(gpu: Arc<Gpu>, config: &Config, data: Arc<ImageSet>, teacher: Option<Arc<Teacher>>) -> Result<Self> {
+        config.validate()?;
+        data.validate_labelled()?;
+        let shape = DataShape::of(&data);
+        let schedule = validate(config, shape)?;
         let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu))?;
         let config = &fitted.config;
         let spec = spec(config, shape, teacher.is_some());
@@ -151,22 +130,18 @@ impl<'d> Trainer<'d> {
         let mut kernels = Kernels::new(gpu);
         let mut arenas = Arenas::new();
         let mut executor = Executor::new(&mut kernels, &mut arenas, graph)?;
-        super::slice(&mut executor, config);
+        super::limit_submission_time(&mut executor, config);
         let update = match spec.parts {
             1 => None,
-            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(&executor.graph, &spec)?)?),
+            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(executor.graph(), &spec)?)?),
         };
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
         let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
-        let mut origins = vec![(DATA_KEY, fingerprint(data.labels.iter().chain(&data.pixels).copied()))];
-        if let Some((_, weights)) = teacher {
-            let numbers = weights.tensors.values().filter_map(|tensor| match &tensor.data {
-                TensorData::F32(numbers) => Some(numbers),
-                TensorData::I64(_) => None,
-            });
-            origins.push((TEACHER_KEY, fingerprint(numbers.flatten().map(|number| number.to_bits()))));
-        }
+        let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
+        let step = &recorded.step;
+        let scalars: Vec<_> = [step.health].into_iter().chain(step.losses.iter().map(|(_, id)| *id)).collect();
+        let metrics = Readback::new(&executor, &[scalars, vec![step.accuracy]].concat())?;
         let trainer = Trainer {
             config: config.clone(),
             fitted,
@@ -178,25 +153,33 @@ impl<'d> Trainer<'d> {
             sampler,
             recorded,
             executor,
+            metrics,
             update,
             kernels,
             arenas,
             uploads,
             order: (u32::MAX, Vec::new()),
-            step: 0,
-            saved: None,
+            steps_done: 0,
         };
-        trainer.initialise(teacher)?;
+        trainer.initialise()?;
         Ok(trainer)
     }
 
-    fn initialise(&self, teacher: Option<(&Path, &Checkpoint)>) -> Result<()> {
+    /// A trainer of the same run on another device, at its first step.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn on_device(&self, gpu: Arc<Gpu>) -> Result<Self> {
+        Trainer::new(gpu, &self.config, self.data.clone(), self.teacher.clone())
+    }
+
+    fn initialise(&self) -> Result<()> {
         let (ex, step, seed) = (&self.executor, &self.recorded.step, self.config.run.seed);
         for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
             ex.write(entry.value, &entry.initial(seed, position))?;
         }
         if self.spec.net.projection.is_some() {
-            let width = ex.graph.shape(step.inputs.bank)[1];
+            let width = ex.graph().shape(step.inputs.bank)[1];
             ex.write(step.inputs.bank, &bank_init(seed, self.spec.bank_rows, width))?;
         }
         let rows =
@@ -207,9 +190,9 @@ impl<'d> Trainer<'d> {
         } else {
             ex.write(self.recorded.view_index, &(0..self.spec.images() as u32).collect::<Vec<_>>())?;
         }
-        if let Some((path, checkpoint)) = teacher {
-            checkpoint.check_contains(path, &expected(&step.teacher))?;
-            load(ex, &step.teacher, checkpoint)?;
+        if let Some(teacher) = &self.teacher {
+            teacher.weights.check_contains(&teacher.path, &expected(&step.teacher))?;
+            load(ex, &step.teacher, &teacher.weights)?;
         }
         Ok(())
     }
@@ -220,8 +203,13 @@ impl<'d> Trainer<'d> {
     }
 
     /// Finished steps.
-    pub fn step(&self) -> u32 {
-        self.step
+    pub fn steps_done(&self) -> u32 {
+        self.steps_done
+    }
+
+    /// The number of steps and their learning rates.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     /// Steps of the whole run.
@@ -274,12 +262,23 @@ impl<'d> Trainer<'d> {
         self.order.1[first..first + self.spec.batch].to_vec()
     }
 
-    /// Writes the inputs of the next step and submits it.
+    /// Does the next step, waits for it, and reads its losses. After the last step of the run it trains on at the last
+    /// learning rate.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when the loss or a gradient was not finite, [`Error::Device`] when the device failed.
+    pub fn step(&mut self) -> Result<StepReport> {
+        self.submit()?;
+        self.report()
+    }
+
+    /// Writes the inputs of the next step and submits it. For steps whose losses are not wanted: the device works on
+    /// while the host prepares the next one.
     ///
     /// # Errors
     /// [`Error::Device`] when the device has failed.
     pub fn submit(&mut self) -> Result<wgpu::SubmissionIndex> {
-        let (seed, step) = (self.config.run.seed, self.step);
+        let (seed, step) = (self.config.run.seed, self.steps_done);
         let batch = self.batch(step);
         let recorded = &self.recorded;
         let (ex, inputs) = (&self.executor, &recorded.step.inputs);
@@ -313,74 +312,71 @@ impl<'d> Trainer<'d> {
         if let Some(update) = &self.update {
             submission = Some(update.submit());
         }
-        self.step += 1;
+        self.steps_done += 1;
         submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
     }
 
-    /// Reads the losses and the accuracy of the last step; waits for it.
+    /// Reads the losses of the last step; waits for it.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when the loss or a gradient was not finite, [`Error::Device`] when the device failed.
+    /// As [`Trainer::step`], and [`Error::Argument`] before the first step.
+    pub fn report(&self) -> Result<StepReport> {
+        let Some(last) = self.steps_done.checked_sub(1) else {
+            return Err(Error::Argument {
+                what: "the number of finished steps",
+                got: "0".into(),
+                wanted: "at least 1: before the first step there are no losses".into(),
+            });
+        };
+        let (losses, accuracy) = self.read_metrics()?;
+        let Some((loss, terms)) = losses.split_first() else {
+            return Err(Error::Internal("a step has no loss".into()));
+        };
+        Ok(StepReport {
+            step: self.steps_done,
+            total_steps: self.schedule.total_steps,
+            epoch: self.schedule.epoch_of(last) + 1,
+            lr: self.schedule.lr_at(last),
+            loss: loss.1,
+            terms: terms.to_vec(),
+            accuracy: Some(accuracy),
+            images: u64::from(self.steps_done) * self.spec.batch as u64,
+        })
+    }
+
+    /// Reads the losses, total first, and the accuracy of the last step; waits for it.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
     pub fn read_metrics(&self) -> Result<(Vec<(&'static str, f64)>, f64)> {
-        let (ex, step) = (&self.executor, &self.recorded.step);
-        let bits = ex.read::<u32>(step.health)?[0];
+        let words = self.metrics.read(&self.executor)?;
+        let (Some((&bits, words)), Some(accuracy)) = (words.split_first(), words.last()) else {
+            return Err(Error::Internal("a step has no losses".into()));
+        };
         if bits != 0 {
             let what = match (bits >> health::LOSS & 1, bits >> health::GRADIENT & 1) {
                 (0, _) => "a gradient",
                 _ => "the loss",
             };
-            return Err(Error::NonFinite(format!(
-                "{what} was not finite at or before step {}: lower --lr (it is {}) and train again; a checkpoint from \
-                 before is intact",
-                self.step, self.config.optimiser.lr
-            )));
+            return Err(Error::Diverged { what, step: self.steps_done, lr: self.config.optimiser.lr, saved: None });
         }
-        let mut losses = Vec::new();
-        for (name, value) in &step.losses {
-            losses.push((*name, f64::from(ex.read::<f32>(*value)?[0])));
-        }
-        Ok((losses, f64::from(ex.read::<f32>(step.accuracy)?[0])))
+        let number = |word: &u32| f64::from(f32::from_bits(*word));
+        // The first words are the health value's.
+        let losses = words[health::WORDS - 1..].iter().map(number);
+        let losses = self.recorded.step.losses.iter().zip(losses).map(|((name, _), loss)| (*name, loss));
+        Ok((losses.collect(), number(accuracy)))
     }
 
-    /// Trains to the end of the run, saving checkpoints and metrics in `folder`; `resume_command` is what the user
-    /// is told when the run is interrupted.
+    /// Trains to the end of the run, and tells `observer`. Returns whether all steps are done: not where the observer
+    /// asked to stop.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] after saving when the caller asked to stop; [`Error::NonFinite`], [`Error::Io`] with the
-    /// last checkpoint intact; [`Error::DeviceLost`], [`Error::Device`] with the same and the way to continue.
-    pub fn run(&mut self, folder: &Path, resume_command: &str, progress: &mut dyn Progress) -> Result<Finished> {
-        let result = self.run_steps(folder, resume_command, progress);
-        let way_on = || {
-            let held = match self.saved {
-                Some(step) => format!(
-                    "{} holds step {step} whole, and `{resume_command}` continues from it",
-                    folder.join(CHECKPOINT_FILE).display()
-                ),
-                None => "no checkpoint had been saved, so the run starts anew".into(),
-            };
-            format!("step {} of {} was under way; {held}", self.step.max(1), self.schedule.total_steps)
-        };
-        result.map_err(|error| match error {
-            Error::DeviceLost(what) => Error::DeviceLost(format!("{what}; {}", way_on())),
-            Error::Device(what) => Error::Device(format!("{what}; {}", way_on())),
-            other => other,
-        })
-    }
-
-    fn run_steps(&mut self, folder: &Path, resume_command: &str, progress: &mut dyn Progress) -> Result<Finished> {
-        let file = folder.join(CHECKPOINT_FILE);
-        let first = self.step;
-        let mut log = MetricsLog::open(folder, (first > 0).then_some(u64::from(first)))?;
-        let (start, mut since) = (Instant::now(), (Instant::now(), first));
-        let mut finished = Finished::default();
-        if first == self.schedule.total_steps {
-            // Nothing left to do: the last loss is the log's.
-            let last = metrics::read(folder)?.pop();
-            finished.loss = last.and_then(|record| record.losses.get("total").copied()).map(f64::from);
-        }
-        let mut in_flight = std::collections::VecDeque::new();
-        let mut warned = false;
-        while self.step < self.schedule.total_steps {
+    /// As [`Trainer::step`], and the observer's.
+    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        let total = self.schedule.total_steps;
+        let mut in_flight = VecDeque::new();
+        let mut told = false;
+        while self.steps_done < total {
             in_flight.push_back(self.submit()?);
             // Two steps in flight keep the device busy; more would only queue up memory.
             if in_flight.len() > 2
@@ -388,108 +384,72 @@ impl<'d> Trainer<'d> {
             {
                 self.executor.gpu().wait_for(oldest)?;
             }
-            if !warned && let Some((dispatch, time)) = self.over_target() {
-                warned = true;
-                progress.warn(&format!(
-                    "{dispatch} alone holds the device for {} ms, longer than --slice-ms {}: a smaller --batch or \
-                     --micro-batch makes it shorter",
-                    time.as_millis(),
-                    self.config.run.slice_ms
-                ));
+            if !told && let Some((dispatch, time)) = self.over_target() {
+                told = true;
+                observer.on_long_dispatch(&dispatch, time);
             }
-            let (done, total) = (self.step, self.schedule.total_steps);
-            let stop = progress.stop_requested();
-            let due = |every: u32| every > 0 && done % every == 0;
-            if due(self.config.run.log_every) || done == total || stop {
-                let (losses, accuracy) = self.read_metrics()?;
-                let lr = self.schedule.lr_at(done - 1);
-                let images = u64::from(done - since.1) * self.spec.batch as u64;
-                let seconds = since.0.elapsed().as_secs_f64().max(1e-9);
-                finished.loss = Some(losses[0].1);
-                progress.step(&StepReport {
-                    step: done,
-                    total_steps: total,
-                    epoch: self.schedule.epoch_of(done - 1),
-                    lr,
-                    loss: losses[0].1,
-                    terms: losses[1..].to_vec(),
-                    accuracy: Some(accuracy),
-                    images: u64::from(done) * self.spec.batch as u64,
-                });
-                // The step of an interruption gets no line of its own: the log is that of an uninterrupted run.
-                if due(self.config.run.log_every) || done == total {
-                    log.write(&Record {
-                        step: u64::from(done),
-                        epoch: self.schedule.epoch_of(done - 1),
-                        lr: lr as f32,
-                        losses: losses.iter().map(|(name, value)| (name.to_string(), *value as f32)).collect(),
-                        accuracy: accuracy as f32,
-                        images_per_second: (images as f64 / seconds) as f32,
-                    })?;
-                }
-                since = (Instant::now(), done);
+            let done = self.steps_done;
+            let last = done == total || observer.stop_requested();
+            let due = |every: u32| last || (every > 0 && done.is_multiple_of(every));
+            if due(self.config.run.log_every) {
+                observer.on_step(&self.report()?)?;
             }
-            if due(self.config.run.checkpoint_every) || done == total || stop {
-                log.sync()?;
-                self.checkpoint()?.save(&file)?;
-                self.saved = Some(self.step);
+            if due(self.config.run.checkpoint_every) {
+                observer.on_checkpoint(&self.checkpoint()?)?;
             }
-            if stop && done < total {
-                return Err(Error::Interrupted(format!(
-                    "saved step {done} of {total} in {}; `{resume_command}` continues",
-                    file.display()
-                )));
+            if last {
+                return Ok(done == total);
             }
         }
-        finished.steps = self.step - first;
-        finished.seconds = start.elapsed().as_secs_f64();
-        Ok(finished)
+        Ok(true)
     }
 
     /// The whole state as a checkpoint.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when the device has seen a loss or gradient that is not finite.
+    /// [`Error::Diverged`] when the device has seen a loss or gradient that is not finite.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        self.read_metrics_if_stepped()?;
+        if self.steps_done > 0 {
+            self.read_metrics()?;
+        }
         let (ex, step) = (&self.executor, &self.recorded.step);
         let mut checkpoint = Checkpoint::default();
-        for entry in step.parameters.iter().chain(&step.statistics) {
-            let tensor = Tensor::f32(entry.shape.clone(), ex.read(entry.value)?);
-            checkpoint.tensors.insert(entry.name.clone(), tensor);
-        }
-        let momentum: Vec<f32> = ex.read(step.flat[2])?;
-        for entry in &step.parameters {
+        let mut put = |name: String, entry: &Entry, all: &[f32]| -> Result<()> {
             let (_, offset) = ex.locate(entry.value);
             let first = offset as usize / 4;
-            let n = entry.shape.iter().product::<usize>();
-            let tensor = Tensor::f32(entry.shape.clone(), momentum[first..first + n].to_vec());
-            checkpoint.tensors.insert(format!("{TRAINING_PREFIX}momentum.{}", entry.name), tensor);
+            let data = all.get(first..first + entry.shape.iter().product::<usize>());
+            let data = data.ok_or_else(|| Error::Internal(format!("{name} lies outside its arena")))?;
+            checkpoint.tensors.insert(name, Tensor::f32(entry.shape.clone(), data.to_vec()));
+            Ok(())
+        };
+        // One read for each arena, not for each tensor.
+        for (arena, entries) in [(PARAMETERS, &step.parameters), (STATISTICS, &step.statistics)] {
+            let all = ex.read_arena(arena)?;
+            entries.iter().try_for_each(|entry| put(entry.name.clone(), entry, &all))?;
         }
+        let momentum: Vec<f32> = ex.read(step.flat.momentum)?;
+        step.parameters.iter().try_for_each(|entry| put(momentum_name(entry), entry, &momentum))?;
         if self.spec.net.projection.is_some() {
             let bank = step.inputs.bank;
-            let tensor = Tensor::f32(ex.graph.shape(bank).to_vec(), ex.read(bank)?);
-            checkpoint.tensors.insert(format!("{TRAINING_PREFIX}bank"), tensor);
+            let tensor = Tensor::f32(ex.graph().shape(bank).to_vec(), ex.read(bank)?);
+            checkpoint.tensors.insert(bank_name(), tensor);
         }
         let mut put = |key: &str, value: String| drop(checkpoint.metadata.insert(key.into(), value));
         put(CONFIG_KEY, self.config.to_json()?);
-        put(STEP_KEY, self.step.to_string());
+        put(STEP_KEY, self.steps_done.to_string());
         put(CLASSES_KEY, self.spec.net.n_classes.to_string());
         put(IMAGES_KEY, self.spec.bank_rows.to_string());
         put(SIDE_KEY, self.data.side.to_string());
-        self.origins.iter().for_each(|(key, print)| put(key, print.clone()));
+        self.origins.metadata().for_each(|(key, print)| put(key, print.to_owned()));
         Ok(checkpoint)
     }
 
-    fn read_metrics_if_stepped(&self) -> Result<()> {
-        if self.step > 0 { self.read_metrics().map(drop) } else { Ok(()) }
-    }
-
-    /// Judges whether this run can go on from a checkpoint, before any work is done: the checkpoint's finished steps.
+    /// Checks whether this run can continue from a checkpoint, before any work is done: the checkpoint's finished steps.
+    /// `path` is for messages.
     ///
     /// # Errors
-    /// [`Error::Data`] when the checkpoint belongs to another data set, teacher or length; [`Error::Usage`] when the
-    /// memory budget would change the numbers.
+    /// [`Error::Data`] when the checkpoint belongs to another data set, teacher or length; [`Error::Conflict`] when the
+    /// memory budget or the device would change the numbers.
     pub fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<u32> {
         for (key, now) in
             [(CLASSES_KEY, self.spec.net.n_classes), (IMAGES_KEY, self.spec.bank_rows), (SIDE_KEY, self.data.side)]
@@ -507,51 +467,49 @@ impl<'d> Trainer<'d> {
                 ));
             }
         }
-        for (key, now) in &self.origins {
-            if checkpoint.metadata.get(*key) != Some(now) {
-                return Err(Error::data(
-                    path,
-                    format!("the run was begun with another {key}: give it the {key} that it had, or start a new run"),
-                ));
-            }
-        }
+        let teacher = self.teacher.as_ref().map(|teacher| &teacher.weights);
+        self.origins.check(path, checkpoint, &self.data, teacher)?;
         let stored = stored_config(path, checkpoint)?;
+        let budget = |why: String| Error::Conflict {
+            keys: vec!["run.memory_budget"],
+            why: format!("{}: {why}, which gives other numbers: allow it the memory that it had", path.display()),
+            changes: vec![Change::Raise("run.memory_budget")],
+        };
         if stored.run.activations != self.config.run.activations {
-            return Err(Error::usage(format!(
-                "{}: the run stores activations as {}, and to stay within --memory-budget (run.memory_budget) it would \
-                 store them as {}, which gives other numbers: allow it the memory that it had",
-                path.display(),
-                stored.run.activations,
-                self.config.run.activations
+            return Err(budget(format!(
+                "the run stores activations as {}, and to stay within the budget it would store them as {}",
+                stored.run.activations, self.config.run.activations
             )));
         }
         if stored.run.winograd != self.config.run.winograd {
-            return Err(Error::usage(format!(
-                "{}: the run has --winograd {}, which gives other numbers than {}: give the one that it had",
-                path.display(),
-                stored.run.winograd,
-                self.config.run.winograd
-            )));
+            return Err(Error::Conflict {
+                keys: vec!["run.winograd"],
+                why: format!(
+                    "{}: the run has winograd {}, which gives other numbers than {}",
+                    path.display(),
+                    stored.run.winograd,
+                    self.config.run.winograd
+                ),
+                changes: vec![Change::Set("run.winograd", stored.run.winograd.to_string())],
+            });
         }
         let (then, now) = (stored.parts(), self.config.parts());
         if then != now {
-            return Err(Error::usage(format!(
-                "{}: the run does a batch in {then} passes, and to stay within --memory-budget (run.memory_budget) it \
-                 would take {now}, which gives other numbers: allow it the memory that it had",
-                path.display()
+            return Err(budget(format!(
+                "the run does a batch in {then} passes, and to stay within the budget it would take {now}"
             )));
         }
         let done = number(path, checkpoint, STEP_KEY)?;
-        if done > u64::from(self.schedule.total_steps) {
-            return Err(Error::data(
+        match u32::try_from(done) {
+            Ok(done) if done <= self.schedule.total_steps => Ok(done),
+            _ => Err(Error::data(
                 path,
                 format!("it claims {done} steps of {}: use an earlier checkpoint", self.schedule.total_steps),
-            ));
+            )),
         }
-        Ok(done as u32)
     }
 
-    /// Continues from a checkpoint of the same configuration and data.
+    /// Continues from a checkpoint of the same configuration and data. `path` is for messages.
     ///
     /// # Errors
     /// As [`Trainer::check`], and [`Error::Data`] when the checkpoint belongs to another network.
@@ -560,27 +518,23 @@ impl<'d> Trainer<'d> {
         let (ex, step) = (&self.executor, &self.recorded.step);
         let model = [step.parameters.clone(), step.statistics.clone()].concat();
         checkpoint.check_against(path, &expected(&model))?;
-        let momentum: Vec<(String, Vec<usize>)> = step
-            .parameters
-            .iter()
-            .map(|e| (format!("{TRAINING_PREFIX}momentum.{}", e.name), e.shape.clone()))
-            .collect();
+        let momentum: Vec<(String, Vec<usize>)> =
+            step.parameters.iter().map(|entry| (momentum_name(entry), entry.shape.clone())).collect();
         checkpoint.check_contains(path, &momentum)?;
+        if self.spec.net.projection.is_some() {
+            let bank = (bank_name(), ex.graph().shape(step.inputs.bank).to_vec());
+            checkpoint.check_contains(path, std::slice::from_ref(&bank))?;
+            ex.write(step.inputs.bank, floats(checkpoint, &bank.0)?)?;
+        }
         load(ex, &model, checkpoint)?;
-        let mut flat = vec![0.0_f32; ex.graph.value(step.flat[2]).ty.len()];
+        let mut flat = vec![0.0_f32; ex.graph().value(step.flat.momentum).ty.len()];
         for (entry, (name, _)) in step.parameters.iter().zip(&momentum) {
             let (_, offset) = ex.locate(entry.value);
             let data = floats(checkpoint, name)?;
             flat[offset as usize / 4..][..data.len()].copy_from_slice(data);
         }
-        ex.write(step.flat[2], &flat)?;
-        if self.spec.net.projection.is_some() {
-            let bank = format!("{TRAINING_PREFIX}bank");
-            checkpoint.check_contains(path, &[(bank.clone(), ex.graph.shape(step.inputs.bank).to_vec())])?;
-            ex.write(step.inputs.bank, floats(checkpoint, &bank)?)?;
-        }
-        self.step = done;
-        self.saved = Some(self.step);
+        ex.write(step.flat.momentum, &flat)?;
+        self.steps_done = done;
         Ok(())
     }
 }
@@ -589,63 +543,4 @@ impl<'d> Trainer<'d> {
 fn part_of(spec: &StepSpec, words: &[u32], part: usize) -> Vec<u32> {
     let size = spec.images() * PARAMETER_WORDS;
     words.chunks(spec.batch * PARAMETER_WORDS).flat_map(|view| &view[part * size..][..size]).copied().collect()
-}
-
-/// Names and shapes of entries, as checkpoints check them.
-pub fn expected(entries: &[Entry]) -> Vec<(String, Vec<usize>)> {
-    entries.iter().map(|e| (e.name.clone(), e.shape.clone())).collect()
-}
-
-/// Writes the entries' tensors from a checkpoint that was checked to have them.
-pub(super) fn load(executor: &Executor, entries: &[Entry], checkpoint: &Checkpoint) -> Result<()> {
-    for entry in entries {
-        executor.write(entry.value, floats(checkpoint, &entry.name)?)?;
-    }
-    Ok(())
-}
-
-fn floats<'c>(checkpoint: &'c Checkpoint, name: &str) -> Result<&'c [f32]> {
-    match checkpoint.tensors.get(name).map(|t| &t.data) {
-        Some(TensorData::F32(data)) => Ok(data),
-        _ => Err(Error::Internal(format!("{name} was not checked"))),
-    }
-}
-
-/// A number that differs where the words differ, but for an accident of 2^-64: FNV-1a over words.
-pub fn fingerprint(words: impl Iterator<Item = u32>) -> String {
-    let print = words.fold(0xcbf2_9ce4_8422_2325_u64, |h, word| (h ^ u64::from(word)).wrapping_mul(0x0100_0000_01b3));
-    format!("{print:016x}")
-}
-
-/// A whole number in a checkpoint's metadata.
-///
-/// # Errors
-/// [`Error::Data`] when it is missing: the file is not a checkpoint of this program.
-pub fn number(path: &Path, checkpoint: &Checkpoint, key: &str) -> Result<u64> {
-    checkpoint.metadata.get(key).and_then(|text| text.parse().ok()).ok_or_else(|| {
-        Error::data(path, format!("its metadata has no number {key:?}: name a checkpoint that `ieq-wgpu train` wrote"))
-    })
-}
-
-/// The image side in a checkpoint.
-///
-/// # Errors
-/// [`Error::Data`] when it is missing or no side that a network takes.
-pub fn stored_side(path: &Path, checkpoint: &Checkpoint, config: &Config) -> Result<usize> {
-    let side = number(path, checkpoint, SIDE_KEY)? as usize;
-    let fits = config.check_side(side).map(|()| side);
-    fits.map_err(|e| Error::data(path, format!("its image side cannot be used: {e}")))
-}
-
-/// The configuration in a checkpoint.
-///
-/// # Errors
-/// [`Error::Data`] when it is missing, malformed or out of range.
-pub fn stored_config(path: &Path, checkpoint: &Checkpoint) -> Result<Config> {
-    let text = checkpoint.metadata.get(CONFIG_KEY).ok_or_else(|| {
-        Error::data(path, "its metadata has no \"config\": name a checkpoint that `ieq-wgpu train` wrote")
-    })?;
-    let config = Config::from_json(text, path)?;
-    config.validate().map_err(|e| Error::data(path, format!("its configuration cannot be used: {e}")))?;
-    Ok(config)
 }

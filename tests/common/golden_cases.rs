@@ -56,7 +56,7 @@ impl Bench<'_> {
 fn no_overrun(executor: &Executor) -> Result<(), String> {
     match executor.overrun().map_err(say)?.first() {
         None => Ok(()),
-        Some(&id) => Err(format!("something is written behind {}", executor.graph.value(id).name)),
+        Some(&id) => Err(format!("something is written behind {}", executor.graph().value(id).name)),
     }
 }
 

@@ -8,6 +8,7 @@ use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::health;
 use ieq_wgpu::settings::Backbone;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 
 use super::golden::{Golden, Report, compare};
@@ -175,6 +176,7 @@ impl Training {
         let outputs = [Some(step.outputs), step.teacher_outputs];
         let outputs = outputs.iter().flatten().flat_map(named).map(|(_, id)| id);
         outputs.chain(step.maps.iter().copied()).for_each(|id| graph.keep(id));
+        Passes::FUSE.apply(&mut graph).map_err(say)?;
         let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
         Ok(Training { executor, step, masks })
     }
@@ -184,8 +186,8 @@ impl Training {
         let (ex, step) = (&self.executor, &self.step);
         write_entries(ex, golden, "init.", step.parameters.iter().chain(&step.statistics))?;
         write_entries(ex, golden, "teacher.", &step.teacher)?;
-        let zeros = |id: ValueId| vec![0_u32; ex.graph.value(id).ty.len()];
-        for id in [step.flat[2], step.health] {
+        let zeros = |id: ValueId| vec![0_u32; ex.graph().value(id).ty.len()];
+        for id in [step.flat.momentum, step.health] {
             ex.write(id, &zeros(id)).map_err(say)?;
         }
         let inputs = &step.inputs;
@@ -195,7 +197,7 @@ impl Training {
             ex.write(id, golden.data(name)?).map_err(say)?;
         }
         let labels = golden.indices("labels")?;
-        let copies = ex.graph.shape(inputs.x)[0] / labels.len();
+        let copies = ex.graph().shape(inputs.x)[0] / labels.len();
         ex.write(inputs.classes, &labels.repeat(copies)).map_err(say)?;
         for (id, name) in [(inputs.transforms, "transform_ids"), (inputs.index, "idx"), (inputs.negatives, "neg_idx")] {
             ex.write(id, &golden.indices(name)?).map_err(say)?;
@@ -253,7 +255,7 @@ impl Training {
         for (layer, &map) in step.maps.iter().enumerate() {
             report.check(&format!("map.layer{}", layer + 1), &self.read(map)?);
         }
-        let gradients: Vec<f32> = self.read(step.flat[1])?;
+        let gradients: Vec<f32> = self.read(step.flat.gradients)?;
         for entry in &step.parameters {
             // Gradients lie as their parameters do.
             let first = self.executor.locate(entry.value).1 as usize / 4;
@@ -317,6 +319,7 @@ fn embed(golden: &Golden, name: &str, kernels: &mut Kernels, report: &mut Report
     let (outputs, _) = net.forward(x, &net_spec(golden, "state.")?, &Drop::Off).map_err(say)?;
     let entries = [net.parameters, net.statistics].concat();
     named(&outputs).for_each(|(_, id)| graph.keep(id));
+    Passes::FUSE.apply(&mut graph).map_err(say)?;
     let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
     write_entries(&executor, golden, "state.", &entries)?;
     executor.write(x, golden.data(&format!("x{name}"))?).map_err(say)?;
@@ -325,7 +328,7 @@ fn embed(golden: &Golden, name: &str, kernels: &mut Kernels, report: &mut Report
         let mut got: Vec<f32> = executor.read(id).map_err(say)?;
         report.check(&format!("{part}{name}"), &got);
         if part == "feat" {
-            l2_normalise(&mut got, executor.graph.shape(id)[1]);
+            l2_normalise(&mut got, executor.graph().shape(id)[1]);
             report.check(&format!("featn{name}"), &got);
         }
     }

@@ -12,7 +12,7 @@ const MEASUREMENTS: usize = 3;
 
 /// Where the submissions of an execution end.
 #[derive(Clone, Debug)]
-pub struct Slices {
+pub struct SubmissionCuts {
     target: Duration,
     clock: Option<Clock>,
     left: usize,
@@ -20,17 +20,17 @@ pub struct Slices {
     ranges: Vec<Range<usize>>,
 }
 
-impl Slices {
+impl SubmissionCuts {
     /// All `n` dispatches in one submission.
-    pub fn whole(n: usize) -> Slices {
+    pub fn whole(n: usize) -> SubmissionCuts {
         let ranges = std::iter::once(0..n).collect();
-        Slices { target: Duration::MAX, clock: None, left: 0, times: Vec::new(), ranges }
+        SubmissionCuts { target: Duration::MAX, clock: None, left: 0, times: Vec::new(), ranges }
     }
 
     /// To be measured first.
-    pub fn measured(n: usize, target: Duration, clock: Clock) -> Slices {
+    pub fn measured(n: usize, target: Duration, clock: Clock) -> SubmissionCuts {
         let times = vec![Duration::MAX; n];
-        Slices { target, clock: Some(clock), left: MEASUREMENTS, times, ..Slices::whole(n) }
+        SubmissionCuts { target, clock: Some(clock), left: MEASUREMENTS, times, ..SubmissionCuts::whole(n) }
     }
 
     /// The clock to measure with, while measurements are wanted.
@@ -43,8 +43,8 @@ impl Slices {
         self.times[dispatch] = self.times[dispatch].min(time);
     }
 
-    /// Ends a measured execution: every slice is the longest run of dispatches within the target. A dispatch that
-    /// exceeds it alone is a slice of its own.
+    /// Ends a measured execution: every submission is the longest run of dispatches within the target. A dispatch that
+    /// exceeds it alone is a submission of its own.
     pub fn cut(&mut self) {
         self.left = self.left.saturating_sub(1);
         self.ranges.clear();
@@ -76,19 +76,19 @@ mod tests {
     use super::*;
 
     fn cut(times: &[u64], target: u64) -> (Vec<Range<usize>>, Option<usize>) {
-        let mut slices = Slices::measured(times.len(), Duration::from_millis(target), || Duration::ZERO);
+        let mut cuts = SubmissionCuts::measured(times.len(), Duration::from_millis(target), || Duration::ZERO);
         for slower in [3, 1, 2] {
-            assert!(slices.measuring().is_some());
-            times.iter().enumerate().for_each(|(i, &t)| slices.note(i, Duration::from_millis(slower * t)));
-            slices.cut();
-            assert!(slices.measuring().is_none() || slices.over_target().is_none());
+            assert!(cuts.measuring().is_some());
+            times.iter().enumerate().for_each(|(i, &t)| cuts.note(i, Duration::from_millis(slower * t)));
+            cuts.cut();
+            assert!(cuts.measuring().is_none() || cuts.over_target().is_none());
         }
-        assert!(slices.measuring().is_none());
-        (slices.ranges().to_vec(), slices.over_target().map(|(i, _)| i))
+        assert!(cuts.measuring().is_none());
+        (cuts.ranges().to_vec(), cuts.over_target().map(|(i, _)| i))
     }
 
     #[test]
-    fn slices_are_as_long_as_the_target_allows_and_cover_everything() {
+    fn submissions_are_as_long_as_the_target_allows_and_cover_everything() {
         assert_eq!(cut(&[40, 40, 30, 70, 1], 100), (vec![0..2, 2..4, 4..5], None));
         assert_eq!(cut(&[10, 150, 10, 90], 100), (vec![0..1, 1..2, 2..4], Some(1)));
         assert_eq!(cut(&[150], 100).0.len(), 1);
