@@ -1,4 +1,4 @@
-// The contrastive loss L_inv on rows x [rows, columns] (METHOD: section "Losses").
+// The contrastive loss L_inv on rows x [rows, columns] (docs/method.md, section 3).
 //   normalise:           norm[r] = ||x[r]||;  y[r] = x[r] / (norm[r] + epsilon)
 //   normalise_backward:  with s = norm[r] + epsilon, u = x[r] / norm[r] (0 where norm is 0), w = u . dy[r]:
 //                        y[r] = dy[r] / s - u w norm[r] / s^2 = (dy[r] - u w + u w epsilon / s) / s

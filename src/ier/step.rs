@@ -1,4 +1,4 @@
-//! The training step as a graph: forward, losses, bank, backward, optimiser (METHOD sections 2 to 4).
+//! The training step as a graph: forward, losses, bank, backward, optimiser (`docs/method.md`, sections 2 to 4).
 
 use super::losses;
 use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs, PARAMETERS};
@@ -26,7 +26,7 @@ pub const METRICS: &str = "metrics";
 /// Prefix of the arenas of what one micro-batch makes, where a step has several: its gradients and scalars.
 pub const PART: &str = "part ";
 
-/// Weights of the distillation terms; METHOD section 3.
+/// Weights of the distillation terms; `docs/method.md`, section 3.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DistillSpec {
     /// Softmax temperature of both divergences.

@@ -149,7 +149,7 @@ impl Views {
         Views { views: 1, rotations: 1, padding: 0, float_images: false, mean, std }
     }
 
-    /// One view of `image` ([3][row][column], in [0, 1]) before normalisation, in the words of METHOD section 1.
+    /// One view of `image` ([3][row][column], in [0, 1]) before normalisation, as `docs/method.md`, section 1, has it.
     fn view(&self, image: &dyn Fn(usize, i64, i64) -> f64, side: usize, p: &ViewParameters) -> Vec<f64> {
         let s = side as i64;
         let inside = |v: i64| (0..s).contains(&v);
