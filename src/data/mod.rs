@@ -17,6 +17,7 @@ mod glyphs;
 mod idx;
 #[cfg(feature = "formats")]
 mod image_folder;
+#[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "what readers warn of"))]
 mod image_set;
 #[cfg(feature = "formats")]
 mod listing;
