@@ -84,6 +84,7 @@
 //! | `files` | files replaced in one step: checkpoints on disk |
 //! | `formats` | readers of images, zips, idx, pickle and NumPy files |
 //! | `bench` | times of kernels and steps, with what the device can do at best |
+//! | `jobs` | what the program does, as requests and outcomes |
 //! | `cli` (default) | the program `ieq-wgpu` |
 //!
 //! # Layers
@@ -102,6 +103,7 @@ pub mod fewshot;
 pub mod files;
 pub mod gpu;
 pub mod ier;
+#[cfg(feature = "jobs")]
 pub mod jobs;
 pub mod nn;
 pub mod ops;
