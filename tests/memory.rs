@@ -87,7 +87,7 @@ fn the_device_allocates_what_was_planned() {
     let _extractor = trainer.extractor().unwrap();
     trainer.submit().unwrap();
     gpu.wait().unwrap();
-    let Some(report) = gpu.device.generate_allocator_report() else {
+    let Some(report) = gpu.device().generate_allocator_report() else {
         eprintln!("this backend reports no allocations");
         return;
     };
@@ -175,7 +175,7 @@ impl OnDevice {
         ex.write(inputs.index, index).unwrap();
         let classes: Vec<u32> = index.iter().map(|i| i % spec.net.n_classes as u32).collect();
         ex.write(inputs.classes, &classes.repeat(spec.copies)).unwrap();
-        ex.submit();
+        ex.submit().unwrap();
     }
 
     fn read(&self, id: ValueId) -> Vec<f32> {
@@ -279,7 +279,7 @@ fn a_budget_streams_the_images_and_changes_no_number() {
     assert!(trainer.fitted().choices[0].contains("streamed"), "{:?}", trainer.fitted().choices);
     assert!(same(&whole, &steps(&mut trainer, 5)));
     let planned = trainer.fitted().memory.peak_bytes as f64;
-    if let Some(report) = trainer.gpu().device.generate_allocator_report() {
+    if let Some(report) = trainer.gpu().device().generate_allocator_report() {
         let measured = report.total_allocated_bytes as f64;
         // The features that score the network are counted and not made here.
         assert!(measured <= 1.1 * planned && measured >= 0.8 * planned, "{measured} of {planned}");
@@ -483,7 +483,7 @@ impl Progress for Vandal {
     fn step(&mut self, report: &StepReport) {
         if self.at.first() == Some(&report.step) {
             self.at.remove(0);
-            self.gpu.lock().unwrap().device.destroy();
+            self.gpu.lock().unwrap().device().destroy();
         }
     }
     fn advance(&mut self, _: &str, _: u64, _: u64) {}
@@ -578,7 +578,7 @@ fn tensors_larger_than_a_binding_are_computed_in_slices() {
             let n = executor.graph().value(id).ty.len();
             executor.write(id, &(0..n).map(|_| rng.unit() - 0.5).collect::<Vec<f32>>()).unwrap();
         }
-        executor.submit();
+        executor.submit().unwrap();
         (executor.dispatches(), seen.map(|id| executor.read(id).unwrap()).to_vec())
     };
     let (few, whole) = run(None);

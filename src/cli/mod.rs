@@ -19,11 +19,11 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::Result;
 use crate::gpu::adapter::AdapterChoice;
 use crate::gpu::device::Options;
 use crate::jobs::Session;
 use crate::progress::Progress;
+use crate::{Error, Result};
 use report::Report;
 
 const EVERYWHERE: &str = "Everywhere";
@@ -108,6 +108,23 @@ commands! {
 /// Names the folder of the tuning cache in place of the user's.
 const CACHE_VARIABLE: &str = "IEQ_CACHE_DIR";
 
+/// Restricts the back ends; other programs with wgpu read it, too.
+const BACKENDS_VARIABLE: &str = "WGPU_BACKEND";
+
+fn backends() -> Option<wgpu::Backends> {
+    std::env::var(BACKENDS_VARIABLE).ok().map(|names| wgpu::Backends::from_comma_list(&names))
+}
+
+/// Says which back ends were looked at, if the user restricted them.
+fn name_backends(error: Error) -> Error {
+    match (error, std::env::var(BACKENDS_VARIABLE)) {
+        (Error::NoAdapter(what), Ok(names)) => Error::NoAdapter(format!(
+            "{what}; {BACKENDS_VARIABLE}={names} allows no other back end: unset it to look at all"
+        )),
+        (error, _) => error,
+    }
+}
+
 /// Columns of help where the terminal does not tell its own.
 const UNKNOWN_WIDTH: usize = 100;
 
@@ -127,7 +144,10 @@ impl Context {
         };
         Context {
             report: Report { json: global.json, quiet: global.quiet },
-            session: Session { gpu: Options { choice: AdapterChoice::parse(adapter), ..Options::default() }, cache },
+            session: Session {
+                gpu: Options { choice: AdapterChoice::parse(adapter), backends: backends(), ..Options::default() },
+                cache,
+            },
         }
     }
 
@@ -170,7 +190,7 @@ pub fn run() -> u8 {
     };
     match result {
         Ok(()) => 0,
-        Err(error) => report::fail(&error),
+        Err(error) => report::fail(&name_backends(error)),
     }
 }
 

@@ -172,7 +172,7 @@ impl Sizes {
     fn shared_tiles(&self, dense: bool) -> Vec<Alternative> {
         let tile = |entry, channels: usize, items: usize, of: usize, sums, memory: usize| {
             let groups = fold(items.div_ceil(of) * self.c_out.div_ceil(channels));
-            Alternative { entry, groups, lanes: 0, sums, memory: (4 * CHAIN * channels + memory) as u32 }
+            Alternative { entry, groups, lanes: 0, accumulators: sums, memory: (4 * CHAIN * channels + memory) as u32 }
         };
         match (self.k_h, self.k_w) {
             (3, 3) if dense => {
@@ -204,7 +204,7 @@ impl Sizes {
     fn shared_weight_tiles(&self, splits: usize) -> Vec<Alternative> {
         let tile = |entry, [outputs, inputs]: [usize; 2], sums, memory| {
             let groups = fold(splits * self.c_out.div_ceil(outputs) * self.c_in.div_ceil(inputs));
-            Alternative { entry, groups, lanes: 0, sums, memory }
+            Alternative { entry, groups, lanes: 0, accumulators: sums, memory }
         };
         // Elements of a stage: of the 32 pixels each output channel, and a vector in 16 that spreads them over the banks.
         let upstream = |outputs: usize| 32 * (outputs + 4);
@@ -281,7 +281,7 @@ impl Sizes {
         forward.groups = grid(8, 4);
         let tile = |entry, channels: usize, pixels: usize, lanes| {
             let sums = (channels * pixels) as u32;
-            Alternative { entry, groups: grid(channels, pixels), lanes, sums, memory: 0 }
+            Alternative { entry, groups: grid(channels, pixels), lanes, accumulators: sums, memory: 0 }
         };
         let mut tiles = self.shared_tiles(stride == 1 && dilate == 1);
         // A tile that hangs over the edge computes what is thrown away.
@@ -619,7 +619,7 @@ impl Operation for Conv2dBackwardWeight {
         sums.groups = grid(4);
         let tile = |entry, channels, lanes| {
             let sums = 9 * channels as u32;
-            Alternative { entry, groups: grid(channels), lanes, sums, memory: 0 }
+            Alternative { entry, groups: grid(channels), lanes, accumulators: sums, memory: 0 }
         };
         sums.alternatives = s.shared_weight_tiles(splits);
         if s.c_out > 8 {

@@ -111,7 +111,7 @@ impl Operation for Matmul {
             entry: "product_tiled",
             groups: fold(m.div_ceil(SHARED_TILE) * n.div_ceil(SHARED_TILE)),
             lanes: 0,
-            sums: 4,
+            accumulators: 4,
             memory: (2 * 4 * SHARED_TILE * 34) as u32,
         }];
         vec![product]

@@ -122,12 +122,11 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
     };
     let refused = |how: &str| {
         Error::Device(format!(
-            "{} of {} has {} bytes, a binding of this device holds at most {most}, and {} {how}; {}",
+            "{} of {} has {} bytes, a binding of this device holds at most {most}, and {} {how}",
             graph.value(largest).name,
             if node.scope.is_empty() { "the step" } else { &node.scope },
             bytes(largest),
             node.op.operation().name(),
-            crate::gpu::device::LESS
         ))
     };
     const WHOLE: &str = "cannot be cut by rows";

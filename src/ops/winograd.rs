@@ -144,7 +144,7 @@ impl Sizes {
             .into_iter()
             .map(|(entry, channels, lanes)| {
                 let sums = 4 * channels as u32;
-                Alternative { entry, groups: grid(channels), lanes, sums, memory: 0 }
+                Alternative { entry, groups: grid(channels), lanes, accumulators: sums, memory: 0 }
             })
             .collect();
         product
