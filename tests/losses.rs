@@ -8,6 +8,7 @@ use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ier::losses;
 use ieq_wgpu::ops::health::{self, HealthCheck};
+use ieq_wgpu::ops::softmax_xent::CrossEntropy;
 use ieq_wgpu::tape::backward::backward;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Type};
@@ -50,6 +51,21 @@ fn a_bad_logit_or_label_raises_the_loss_bit() {
     for label in [3, 4, 1000, u32::MAX] {
         assert_eq!(health_of(&mut kernels, [0.5; 6], [0, label]), raised, "label {label}");
     }
+}
+
+/// A single class has no target but 0; 1 is beyond the columns as any other is.
+#[test]
+fn a_label_beyond_a_single_column_is_an_infinite_loss() {
+    let mut graph = Graph::new();
+    let x = graph.input("logits", Type::f32([3, 1]));
+    let t = graph.input("targets", Type::u32([3]));
+    let loss = graph.one(CrossEntropy, &[x, t]).unwrap();
+    graph.keep(loss);
+    let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
+    executor.write(x, &[0.5_f32; 3]).unwrap();
+    executor.write(t, &[0_u32, 1, 2]).unwrap();
+    executor.submit();
+    assert_eq!(executor.read::<f32>(loss).unwrap(), [0.0, f32::INFINITY, f32::INFINITY]);
 }
 
 /// Loss and gradient of four images under two transforms, all embeddings `z` and all others `other`.

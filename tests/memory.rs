@@ -17,11 +17,10 @@ use ieq_wgpu::ier::negatives::bank_init;
 use ieq_wgpu::ier::step::{Step, StepInputs, StepSpec, record};
 use ieq_wgpu::nn::Drop;
 use ieq_wgpu::ops::Op;
-use ieq_wgpu::ops::accumulate::PART_WORD;
 use ieq_wgpu::ops::conv2d::Conv2d;
-use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu};
 use ieq_wgpu::ops::pool::MaxPool;
+use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::random::{Rng, Stream};
 use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, RunConfig, Winograd};
@@ -142,7 +141,7 @@ impl OnDevice {
     fn new(spec: &StepSpec, side: usize) -> OnDevice {
         let mut graph = Graph::new();
         let x = graph.input("x", Type::f32([spec.rows(), 3, side, side]));
-        let block = graph.input("step", Type::u32([STEP_WORDS]));
+        let block = graph.input("step", StepBlock::ty());
         let index = graph.input("index", Type::u32([spec.images()]));
         let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
         let step = record(&mut graph, spec, inputs, &Drop::Off).unwrap();
@@ -168,8 +167,7 @@ impl OnDevice {
             let mut rng = Rng::new(9, Stream::Bank, (row / spec.images()) as u32, index[row % spec.images()]);
             x.extend((0..size).map(|_| rng.unit() - 0.5));
         }
-        let mut block = step_block(part, 1, 0.0, 0.0);
-        block[PART_WORD] = part;
+        let block = StepBlock::new(part, 1, 0.0, 0.0).part(part).words();
         ex.write(inputs.x, &x).unwrap();
         ex.write(inputs.step, &block).unwrap();
         ex.write(inputs.index, index).unwrap();

@@ -111,8 +111,8 @@ const BREAKS: &[Break] = &[
     ("common/philox", "multiply_high", "carry >> 16u", "carry >> 17u", "dropout.bernoulli"),
     ("common/philox", "philox", "round < 10u", "round < 9u", "dropout.bernoulli"),
     ("common/philox", "unit_f32", "bits >> 8u", "bits >> 9u", "dropout.bernoulli"),
-    ("common/reduce", "wg_sum", "half /= 2u", "half /= 4u", "softmax_xent.forward"),
-    ("common/reduce", "wg_max", "half /= 2u", "half /= 4u", "softmax_xent.forward: logits to"),
+    ("common/reduce", "workgroup_sum", "half /= 2u", "half /= 4u", "softmax_xent.forward"),
+    ("common/reduce", "workgroup_max", "half /= 2u", "half /= 4u", "softmax_xent.forward: logits to"),
     ("common/reduce", "workgroup_sum2", "half /= 2u", "half /= 4u", "batch_norm.train"),
     ("common/winograd_body", "pack", "h$k0 - h$k1", "h$k0 + h$k1", "by Winograd"),
     ("common/winograd_body", "input", "e$k2 - e$k1", "e$k1 - e$k2", "by Winograd"),
@@ -200,7 +200,7 @@ fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
     let made = SOURCES.iter().flat_map(|(_, text)| text.lines()).find_map(|line| line.strip_prefix(import.as_str()));
     let entry = match function {
         "$NAME" => made.and_then(|rest| rest.split(' ').next()),
-        // What the plain product shares with nobody.
+        // Only the plain product uses it.
         "a_quad" => Some("product"),
         _ => Some(function),
     };

@@ -4,10 +4,10 @@ use super::losses;
 use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs, PARAMETERS};
 use crate::ops::accumulate::Accumulate;
 use crate::ops::bank::{BankUpdate, GatherRows};
-use crate::ops::dropout::STEP_WORDS;
 use crate::ops::elementwise::Add;
 use crate::ops::health::{self, HealthCheck};
 use crate::ops::sgd::Sgd;
+use crate::ops::step_block::StepBlock;
 use crate::tape::backward::{backward, place_gradients};
 use crate::tape::{Graph, Storage, Type, ValueId};
 use crate::{Error, Result};
@@ -325,7 +325,7 @@ fn optimise(graph: &mut Graph, spec: &StepSpec, flat: FlatVectors, step: ValueId
 /// [`Error::Shape`] when the arenas of `step` do not fit together.
 pub fn record_update(step: &Graph, spec: &StepSpec) -> Result<Graph> {
     let mut graph = Graph::new();
-    let block = graph.input("step", Type::u32([STEP_WORDS]));
+    let block = graph.input("step", StepBlock::ty());
     let health = graph.input("health", Type::u32([health::WORDS]));
     let flat = flat_vectors(&mut graph, step.arenas.get(PARAMETERS).copied().unwrap_or(0));
     graph.set_scope("optimiser");

@@ -14,7 +14,7 @@ use super::submissions::SubmissionCuts;
 use crate::gpu::clock::Clock;
 use crate::gpu::kernel::{Kernels, Prepared, Region};
 use crate::gpu::{Buffer, Gpu, Launch, Submission};
-use crate::ops::rows::{Slice, slices};
+use crate::ops::rows::{RowRange, row_ranges};
 use crate::{Error, Result};
 
 /// Persistent buffers by arena name; graphs that name the same arena share it.
@@ -173,9 +173,9 @@ impl Executor {
         for (name, &bytes) in &graph.arenas {
             own.insert(name.clone(), arenas.ensure(&gpu, name, bytes + surplus)?);
         }
-        let region = |id: &ValueId, slice: &Slice| -> Region {
+        let region = |id: &ValueId, rows: &RowRange| -> Region {
             let canaries = if guarded.contains(id) { surplus } else { 0 };
-            let part = slice.bytes(&graph, *id);
+            let part = rows.bytes(&graph, *id);
             let bytes = (part.end - part.start).max(4) + canaries;
             let (buffer, first) = match &graph.value(*id).storage {
                 Storage::Arena { arena, offset } => (own[arena].clone(), *offset),
@@ -188,9 +188,9 @@ impl Executor {
         let mut launches: Vec<Launch<Region>> = Vec::new();
         let mut ends = Vec::new();
         for node in &graph.nodes {
-            for slice in slices(&graph, node, most)? {
-                let of_slice = slice.launches(&graph, node).into_iter();
-                launches.extend(of_slice.map(|launch| change(launch).map(|id| region(id, &slice))));
+            for rows in row_ranges(&graph, node, most)? {
+                let over_rows = rows.launches(&graph, node).into_iter();
+                launches.extend(over_rows.map(|launch| change(launch).map(|id| region(id, &rows))));
             }
             ends.push(launches.len());
         }

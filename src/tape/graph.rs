@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::Result;
 use crate::ops::{Op, Operation};
-use crate::{Error, Result};
 
 /// Element type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,19 +187,11 @@ impl Graph {
     /// Appends an operation; returns its outputs.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the inputs do not fit the operation.
+    /// [`crate::Error::Shape`] when the inputs do not fit the operation.
     pub fn apply(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
         let op = op.into();
         let types: Vec<Type> = inputs.iter().map(|&i| self.value(i).ty.clone()).collect();
-        let outputs = op.operation().outputs(&types)?;
-        for ty in &outputs {
-            if ty.len() as u64 >= u64::from(u32::MAX) / 4 {
-                return Err(Error::shape(
-                    op.operation().name(),
-                    format!("an output of shape {:?} exceeds 2^30 elements; use a smaller batch", ty.shape),
-                ));
-            }
-        }
+        let outputs = op.outputs(&types)?;
         let requires_grad = inputs.iter().any(|&i| self.value(i).requires_grad);
         let name = op.operation().name();
         let outputs: Vec<ValueId> = outputs
@@ -225,11 +217,11 @@ impl Graph {
     /// Appends an operation that updates persistent values in place.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the values do not fit the operation.
+    /// [`crate::Error::Shape`] when the values do not fit the operation.
     pub fn update(&mut self, op: impl Into<Op>, inputs: &[ValueId], targets: &[ValueId]) -> Result<()> {
         let op = op.into();
         let types: Vec<Type> = inputs.iter().chain(targets).map(|&i| self.value(i).ty.clone()).collect();
-        op.operation().outputs(&types)?;
+        op.outputs(&types)?;
         let scope = self.scope.clone();
         self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: targets.to_vec(), scope });
         Ok(())

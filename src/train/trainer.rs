@@ -27,9 +27,8 @@ use crate::ier::negatives::{bank_init, negatives};
 use crate::ier::step::{StepSpec, record_update};
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::{Entry, PARAMETERS, STATISTICS};
-use crate::ops::accumulate::PART_WORD;
-use crate::ops::dropout::step_block;
 use crate::ops::health;
+use crate::ops::step_block::StepBlock;
 use crate::ops::views::PARAMETER_WORDS;
 use crate::progress::StepReport;
 use crate::settings::{Config, Schedule};
@@ -291,11 +290,10 @@ impl Trainer {
         let parts = self.spec.parts as u32;
         let mut submission = None;
         for (part, images) in (0..parts).zip(batch.chunks(self.spec.images())) {
-            // Every micro-batch has dropout of its own: the device draws by the first word.
+            // Every micro-batch has dropout of its own: the device draws by this number.
             let draw = step.wrapping_mul(parts).wrapping_add(part);
-            let mut block = step_block(draw, seed, self.schedule.lr_at(step) as f32, drop as f32);
-            block[PART_WORD] = part;
-            ex.write(inputs.step, &block)?;
+            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part);
+            ex.write(inputs.step, &[block])?;
             ex.write(recorded.view_parameters, &part_of(&self.spec, &views, part as usize))?;
             let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
             ex.write(inputs.classes, &labels.repeat(self.spec.copies))?;

@@ -4,8 +4,8 @@ use ieq_wgpu::fewshot::l2_normalise;
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
 use ieq_wgpu::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
-use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::health;
+use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::settings::Backbone;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
@@ -156,7 +156,7 @@ impl Training {
     fn record(golden: &Golden, spec: &StepSpec, kernels: &mut Kernels) -> Result<Self, String> {
         let mut graph = Graph::new();
         let x = graph.input("x", Type::f32(golden.shape("x")?));
-        let block = graph.input("step", Type::u32([STEP_WORDS]));
+        let block = graph.input("step", StepBlock::ty());
         let index = graph.input("index", Type::u32([spec.batch]));
         let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
         let mut masks = Vec::new();
@@ -206,7 +206,7 @@ impl Training {
     }
 
     fn step(&self, number: u32, rate: f32) -> Result<(), String> {
-        self.executor.write(self.step.inputs.step, &step_block(number, 0, rate, 0.0)).map_err(say)?;
+        self.executor.write(self.step.inputs.step, &StepBlock::new(number, 0, rate, 0.0).words()).map_err(say)?;
         self.executor.submit().unwrap();
         let raised = self.read::<u32>(self.step.health)?;
         if raised == [0; health::WORDS] {
