@@ -1,4 +1,4 @@
-//! The training step as a graph: forward, losses, bank, backward, optimiser (METHOD sections 2 to 4).
+//! The training step as a graph: forward, losses, bank, backward, optimiser (`docs/method.md`, sections 2 to 4).
 
 use std::ops::Range;
 

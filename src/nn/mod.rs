@@ -2,7 +2,7 @@
 //!
 //! Parameters live in one arena in the order they are named, running statistics in another; a graph that
 //! names a prefix of them (the backbone alone) shares the buffers with one that names all. Names are those
-//! of the authors' PyTorch modules, so a checkpoint loads there (METHOD section 2).
+//! of the authors' PyTorch modules, so a checkpoint loads there (`docs/method.md`, section 2).
 
 use rand_distr::{Distribution, StandardNormal};
 
