@@ -37,6 +37,10 @@ pub fn sentence(error: &Error) -> String {
             let plain = own.strip_suffix(&format!("; {}", keys.join(", or "))).unwrap_or(&own).to_owned();
             format!("{plain}{}", ways_out(&changes.iter().collect::<Vec<_>>()))
         }
+        // The device does not know what it is used for.
+        Error::TooLarge { .. } | Error::OutOfMemory { .. } => {
+            format!("{error}; a smaller --batch, narrower --widths or --memory-budget with --bn micro needs less")
+        }
         Error::Diverged { .. } => error.to_string().replace("optimiser.lr", "--lr"),
         Error::Internal(_) | Error::Shader { .. } => format!("{error}; please report it with the command line"),
         // A path is no key, whatever it is called.
