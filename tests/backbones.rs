@@ -21,6 +21,8 @@ const SIDE: usize = 32;
 /// A step on the baseline's terms, or on all of them with two copies of each image.
 fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
     let net = NetSpec { backbone, widths: widths.to_vec(), n_classes: 3, n_transforms: Some(2), projection: Some(4) };
+    let mut method = MethodConfig::default();
+    method.cross_entropy = cross_entropy;
     StepSpec {
         net,
         batch: 2,
@@ -28,7 +30,7 @@ fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
         copies: 2,
         bank_rows: 9,
         negatives: 3,
-        method: MethodConfig { cross_entropy, ..MethodConfig::default() },
+        method,
         momentum: 0.9,
         weight_decay: 0.1,
         distill: None,
