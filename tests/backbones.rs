@@ -61,7 +61,7 @@ fn step(kernels: &mut Kernels, spec: &StepSpec) -> (Step, Graph, Vec<f32>, [Vec<
     ex.write(inputs.x, &pixels).unwrap();
     ex.write(inputs.step, &StepBlock::new(0, 1, 0.05, 0.1).words()).unwrap();
     let before = ex.read(step.flat.parameters).unwrap();
-    ex.submit();
+    ex.submit().unwrap();
     let losses = step.losses.iter().map(|(_, id)| ex.read::<f32>(*id).unwrap()[0]).collect();
     assert_eq!(ex.read::<u32>(step.health).unwrap()[0], 0, "the device saw only finite numbers");
     let after = ex.read(step.flat.parameters).unwrap();
