@@ -21,6 +21,8 @@ const SIDE: usize = 32;
 /// A step on the baseline's terms, or on all of them with two copies of each image.
 fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
     let net = NetSpec { backbone, widths: widths.to_vec(), n_classes: 3, n_transforms: Some(2), projection: Some(4) };
+    let mut method = MethodConfig::default();
+    method.cross_entropy = cross_entropy;
     StepSpec {
         net,
         batch: 2,
@@ -28,7 +30,7 @@ fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
         copies: 2,
         bank_rows: 9,
         negatives: 3,
-        method: MethodConfig { cross_entropy, ..MethodConfig::default() },
+        method,
         momentum: 0.9,
         weight_decay: 0.1,
         distill: None,
@@ -59,7 +61,7 @@ fn step(kernels: &mut Kernels, spec: &StepSpec) -> (Step, Graph, Vec<f32>, [Vec<
     ex.write(inputs.x, &pixels).unwrap();
     ex.write(inputs.step, &StepBlock::new(0, 1, 0.05, 0.1).words()).unwrap();
     let before = ex.read(step.flat.parameters).unwrap();
-    ex.submit();
+    ex.submit().unwrap();
     let losses = step.losses.iter().map(|(_, id)| ex.read::<f32>(*id).unwrap()[0]).collect();
     assert_eq!(ex.read::<u32>(step.health).unwrap()[0], 0, "the device saw only finite numbers");
     let after = ex.read(step.flat.parameters).unwrap();

@@ -35,7 +35,7 @@ pub struct Args {
     ///
     /// With the same --teacher and --out: finished generations stay, the one that was stopped goes on bit for bit.
     /// --data may name another path to the same data.
-    #[arg(long, help_heading = "Run", conflicts_with = "overwrite")]
+    #[arg(long, help_heading = "Run", conflicts_with = "overwrite", hide_short_help = true)]
     resume: bool,
     /// Flags of every training run.
     #[command(flatten)]

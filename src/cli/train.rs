@@ -45,7 +45,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RunFlags {
     /// Replace the run that the folder holds
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, help_heading = "Run", hide_short_help = true)]
     pub overwrite: bool,
     /// Exit 1 if 1-shot accuracy ends below PCT percent
     ///

@@ -73,10 +73,10 @@ fn net_spec(golden: &Golden, prefix: &str) -> Result<NetSpec, String> {
     };
     let head = |name: &str| golden.has(&format!("{prefix}{name}.weight")).then(|| outputs(name)).transpose();
     let blocks = (1..).take_while(|block| golden.has(&format!("{prefix}layer{block}.0.conv1.weight")));
-    let widths = blocks.map(|block| outputs(&format!("layer{block}.0.conv1"))).collect::<Result<_, _>>()?;
+    let widths = blocks.map(|block| outputs(&format!("layer{block}.0.conv1"))).collect::<Result<Vec<_>, _>>()?;
     Ok(NetSpec {
         backbone: Backbone::Resnet12,
-        widths: widths.to_vec(),
+        widths,
         n_classes: outputs("classifier")?,
         n_transforms: head("eq_head.6")?,
         projection: head("inv_head.6")?,
@@ -91,17 +91,16 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
     let batch = rows("labels")?.max(1);
     let net = net_spec(golden, "init.")?;
     let distill = golden.has("teacher.classifier.weight").then(|| -> Result<DistillConfig, String> {
-        Ok(DistillConfig {
-            temperature: number("T")?,
-            weight_loss: number("w_ce")?,
-            weight_distill: number("w_div")?,
-            kl_class: 1.0,
-            kl_transform: 1.0,
-            mse_invariant: 1.0,
-            mse_feature: 1.0,
-            ..DistillConfig::default()
-        })
+        let mut distill = DistillConfig::default();
+        distill.temperature = number("T")?;
+        distill.weight_loss = number("w_ce")?;
+        distill.weight_distill = number("w_div")?;
+        (distill.kl_class, distill.kl_transform) = (1.0, 1.0);
+        (distill.mse_invariant, distill.mse_feature) = (1.0, 1.0);
+        Ok(distill)
     });
+    let mut method = MethodConfig::default();
+    (method.gamma, method.tau, method.bank_momentum) = (number("gamma")?, number("tau")?, number("bank_rate")?);
     Ok(StepSpec {
         net,
         batch,
@@ -109,12 +108,7 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
         parts: 1,
         bank_rows: rows("bank")?,
         negatives: rows("neg_idx")?,
-        method: MethodConfig {
-            gamma: number("gamma")?,
-            tau: number("tau")?,
-            bank_momentum: number("bank_rate")?,
-            ..MethodConfig::default()
-        },
+        method,
         momentum: number("momentum")? as f32,
         weight_decay: number("weight_decay")? as f32,
         distill: distill.transpose()?,
