@@ -59,7 +59,7 @@
 //!
 //! let mut config = Config::from_preset("demo")?;
 //! config.data.side = Some(side);
-//! config.model.widths = [8, 8, 8, 8];
+//! config.model.widths = vec![8, 8, 8, 8];
 //! config.method.negatives = 16;
 //! let gpu = Gpu::open(&Options::default())?;
 //! let mut trainer = Trainer::new(gpu.clone(), &config, images.clone(), None)?;
