@@ -23,7 +23,7 @@ use crate::{Error, Result};
 pub struct StepResult {
     /// The preset that its settings come from.
     pub preset: String,
-    /// Channels of the blocks.
+    /// Channels per block.
     pub widths: Vec<usize>,
     /// Side of the images.
     pub side: usize,

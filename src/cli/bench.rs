@@ -60,8 +60,9 @@ pub struct Args {
     /// Without it: 32, and 84 as well where the adapter is no software.
     #[arg(long, value_name = "S,..", value_delimiter = ',', value_parser = count, help_heading = STEP)]
     side: Vec<usize>,
-    /// Channels of the four blocks
-    #[arg(long, value_name = "W,W,..", value_delimiter = ',', value_parser = count, help_heading = STEP, hide_short_help = true)]
+    /// Channels per block
+    #[arg(long, value_name = "W,W,..", value_delimiter = ',', value_parser = count, help_heading = STEP,
+        hide_short_help = true)]
     widths: Option<Vec<usize>>,
     /// Choice among kernels: auto, off, quick or full; see `train --help`
     #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), hide_possible_values = true,

@@ -34,7 +34,8 @@ pub struct Args {
     /// Continue the run in the folder
     ///
     /// With the same --teacher and --out: finished generations stay, the one that was stopped goes on bit for bit.
-    #[arg(long, help_heading = "Run", conflicts_with = "overwrite")]
+    /// --data may name another path to the same data.
+    #[arg(long, help_heading = "Run", conflicts_with = "overwrite", hide_short_help = true)]
     resume: bool,
     /// Flags of every training run.
     #[command(flatten)]

@@ -27,6 +27,7 @@ pub struct Args {
     /// Continue the run in this folder
     ///
     /// Without a folder: the one that the other flags name. The run goes on bit for bit as if it had never stopped.
+    /// --data may name another path to the same data.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, help_heading = "Run", conflicts_with = "overwrite")]
     resume: Option<Option<PathBuf>>,
     /// Flags of every training run.
@@ -44,7 +45,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RunFlags {
     /// Replace the run that the folder holds
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, help_heading = "Run", hide_short_help = true)]
     pub overwrite: bool,
     /// Exit 1 if 1-shot accuracy ends below PCT percent
     ///

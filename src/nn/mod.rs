@@ -2,7 +2,7 @@
 //!
 //! Parameters live in one arena in the order they are named, running statistics in another; a graph that
 //! names a prefix of them (the backbone alone) shares the buffers with one that names all. Names are those
-//! of the authors' PyTorch modules, so a checkpoint loads there (METHOD section 2).
+//! of the authors' PyTorch modules, so a checkpoint loads there (`docs/method.md`, section 2).
 
 use rand_distr::{Distribution, StandardNormal};
 
@@ -81,7 +81,7 @@ pub enum Mode {
 pub enum Drop {
     /// None.
     Off,
-    /// Dropout in blocks 1 and 2, DropBlock in blocks 3 and 4, drawn on the device for each step.
+    /// Dropout in the first half of the blocks, DropBlock in the rest, drawn on the device for each step.
     Random {
         /// The step block.
         step: ValueId,
@@ -90,7 +90,7 @@ pub enum Drop {
         /// Side of a dropped square; 0 leaves DropBlock out.
         block: usize,
     },
-    /// Given keep masks and factors, one for each block.
+    /// Given keep masks and factors, one per block.
     Given(Vec<(ValueId, f32)>),
 }
 
@@ -99,7 +99,7 @@ pub enum Drop {
 pub struct NetSpec {
     /// Backbone.
     pub backbone: Backbone,
-    /// Channels per block.
+    /// Channels of each of its blocks, of which there is at least one.
     pub widths: Vec<usize>,
     /// Classes of the classifier.
     pub n_classes: usize,
@@ -225,10 +225,11 @@ impl<'g> Net<'g> {
         self.graph.one(MaxPool::new(0.0), &[h])
     }
 
-    fn drop(&mut self, b: usize, x: ValueId, drop: &Drop) -> Result<ValueId> {
+    /// Regularises the output of block `b` (from 1) of `blocks`.
+    fn drop(&mut self, b: usize, blocks: usize, x: ValueId, drop: &Drop) -> Result<ValueId> {
         match drop {
             Drop::Off => Ok(x),
-            Drop::Random { step, dropout: p, .. } if b <= 2 => {
+            Drop::Random { step, dropout: p, .. } if 2 * b <= blocks => {
                 if *p > 0.0 {
                     dropout::dropout(self.graph, x, *step, b as u32, *p)
                 } else {
@@ -251,10 +252,10 @@ impl<'g> Net<'g> {
     }
 
     /// The embedding of images x [rows, 3, s, s]: [rows, d]. ResNet-12 averages its last map, Conv4 flattens it.
-    /// Also returns the outputs of the blocks.
+    /// Also returns the outputs of the blocks, each half as large as the one before, with as many channels as `widths` says.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the images are too small.
+    /// [`Error::Shape`] when there is no block, or the images are too small for so many poolings.
     pub fn embed(
         &mut self,
         x: ValueId,
@@ -262,13 +263,16 @@ impl<'g> Net<'g> {
         widths: &[usize],
         drop: &Drop,
     ) -> Result<(ValueId, Vec<ValueId>)> {
+        if widths.is_empty() {
+            return Err(Error::shape("embedding", "a backbone has at least one block"));
+        }
         let (mut h, mut maps) = (x, Vec::new());
         for (i, &channels) in widths.iter().enumerate() {
             h = match backbone {
                 Backbone::Resnet12 => self.residual_block(i + 1, h, channels)?,
                 Backbone::Conv4 => self.plain_block(i + 1, h, channels)?,
             };
-            h = self.drop(i + 1, h, drop)?;
+            h = self.drop(i + 1, widths.len(), h, drop)?;
             maps.push(h);
         }
         self.graph.set_scope("embedding");
