@@ -301,7 +301,11 @@ fn recomputing_changes_no_bit_and_needs_less() {
     }
     config.run.recompute = 17;
     let refusal = Trainer::new(gpu(), &config, data.clone(), None).err().unwrap();
-    assert!(refusal.exit_code() == 2 && refusal.to_string().contains("run.recompute must be 0 to 16"), "{refusal}");
+    assert!(
+        ieq_wgpu::cli::sentence::exit_code(&refusal) == 2
+            && refusal.to_string().contains("run.recompute must be 0 to 16"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -433,7 +437,7 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     // More: not with exact statistics, and the refusal names what would fit.
     set(&mut config, all.peak_bytes * 2 / 5);
     let refusal = fit(&config).unwrap_err();
-    assert_eq!(refusal.exit_code(), 2);
+    assert_eq!(ieq_wgpu::cli::sentence::exit_code(&refusal), 2);
     for part in
         ["run.memory_budget", "a step needs", "MiB", "run.batch_norm = micro with run.micro_batch = 32 would fit"]
     {
@@ -525,7 +529,7 @@ fn a_lost_device_leaves_the_checkpoint_and_says_how_to_go_on() {
 
     let (result, _, left) = train_losing(&config, &[6]);
     let error = result.unwrap_err();
-    assert!(matches!(error, Error::DeviceLost(_)) && error.exit_code() == 3, "{error:?}");
+    assert!(matches!(error, Error::DeviceLost(_)) && ieq_wgpu::cli::sentence::exit_code(&error) == 3, "{error:?}");
     for part in ["the device was lost", "MiB in its buffers", "of 10 was under way", "holds step 4 whole"] {
         assert!(error.to_string().contains(part), "{part}: {error}");
     }

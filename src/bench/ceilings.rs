@@ -1,5 +1,5 @@
-//! What the device can do at best: multiply-adds, memory, launches. Small shaders, the best of a few forms each and
-//! of all samples: what else the machine does only ever slows it down.
+//! What the device can do at best: multiply-adds, memory, launches. Measured by small shaders; the best of a few forms and
+//! of all samples counts, since whatever else the machine does only slows it down.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +14,13 @@ const SHADER: &str = "ceilings";
 /// The device's own limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// Floating-point operations a second; a multiply-add counts two.
+    /// Floating-point operations per second; a multiply-add counts as two.
     pub flops_per_second: f64,
     /// The form of the shader that reached it.
     pub flops_by: String,
-    /// Memory traffic by the size of what is touched, smallest first.
+    /// Memory traffic by the size of the working set, smallest first.
     pub bandwidth: Vec<Bandwidth>,
-    /// Seconds of a launch that does nothing, behind others in one pass.
+    /// Seconds per launch that does nothing, among others in one pass.
     pub launch_seconds: f64,
     /// Seconds from submitting such a launch to knowing that it is done.
     pub round_trip_seconds: f64,
@@ -29,9 +29,9 @@ pub struct Ceilings {
 /// Memory traffic over a working set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bandwidth {
-    /// Bytes that are touched over and over.
+    /// Bytes that are read or written again and again.
     pub working_set_bytes: u64,
-    /// Bytes read and written a second.
+    /// Bytes read and written per second.
     pub bytes_per_second: f64,
     /// The form of the shader that reached it.
     pub by: String,
@@ -61,13 +61,13 @@ impl Bound {
 }
 
 impl Ceilings {
-    /// Bytes a second over a working set of this size: what was measured on the next larger one.
+    /// Bytes per second over a working set of this size: those measured on the next larger one.
     pub fn bandwidth_at(&self, bytes: u64) -> f64 {
         let at = self.bandwidth.iter().find(|b| b.working_set_bytes >= bytes).or(self.bandwidth.last());
         at.map_or(f64::NAN, |b| b.bytes_per_second)
     }
 
-    /// The least seconds that so much work takes on this device, and what of it takes them.
+    /// The fewest seconds that this work takes on this device, and the ceiling that decides it.
     pub fn least(&self, flops: u64, bytes: u64, launches: usize) -> (f64, Bound) {
         let times = [
             (flops as f64 / self.flops_per_second, Bound::Arithmetic),
@@ -126,7 +126,7 @@ pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<
     };
     let wg = u64::from(WORKGROUP);
 
-    // Arithmetic: more workgroups until they keep the device busy for a while, as a large one wants many.
+    // Arithmetic: more workgroups until they keep the device busy for a while; a large one needs many.
     let (mut groups, rounds) = (16, 128);
     loop {
         let prepared = bench.prepare(launch("multiply_add_1", groups * wg, groups, rounds), false, groups * wg)?;

@@ -23,10 +23,9 @@ use crate::{Error, Result};
 const BATCH: usize = 64;
 
 /// An output of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// The embedding.
-    #[value(name = "feat")]
     Feature,
     /// Class logits.
     Class,
@@ -34,6 +33,37 @@ pub enum Layer {
     Transform,
     /// Invariant embedding; only where the network was trained with it.
     Invariant,
+}
+
+impl Layer {
+    /// The names of the layers.
+    pub const NAMES: &[&str] = &["feat", "class", "transform", "invariant"];
+
+    /// The name in requests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layer::Feature => "feat",
+            Layer::Class => "class",
+            Layer::Transform => "transform",
+            Layer::Invariant => "invariant",
+        }
+    }
+}
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Layer {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let all = [Layer::Feature, Layer::Class, Layer::Transform, Layer::Invariant];
+        let found = all.into_iter().find(|layer| layer.name() == text);
+        found.ok_or_else(|| format!("one of {} is wanted, got `{text}`", Layer::NAMES.join(", ")))
+    }
 }
 
 /// The handles of the network in evaluation mode.
