@@ -89,7 +89,7 @@ fn a_gradient_may_be_shared_or_missing() {
     let executor = Executor::new(&mut Kernels::new(gpu()), &mut Arenas::new(), graph).unwrap();
     executor.write(a, &[1.0_f32; 4]).unwrap();
     executor.write(b, &[2.0_f32; 4]).unwrap();
-    executor.submit();
+    executor.submit().unwrap();
     let all = executor.read_arena("gradients").unwrap();
     for (at, want) in [(0, 0.25), (64, 0.25), (128, 0.0)] {
         assert_eq!(all[at..at + 4], [want; 4]);

@@ -10,7 +10,7 @@ use ieq_wgpu::ier::negatives::bank_init;
 use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::{Drop, NetSpec};
-use ieq_wgpu::ops::dropout::{self, STEP_WORDS};
+use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::settings::{Backbone, MethodConfig};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
@@ -21,6 +21,8 @@ const SIDE: usize = 32;
 /// A step on the baseline's terms, or on all of them with two copies of each image.
 fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
     let net = NetSpec { backbone, widths: widths.to_vec(), n_classes: 3, n_transforms: Some(2), projection: Some(4) };
+    let mut method = MethodConfig::default();
+    method.cross_entropy = cross_entropy;
     StepSpec {
         net,
         batch: 2,
@@ -28,7 +30,7 @@ fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
         copies: 2,
         bank_rows: 9,
         negatives: 3,
-        method: MethodConfig { cross_entropy, ..MethodConfig::default() },
+        method,
         momentum: 0.9,
         weight_decay: 0.1,
         distill: None,
@@ -39,7 +41,7 @@ fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
 fn step(kernels: &mut Kernels, spec: &StepSpec) -> (Step, Graph, Vec<f32>, [Vec<f32>; 2]) {
     let mut graph = Graph::new();
     let x = graph.input("x", Type::f32([spec.rows(), 3, SIDE, SIDE]));
-    let block = graph.input("step", Type::u32([STEP_WORDS]));
+    let block = graph.input("step", StepBlock::ty());
     let index = graph.input("index", Type::u32([spec.images()]));
     let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
     let drop = Drop::Random { step: block, dropout: 0.2, block: 2 };
@@ -57,9 +59,9 @@ fn step(kernels: &mut Kernels, spec: &StepSpec) -> (Step, Graph, Vec<f32>, [Vec<
     ex.write(inputs.index, &[1_u32, 3]).unwrap();
     let pixels: Vec<f32> = (0..spec.rows() * 3 * SIDE * SIDE).map(|i| (i as f32 * 0.7).sin()).collect();
     ex.write(inputs.x, &pixels).unwrap();
-    ex.write(inputs.step, &dropout::step_block(0, 1, 0.05, 0.1)).unwrap();
+    ex.write(inputs.step, &StepBlock::new(0, 1, 0.05, 0.1).words()).unwrap();
     let before = ex.read(step.flat.parameters).unwrap();
-    ex.submit();
+    ex.submit().unwrap();
     let losses = step.losses.iter().map(|(_, id)| ex.read::<f32>(*id).unwrap()[0]).collect();
     assert_eq!(ex.read::<u32>(step.health).unwrap()[0], 0, "the device saw only finite numbers");
     let after = ex.read(step.flat.parameters).unwrap();
@@ -95,7 +97,7 @@ fn a_backbone_has_as_many_blocks_as_widths() {
     let none = spec(Backbone::Conv4, &[], true);
     let mut graph = Graph::new();
     let x = graph.input("x", Type::f32([none.rows(), 3, SIDE, SIDE]));
-    let block = graph.input("step", Type::u32([STEP_WORDS]));
+    let block = graph.input("step", StepBlock::ty());
     let index = graph.input("index", Type::u32([none.images()]));
     let inputs = StepInputs::declare(&mut graph, &none, x, block, index);
     assert!(record(&mut graph, &none, inputs, &Drop::Off).unwrap_err().to_string().contains("at least one block"));

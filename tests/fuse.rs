@@ -134,7 +134,8 @@ fn a_block_keeps_the_outputs_of_its_convolutions_only() {
     let (conv, leaky_norm, norm, pool) = ((0, 0, 0), (2, 0, 2), (2, 0, 3), (5, 0, 2));
     let steps = [conv, leaky_norm, conv, leaky_norm, conv, norm, pool];
     let (mut graph, _) = build(&steps, &[]);
-    let making_y = |graph: &Graph| graph.nodes().iter().filter(|n| n.op.operation().normalises().is_some()).count();
+    let making_y =
+        |graph: &Graph| graph.nodes().iter().filter(|n| n.op.operation().rewrites().as_norm().is_some()).count();
     assert_eq!(making_y(&graph), 3);
     fuse(&mut graph);
     assert_eq!(making_y(&graph), 0, "a batch norm still makes y");

@@ -18,14 +18,13 @@ use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::Drop;
 use ieq_wgpu::ops::Op;
-use ieq_wgpu::ops::accumulate::PART_WORD;
 use ieq_wgpu::ops::conv2d::Conv2d;
-use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu};
 use ieq_wgpu::ops::pool::MaxPool;
+use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::random::{Rng, Stream};
-use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, RunConfig, Winograd};
+use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Winograd};
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
@@ -50,7 +49,7 @@ fn gpu_with(max_binding: Option<u64>) -> Arc<Gpu> {
 /// A small run with everything that draws random numbers.
 fn small() -> Config {
     let mut config = Config::from_preset("demo").unwrap();
-    config.model.widths = [8, 12, 16, 20];
+    config.model.widths = vec![8, 12, 16, 20];
     config.model.dropout = 0.1;
     config.model.drop_block.rate = 0.1;
     config.optimiser.batch = 8;
@@ -88,7 +87,7 @@ fn the_device_allocates_what_was_planned() {
     let _extractor = trainer.extractor().unwrap();
     trainer.submit().unwrap();
     gpu.wait().unwrap();
-    let Some(report) = gpu.device.generate_allocator_report() else {
+    let Some(report) = gpu.device().generate_allocator_report() else {
         eprintln!("this backend reports no allocations");
         return;
     };
@@ -143,7 +142,7 @@ impl OnDevice {
     fn new(spec: &StepSpec, side: usize) -> OnDevice {
         let mut graph = Graph::new();
         let x = graph.input("x", Type::f32([spec.rows(), 3, side, side]));
-        let block = graph.input("step", Type::u32([STEP_WORDS]));
+        let block = graph.input("step", StepBlock::ty());
         let index = graph.input("index", Type::u32([spec.images()]));
         let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
         let step = record(&mut graph, spec, inputs, &Drop::Off).unwrap();
@@ -169,14 +168,13 @@ impl OnDevice {
             let mut rng = Rng::new(9, Stream::Bank, (row / spec.images()) as u32, index[row % spec.images()]);
             x.extend((0..size).map(|_| rng.unit() - 0.5));
         }
-        let mut block = step_block(part, 1, 0.0, 0.0);
-        block[PART_WORD] = part;
+        let block = StepBlock::new(part, 1, 0.0, 0.0).part(part).words();
         ex.write(inputs.x, &x).unwrap();
         ex.write(inputs.step, &block).unwrap();
         ex.write(inputs.index, index).unwrap();
         let classes: Vec<u32> = index.iter().map(|i| i % spec.net.n_classes as u32).collect();
         ex.write(inputs.classes, &classes.repeat(spec.copies)).unwrap();
-        ex.submit();
+        ex.submit().unwrap();
     }
 
     fn read(&self, id: ValueId) -> Vec<f32> {
@@ -280,7 +278,7 @@ fn a_budget_streams_the_images_and_changes_no_number() {
     assert!(trainer.fitted().choices[0].contains("streamed"), "{:?}", trainer.fitted().choices);
     assert!(same(&whole, &steps(&mut trainer, 5)));
     let planned = trainer.fitted().memory.peak_bytes as f64;
-    if let Some(report) = trainer.gpu().device.generate_allocator_report() {
+    if let Some(report) = trainer.gpu().device().generate_allocator_report() {
         let measured = report.total_allocated_bytes as f64;
         // The features that score the network are counted and not made here.
         assert!(measured <= 1.1 * planned && measured >= 0.8 * planned, "{measured} of {planned}");
@@ -355,7 +353,8 @@ fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
     again.keep_choices(&slow);
     assert_eq!(again, slow);
     // What was given is nobody's to choose.
-    let given = Config { run: RunConfig { winograd: Winograd::Off, ..config.run.clone() }, ..config };
+    let mut given = config;
+    given.run.winograd = Winograd::Off;
     assert!(on(&given, true) == given);
 }
 
@@ -364,7 +363,7 @@ fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
 fn a_step_by_winograd_agrees_with_one_without() {
     let mut config = Config::from_preset("demo").unwrap();
     config.optimiser.batch = 4;
-    config.model.widths = [8, 16, 64, 64];
+    config.model.widths = vec![8, 16, 64, 64];
     let data = glyphs(&config);
     let gpu = gpu();
     let mut gradients = |winograd| {
@@ -486,7 +485,7 @@ impl Progress for Vandal {
     fn step(&mut self, report: &StepReport) {
         if self.at.first() == Some(&report.step) {
             self.at.remove(0);
-            self.gpu.lock().unwrap().device.destroy();
+            self.gpu.lock().unwrap().device().destroy();
         }
     }
     fn advance(&mut self, _: &str, _: u64, _: u64) {}
@@ -581,7 +580,7 @@ fn tensors_larger_than_a_binding_are_computed_in_slices() {
             let n = executor.graph().value(id).ty.len();
             executor.write(id, &(0..n).map(|_| rng.unit() - 0.5).collect::<Vec<f32>>()).unwrap();
         }
-        executor.submit();
+        executor.submit().unwrap();
         (executor.dispatches(), seen.map(|id| executor.read(id).unwrap()).to_vec())
     };
     let (few, whole) = run(None);

@@ -9,9 +9,9 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::ier::spec::StepSpec;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::ops::conv2d::Conv2d;
-use crate::ops::dropout::step_block;
 use crate::ops::matmul::Matmul;
-use crate::ops::{self, Cost, Op};
+use crate::ops::step_block::StepBlock;
+use crate::ops::{self, Cost, Elements, Op};
 use crate::random::{Rng, Stream};
 use crate::settings::Config;
 use crate::tape::backward::backward_from;
@@ -251,7 +251,7 @@ impl Recording {
             "negatives" => Content::Below(self.data.images as u32),
             "classes" => Content::Below(self.data.classes as u32),
             "transforms" => Content::Below(self.spec.copies as u32),
-            "step" => Content::Words(step_block(1, 1, 0.05, 0.1).to_vec()),
+            "step" => Content::Words(StepBlock::new(1, 1, 0.05, 0.1).words().to_vec()),
             "health" => Content::Below(1),
             "view parameters" => {
                 let (set, ..) = views_of(&self.config);
@@ -272,13 +272,11 @@ fn content_of(graph: &Graph, id: ValueId, step: Option<&Recording>) -> Content {
         // No operation of a step reads words that another made; small ones would suit any that did.
         return step.and_then(|step| step.words(&value.name)).unwrap_or(Content::Below(2));
     }
-    let maker = graph.nodes.iter().find(|n| n.outputs.contains(&id));
-    let masks = ["dropout.bernoulli", "dropout.block_keep"];
-    // What a node makes besides its result is saved for its gradient: norms, deviations, sums of exponentials.
-    let saved = maker.is_some_and(|n| n.outputs[0] != id);
-    match maker {
-        Some(node) if masks.contains(&node.op.operation().name()) => Content::Mask,
-        _ if saved || value.ty.len() == 1 || value.name.ends_with("running_var") => Content::Positive,
+    let maker = graph.nodes.iter().find_map(|n| Some((n, n.outputs.iter().position(|&output| output == id)?)));
+    match maker.map(|(node, index)| node.op.operation().output_elements(index)) {
+        Some(Elements::Mask(_)) => Content::Mask,
+        Some(Elements::Uniform(..)) => Content::Positive,
+        _ if value.ty.len() == 1 || value.name.ends_with("running_var") => Content::Positive,
         _ => Content::Normal,
     }
 }

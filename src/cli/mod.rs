@@ -13,17 +13,19 @@ pub mod interrupt;
 pub mod plan;
 pub mod report;
 pub mod sentence;
+pub mod settings;
 pub mod train;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::Result;
 use crate::gpu::adapter::AdapterChoice;
 use crate::gpu::device::Options;
 use crate::jobs::Session;
 use crate::progress::Progress;
+use crate::settings::{Config, DEFAULT_PRESET};
+use crate::{Error, Result};
 use report::Report;
 
 const EVERYWHERE: &str = "Everywhere";
@@ -108,6 +110,23 @@ commands! {
 /// Names the folder of the tuning cache in place of the user's.
 const CACHE_VARIABLE: &str = "IEQ_CACHE_DIR";
 
+/// Restricts the back ends; other programs with wgpu read it, too.
+const BACKENDS_VARIABLE: &str = "WGPU_BACKEND";
+
+fn backends() -> Option<wgpu::Backends> {
+    std::env::var(BACKENDS_VARIABLE).ok().map(|names| wgpu::Backends::from_comma_list(&names))
+}
+
+/// Says which back ends were looked at, if the user restricted them.
+fn name_backends(error: Error) -> Error {
+    match (error, std::env::var(BACKENDS_VARIABLE)) {
+        (Error::NoAdapter(what), Ok(names)) => Error::NoAdapter(format!(
+            "{what}; {BACKENDS_VARIABLE}={names} allows no other back end: unset it to look at all"
+        )),
+        (error, _) => error,
+    }
+}
+
 /// Columns of help where the terminal does not tell its own.
 const UNKNOWN_WIDTH: usize = 100;
 
@@ -127,7 +146,10 @@ impl Context {
         };
         Context {
             report: Report { json: global.json, quiet: global.quiet },
-            session: Session { gpu: Options { choice: AdapterChoice::parse(adapter), ..Options::default() }, cache },
+            session: Session {
+                gpu: Options { choice: AdapterChoice::parse(adapter), backends: backends(), ..Options::default() },
+                cache,
+            },
         }
     }
 
@@ -145,9 +167,18 @@ impl Context {
     }
 }
 
-/// The whole command line.
+/// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset, what a
+/// resumed run may change, and numbers that may begin with a minus, so that they reach the sentence about their range.
 fn command() -> Result<clap::Command> {
-    args::with_defaults(Cli::command())
+    let demo = Config::from_preset(DEFAULT_PRESET)?;
+    let with_numbers = |arg: clap::Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    Ok(Cli::command().mut_subcommands(|command| match command.get_name() {
+        "train" | "distill" | "plan" => command.mut_args(|arg| settings::described(with_numbers(arg), &demo)),
+        _ => command.mut_args(with_numbers),
+    }))
 }
 
 /// Runs the command line and returns the exit code: see [`sentence::exit_code`].
@@ -170,7 +201,7 @@ pub fn run() -> u8 {
     };
     match result {
         Ok(()) => 0,
-        Err(error) => report::fail(&error),
+        Err(error) => report::fail(&name_backends(error)),
     }
 }
 

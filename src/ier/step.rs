@@ -1,4 +1,4 @@
-//! The training step as a graph: forward, losses, bank, backward, optimiser (METHOD sections 2 to 4).
+//! The training step as a graph: forward, losses, bank, backward, optimiser (`docs/method.md`, sections 2 to 4).
 
 use std::ops::Range;
 
@@ -8,10 +8,10 @@ use super::terms::{Given, LOSSES, Side};
 use crate::nn::{Drop, Entry, Mode, Net, Outputs, PARAMETERS};
 use crate::ops::accumulate::Accumulate;
 use crate::ops::bank::BankUpdate;
-use crate::ops::dropout::STEP_WORDS;
 use crate::ops::elementwise::Add;
 use crate::ops::health::{self, HealthCheck};
 use crate::ops::sgd::Sgd;
+use crate::ops::step_block::StepBlock;
 use crate::tape::backward::{backward, place_gradients};
 use crate::tape::{Graph, Storage, Type, ValueId};
 use crate::{Error, Result};
@@ -255,7 +255,7 @@ fn optimise(
 /// [`Error::Shape`] when the arenas of `step` do not fit together.
 pub fn record_update(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Result<Graph> {
     let mut graph = Graph::new();
-    let block = graph.input("step", Type::u32([STEP_WORDS]));
+    let block = graph.input("step", StepBlock::ty());
     let health = graph.input("health", Type::u32([health::WORDS]));
     let flat = flat_vectors(&mut graph, graph_of_step.arenas().get(PARAMETERS).copied().unwrap_or(0));
     graph.set_scope("optimiser");

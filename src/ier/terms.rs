@@ -118,7 +118,7 @@ mod tests {
     use super::super::step::record;
     use super::*;
     use crate::nn::{Drop, NetSpec};
-    use crate::ops::dropout::STEP_WORDS;
+    use crate::ops::step_block::StepBlock;
     use crate::settings::{Backbone, Config, MethodConfig};
     use crate::tape::Type;
 
@@ -145,7 +145,7 @@ mod tests {
         };
         let mut graph = Graph::new();
         let x = graph.input("x", Type::f32([spec.rows(), 3, 8, 8]));
-        let step = graph.input("step", Type::u32([STEP_WORDS]));
+        let step = graph.input("step", StepBlock::ty());
         let index = graph.input("index", Type::u32([spec.batch]));
         let inputs = StepInputs::declare(&mut graph, &spec, x, step, index);
         let step = record(&mut graph, &spec, inputs, &Drop::Off).unwrap();

@@ -42,7 +42,7 @@ pub struct DeviceEntry {
 /// # Errors
 /// [`crate::Error::NoAdapter`] when there is none, or none that the session asks for.
 pub fn run(session: &Session) -> Result<DevicesOutcome> {
-    let all = adapter::list();
+    let all = adapter::list(session.gpu.backends);
     let (chosen, _) = adapter::position(&all, &session.gpu.choice)?;
     let entries = all.into_iter().enumerate().map(|(index, listed)| {
         let limits = listed.adapter.limits();

@@ -29,8 +29,8 @@ impl Kept {
         let bytes = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes()));
         let words: Vec<u32> = bytes.map(u32::from).collect();
         Kept {
-            adapter: format!("{} ({:?})", gpu.info.name, gpu.info.backend),
-            driver: format!("{} {}", gpu.info.driver, gpu.info.driver_info).trim().to_owned(),
+            adapter: format!("{} ({:?})", gpu.info().name, gpu.info().backend),
+            driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
             shaders: crate::train::state::fingerprint([words.as_slice()]),
             chosen: gpu.tuning(|tuning| tuning.chosen.clone()),
         }
@@ -55,7 +55,7 @@ impl Kept {
 
 /// The file in the cache folder for an adapter.
 fn cache_file(gpu: &Gpu, folder: &Path) -> PathBuf {
-    let name = format!("{}-{:?}", gpu.info.name, gpu.info.backend).to_lowercase();
+    let name = format!("{}-{:?}", gpu.info().name, gpu.info().backend).to_lowercase();
     let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     folder.join(format!("tuning-{plain}.toml"))
 }

@@ -2,7 +2,7 @@
 //!
 //! Parameters live in one arena in the order they are named, running statistics in another; a graph that
 //! names a prefix of them (the backbone alone) shares the buffers with one that names all. Names are those
-//! of the authors' PyTorch modules, so a checkpoint loads there (METHOD section 2).
+//! of the authors' PyTorch modules, so a checkpoint loads there (`docs/method.md`, section 2).
 
 use rand_distr::{Distribution, StandardNormal};
 
@@ -114,7 +114,7 @@ impl NetSpec {
     pub fn new(model: &ModelConfig, n_classes: usize, n_transforms: Option<usize>, invariant: bool) -> Self {
         NetSpec {
             backbone: model.backbone,
-            widths: model.widths.to_vec(),
+            widths: model.widths.clone(),
             n_classes,
             n_transforms,
             projection: invariant.then_some(model.projection),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::graph::{Graph, Storage, Type, ValueId};
 use crate::ops::elementwise::{Add, Fill, Scale};
-use crate::ops::same;
+use crate::ops::shape::same;
 use crate::{Error, Result};
 
 /// Appends the nodes that compute d `loss` / d v for every value v that requires it.

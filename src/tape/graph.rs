@@ -296,7 +296,7 @@ impl Graph {
             return Err(Error::shape(op.operation().name(), "updates values in place: record it with `update`"));
         }
         let types = self.types(&op, inputs)?;
-        let outputs = op.operation().outputs(&types)?;
+        let outputs = op.outputs(&types)?;
         outputs.iter().try_for_each(|ty| ty.check(op.operation().name(), "an output", MOST_MADE))?;
         let requires_grad = inputs.iter().any(|&i| self.value(i).requires_grad);
         let name = op.operation().name();
@@ -339,7 +339,7 @@ impl Graph {
             return Err(Error::shape(op.operation().name(), "makes new values: record it with `apply`"));
         }
         let types = self.types(&op, &[inputs, targets].concat())?;
-        op.operation().outputs(&types)?;
+        op.outputs(&types)?;
         let scope = self.scope.clone();
         self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: targets.to_vec(), scope });
         Ok(())

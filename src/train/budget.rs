@@ -25,7 +25,7 @@ impl Room {
 
     /// That of a device.
     pub fn of(gpu: &Gpu) -> Room {
-        let buffer = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+        let buffer = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
         Room { buffer, software: gpu.is_software() }
     }
 }
@@ -107,8 +107,7 @@ impl Attempt {
     /// `given`: the settings before anything was chosen.
     fn fitted(mut self, given: &Config, memory: Memory) -> Result<Fitted> {
         let choices = self.choices(given)?;
-        let keys = self.config.differences(given)?;
-        self.config.run.chosen = keys.into_iter().map(|key| key.trim_start_matches("run.").to_owned()).collect();
+        self.config.note_choices(given);
         Ok(Fitted { config: self.config, resident: self.resident, memory, choices })
     }
 }

@@ -1,7 +1,7 @@
 //! Checkpoints: the bytes of a safetensors file that PyTorch reads, equal bytes for equal state. Files are read and
 //! written by [`super::checkpoint_file`].
 //!
-//! Weights carry PyTorch's state-dict names (METHOD section 2). Whatever else a run needs to resume
+//! Weights carry PyTorch's state-dict names (`docs/method.md`, section 2). Whatever else a run needs to resume
 //! (momentum, memory bank, ...) goes under [`TRAINING_PREFIX`]; settings and counters are strings in the
 //! file's metadata.
 

@@ -5,7 +5,7 @@ use crate::error::Change;
 use crate::ier::spec::{StepInputs, StepSpec};
 use crate::ier::step::{Step, record};
 use crate::nn::{Drop, NetSpec};
-use crate::ops::dropout::STEP_WORDS;
+use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
 use crate::settings::{Activations, Config, Method, Schedule, TransformSet, Winograd};
 use crate::tape::passes::Passes;
@@ -136,7 +136,7 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
     let images = graph.input("images", Type::u32([stored, data.side, data.side]));
     let view_index = graph.input("view index", Type::u32([batch]));
     let view_parameters = graph.input("view parameters", Type::u32([views * batch, PARAMETER_WORDS]));
-    let step = graph.input("step", Type::u32([STEP_WORDS]));
+    let step = graph.input("step", StepBlock::ty());
     let index = graph.input("index", Type::u32([batch]));
     graph.set_scope("views");
     let make = Views {

@@ -20,17 +20,16 @@ use super::state::{
 };
 use crate::data::{ImageSet, epoch_order};
 use crate::error::Change;
-use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
+use crate::gpu::{Gpu, Submission};
 use crate::ier::negatives::{bank_init, negatives};
 use crate::ier::spec::StepSpec;
 use crate::ier::step::record_update;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::{Entry, PARAMETERS, STATISTICS};
-use crate::ops::accumulate::PART_WORD;
-use crate::ops::dropout::step_block;
 use crate::ops::health;
+use crate::ops::step_block::StepBlock;
 use crate::ops::views::PARAMETER_WORDS;
 use crate::progress::StepReport;
 use crate::settings::{Config, Schedule};
@@ -280,7 +279,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Device`] when the device has failed.
-    pub fn submit(&mut self) -> Result<wgpu::SubmissionIndex> {
+    pub fn submit(&mut self) -> Result<Submission> {
         let (seed, step) = (self.config.run.seed, self.steps_done);
         let batch = self.batch(step);
         let recorded = &self.recorded;
@@ -294,11 +293,10 @@ impl Trainer {
         let parts = self.spec.parts as u32;
         let mut submission = None;
         for (part, images) in (0..parts).zip(batch.chunks(self.spec.images())) {
-            // Every micro-batch has dropout of its own: the device draws by the first word.
+            // Every micro-batch has dropout of its own: the device draws by this number.
             let draw = step.wrapping_mul(parts).wrapping_add(part);
-            let mut block = step_block(draw, seed, self.schedule.lr_at(step) as f32, drop as f32);
-            block[PART_WORD] = part;
-            ex.write(inputs.step, &block)?;
+            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part);
+            ex.write(inputs.step, &[block])?;
             ex.write(recorded.view_parameters, &part_of(&self.spec, &views, part as usize))?;
             let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
             ex.write(inputs.classes, &labels.repeat(self.spec.copies))?;
@@ -310,10 +308,10 @@ impl Trainer {
                     ring.upload(ex.gpu(), ex.locate(recorded.images).0, pixels)?;
                 }
             }
-            submission = Some(ex.submit());
+            submission = Some(ex.submit()?);
         }
         if let Some(update) = &self.update {
-            submission = Some(update.submit());
+            submission = Some(update.submit()?);
         }
         self.steps_done += 1;
         submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
@@ -385,7 +383,7 @@ impl Trainer {
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                self.executor.gpu().wait_for(oldest)?;
+                self.executor.gpu().wait_for(&oldest)?;
             }
             if !told && let Some((dispatch, time)) = self.over_target() {
                 told = true;

@@ -1,30 +1,45 @@
 //! How a 3 x 3 convolution of stride 1 and its gradients are launched by Winograd's minimal filtering F(2x2, 3x3):
-//! `shaders/winograd.wgsl`. The operations are those of [`super::conv2d`], which hold the shape rules, twins and gradients.
+//! `shaders/winograd.wgsl`. The operations are those of [`super`], which hold the shape rules, twins and gradients.
 
 use std::ops::Range;
 
-use super::Operand;
-use super::conv2d::{CHAIN, Sizes};
+use super::geometry::Sizes;
+use super::tiles::CHAIN;
 use crate::gpu::Launch;
-use crate::gpu::kernel::{Alternative, fold, lanes_for};
+use crate::gpu::kernel::{fold, lanes_for};
+use crate::ops::Operand;
+use crate::ops::tile::Tile;
 use crate::tape::{Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "winograd";
 
-/// Elements of a transformed tile: so many products are independent.
+/// Elements of a transformed tile, each of which is a product of its own.
 const ELEMENTS: usize = 16;
 
 /// Bytes of transformed images at a time, or as many as the transformed weights have, which every slice reads again: what
 /// fits the caches of a processor.
-const SLICE_BYTES: usize = 4 << 20;
+const SLICE_BYTES: u64 = 4 << 20;
 
 /// The fewest channels with which the products outweigh the transforms: on llvmpipe 32 to 64 channels take as long either
 /// way, 64 to 64 a tenth less forward and a third less backward.
 const LEAST_CHANNELS: usize = 64;
 
 /// The most bytes of one transformed image: a slice is one at the least, and every adapter binds as much.
-const MOST_IMAGE_BYTES: usize = 64 << 20;
+const MOST_IMAGE_BYTES: u64 = 64 << 20;
+
+/// The tiles of the products, the smallest first: rows of `packed` by rows of `vectors`.
+const PRODUCTS: [Tile; 5] = [
+    product("product_8x4", 8, 4),
+    product("product_16x4", 16, 4),
+    product("product_32x4", 32, 8),
+    product("product_64x4", 64, 8),
+    product("product_80x4", 80, 8),
+];
+
+const fn product(entry: &'static str, down: usize, lanes: u32) -> Tile {
+    Tile { entry, down, across: 4, lanes, sums: 4 * down as u32, memory: 0 }
+}
 
 impl Sizes {
     /// Whether the formulas hold for this convolution.
@@ -48,8 +63,8 @@ impl Sizes {
     }
 
     /// Bytes of one image's transformed inputs and products.
-    fn image_bytes(&self) -> usize {
-        4 * ELEMENTS * self.tiles_of(1) * (self.c_in + self.c_out)
+    fn image_bytes(&self) -> u64 {
+        4 * ELEMENTS as u64 * self.tiles_of(1) as u64 * (self.c_in + self.c_out) as u64
     }
 
     /// Tiles of an image, down and across.
@@ -61,25 +76,22 @@ impl Sizes {
         images * self.tiles().0 * self.tiles().1
     }
 
-    /// Rows of `packed` that tiles of so many channels read.
+    /// Rows of `packed` that tiles of `tile` channels read.
     fn row_of(&self, tile: usize) -> usize {
         self.c_out.next_multiple_of(tile)
     }
 
     /// Rows of `packed`: whole tiles of every width that wastes less than half of itself.
     fn row(&self) -> usize {
-        [80, 64, 32, 16]
-            .map(|tile| self.row_of(tile))
-            .into_iter()
-            .filter(|&row| 2 * self.c_out > row)
-            .max()
-            .unwrap_or(16)
+        PRODUCTS[1..].iter().map(|tile| self.row_of(tile.down)).filter(|&row| 2 * self.c_out > row).max().unwrap_or(16)
     }
 
     /// Images that are transformed at a time.
     pub(super) fn slice_images(&self) -> usize {
-        let weights = 4 * ELEMENTS * self.c_in * self.row();
-        (SLICE_BYTES.max(weights) / self.image_bytes()).clamp(1, self.batch.max(1))
+        let weights = 4 * ELEMENTS as u64 * self.c_in as u64 * self.row() as u64;
+        let images = SLICE_BYTES.max(weights) / self.image_bytes();
+        // No more than the batch, which is a usize.
+        images.clamp(1, self.batch.max(1) as u64) as usize
     }
 
     /// Transformed weights [16, c_in, row], inputs [16, c_in, tiles] and products [16, c_out, tiles] of the forward
@@ -98,7 +110,7 @@ impl Sizes {
         [inputs, upstream, products].map(|[terms, row]| Type::f32([ELEMENTS, terms, row]))
     }
 
-    /// A launch of `n` items over some of the images that are bound, with so many terms in a product and vectors in a row.
+    /// A launch of `n` items over some of the images that are bound; a product has `terms` terms and `row` vectors per row.
     fn of_images(
         &self,
         entry: &'static str,
@@ -130,23 +142,15 @@ impl Sizes {
     /// The 16 products over `terms` with `row` vectors in a row.
     fn product(&self, terms: usize, row: usize) -> Launch<ValueId> {
         let lanes = lanes_for(row);
-        let grid = |tile: usize| fold(ELEMENTS * row.div_ceil(lanes) * self.c_out.div_ceil(tile));
-        let mut product = self.of_images("product_8x4", 0, &NONE, terms, row);
+        let grid = |tile: &Tile| fold(ELEMENTS * row.div_ceil(lanes) * self.c_out.div_ceil(tile.down));
+        let [smallest, larger @ ..] = PRODUCTS;
+        let mut product = self.of_images(smallest.entry, 0, &NONE, terms, row);
         product.set_workgroup(lanes as u32);
-        product.groups = grid(8);
-        let tiles =
-            [("product_80x4", 80, 8), ("product_64x4", 64, 8), ("product_32x4", 32, 8), ("product_16x4", 16, 4)];
-        let mut tiles: Vec<_> =
-            tiles.into_iter().filter(|(_, channels, _)| self.row_of(*channels) <= self.row()).collect();
+        product.groups = grid(&smallest);
+        let mut tiles: Vec<_> = larger.into_iter().rev().filter(|t| self.row_of(t.down) <= self.row()).collect();
         // The largest first, but what hangs over the edge is computed for nothing.
-        tiles.sort_by_key(|(_, channels, _)| self.row_of(*channels));
-        product.alternatives = tiles
-            .into_iter()
-            .map(|(entry, channels, lanes)| {
-                let sums = 4 * channels as u32;
-                Alternative { entry, groups: grid(channels), lanes, sums, memory: 0 }
-            })
-            .collect();
+        tiles.sort_by_key(|tile| self.row_of(tile.down));
+        product.alternatives = tiles.iter().map(|tile| tile.alternative(grid(tile))).collect();
         product
     }
 
@@ -250,4 +254,17 @@ fn reading(
 /// Ranges of `step` at most.
 fn slices(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(step).map(move |first| first..(first + step).min(range.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::tile::tests::agree;
+
+    #[test]
+    fn tiles_are_those_of_the_shader() {
+        for shader in [SHADER, "winograd_subgroup"] {
+            agree(shader, &PRODUCTS.map(|tile| (tile, 1)));
+        }
+    }
 }
