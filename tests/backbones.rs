@@ -91,7 +91,7 @@ fn a_backbone_has_as_many_blocks_as_widths() {
             let count = |name: &str| graph.nodes().iter().filter(|n| n.op.operation().name() == name).count();
             assert_eq!(count("dropout.block_keep"), widths.len() - widths.len() / 2, "{widths:?}");
             let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
-            assert!(moved * 10 > before.len() * 5, "{moved} of {} parameters moved", before.len());
+            assert!(moved * 5 > before.len(), "{moved} of {} parameters and their padding moved", before.len());
         }
     }
     let none = spec(Backbone::Conv4, &[], true);

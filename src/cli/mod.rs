@@ -24,7 +24,6 @@ use crate::gpu::adapter::AdapterChoice;
 use crate::gpu::device::Options;
 use crate::jobs::Session;
 use crate::progress::Progress;
-use crate::settings::{Config, DEFAULT_PRESET};
 use crate::{Error, Result};
 use report::Report;
 
@@ -170,15 +169,7 @@ impl Context {
 /// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset, what a
 /// resumed run may change, and numbers that may begin with a minus, so that they reach the sentence about their range.
 fn command() -> Result<clap::Command> {
-    let demo = Config::from_preset(DEFAULT_PRESET)?;
-    let with_numbers = |arg: clap::Arg| match arg.get_action().takes_values() {
-        true => arg.allow_negative_numbers(true),
-        false => arg,
-    };
-    Ok(Cli::command().mut_subcommands(|command| match command.get_name() {
-        "train" | "distill" | "plan" => command.mut_args(|arg| settings::described(with_numbers(arg), &demo)),
-        _ => command.mut_args(with_numbers),
-    }))
+    settings::with_defaults(Cli::command())
 }
 
 /// Runs the command line and returns the exit code: see [`sentence::exit_code`].

@@ -187,14 +187,31 @@ impl FromArgMatches for DistillFlags {
     }
 }
 
+/// `command` with what the derive cannot say: numbers may begin with a minus, so that they reach the sentence about their
+/// range; settings have their value in the demo preset, and `--resume` what a resumed run may change.
+pub(super) fn with_defaults(command: Command) -> Result<Command> {
+    let demo = Config::from_preset(DEFAULT_PRESET)?;
+    let with_minus = |arg: Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    Ok(command.mut_subcommands(|command| match command.get_name() {
+        "train" | "distill" | "plan" => command.mut_args(|arg| described(with_minus(arg), &demo)),
+        _ => command.mut_args(with_minus),
+    }))
+}
+
 /// The argument with its long help: of a setting with its key and its value in `demo`, of `--resume` with what a resumed
 /// run may change.
-pub fn described(arg: Arg, demo: &Config) -> Arg {
+fn described(arg: Arg, demo: &Config) -> Arg {
     let long = arg.get_long().unwrap_or_default().to_owned();
     if long == "resume" {
         let flags: Vec<_> = flags_for_resume().map(|flag| format!("--{flag}")).collect();
         let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
-        return arg.long_help(format!("{help} Only what changes no number may change: {}.", flags.join(", ")));
+        return arg.long_help(format!(
+            "{help} Only what changes no number may change: {}, and the path of the same data (--data).",
+            flags.join(", ")
+        ));
     }
     let row = settings().find_map(|setting| Some((setting, setting.flags.iter().find(|flag| flag.name == long)?)));
     let Some((setting, flag)) = row else { return arg };

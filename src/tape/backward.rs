@@ -82,10 +82,12 @@ pub fn place_gradients(
         })
         .collect();
     let mut placed = Vec::new();
-    for (parameter, offset) in parameters {
+    for &(parameter, offset) in &parameters {
         let Some(&gradient) = gradients.get(&parameter) else { continue };
         let mut target = gradient;
-        if graph.value(gradient).storage != Storage::Transient {
+        // The copies are made from a value that is in no arena: one dispatch cannot read and write one buffer.
+        let sharers = parameters.iter().filter(|(other, _)| gradients.get(other) == Some(&gradient)).count();
+        if sharers > 1 || graph.value(gradient).storage != Storage::Transient {
             graph.set_scope(format!("{}'", graph.value(parameter).name));
             target = graph.one(Scale { alpha: 1.0 }, &[gradient])?;
         }

@@ -385,6 +385,7 @@ impl Executor {
     /// # Errors
     /// As [`Executor::write`].
     pub fn write_f64(&self, id: ValueId, data: &[f64]) -> Result<()> {
+        self.check_id(id)?;
         match self.graph.value(id).ty.element {
             Element::F32 => self.write(id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>()),
             Element::F16 => self.write(id, &data.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>()),
@@ -397,6 +398,7 @@ impl Executor {
     /// # Errors
     /// As [`Executor::read`].
     pub fn read_f64(&self, id: ValueId) -> Result<Vec<f64>> {
+        self.check_id(id)?;
         Ok(match self.graph.value(id).ty.element {
             Element::F32 => self.read::<f32>(id)?.into_iter().map(f64::from).collect(),
             Element::F16 => self.read::<f16>(id)?.into_iter().map(f64::from).collect(),
