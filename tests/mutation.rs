@@ -1,5 +1,5 @@
 //! The checks must see a broken shader: every entry point, and every function that entry points share, is
-//! broken on purpose in one place, and the cases that `ieq-wgpu check` runs must then go red.
+//! broken on purpose in one place, and a case that `ieq-wgpu check` runs must then fail.
 //!
 //! A new entry point needs a row in [`BREAKS`]; a test says so. The break is the first occurrence of a text
 //! inside the function: take a mistake that one could make (a lost factor, a swapped operand, a row too few).

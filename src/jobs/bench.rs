@@ -100,10 +100,10 @@ impl BenchOutcome {
         Ok(())
     }
 
-    /// [`Error::TargetMissed`] where a kernel is off or a time has regressed.
+    /// Fails where a kernel is off or a time has regressed.
     ///
     /// # Errors
-    /// So.
+    /// [`Error::TargetMissed`] with how many there are.
     pub fn passed(&self) -> Result<()> {
         if self.run.failed() > 0 {
             return Err(Error::TargetMissed(format!(
