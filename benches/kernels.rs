@@ -46,5 +46,5 @@ fn kernels() -> &'static Mutex<Kernels> {
 fn kernel(bencher: Bencher, name: &str) {
     let case = cases().iter().find(|case| format!("{} {}", case.name, case.shape) == name).unwrap();
     let executor = load(case, &mut kernels().lock().unwrap()).unwrap().0;
-    bencher.bench_local(|| executor.gpu().wait_for(executor.submit()).unwrap());
+    bencher.bench_local(|| executor.gpu().wait_for(&executor.submit().unwrap()).unwrap());
 }

@@ -213,8 +213,8 @@ pub enum Error {
     /// The user interrupted; the message says what is saved.
     #[error("{0}")]
     Interrupted(String),
-    /// A defect of this program; the message asks for a report.
-    #[error("internal error: {0}; please report it with the command line")]
+    /// A defect of this program.
+    #[error("internal error: {0}")]
     Internal(String),
 }
 
@@ -252,29 +252,6 @@ fn remedy(error: &std::io::Error) -> &'static str {
 }
 
 impl Error {
-    /// The process exit code: 1 target missed or non-finite, 2 usage, data or I/O, 3 no usable
-    /// adapter or device, 101 a defect of the program, 130 interrupted.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::TargetMissed(_) | Error::NonFinite(_) | Error::Diverged { .. } => 1,
-            Error::Usage(_)
-            | Error::Setting { .. }
-            | Error::Conflict { .. }
-            | Error::Argument { .. }
-            | Error::Shape { .. }
-            | Error::Data { .. }
-            | Error::NoSplit { .. }
-            | Error::Io { .. } => 2,
-            Error::NoAdapter(_)
-            | Error::Device(_)
-            | Error::DeviceLost(_)
-            | Error::TooLarge { .. }
-            | Error::OutOfMemory { .. } => 3,
-            Error::Internal(_) | Error::Shader { .. } => 101,
-            Error::Interrupted(_) => 130,
-        }
-    }
-
     /// A [`Error::Usage`] from a sentence.
     pub fn usage(message: impl Into<String>) -> Self {
         Error::Usage(message.into())

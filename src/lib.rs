@@ -102,6 +102,7 @@ pub mod fewshot;
 pub mod files;
 pub mod gpu;
 pub mod ier;
+pub mod jobs;
 pub mod nn;
 pub mod ops;
 pub mod progress;

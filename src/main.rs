@@ -5,8 +5,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     #[cfg(unix)]
     outlive_large_files();
-    #[cfg(target_os = "linux")]
-    quiet_wayland();
     ExitCode::from(ieq_wgpu::cli::run())
 }
 
@@ -19,20 +17,4 @@ fn outlive_large_files() {
     signals.add(Signal::SIGXFSZ);
     // Where that fails the signal stays what it is.
     let _ = signals.thread_block();
-}
-
-/// Where there is no session (a container, a cron job), Wayland's library complains on stderr whenever Mesa's Vulkan
-/// layer asks it for the screen. It is silent where `XDG_RUNTIME_DIR` names a folder, if only one that is not there.
-/// The variable of a running process cannot be set safely, so the process begins once more with it; where that
-/// fails, the complaint is all that comes of it.
-#[cfg(target_os = "linux")]
-fn quiet_wayland() {
-    use std::os::unix::process::CommandExt;
-    const VARIABLE: &str = "XDG_RUNTIME_DIR";
-    let mut words = std::env::args_os();
-    if std::env::var_os(VARIABLE).is_none()
-        && let (Some(name), Ok(program)) = (words.next(), std::env::current_exe())
-    {
-        let _ = std::process::Command::new(program).arg0(name).args(words).env(VARIABLE, "/nonexistent").exec();
-    }
 }

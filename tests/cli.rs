@@ -45,6 +45,14 @@ fn short_help_fits_a_screen_and_is_grouped_by_purpose() {
     }
 }
 
+/// A terminal of no columns, as some shells of CI claim it, is one of unknown width.
+#[test]
+fn help_is_not_wrapped_to_no_columns() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu")).args(["plan", "--help"]).env("COLUMNS", "0").output();
+    let help = text(&output.unwrap().stdout);
+    assert!(help.lines().next().unwrap().split(' ').count() > 5, "{help}");
+}
+
 #[test]
 fn long_help_has_keys_defaults_and_an_example() {
     for command in COMMANDS {

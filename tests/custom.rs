@@ -6,6 +6,7 @@
 use ieq_wgpu::Result;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::shader::Shader;
 use ieq_wgpu::gpu::{AdapterChoice, Launch, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::check::{self, Case, Input};
 use ieq_wgpu::ops::reduce::Mean;
@@ -89,24 +90,25 @@ impl Operation for SquareBackward {
     }
 }
 
-fn kernels() -> Kernels {
+fn kernels(text: &str) -> Kernels {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
     let gpu = Gpu::open(&Options { choice, ..Options::default() }).expect("a GPU test needs an adapter");
-    Kernels::new(gpu).with_source(SHADER, WGSL.into())
+    let mut kernels = Kernels::new(gpu);
+    kernels.add(Shader::from_source(SHADER, text).unwrap()).unwrap();
+    kernels
 }
 
 #[test]
 fn an_operation_from_outside_agrees_with_its_twin_and_finite_differences() {
-    let mut kernels = kernels();
+    let mut whole = kernels(WGSL);
     for n in [1, 63, 64, 65, 997] {
         let case = Case::new(format!("{n} elements"), Op::custom(Square), vec![Input::normal([n])]);
-        let outcome = check::run(&case, &mut kernels).unwrap();
+        let outcome = check::run(&case, &mut whole).unwrap();
         assert!(outcome.passed(), "{}: {} is off by {:.1e}", outcome.name, outcome.worst, outcome.error);
         assert!(check::finite_differences(&case).unwrap() <= 1e-5);
     }
     // A broken one is seen.
-    let gpu = kernels.gpu().clone();
-    let mut broken = Kernels::new(gpu).with_source(SHADER, WGSL.replace("2.0 *", "1.9 *"));
+    let mut broken = kernels(&WGSL.replace("2.0 *", "1.9 *"));
     let case = Case::new("broken", Op::custom(Square), vec![Input::normal([65])]);
     assert!(!check::run(&case, &mut broken).unwrap().passed());
 }
@@ -120,9 +122,9 @@ fn an_operation_from_outside_is_a_loss_among_the_others() {
     let dx = backward(&mut graph, loss).unwrap()[&x];
     graph.keep(loss);
     graph.keep(dx);
-    let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
+    let executor = Executor::new(&mut kernels(WGSL), &mut Arenas::new(), graph).unwrap();
     executor.write(x, &[1.0_f32, -2.0, 3.0, 0.5]).unwrap();
-    executor.submit();
+    executor.submit().unwrap();
     assert_eq!(executor.read::<f32>(loss).unwrap(), [3.5625]);
     assert_eq!(executor.read::<f32>(dx).unwrap(), [0.5, -1.0, 1.5, 0.25]);
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use ieq_wgpu::Result;
 use ieq_wgpu::data::{
-    DataOptions, GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE, ImageSet, Split, load, load_unlabelled, read_episodes,
-    read_oneshot_runs,
+    DataOptions, GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE, ImageSet, Split, WarningKind, draw, load, load_unlabelled,
+    read_episodes, read_oneshot_runs,
 };
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
 use tempfile::TempDir;
@@ -721,6 +721,283 @@ fn idx_files_are_pooled_and_split_by_class() {
     says_bad("a-labels-idx1-ubyte", &idx(&[20], &labels[..7]), &["a-labels", "7 of 20 labels"]);
     says_bad("a-labels-idx1-ubyte", &gzip(&idx(&[20], &labels))[..12], &["a-labels", "ends early"]);
     says_bad("b-images-idx3-ubyte", &idx(&[20, 3, 3], &gray), &["b-images", "no labels", "b-labels-idx1-ubyte.gz"]);
+}
+
+// ---- what others write -----------------------------------------------------------------------------
+
+#[test]
+fn pickles_and_npz_of_numpy_1_and_2() {
+    let pixels: Vec<u32> =
+        (0..24).map(|i| [0, 1, 2].map(|c| ((3 * i + c) * 37 % 256) as u8)).map(|[r, g, b]| word(r, g, b)).collect();
+    for version in ["numpy1", "numpy2"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/{version}.zip"));
+        let mut archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
+        assert!(archive.len() > 40);
+        for i in 0..archive.len() {
+            let mut entry = archive.by_index(i).unwrap();
+            let (name, mut bytes) = (entry.name().unwrap().into_owned(), Vec::new());
+            std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+            let dir = tmp();
+            let path = write(dir.path(), &name, &bytes);
+            let set = load_path(&path, Split::All, &options()).unwrap_or_else(|error| panic!("{version} {error}"));
+            let classes = if name.starts_with("names") { ["n007", "n030", "n500"] } else { ["7", "30", "500"] };
+            assert_eq!(
+                (&set.class_names[..], &set.labels[..]),
+                (&classes.map(String::from)[..], &[1, 0, 0, 1, 2, 0][..]),
+                "{version} {name}"
+            );
+            assert_eq!(set.pixels, pixels, "{version} {name}");
+        }
+    }
+}
+
+#[track_caller]
+fn warns(set: &ImageSet, kinds: &[WarningKind]) {
+    let found: Vec<WarningKind> = set.warnings.iter().map(|warning| warning.kind).collect();
+    assert_eq!(found, kinds, "{:?}", set.warnings);
+}
+
+#[test]
+fn what_is_in_two_splits_or_twice_is_said() {
+    use WarningKind::{Contradictions, Duplicates, LeftOut, SharedClasses, SharedPictures};
+    let dir = tmp();
+    for class in 0..3 {
+        for (i, split) in ["Training", "TEST", "valid"].into_iter().enumerate() {
+            write(dir.path(), &format!("{split}/c{class}/a.png"), &png(6, 10 * class + i as u8));
+        }
+    }
+    warns(&load_path(dir.path(), Split::Train, &options()).unwrap(), &[]);
+    let novel = load_path(dir.path(), Split::Novel, &options()).unwrap();
+    warns(&novel, &[SharedClasses]);
+    assert!(novel.is_trained_on() && novel.warnings[0].message.contains("3 of the 3 classes"));
+    write(dir.path(), "TEST/other/b.png", &png(6, 0));
+    warns(&load_path(dir.path(), Split::Novel, &options()).unwrap(), &[SharedClasses, SharedPictures]);
+    write(dir.path(), "more/c1/b.png", &png(6, 77));
+    warns(&load_path(dir.path(), Split::Train, &options()).unwrap(), &[LeftOut]);
+    write(dir.path(), "Training/c1/b.png", &png(6, 10));
+    write(dir.path(), "Training/c2/b.png", &png(6, 10));
+    warns(&load_path(dir.path(), Split::Train, &options()).unwrap(), &[LeftOut, Duplicates, Contradictions]);
+    // Every class, whatever its split; of one name one class.
+    check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["c0", "c1", "c2", "other"], 12, 6);
+
+    // One file per split: numbers may mean other classes in each, pictures never.
+    let dir = tmp();
+    write(dir.path(), "x_train.pickle", &standard());
+    write(dir.path(), "x_test.pickle", &standard());
+    let novel = load_path(dir.path(), Split::Novel, &options()).unwrap();
+    warns(&novel, &[WarningKind::Ambiguous, SharedPictures]);
+    assert_eq!(load_path(dir.path(), Split::All, &options()).unwrap().n_classes(), 6);
+    write(dir.path(), "y_val.pickle", &standard());
+    says(load_path(dir.path(), Split::Novel, &options()), &["several data sets", "y_val.pickle", "folder of its own"]);
+    fs::remove_file(dir.path().join("y_val.pickle")).unwrap();
+    // Two kinds of data sets in one folder, and the way out.
+    write(dir.path(), "train/c/a.png", &png(4, 1));
+    says(load_path(dir.path(), Split::Train, &options()), &["two data sets", "x_test.pickle", "train/c/a.png"]);
+    fs::create_dir(dir.path().join("own")).unwrap();
+    fs::rename(dir.path().join("train"), dir.path().join("own/train")).unwrap();
+    check(&load_path(&dir.path().join("own"), Split::Train, &options()).unwrap(), &["c"], 1, 4);
+}
+
+#[test]
+fn structure_decides_what_is_a_split() {
+    let dir = tmp();
+    for class in ["car", "train", "test", "bus"] {
+        write(dir.path(), &format!("{class}/a.png"), &png(4, class.len() as u8));
+        write(dir.path(), &format!("{class}/more/b.png"), &png(4, 9 + class.len() as u8));
+    }
+    let set = load_path(dir.path(), Split::All, &options());
+    // Two split words beside others, each with classes: those are splits, and their direct images are astray.
+    says(set, &["outside the class folders"]);
+    fs::remove_dir_all(dir.path().join("test")).unwrap();
+    let set = load_path(dir.path(), Split::All, &options()).unwrap();
+    check(&set, &["bus", "car", "train"], 6, 4);
+    fs::remove_file(dir.path().join("train/a.png")).unwrap();
+    says(load_path(dir.path(), Split::Train, &options()), &["train/", "bus/", "rename"]);
+    fs::rename(dir.path().join("train"), dir.path().join("railway")).unwrap();
+    check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["bus", "car", "railway/more"], 5, 4);
+    // A split word around splits.
+    let dir = tmp();
+    folder_tree(&dir.path().join("data/test"));
+    check(&load_path(dir.path(), Split::Val, &options()).unwrap(), &["class0", "class1", "class2"], 6, 6);
+}
+
+#[test]
+fn runs_and_leftovers_are_no_classes() {
+    let dir = tmp();
+    for class in 0..3 {
+        write(dir.path(), &format!("c{class}/a.jfif"), &encode(rgb(4, 4, 90 * class), ImageFormat::Jpeg));
+        write(dir.path(), &format!("c{class}/b"), &png(4, class));
+        for name in ["Thumbs.db", "thumbs.db", "Desktop.ini", "ehthumbs.db", "Icon\r", "._b", "e.npy", "README"] {
+            write(dir.path(), &format!("c{class}/{name}"), b"left");
+        }
+    }
+    write(dir.path(), "runs/demo/config.toml", b"");
+    write(dir.path(), "runs/demo/metrics.jsonl", b"");
+    write(dir.path(), "runs/demo/preview/a.png", &png(4, 0));
+    let set = load_path(dir.path(), Split::All, &options()).unwrap();
+    check(&set, &["c0", "c1", "c2"], 6, 4);
+    warns(&set, &[WarningKind::LeftOut]);
+    assert!(set.warnings[0].message.contains("demo"));
+}
+
+#[test]
+fn tables_as_spreadsheets_write_them() {
+    let dir = tmp();
+    for (i, name) in ["images/a, b.png", "images/c.png", "images/d.png"].into_iter().enumerate() {
+        write(dir.path(), name, &png(4, i as u8));
+    }
+    let train = |text: &[u8]| DataOptions { split_file: Some(write(dir.path(), "t/train.csv", text)), ..options() };
+    for source in [dir.path().to_path_buf(), dir.path().join("images")] {
+        for text in [
+            "filename,label\r\n\"a, b.png\",\"x, y\"\r\nc.png,x/y\r\nd.png,x/y\r\n",
+            "\u{feff}label;filename\n\"x, y\";\"a, b.png\"\nx/y;images\\c.png\nx/y;.\\images\\d.png\n",
+            "image_id\tclass\na, b\tx, y\nc\tx/y\nd\tx/y\n",
+            "images/c.png,x/y\nimages/d.png,x/y\n\"images/a, b.png\",\"x, y\"\n",
+            "sep=;\nfilename;label;split\na, b.png;x, y;train\nc.png;x/y;Training\nd.png;x/y;base\n",
+        ] {
+            check(&load_path(&source, Split::Train, &train(text.as_bytes())).unwrap(), &["x, y", "x/y"], 3, 4);
+        }
+    }
+    let wide: Vec<u8> = "\u{feff}filename,label\nc.png,k\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    check(&load_path(dir.path(), Split::Train, &train(&wide)).unwrap(), &["k"], 1, 4);
+    let load_train = |text: &str| load_path(dir.path(), Split::Train, &train(text.as_bytes()));
+    says(load_train("filename,label\nc.png,k\nimages/c.png,l\n"), &["train.csv", "two labels", "remove a line"]);
+    says(load_train("filename,label\na, b.png,k\n"), &["line 2", "put quotes"]);
+    says(load_train("filename,label\nother/c.png,k\n"), &["other/c.png", "remove the line"]);
+    warns(&load_train("filename,label\nc.png,k\nc.png,k\n").unwrap(), &[WarningKind::Duplicates]);
+    write(dir.path(), "t/test.csv", b"filename,label\nc.png,k\nd.png,m\n");
+    let both = train(b"filename,label\nc.png,k\n");
+    let novel = load_path(dir.path(), Split::Novel, &both).unwrap();
+    warns(&novel, &[WarningKind::SharedClasses, WarningKind::SharedPictures]);
+    check(&load_path(dir.path(), Split::All, &both).unwrap(), &["k", "m"], 2, 4);
+
+    let json = DataOptions {
+        split_file: Some(write(dir.path(), "s.json", b"\xef\xbb\xbf{\"train\": [\"c1\"]}")),
+        ..options()
+    };
+    let tree = tmp();
+    (0..3).for_each(|c| drop(write(tree.path(), &format!("c{c}/a.png"), &png(4, c))));
+    check(&load_path(tree.path(), Split::Train, &json).unwrap(), &["c1"], 1, 4);
+}
+
+#[test]
+fn arrays_with_parts_of_their_own() {
+    let dir = tmp();
+    let pixels = pixels_of_shape();
+    let images = npy("|u1", "(6, 4, 4, 3)", &pixels);
+    let bytes = |labels: [u8; 6]| npy("|u1", "(6, 1)", &labels);
+    let set = |train: [u8; 6], test: [u8; 6]| {
+        zip_of(
+            &[
+                ("train_images.npy", images.clone()),
+                ("train_labels.npy", bytes(train)),
+                ("test_images.npy", images.clone()),
+                ("test_labels.npy", bytes(test)),
+            ],
+            true,
+        )
+    };
+    // The same classes, as MedMNIST has them: pooled, and split by class.
+    let path = write(dir.path(), "pool.npz", &set([0, 1, 2, 0, 1, 2], [2, 1, 0, 0, 1, 2]));
+    let all = load_path(&path, Split::All, &options()).unwrap();
+    check(&all, &["0", "1", "2"], 12, 4);
+    assert_eq!(load_path(&path, Split::Train, &options()).unwrap().drawn_from, Some(3));
+    // Classes of their own: splits.
+    let path = write(dir.path(), "own.npz", &set([0, 1, 2, 0, 1, 2], [7, 8, 9, 7, 8, 9]));
+    let novel = load_path(&path, Split::Novel, &options()).unwrap();
+    check(&novel, &["7", "8", "9"], 6, 4);
+    warns(&novel, &[WarningKind::SharedPictures]);
+    says(load_path(&path, Split::Val, &options()), &["nothing for the val split", "train and novel"]);
+    // Neither: which labels are the same class cannot be known.
+    let path = write(dir.path(), "mixed.npz", &set([0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 2]));
+    says(load_path(&path, Split::Train, &options()), &["equal labels", "label of its own"]);
+
+    write(dir.path(), "npy/x_train.npy", &images);
+    says(load_path(&dir.path().join("npy"), Split::Train, &options()), &["no labels beside it"]);
+    write(dir.path(), "npy/y_train.npy", &bytes([0, 1, 2, 0, 1, 2]));
+    check(&load_path(&dir.path().join("npy"), Split::Train, &options()).unwrap(), &["0", "1", "2"], 6, 4);
+    write(dir.path(), "npy/train.npz", &zip_of(&[("images.npy", images.clone()), ("labels.npy", bytes([0; 6]))], true));
+    says(load_path(&dir.path().join("npy"), Split::Train, &options()), &["two files for the train split", "keep one"]);
+}
+
+#[test]
+fn idx_files_beside_their_gzipped_copies_and_of_several_sets() {
+    let dir = tmp();
+    let gray: Vec<u8> = (0..6 * 9).map(|i| i as u8).collect();
+    let (images, labels) = (idx(&[6, 3, 3], &gray), idx(&[6], &[0, 1, 2, 0, 1, 2]));
+    for (name, bytes) in [("train-images.idx3-ubyte", &images), ("train-labels.idx1-ubyte", &labels)] {
+        write(dir.path(), name, bytes);
+        write(dir.path(), &format!("{name}.gz"), &gzip(bytes));
+    }
+    check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["0", "1", "2"], 6, 3);
+    write(dir.path(), "train-images.idx3-ubyte.gz", &gzip(&labels));
+    check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["0", "1", "2"], 6, 3);
+    write(dir.path(), "letters-images-idx3-ubyte", &images);
+    write(dir.path(), "letters-labels-idx1-ubyte", &labels);
+    says(load_path(dir.path(), Split::All, &options()), &["several data sets", "letters", "give the file"]);
+    check(
+        &load_path(&dir.path().join("letters-images-idx3-ubyte"), Split::All, &options()).unwrap(),
+        &["0", "1", "2"],
+        6,
+        3,
+    );
+}
+
+#[test]
+fn other_archives_are_called_by_their_names() {
+    let dir = tmp();
+    let mut tar = vec![0; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    let says_of = |name: &str, bytes: &[u8], words: &[&str]| {
+        let path = write(dir.path(), name, bytes);
+        says(load_path(&path, Split::Train, &options()), words);
+    };
+    says_of("x.tar.gz", &gzip(&tar), &["gzipped tar archive", "unpack it"]);
+    says_of("x.tar", &tar, &["a tar archive", "unpack it"]);
+    says_of("x.h5", b"\x89HDF\r\n\x1a\n", &["an HDF5 file", "numpy.savez"]);
+    says_of("x.png.gz", &gzip(&png(4, 0)), &["a gzipped image", "gunzip"]);
+    // A zip by another method, and repacked as its message says.
+    let mut bzip2 = zip_of(&[("a/x.png", png(4, 0)), ("b/x.png", png(4, 1)), ("c/x.png", png(4, 2))], false);
+    for at in 0..bzip2.len() - 12 {
+        let method = match bzip2[at..at + 4] {
+            [b'P', b'K', 3, 4] => at + 8,
+            [b'P', b'K', 1, 2] => at + 10,
+            _ => continue,
+        };
+        bzip2[method] = 12;
+    }
+    says_of("x.zip", &bzip2, &["x.zip", "repack it with the deflate or stored method"]);
+    let path = write(
+        dir.path(),
+        "y.zip",
+        &zip_of(&[("a/x.png", png(4, 0)), ("b/x.png", png(4, 1)), ("c/x.png", png(4, 2))], true),
+    );
+    check(&load_path(&path, Split::All, &options()).unwrap(), &["a", "b", "c"], 3, 4);
+}
+
+#[test]
+fn a_split_by_seed_that_is_too_small_names_the_way_out() {
+    let dir = tmp();
+    for class in 0..10 {
+        (0..20).for_each(|i| drop(write(dir.path(), &format!("c{class}/{i}.png"), &png(4, 20 * class + i))));
+    }
+    let novel = load_path(dir.path(), Split::Novel, &options()).unwrap();
+    says(draw(&novel, 5, 1, 15, 2, 0), &["the split has 2", "10 classes", "by seed", "set split = all"]);
+    let all = load_path(dir.path(), "all".parse().unwrap(), &options()).unwrap();
+    assert_eq!(draw(&all, 5, 1, 15, 2, 0).unwrap().len(), 2);
+}
+
+#[test]
+fn image_sets_are_validated() {
+    let names = || vec!["a".to_owned(), "b".to_owned()];
+    let classes = || vec!["c".to_owned()];
+    assert!(ImageSet::new(2, vec![0; 8], vec![0, 0], classes(), names()).is_ok());
+    assert!(ImageSet::new(2, vec![0; 8], Vec::new(), Vec::new(), names()).is_ok());
+    says(ImageSet::new(2, vec![0; 7], vec![0, 0], classes(), names()), &["pixels", "7"]);
+    says(ImageSet::new(0, Vec::new(), vec![0, 0], classes(), names()), &["pixels"]);
+    says(ImageSet::new(usize::MAX, vec![0; 8], vec![0, 0], classes(), names()), &["pixels"]);
+    says(ImageSet::new(2, vec![0; 8], vec![0], classes(), names()), &["number of labels"]);
+    says(ImageSet::new(2, vec![0; 8], vec![0, 1], classes(), names()), &["every label", "number of classes, 1"]);
 }
 
 // ---- glyphs, unlabelled images, episodes ----------------------------------------------------------

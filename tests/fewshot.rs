@@ -140,7 +140,7 @@ fn episodes_that_do_not_fit_are_refused() {
     let features = Features::new(&data, 8).unwrap();
     let error = score_episode(features, &[0, 4], &[1, 5], size, Classifier::LogisticRegression).unwrap_err();
     assert!(error.to_string().contains("not finite"), "{error}");
-    assert_eq!(error.exit_code(), 1);
+    assert_eq!(ieq_wgpu::cli::sentence::exit_code(&error), 1);
 }
 
 /// 600 episodes, the field's number, are a matter of seconds; `--nocapture` shows the times.

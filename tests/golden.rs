@@ -15,6 +15,7 @@ use common::golden_cases::{Bench, evaluate};
 use common::golden_models;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::kernel::testing::KernelsExt;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 
 fn open() -> Arc<Gpu> {

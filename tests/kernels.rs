@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::kernel::testing::KernelsExt;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::check::{self, Case};
 
@@ -54,7 +55,7 @@ fn every_alternative_agrees_with_the_twin() {
     }
     assert!(cases.len() > 4, "{:?}", cases.keys());
     for (entry, cases) in cases.iter().filter(|(entry, _)| entry.contains(&wanted)) {
-        if memory[entry] > gpu.limits.max_compute_workgroup_storage_size {
+        if memory[entry] > gpu.limits().max_compute_workgroup_storage_size {
             eprintln!("{entry} is left out: this adapter lacks the workgroup memory");
             continue;
         }

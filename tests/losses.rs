@@ -32,7 +32,7 @@ fn health_of(kernels: &mut Kernels, logits: [f32; 6], targets: [u32; 2]) -> u32 
     let executor = Executor::new(kernels, &mut Arenas::new(), graph).unwrap();
     executor.write(x, &logits).unwrap();
     executor.write(t, &targets).unwrap();
-    executor.submit();
+    executor.submit().unwrap();
     executor.read::<u32>(state).unwrap()[0]
 }
 
@@ -64,7 +64,7 @@ fn a_label_beyond_a_single_column_is_an_infinite_loss() {
     let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
     executor.write(x, &[0.5_f32; 3]).unwrap();
     executor.write(t, &[0_u32, 1, 2]).unwrap();
-    executor.submit();
+    executor.submit().unwrap();
     assert_eq!(executor.read::<f32>(loss).unwrap(), [0.0, f32::INFINITY, f32::INFINITY]);
 }
 
@@ -82,7 +82,7 @@ fn contrast(kernels: &mut Kernels, z: f32, other: f32, tau: f32) -> (f32, Vec<f3
     executor.write(rows, &[z; 8 * 16]).unwrap();
     executor.write(bank, &[other; 4 * 16]).unwrap();
     executor.write(negatives, &[other; 100 * 16]).unwrap();
-    executor.submit();
+    executor.submit().unwrap();
     (executor.read(loss).unwrap()[0], executor.read(gradient).unwrap())
 }
 

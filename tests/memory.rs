@@ -86,7 +86,7 @@ fn the_device_allocates_what_was_planned() {
     let _extractor = trainer.extractor().unwrap();
     trainer.submit().unwrap();
     gpu.wait().unwrap();
-    let Some(report) = gpu.device.generate_allocator_report() else {
+    let Some(report) = gpu.device().generate_allocator_report() else {
         eprintln!("this backend reports no allocations");
         return;
     };
@@ -173,7 +173,7 @@ impl OnDevice {
         ex.write(inputs.index, index).unwrap();
         let classes: Vec<u32> = index.iter().map(|i| i % spec.net.n_classes as u32).collect();
         ex.write(inputs.classes, &classes.repeat(spec.copies)).unwrap();
-        ex.submit();
+        ex.submit().unwrap();
     }
 
     fn read(&self, id: ValueId) -> Vec<f32> {
@@ -277,7 +277,7 @@ fn a_budget_streams_the_images_and_changes_no_number() {
     assert!(trainer.fitted().choices[0].contains("streamed"), "{:?}", trainer.fitted().choices);
     assert!(same(&whole, &steps(&mut trainer, 5)));
     let planned = trainer.fitted().memory.peak_bytes as f64;
-    if let Some(report) = trainer.gpu().device.generate_allocator_report() {
+    if let Some(report) = trainer.gpu().device().generate_allocator_report() {
         let measured = report.total_allocated_bytes as f64;
         // The features that score the network are counted and not made here.
         assert!(measured <= 1.1 * planned && measured >= 0.8 * planned, "{measured} of {planned}");
@@ -298,7 +298,11 @@ fn recomputing_changes_no_bit_and_needs_less() {
     }
     config.run.recompute = 17;
     let refusal = Trainer::new(gpu(), &config, data.clone(), None).err().unwrap();
-    assert!(refusal.exit_code() == 2 && refusal.to_string().contains("run.recompute must be 0 to 16"), "{refusal}");
+    assert!(
+        ieq_wgpu::cli::sentence::exit_code(&refusal) == 2
+            && refusal.to_string().contains("run.recompute must be 0 to 16"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -430,7 +434,7 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     // More: not with exact statistics, and the refusal names what would fit.
     set(&mut config, all.peak_bytes * 2 / 5);
     let refusal = fit(&config).unwrap_err();
-    assert_eq!(refusal.exit_code(), 2);
+    assert_eq!(ieq_wgpu::cli::sentence::exit_code(&refusal), 2);
     for part in ["--memory-budget", "a step needs", "MiB", "--bn micro with --micro-batch 32 would fit"] {
         assert!(refusal.to_string().contains(part), "{part}: {refusal}");
     }
@@ -477,7 +481,7 @@ impl Progress for Vandal {
     fn step(&mut self, report: &StepReport) {
         if self.at.first() == Some(&report.step) {
             self.at.remove(0);
-            self.gpu.lock().unwrap().device.destroy();
+            self.gpu.lock().unwrap().device().destroy();
         }
     }
     fn advance(&mut self, _: &str, _: u64, _: u64) {}
@@ -520,7 +524,7 @@ fn a_lost_device_leaves_the_checkpoint_and_says_how_to_go_on() {
 
     let (result, _, left) = train_losing(&config, &[6]);
     let error = result.unwrap_err();
-    assert!(matches!(error, Error::DeviceLost(_)) && error.exit_code() == 3, "{error:?}");
+    assert!(matches!(error, Error::DeviceLost(_)) && ieq_wgpu::cli::sentence::exit_code(&error) == 3, "{error:?}");
     for part in ["the device was lost", "MiB in its buffers", "of 10 was under way", "holds step 4 whole"] {
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
@@ -572,7 +576,7 @@ fn tensors_larger_than_a_binding_are_computed_in_slices() {
             let n = executor.graph().value(id).ty.len();
             executor.write(id, &(0..n).map(|_| rng.unit() - 0.5).collect::<Vec<f32>>()).unwrap();
         }
-        executor.submit();
+        executor.submit().unwrap();
         (executor.dispatches(), seen.map(|id| executor.read(id).unwrap()).to_vec())
     };
     let (few, whole) = run(None);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::kernel::testing::KernelsExt;
 use ieq_wgpu::gpu::shader::SOURCES;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::check::{self, Case};
@@ -211,7 +212,7 @@ fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
 #[test]
 fn every_break_turns_a_case_red() {
     let gpu = open();
-    let subgroups = gpu.features.contains(wgpu::Features::SUBGROUP) && gpu.info.subgroup_min_size >= 4;
+    let subgroups = gpu.features().contains(wgpu::Features::SUBGROUP) && gpu.info().subgroup_min_size >= 4;
     let mut cases = check::cases();
     let size = |case: &Case| case.inputs.iter().map(|input| input.ty.len()).sum::<usize>();
     cases.retain(|case| size(case) <= LARGEST);
@@ -229,7 +230,7 @@ fn every_break_turns_a_case_red() {
             eprintln!("left out: {what}: this adapter has no subgroups of four lanes");
             continue;
         }
-        let mut kernels = kernels_for(&gpu, file, function).with_source(file, broken(row));
+        let mut kernels = kernels_for(&gpu, file, function).with_source(file, &broken(row)).unwrap();
         let plain = SOURCES.iter().any(|(name, _)| name.strip_suffix("_subgroup") == Some(file));
         let (unbroken, green) = &mut whole[usize::from(plain)];
         let mut red = None;

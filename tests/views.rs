@@ -31,7 +31,7 @@ fn run(build: impl Fn(&mut Graph, ValueId) -> ValueId, blocks: &[[u32; StepBlock
     let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
     let run = |block: &[u32; StepBlock::WORDS]| {
         executor.write(step, block).unwrap();
-        executor.submit();
+        executor.submit().unwrap();
         executor.read(y).unwrap()
     };
     blocks.iter().map(run).collect()
@@ -145,7 +145,7 @@ fn make_views(op: Views, images: &[u32], side: usize, index: &[u32], words: &[u3
     executor.write(parameters, words).unwrap();
     let mut runs: Vec<Vec<f32>> = (0..2)
         .map(|_| {
-            executor.submit();
+            executor.submit().unwrap();
             executor.read(x).unwrap()
         })
         .collect();

@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Spread, measure};
-use crate::gpu::Launch;
 use crate::gpu::kernel::{Kernels, Prepared, Region, WORKGROUP};
-use crate::gpu::profile::Clock;
+use crate::gpu::profile::PassTimer as Clock;
+use crate::gpu::{Buffer, Launch};
 use crate::{Error, Result};
 
 const SHADER: &str = "ceilings";
@@ -81,15 +81,15 @@ impl Ceilings {
 /// The buffers and pipelines of the small shaders.
 struct Bench<'k> {
     kernels: &'k mut Kernels,
-    params: wgpu::Buffer,
-    x: wgpu::Buffer,
-    y: wgpu::Buffer,
+    params: Buffer,
+    x: Buffer,
+    y: Buffer,
 }
 
 impl Bench<'_> {
     /// `vectors` of both buffers are bound.
     fn prepare(&mut self, launch: Launch<()>, reads: bool, vectors: u64) -> Result<Prepared> {
-        let region = |buffer: &wgpu::Buffer| Region { buffer: buffer.clone(), offset: 0, bytes: 16 * vectors };
+        let region = |buffer: &Buffer| Region { buffer: buffer.clone(), offset: 0, bytes: 16 * vectors };
         let mut launch = launch.map(|()| region(&self.y)).bind("y", region(&self.y));
         if reads {
             launch = launch.bind("x", region(&self.x));
@@ -115,7 +115,7 @@ const WORKING_SETS: [u64; 4] = [1 << 19, 1 << 22, 1 << 25, 1 << 28];
 /// [`Error::Device`] when the device refuses or fails.
 pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<Ceilings> {
     let gpu = kernels.gpu().clone();
-    let limit = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+    let limit = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
     let half = (WORKING_SETS[WORKING_SETS.len() - 1] / 2).min(limit) / 16 * 16;
     let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let mut bench = Bench {
@@ -177,10 +177,10 @@ pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<
     let launch_seconds = measure(clock, samples, &|pass| prepared.encode(pass))?.min;
     let mut trips = Vec::new();
     for _ in 0..samples.max(5) {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
         prepared.encode(&mut encoder.begin_compute_pass(&Default::default()));
         let begun = std::time::Instant::now();
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(encoder)?;
         gpu.wait()?;
         trips.push(begun.elapsed().as_secs_f64());
     }

@@ -7,7 +7,7 @@ use super::ceilings::{Bound, Ceilings};
 use super::{Options, Spread, measure};
 use crate::Result;
 use crate::gpu::kernel::Kernels;
-use crate::gpu::profile::Clock;
+use crate::gpu::profile::PassTimer as Clock;
 use crate::ops::Host;
 use crate::tape::ValueId;
 use crate::tape::exec::{Arenas, Executor};
@@ -154,7 +154,7 @@ impl Tensor {
 fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Result<Check> {
     let node = &case.graph.nodes[0];
     let operation = node.op.operation();
-    executor.submit();
+    executor.submit()?;
     let tensor = |id: &ValueId, data: Vec<f64>| Tensor { shape: case.graph.shape(*id).to_vec(), data };
     let given = |id: &ValueId| data.iter().find(|(given, _)| given == id).map_or(Vec::new(), |(_, d)| d.to_f64());
     let targets = if operation.in_place() { node.outputs.as_slice() } else { &[] };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
-use crate::gpu::profile::Clock;
+use crate::gpu::profile::PassTimer as Clock;
 use crate::progress::Progress;
 use crate::settings::{Config, Winograd};
 use crate::{Error, Result};
@@ -177,7 +177,7 @@ pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::Com
 fn rows_for(options: &Options, side: usize, gpu: &Gpu, ceilings: Option<&Ceilings>) -> Result<usize> {
     const LEAST: usize = 16;
     const MOST: usize = 256;
-    let limit = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+    let limit = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
     let mut rows = LEAST;
     let step = cases::Recording::new(&options.config, side, rows)?;
     let per_row = step.flops() as f64 / step.rows as f64;
@@ -253,9 +253,9 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     Ok(Run {
         version: env!("CARGO_PKG_VERSION").into(),
         device: Device {
-            name: gpu.info.name.clone(),
-            backend: format!("{:?}", gpu.info.backend).to_lowercase(),
-            driver: format!("{} {}", gpu.info.driver, gpu.info.driver_info).trim().to_owned(),
+            name: gpu.info().name.clone(),
+            backend: format!("{:?}", gpu.info().backend).to_lowercase(),
+            driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
             software,
         },
         clock: clock.source().into(),

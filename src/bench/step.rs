@@ -10,7 +10,7 @@ use super::cases::Recording;
 use super::{Options, Spread};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
-use crate::gpu::profile::{Clock, Encode};
+use crate::gpu::profile::{Encode, PassTimer as Clock};
 use crate::progress::Progress;
 use crate::random::{Rng, Stream};
 use crate::tape::Graph;
@@ -95,8 +95,8 @@ pub fn noise(recording: &Recording) -> ImageSet {
 /// [`crate::Error::Device`] when the device fails.
 pub fn warm_up(executor: &Executor) -> Result<f64> {
     while executor.is_measuring() {
-        let submission = executor.submit();
-        executor.gpu().wait_for(submission)?;
+        let submission = executor.submit()?;
+        executor.gpu().wait_for(&submission)?;
     }
     sample(executor)
 }
@@ -110,8 +110,8 @@ pub fn sample(executor: &Executor) -> Result<f64> {
         return Err(Error::Internal("a step was timed while its executor timed each dispatch".into()));
     }
     let begun = Instant::now();
-    let submission = executor.submit();
-    executor.gpu().wait_for(submission)?;
+    let submission = executor.submit()?;
+    executor.gpu().wait_for(&submission)?;
     Ok(begun.elapsed().as_secs_f64())
 }
 
@@ -179,7 +179,7 @@ pub fn run(
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                gpu.wait_for(oldest)?;
+                gpu.wait_for(&oldest)?;
             }
         }
         trainer.read_metrics()?;

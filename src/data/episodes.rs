@@ -5,7 +5,8 @@ use std::path::Path;
 use rand::seq::index;
 use safetensors::{Dtype, SafeTensors};
 
-use super::ImageSet;
+use super::{ImageSet, Split};
+use crate::error::Change;
 use crate::random::{Rng, Stream};
 use crate::{Error, Result};
 
@@ -32,7 +33,13 @@ pub fn shortage(images: &ImageSet, ways: usize, shots: usize, queries: usize) ->
         ));
     }
     if images.n_classes() < ways {
-        return Some(format!("{ways}-way episodes need {ways} classes and the split has {}", images.n_classes()));
+        let drawn = images.drawn_from.map_or_else(String::new, |all| {
+            format!(" (the data has {all} classes, split 64 : 16 : 20 by seed; the split named all has every class)")
+        });
+        return Some(format!(
+            "{ways}-way episodes need {ways} classes and the split has {}{drawn}",
+            images.n_classes()
+        ));
     }
     let per_class = shots.saturating_add(queries);
     let by_class = images.by_class();
@@ -47,12 +54,18 @@ pub fn shortage(images: &ImageSet, ways: usize, shots: usize, queries: usize) ->
 /// without replacement.
 ///
 /// # Errors
-/// [`Error::Usage`] where there is a [`shortage`].
+/// [`Error::Usage`] where there is a [`shortage`], [`Error::Conflict`] where all classes together would do.
 pub fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usize, seed: u64) -> Result<Vec<Episode>> {
     if let Some(why) = shortage(images, ways, shots, queries) {
-        return Err(Error::usage(format!(
-            "{why}; lower the ways, shots or queries, or choose another split or other data"
-        )));
+        let why = format!("{why}; lower the ways, shots or queries, or choose another split or other data");
+        return Err(match images.drawn_from {
+            Some(all) if all >= ways && images.n_classes() < ways => Error::Conflict {
+                keys: vec!["split"],
+                why,
+                changes: vec![Change::Set("split", Split::All.to_string())],
+            },
+            _ => Error::usage(why),
+        });
     }
     let by_class = images.by_class();
     Ok((0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect())

@@ -41,6 +41,7 @@ pub(super) fn load(split: Split, options: &DataOptions) -> Result<ImageSet> {
         Split::Train => (0, GLYPH_CLASSES[0]),
         Split::Val => (GLYPH_CLASSES[0], GLYPH_CLASSES[1]),
         Split::Novel => (GLYPH_CLASSES[0] + GLYPH_CLASSES[1], GLYPH_CLASSES[2]),
+        Split::All => (0, GLYPH_CLASSES.iter().sum()),
     };
     let n = n_classes * GLYPH_INSTANCES;
     let mut set = ImageSet { side, pixels: decode::reserve("glyphs".as_ref(), n, side)?, ..ImageSet::default() };

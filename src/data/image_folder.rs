@@ -1,43 +1,220 @@
 //! Class folders, on disk or in a zip: `split/class/*.png`, or `class/*.png` with a split by seed.
 //!
-//! A class is a folder that directly holds images; its name is the path below the split, so Omniglot's
-//! `alphabet/character` works. Classes and images are sorted bytewise by name. A single folder around
-//! everything is looked through, and a top folder `oneshot` is left to [`super::read_oneshot_runs`].
+//! A class is the outermost folder that directly holds images, with all that is below it; its name is the path below the
+//! split, so Omniglot's `alphabet/character` works. Classes and images are sorted bytewise by name. A single folder
+//! around everything is looked through, and a top folder `oneshot` is left to [`super::read_oneshot_runs`].
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::hash::Hasher;
+use std::path::{Path, PathBuf};
 
+use super::image_set::few;
 use super::listing::{self, Listing};
-use super::split::{self, Split};
-use super::{DataOptions, ImageSet, decode};
+use super::split::{self, Chosen, Split};
+use super::{DataOptions, ImageSet, Warning, WarningKind, decode, table};
 use crate::{Error, Result};
 
 /// Reads one split of the class folders in `listing`.
 pub(super) fn load(listing: &dyn Listing, split: Split, options: &DataOptions) -> Result<ImageSet> {
-    let layout = Layout::read(listing)?;
-    let classes = match &options.split_file {
-        Some(file) if split::is_csv(file) => layout.by_csv(split, file)?,
-        Some(_) => layout.by_class(split, options)?,
-        None if layout.has_splits => layout.by_folder(split)?,
-        None => layout.by_class(split, options)?,
-    };
+    let own = select(listing, split, options)?;
+    let mut warnings = own.warnings.clone();
+    if matches!(split, Split::Val | Split::Novel)
+        && let Ok(train) = select(listing, Split::Train, options)
+    {
+        warnings.extend(shared(listing, split, &own.classes, &train.classes)?);
+    }
+    for run in listing.runs() {
+        warnings.push(Warning {
+            kind: WarningKind::LeftOut,
+            message: format!("{}: is the folder of a training run, and no class", listing.origin().join(run).display()),
+        });
+    }
 
-    let mut set = ImageSet::default();
-    let mut items = Vec::new();
-    for (label, (class, files)) in classes.into_iter().enumerate() {
-        set.class_names.push(class);
+    let (mut labels, mut class_names, mut names, mut items) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (label, (class, files)) in own.classes.into_iter().enumerate() {
+        class_names.push(class);
         for file in files {
-            set.labels.push(label as u32);
-            set.names.push(listing.files()[file].clone());
+            labels.push(label as u32);
+            names.push(listing.files()[file].clone());
             items.push((listing, file));
         }
     }
-    (set.side, set.pixels) = decode::decode_all(&items, options)?;
+    let (side, pixels) = decode::decode_all(&items, options)?;
+    let mut set = ImageSet::new(side, pixels, labels, class_names, names)?;
+    set.warnings = warnings;
+    set.drawn_from = own.drawn_from;
     Ok(set)
 }
 
 /// Class names and their files, in order.
 type Classes = BTreeMap<String, Vec<usize>>;
+
+/// The images of one split.
+#[derive(Default)]
+struct Selection {
+    classes: Classes,
+    warnings: Vec<Warning>,
+    drawn_from: Option<usize>,
+}
+
+fn select(listing: &dyn Listing, split: Split, options: &DataOptions) -> Result<Selection> {
+    match &options.split_file {
+        Some(file) if table::is_table(file) => by_table(listing, split, file),
+        Some(_) => Layout::read(listing)?.by_class(split, options),
+        None => {
+            let layout = Layout::read(listing)?;
+            if layout.has_splits && split != Split::All {
+                layout.by_folder(split)
+            } else {
+                layout.by_class(split, options)
+            }
+        }
+    }
+}
+
+/// Warnings of classes and pictures that the training split has, too.
+fn shared(listing: &dyn Listing, split: Split, own: &Classes, train: &Classes) -> Result<Vec<Warning>> {
+    let origin = listing.origin().display();
+    let mut warnings = Vec::new();
+    let classes: Vec<&String> = own.keys().filter(|class| train.contains_key(*class)).collect();
+    if !classes.is_empty() {
+        warnings.push(Warning {
+            kind: WarningKind::SharedClasses,
+            message: format!(
+                "{origin}: {} of the {} classes of the {split} split are also in the train split ({}): accuracy on \
+                 them is not that of a few-shot learner; keep each class in one split",
+                classes.len(),
+                own.len(),
+                few(&classes)
+            ),
+        });
+    }
+
+    let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
+    for &file in train.values().flatten() {
+        by_size.entry(listing.size(file)).or_default().push(file);
+    }
+    let mut prints: HashMap<usize, u64> = HashMap::new();
+    let mut print = |file: usize| -> Result<u64> {
+        if let Some(&known) = prints.get(&file) {
+            return Ok(known);
+        }
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&listing.read(file)?);
+        let print = hasher.finish();
+        prints.insert(file, print);
+        Ok(print)
+    };
+    let mut n = 0;
+    let mut first = None;
+    for &file in own.values().flatten() {
+        let mut twin = None;
+        for &other in by_size.get(&listing.size(file)).into_iter().flatten() {
+            if file == other || print(file)? == print(other)? {
+                twin = Some(other);
+                break;
+            }
+        }
+        if let Some(other) = twin {
+            n += 1;
+            first.get_or_insert((file, other));
+        }
+    }
+    if let Some((file, other)) = first {
+        let files = listing.files();
+        let example = if file == other {
+            format!("as {}", files[file])
+        } else {
+            format!("{} is also {}", files[file], files[other])
+        };
+        warnings.push(Warning {
+            kind: WarningKind::SharedPictures,
+            message: format!(
+                "{origin}: {n} of the {} pictures of the {split} split are also in the train split ({example}); keep \
+                 each in one split",
+                own.values().map(Vec::len).sum::<usize>()
+            ),
+        });
+    }
+    Ok(warnings)
+}
+
+/// Images by file name and classes by label, from a table. Names may be given from any folder above the images.
+fn by_table(listing: &dyn Listing, split: Split, file: &Path) -> Result<Selection> {
+    let table = table::read(file, split)?;
+    let origin = listing.origin();
+    let above = origin.canonicalize().unwrap_or_else(|_| origin.to_path_buf()).to_string_lossy().replace('\\', "/");
+    let mut by_base: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (i, name) in listing.files().iter().enumerate().filter(|&(i, _)| listing::is_image(listing, i)) {
+        let base = name.rsplit('/').next().unwrap_or(name);
+        by_base.entry(base).or_default().push(i);
+        // Tables of ids leave the extension out.
+        if let Some((stem, _)) = base.rsplit_once('.') {
+            by_base.entry(stem).or_default().push(i);
+        }
+    }
+    let has_stem = |path: &str, name: &str| {
+        path == name || path.rsplit_once('.').is_some_and(|(stem, extension)| stem == name && !extension.contains('/'))
+    };
+    let is_named = |i: usize, name: &str| {
+        let full = format!("{above}/{}", listing.files()[i]);
+        let ends = |full: &str| {
+            full.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('/') || name.starts_with('/'))
+        };
+        ends(&full) || full.rsplit_once('.').is_some_and(|(stem, extension)| !extension.contains('/') && ends(stem))
+    };
+    let mut classes: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    let mut label_of: HashMap<usize, String> = HashMap::new();
+    for row in table.rows {
+        let base = row.name.rsplit('/').next().unwrap_or(&row.name);
+        let candidates = by_base.get(base).map(Vec::as_slice).unwrap_or_default();
+        let found: Vec<usize> = candidates.iter().copied().filter(|&i| is_named(i, &row.name)).collect();
+        let exact = found.iter().copied().find(|&i| has_stem(&listing.files()[i], &row.name));
+        let image = match (exact, found.as_slice()) {
+            (Some(image), _) if row.name.contains('/') || found.len() == 1 => image,
+            (_, &[image]) => image,
+            (_, []) => {
+                return Err(Error::data(
+                    &table.path,
+                    format!("lists {:?}, which is not in {}; remove the line", row.name, origin.display()),
+                ));
+            }
+            _ => {
+                return Err(Error::data(
+                    &table.path,
+                    format!("{:?} is the name of several images; give its path", row.name),
+                ));
+            }
+        };
+        if let Some(other) = label_of.insert(image, row.label.clone()).filter(|other| *other != row.label) {
+            return Err(Error::data(
+                &table.path,
+                format!(
+                    "gives {} two labels, {other:?} and {:?}; an image has one class, remove a line",
+                    listing.files()[image],
+                    row.label
+                ),
+            ));
+        }
+        classes.entry(row.label).or_default().insert(image);
+    }
+    let mut selection = Selection {
+        classes: classes.into_iter().map(|(class, files)| (class, files.into_iter().collect())).collect(),
+        ..Selection::default()
+    };
+    if table.repeated > 0 {
+        selection.warnings.push(Warning {
+            kind: WarningKind::Duplicates,
+            message: format!(
+                "{}: {} lines list an image twice; each is taken once",
+                table.path.display(),
+                table.repeated
+            ),
+        });
+    }
+    Ok(selection)
+}
 
 /// Where the images lie.
 struct Layout<'a> {
@@ -48,12 +225,15 @@ struct Layout<'a> {
     has_splits: bool,
     /// The image files, in order.
     images: Vec<usize>,
+    /// Folders that directly hold images.
+    holding: HashSet<&'a str>,
+    warnings: Vec<Warning>,
 }
 
 impl<'a> Layout<'a> {
     fn read(listing: &'a dyn Listing) -> Result<Self> {
         let files = listing.files();
-        let mut images: Vec<usize> = (0..files.len()).filter(|&i| listing::is_image_name(&files[i])).collect();
+        let mut images: Vec<usize> = (0..files.len()).filter(|&i| listing::is_image(listing, i)).collect();
         let prefix = common_folder(images.iter().map(|&i| files[i].as_str()));
         images.retain(|&i| !files[i][prefix..].starts_with("oneshot/"));
         let top = |i: usize| files[i][prefix..].split('/').next().unwrap_or_default();
@@ -67,7 +247,41 @@ impl<'a> Layout<'a> {
                 ),
             ));
         }
-        let has_splits = images.iter().any(|&i| depth(i) >= 3 && Split::from_name(top(i)).is_some());
+        let below: Vec<usize> = images.iter().copied().filter(|&i| depth(i) >= 2).collect();
+        let tops: BTreeSet<&str> = below.iter().map(|&i| top(i)).collect();
+        let nested: BTreeSet<&str> = below.iter().filter(|&&i| depth(i) >= 3).map(|&i| top(i)).collect();
+        let direct: BTreeSet<&str> = below.iter().filter(|&&i| depth(i) == 2).map(|&i| top(i)).collect();
+        let splits: Vec<&str> = nested.iter().copied().filter(|top| Split::from_name(top).is_some()).collect();
+        let others: Vec<&str> = tops.iter().copied().filter(|top| Split::from_name(top).is_none()).collect();
+        let distinct: BTreeSet<Split> = splits.iter().filter_map(|top| Split::from_name(top)).collect();
+        let mut warnings = Vec::new();
+        // A class may be called `train`: beside other classes, one folder that is named like a split is none.
+        let has_splits = match (splits.as_slice(), others.as_slice()) {
+            ([], _) => false,
+            (_, []) => true,
+            _ if distinct.len() >= 2 => {
+                warnings.push(Warning {
+                    kind: WarningKind::LeftOut,
+                    message: format!(
+                        "{}: {} is left out, as it belongs to no split beside {}",
+                        listing.origin().display(),
+                        others.iter().map(|other| format!("{other}/")).collect::<Vec<_>>().join(", "),
+                        splits.iter().map(|split| format!("{split}/")).collect::<Vec<_>>().join(", ")
+                    ),
+                });
+                true
+            }
+            ([split, ..], _) if direct.contains(split) => false,
+            ([split, ..], [other, ..]) => {
+                return Err(Error::data(
+                    listing.origin(),
+                    format!(
+                        "has {split}/, which is named like a split, beside {other}/, which is not; rename {split}/ if \
+                         it is a class, or move {other}/ elsewhere if it is none"
+                    ),
+                ));
+            }
+        };
         if has_splits {
             images.retain(|&i| Split::from_name(top(i)).is_some());
         }
@@ -75,7 +289,6 @@ impl<'a> Layout<'a> {
         if let Some(&stray) = images.iter().find(|&&i| too_high(i)) {
             return Err(Error::data(listing.locate(stray), "lies outside the class folders; move it into one"));
         }
-        let tops: BTreeSet<&str> = images.iter().map(|&i| top(i)).collect();
         if !has_splits && tops.iter().all(|top| Split::from_name(top).is_some()) {
             return Err(Error::data(
                 listing.origin(),
@@ -93,7 +306,8 @@ impl<'a> Layout<'a> {
                 ));
             }
         }
-        Ok(Layout { listing, prefix, has_splits, images })
+        let holding = images.iter().filter_map(|&i| Some(files[i][prefix..].rsplit_once('/')?.0)).collect();
+        Ok(Layout { listing, prefix, has_splits, images, holding, warnings })
     }
 
     /// The path below the folder around everything.
@@ -101,10 +315,11 @@ impl<'a> Layout<'a> {
         &self.listing.files()[file][self.prefix..]
     }
 
-    /// The class of an image: its folder, below the split.
+    /// The class of an image: the outermost folder above it that directly holds images, below the split.
     fn class(&self, file: usize) -> &'a str {
         let name = self.name(file);
-        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let ends = name.match_indices('/').map(|(end, _)| &name[..end]);
+        let folder = ends.into_iter().find(|folder| self.holding.contains(folder)).unwrap_or_default();
         if self.has_splits { folder.split_once('/').map_or("", |(_, class)| class) } else { folder }
     }
 
@@ -113,7 +328,7 @@ impl<'a> Layout<'a> {
         self.name(file).split('/').next().and_then(Split::from_name)
     }
 
-    fn by_folder(&self, split: Split) -> Result<Classes> {
+    fn by_folder(self, split: Split) -> Result<Selection> {
         self.check_folders(|top| Split::from_name(top) == Some(split))?;
         let mut classes = Classes::new();
         for &file in self.images.iter().filter(|&&file| self.split(file) == Some(split)) {
@@ -131,62 +346,28 @@ impl<'a> Layout<'a> {
                 ),
             ));
         }
-        Ok(classes)
+        Ok(Selection { classes, warnings: self.warnings, drawn_from: None })
     }
 
     /// All classes, those of one name in different split folders together, chosen by file or seed.
-    fn by_class(&self, split: Split, options: &DataOptions) -> Result<Classes> {
+    fn by_class(self, split: Split, options: &DataOptions) -> Result<Selection> {
         self.check_folders(|top| if self.has_splits { Split::from_name(top).is_some() } else { top != "oneshot" })?;
         let mut all = Classes::new();
         for &file in &self.images {
             all.entry(self.class(file).to_string()).or_default().push(file);
         }
         let names: Vec<String> = all.keys().cloned().collect();
-        let chosen = split::choose(self.listing.origin(), &names, split, options)?;
-        Ok(all.into_iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(class, _)| class).collect())
+        let Chosen { keep, drawn_from } = split::choose(self.listing.origin(), &names, split, options)?;
+        let classes = all.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(class, _)| class).collect();
+        Ok(Selection { classes, warnings: self.warnings, drawn_from })
     }
 
-    /// Images by file name and classes by label, from a CSV.
-    fn by_csv(&self, split: Split, file: &std::path::Path) -> Result<Classes> {
-        let (csv, rows) = split::read_csv(file, split)?;
-        let mut by_name: HashMap<&str, Option<usize>> = HashMap::new();
-        for &image in &self.images {
-            let name = self.name(image);
-            by_name.insert(name, Some(image));
-            // A bare file name is enough while only one image has it.
-            if let Some((_, base)) = name.rsplit_once('/') {
-                by_name.entry(base).and_modify(|known| *known = None).or_insert(Some(image));
-            }
-        }
-        let mut classes: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
-        for (name, label) in rows {
-            let image = match by_name.get(name.as_str()) {
-                Some(Some(image)) => *image,
-                Some(None) => {
-                    return Err(Error::data(&csv, format!("{name:?} is the name of several images; give its path")));
-                }
-                None => {
-                    return Err(Error::data(
-                        &csv,
-                        format!("lists {name:?}, which is not in {}; remove the line", self.listing.origin().display()),
-                    ));
-                }
-            };
-            classes.entry(label).or_default().insert(image);
-        }
-        Ok(classes.into_iter().map(|(class, files)| (class, files.into_iter().collect())).collect())
-    }
-
-    /// Every folder below the top folders in question must lead to images, and hold nothing else but notes.
+    /// Every folder below the top folders in question must lead to images, and hold nothing else except notes.
     fn check_folders(&self, in_question: impl Fn(&str) -> bool) -> Result<()> {
         let origin = self.listing.origin();
-        let mut holding = HashSet::new();
         let mut leading = HashSet::new();
-        for &file in &self.images {
-            let mut folder = self.name(file).rsplit_once('/').map_or("", |(folder, _)| folder);
-            if !holding.insert(folder) {
-                continue;
-            }
+        for &holding in &self.holding {
+            let mut folder = holding;
             while leading.insert(folder) {
                 folder = folder.rsplit_once('/').map_or("", |(above, _)| above);
             }
@@ -195,18 +376,24 @@ impl<'a> Layout<'a> {
         for folder in self.listing.folders() {
             let Some(inner) = folder.strip_prefix(outer) else { continue };
             let top = inner.split('/').next().unwrap_or_default();
-            if in_question(top) && !leading.contains(inner) {
+            let holds_runs = || self.listing.runs().iter().any(|run| listing::is_below(run, folder));
+            let in_class = || inner.match_indices('/').any(|(end, _)| self.holding.contains(&inner[..end]));
+            if in_question(top) && !leading.contains(inner) && !holds_runs() && !in_class() {
                 let path: PathBuf = origin.join(folder);
                 return Err(Error::data(
                     path,
-                    format!("is a class folder without images ({}); add some or remove it", listing::IMAGE_KINDS),
+                    format!(
+                        "is a class folder without images ({}); add some, or, if it is no class, move it elsewhere or \
+                         remove it",
+                        listing::IMAGE_KINDS
+                    ),
                 ));
             }
         }
         for (file, name) in self.listing.files().iter().enumerate() {
             let Some(inner) = name.strip_prefix(outer) else { continue };
             let Some((folder, _)) = inner.rsplit_once('/') else { continue };
-            if holding.contains(folder) && in_question(inner.split('/').next().unwrap_or_default()) {
+            if self.holding.contains(folder) && in_question(inner.split('/').next().unwrap_or_default()) {
                 listing::is_image_or_note(self.listing, file)?;
             }
         }
@@ -220,14 +407,20 @@ fn common_folder<'a>(names: impl Iterator<Item = &'a str> + Clone) -> usize {
     loop {
         let mut inner = names.clone().map(|name| &name[prefix..]);
         let Some((top, _)) = inner.next().and_then(|name| name.split_once('/')) else { return prefix };
-        let whole = Split::from_name(top).is_none()
-            && names.clone().all(|name| {
-                name[prefix..]
-                    .strip_prefix(top)
-                    .and_then(|rest| rest.strip_prefix('/'))
-                    .is_some_and(|rest| rest.contains('/'))
+        let below = |name: &'a str| name[prefix..].strip_prefix(top)?.strip_prefix('/');
+        let around = names.clone().all(|name| below(name).is_some_and(|rest| rest.contains('/')));
+        // A folder `test` around train/, val/ and test/ is no split.
+        let splits_below = || {
+            let mut found = BTreeSet::new();
+            let all = names.clone().all(|name| {
+                let rest = below(name).unwrap_or_default();
+                let split = rest.split_once('/').and_then(|(top, _)| Split::from_name(top));
+                found.extend(split);
+                split.is_some() && rest.split('/').count() >= 3
             });
-        if !whole {
+            all && found.len() >= 2
+        };
+        if !around || (Split::from_name(top).is_some() && !splits_below()) {
             return prefix;
         }
         prefix += top.len() + 1;

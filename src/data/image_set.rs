@@ -166,7 +166,11 @@ impl ImageSet {
     }
 
     /// Warns of pictures that are there more than once: one in support and query at once answers itself.
+    /// Not below a side of 4, where different pictures shrink to the same pixels.
     pub(super) fn warn_of_duplicates(&mut self, source: &str) {
+        if self.side < 4 {
+            return;
+        }
         let mut first: HashMap<u64, usize> = HashMap::with_capacity(self.len());
         let (mut same, mut other) = (Vec::new(), Vec::new());
         for i in 0..self.len() {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::settings::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 use crate::{Error, Result};
 
 /// The image formats that are read, for messages.
@@ -11,8 +12,8 @@ pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Folders nest at most this deep.
 const MAX_DEPTH: usize = 32;
 
-/// Files below one origin, under relative names joined with `/`, sorted bytewise. Hidden files and
-/// what desktops leave behind are not listed.
+/// Files below one origin, under relative names joined with `/`, sorted bytewise. Hidden files, what desktops leave
+/// behind, and run folders of this program are not listed.
 pub(super) trait Listing: Sync {
     /// The folder or archive.
     fn origin(&self) -> &Path;
@@ -20,13 +21,24 @@ pub(super) trait Listing: Sync {
     fn files(&self) -> &[String];
     /// Relative names of the folders, empty ones included.
     fn folders(&self) -> &[String];
+    /// Relative names of the run folders that are left out.
+    fn runs(&self) -> &[String] {
+        &[]
+    }
     /// The content of one file.
     fn read(&self, file: usize) -> Result<Vec<u8>>;
+    /// The first bytes of one file, [`HEAD_BYTES`] at most.
+    fn head(&self, file: usize) -> Result<Vec<u8>>;
+    /// The size of one file in bytes.
+    fn size(&self, file: usize) -> u64;
     /// The full path of one file, for names and messages.
     fn locate(&self, file: usize) -> PathBuf {
         self.origin().join(&self.files()[file])
     }
 }
+
+/// Enough of a file for the signature of an image.
+pub(super) const HEAD_BYTES: u64 = 32;
 
 /// The part after the last dot of the last component, in lower case.
 pub(super) fn extension(name: &str) -> String {
@@ -34,32 +46,85 @@ pub(super) fn extension(name: &str) -> String {
     file.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).unwrap_or_default()
 }
 
+/// The last component of a path.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Whether the name says that the file is an image.
 pub(super) fn is_image_name(name: &str) -> bool {
-    matches!(
-        extension(name).as_str(),
-        "png" | "jpg" | "jpeg" | "webp" | "bmp" | "gif" | "tif" | "tiff" | "pnm" | "ppm" | "pgm" | "pbm" | "tga"
-    )
+    const IMAGES: [&str; 21] = [
+        "png", "apng", "jpg", "jpeg", "jpe", "jif", "jfif", "pjpeg", "pjp", "webp", "bmp", "dib", "gif", "tif", "tiff",
+        "pnm", "ppm", "pgm", "pbm", "pam", "tga",
+    ];
+    IMAGES.contains(&extension(name).as_str())
+}
+
+/// Whether the name says that the file is text or numbers, which may lie beside images.
+fn is_note_name(name: &str) -> bool {
+    const NOTES: [&str; 20] = [
+        "txt", "md", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "html", "log", "pdf", "py", "ipynb", "npy",
+        "npz", "pkl", "pickle", "mat", "db",
+    ];
+    NOTES.contains(&extension(name).as_str())
+}
+
+/// Whether the file is an image, by its name, or by its content where the name says nothing.
+pub(super) fn is_image(listing: &dyn Listing, file: usize) -> bool {
+    let name = &listing.files()[file];
+    is_image_name(name)
+        || (!is_note_name(name) && listing.head(file).is_ok_and(|head| image::guess_format(&head).is_ok()))
 }
 
 /// Whether the file is an image; `false` for a note beside the images, an error for anything else.
 pub(super) fn is_image_or_note(listing: &dyn Listing, file: usize) -> Result<bool> {
     let name = &listing.files()[file];
-    if is_image_name(name) {
+    if is_image(listing, file) {
         return Ok(true);
     }
-    if matches!(extension(name).as_str(), "txt" | "md" | "json" | "csv") {
+    let is_text = |head: Vec<u8>| head.iter().all(|&byte| byte >= 0x20 || matches!(byte, b'\n' | b'\r' | b'\t'));
+    if is_note_name(name) || (extension(name).is_empty() && listing.head(file).is_ok_and(is_text)) {
         return Ok(false);
     }
     Err(Error::data(
         listing.locate(file),
-        format!("lies among images but is not one ({IMAGE_KINDS} are read; .txt, .md, .json and .csv are ignored)"),
+        format!(
+            "lies among images but is not one ({IMAGE_KINDS} are read; text, tables and arrays are ignored); move it elsewhere"
+        ),
     ))
 }
 
 /// Whether one component of a path is hidden or left behind by a desktop.
 pub(super) fn is_noise(component: &str) -> bool {
-    component.starts_with('.') || matches!(component, "__MACOSX" | "Thumbs.db" | "desktop.ini")
+    const NOISE: [&str; 9] = [
+        "__macosx",
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        "icon\r",
+        "@eadir",
+        "$recycle.bin",
+        "system volume information",
+    ];
+    component.starts_with('.') || NOISE.contains(&component.to_ascii_lowercase().as_str())
+}
+
+/// The run folders of this program among `files`: those with settings beside a checkpoint or metrics. What the data lies
+/// in may itself be one.
+pub(super) fn run_folders(files: &[String]) -> Vec<String> {
+    let has = |folder: &str, name: &str| files.binary_search(&format!("{folder}/{name}")).is_ok();
+    files
+        .iter()
+        .filter_map(|name| name.strip_suffix(CONFIG_FILE)?.strip_suffix('/'))
+        .filter(|folder| has(folder, CHECKPOINT_FILE) || has(folder, METRICS_FILE))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether `name` is `folder` or below it.
+pub(super) fn is_below(name: &str, folder: &str) -> bool {
+    name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The files below a folder. Links are followed, except into a folder that contains them.
@@ -68,6 +133,7 @@ pub(super) struct FolderListing {
     files: Vec<String>,
     paths: Vec<PathBuf>,
     folders: Vec<String>,
+    runs: Vec<String>,
 }
 
 impl FolderListing {
@@ -77,8 +143,13 @@ impl FolderListing {
         walk(root, "", &mut Vec::new(), &mut found, &mut folders)?;
         found.sort();
         folders.sort();
+        let (names, _): (Vec<String>, Vec<_>) = found.iter().cloned().unzip();
+        let runs = run_folders(&names);
+        let is_outside = |name: &String| !runs.iter().any(|run| is_below(name, run));
+        found.retain(|(name, _)| is_outside(name));
+        folders.retain(is_outside);
         let (files, paths) = found.into_iter().unzip();
-        Ok(FolderListing { root: root.to_path_buf(), files, paths, folders })
+        Ok(FolderListing { root: root.to_path_buf(), files, paths, folders, runs })
     }
 }
 
@@ -129,8 +200,17 @@ impl Listing for FolderListing {
     fn folders(&self) -> &[String] {
         &self.folders
     }
+    fn runs(&self) -> &[String] {
+        &self.runs
+    }
     fn read(&self, file: usize) -> Result<Vec<u8>> {
         read_file(&self.paths[file])
+    }
+    fn head(&self, file: usize) -> Result<Vec<u8>> {
+        read_head(&self.paths[file])
+    }
+    fn size(&self, file: usize) -> u64 {
+        size_of(&self.paths[file])
     }
     fn locate(&self, file: usize) -> PathBuf {
         self.paths[file].clone()
@@ -163,9 +243,27 @@ impl Listing for OneFile {
     fn read(&self, _: usize) -> Result<Vec<u8>> {
         read_file(&self.path)
     }
+    fn head(&self, _: usize) -> Result<Vec<u8>> {
+        read_head(&self.path)
+    }
+    fn size(&self, _: usize) -> u64 {
+        size_of(&self.path)
+    }
     fn locate(&self, _: usize) -> PathBuf {
         self.path.clone()
     }
+}
+
+fn size_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |about| about.len())
+}
+
+fn read_head(path: &Path) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, HEAD_BYTES), &mut head))
+        .map_err(|source| Error::io(path, "cannot read the file", source))?;
+    Ok(head)
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -4,59 +4,47 @@
 //! Every random choice is a pure function of (seed, epoch or episode index): nothing here keeps
 //! generator state. One file per format; [`load`] tells them apart by content and layout.
 
-#[cfg(feature = "formats")]
 mod array_files;
-#[cfg(feature = "formats")]
 mod arrays;
-#[cfg(feature = "formats")]
 mod decode;
 mod episodes;
-#[cfg(feature = "formats")]
 mod glyphs;
-#[cfg(feature = "formats")]
 mod idx;
-#[cfg(feature = "formats")]
 mod image_folder;
 mod image_set;
-#[cfg(feature = "formats")]
+mod left_out;
+mod kind;
+mod labels;
 mod listing;
-#[cfg(feature = "formats")]
 mod npz;
-#[cfg(feature = "formats")]
 mod oneshot;
 mod order;
-#[cfg(feature = "formats")]
+mod parts;
 mod pickle;
-#[cfg(feature = "formats")]
 mod split;
-#[cfg(feature = "formats")]
+mod table;
+mod text;
 mod unpickle;
-#[cfg(feature = "formats")]
 mod zip_archive;
 
-#[cfg(feature = "formats")]
 use std::path::Path;
 use std::path::PathBuf;
 
-#[cfg(feature = "formats")]
 use crate::{Error, Result};
+pub use decode::decode_rgb;
 pub use episodes::{Episode, draw, read_episodes, shortage};
-#[cfg(feature = "formats")]
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};
-#[cfg(feature = "formats")]
+pub use left_out::LeftOut;
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 pub use order::epoch_order;
-#[cfg(feature = "formats")]
 pub use split::{Split, class_split};
 
-#[cfg(feature = "formats")]
+use kind::FileKind;
 use listing::{FolderListing, Listing};
-#[cfg(feature = "formats")]
 use zip_archive::ZipListing;
 
 /// The largest side an image may be resized to.
-#[cfg(feature = "formats")]
 const MAX_SIDE: usize = 4096;
 
 /// How to read a data set.
@@ -84,26 +72,30 @@ pub struct DataOptions {
 /// - a folder of idx files, or one idx file of images beside its labels.
 ///
 /// Where the data has no splits, its classes are split by seed ([`class_split`]).
-#[cfg(feature = "formats")]
+///
+/// What is suspicious (a class or picture in two splits, a picture twice) is in the set's `warnings`.
+///
+/// # Errors
+/// [`Error::NoSplit`] when the data has splits but not this one; [`Error::Data`] and [`Error::Io`] for files that are not
+/// there, are damaged, or can be understood in two ways.
 pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSet> {
     check_side(options)?;
     if source == "glyphs" {
         return glyphs::load(split, options);
     }
-    let path = Path::new(source);
+    let mut set = load_path(Path::new(source), split, options)?;
+    set.warn_of_duplicates(source);
+    Ok(set)
+}
+
+fn load_path(path: &Path, split: Split, options: &DataOptions) -> Result<ImageSet> {
     if is_folder(path)? {
-        if let Some(set) = array_files::load_folder(path, split, options)? {
-            return Ok(set);
-        }
-        if let Some(files) = idx::find(path)? {
-            return idx::load(path, &files, split, options);
-        }
-        return image_folder::load(&FolderListing::open(path)?, split, options);
+        return load_folder(path, split, options);
     }
-    match sniff(path)? {
+    match kind::of(path)? {
         FileKind::Zip if npz::is_npz(path)? => array_files::load_file(path, split, options),
         FileKind::Zip => image_folder::load(&ZipListing::open(path)?, split, options),
-        FileKind::Pickle => array_files::load_file(path, split, options),
+        FileKind::Pickle | FileKind::Npy => array_files::load_file(path, split, options),
         FileKind::Idx => idx::load(path, &[path.to_path_buf()], split, options),
         FileKind::Image => Err(Error::data(path, "is one image; give the folder that holds the class folders")),
         FileKind::Unknown => Err(Error::data(
@@ -113,32 +105,98 @@ pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSe
     }
 }
 
+/// Tells the kinds of data sets in a folder apart. Several are refused: the same images may be in each.
+fn load_folder(folder: &Path, split: Split, options: &DataOptions) -> Result<ImageSet> {
+    let raw = folder.join("raw");
+    // torchvision puts MNIST's files there.
+    let mut idx = idx::find(folder)?;
+    if idx.is_empty() && raw.is_dir() {
+        idx = idx::find(&raw)?;
+    }
+    let arrays = array_files::find(folder)?;
+    let has_splits = arrays.iter().any(|(split, _)| split.is_some());
+    if idx.is_empty() && arrays.is_empty() {
+        return image_folder::load(&FolderListing::open(folder)?, split, options);
+    }
+    let listing = FolderListing::open(folder)?;
+    let image = (0..listing.files().len())
+        .find(|&i| listing.files()[i].contains('/') && listing::is_image(&listing, i))
+        .map(|i| listing.files()[i].clone());
+    let array = arrays.first().map(|(_, path)| listing::file_name(path));
+    let two = match (idx.first(), array.as_ref().filter(|_| has_splits || image.is_none()), &image) {
+        (Some(idx), Some(array), _) => Some((listing::file_name(idx), array)),
+        (Some(idx), None, Some(image)) => Some((listing::file_name(idx), image)),
+        (None, Some(array), Some(image)) => Some((array.clone(), image)),
+        _ => None,
+    };
+    if let Some((one, other)) = two {
+        return Err(Error::data(
+            folder,
+            format!("holds two data sets, {one} and {other}; move one of them into a folder of its own"),
+        ));
+    }
+    match (idx.is_empty(), has_splits, image, arrays.as_slice()) {
+        (false, ..) => idx::load(folder, &idx, split, options),
+        (_, true, ..) => array_files::load_folder(folder, &arrays, split, options),
+        // Arrays that are named after no split lie beside class folders, as embeddings do.
+        (.., Some(_), _) => image_folder::load(&listing, split, options),
+        (.., [(_, one)]) => array_files::load_file(one, split, options),
+        (.., all) => {
+            let names: Vec<String> = all.iter().map(|(_, path)| listing::file_name(path)).collect();
+            Err(Error::data(folder, format!("holds several files of arrays, {}; give one of them", names.join(", "))))
+        }
+    }
+}
+
 /// Reads images without labels, for embedding: every path is an image, a zip, or a folder that is
 /// searched recursively. Images keep the order of `paths`, and are sorted bytewise by name inside
 /// each.
-#[cfg(feature = "formats")]
+///
+/// # Errors
+/// [`Error::Data`] or [`Error::Io`] for the first file that cannot be read as an image.
 pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
+    unlabelled(paths, options, true).map(|(set, _)| set)
+}
+
+/// As [`load_unlabelled`], except that files which cannot be read as images are left out: the second list.
+///
+/// # Errors
+/// As [`load_unlabelled`] where no image is left.
+pub fn load_readable(paths: &[PathBuf], options: &DataOptions) -> Result<(ImageSet, Vec<LeftOut>)> {
+    unlabelled(paths, options, false)
+}
+
+fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool) -> Result<(ImageSet, Vec<LeftOut>)> {
     check_side(options)?;
-    let mut listings: Vec<Box<dyn Listing>> = Vec::new();
+    // With each listing, whether it is one image by its content, whatever its name.
+    let mut listings: Vec<(Box<dyn Listing>, bool)> = Vec::new();
     for path in paths {
         listings.push(if is_folder(path)? {
-            Box::new(FolderListing::open(path)?)
+            (Box::new(FolderListing::open(path)?), false)
         } else {
-            match sniff(path)? {
-                FileKind::Zip => Box::new(ZipListing::open(path)?),
-                FileKind::Pickle | FileKind::Idx => {
+            match kind::of(path)? {
+                FileKind::Zip => (Box::new(ZipListing::open(path)?), false),
+                FileKind::Pickle | FileKind::Idx | FileKind::Npy => {
                     return Err(Error::data(path, "holds arrays; give images, folders of images, or a zip of images"));
                 }
-                FileKind::Image | FileKind::Unknown => Box::new(listing::OneFile::new(path)),
+                FileKind::Image => (Box::new(listing::OneFile::new(path)), true),
+                FileKind::Unknown => (Box::new(listing::OneFile::new(path)), false),
             }
         });
     }
-    let mut items = Vec::new();
-    for listing in &listings {
+    let (mut items, mut left_out) = (Vec::new(), Vec::new());
+    for (listing, is_image) in &listings {
         let before = items.len();
         for i in 0..listing.files().len() {
-            if listing::is_image_or_note(listing.as_ref(), i)? {
+            if *is_image {
                 items.push((listing.as_ref(), i));
+                continue;
+            }
+            match listing::is_image_or_note(listing.as_ref(), i) {
+                Ok(true) => items.push((listing.as_ref(), i)),
+                Ok(false) => {}
+                Err(error) if strict => return Err(error),
+                Err(error) => left_out.push(LeftOut::of(error)?),
             }
         }
         if items.len() == before {
@@ -148,22 +206,35 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
     if items.is_empty() {
         return Err(Error::usage("no images given; give images, folders of images, or zips of images"));
     }
+    let (side, pixels) = if strict {
+        decode::decode_all(&items, options)?
+    } else {
+        let decoded = left_out::decode_readable(&items, options)?;
+        left_out.extend(decoded.left_out);
+        items = decoded.items;
+        (decoded.side, decoded.pixels)
+    };
+    if items.is_empty()
+        && let Some(first) = left_out.first()
+    {
+        return Err(Error::data(&first.path, first.why.clone()));
+    }
     let names = items.iter().map(|&(listing, i)| listing.locate(i).display().to_string()).collect();
-    let (side, pixels) = decode::decode_all(&items, options)?;
-    ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)
+    Ok((ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)?, left_out))
 }
 
-#[cfg(feature = "formats")]
 fn check_side(options: &DataOptions) -> Result<()> {
     match options.side {
-        Some(side) if side == 0 || side > MAX_SIDE => {
-            Err(Error::usage(format!("the image side must lie in 1..={MAX_SIDE}, got {side} (try 84)")))
-        }
+        Some(side) if side == 0 || side > MAX_SIDE => Err(Error::Setting {
+            key: "data.side",
+            got: side.to_string(),
+            wanted: format!("an image side in 1..={MAX_SIDE} (try 84)"),
+            suggestion: Vec::new(),
+        }),
         _ => Ok(()),
     }
 }
 
-#[cfg(feature = "formats")]
 fn is_folder(path: &Path) -> Result<bool> {
     match std::fs::metadata(path) {
         Ok(metadata) => Ok(metadata.is_dir()),
@@ -173,35 +244,4 @@ fn is_folder(path: &Path) -> Result<bool> {
             source,
         )),
     }
-}
-
-/// What a file is, by its first bytes.
-#[cfg(feature = "formats")]
-enum FileKind {
-    Zip,
-    Pickle,
-    Idx,
-    Image,
-    Unknown,
-}
-
-#[cfg(feature = "formats")]
-fn sniff(path: &Path) -> Result<FileKind> {
-    if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) {
-        return Err(Error::data(path, "is a device or a pipe; give a file or a folder"));
-    }
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, 16), &mut head))
-        .map_err(|source| Error::io(path, "cannot read the data", source))?;
-    let extension = listing::extension(&path.to_string_lossy());
-    Ok(match head.as_slice() {
-        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => FileKind::Zip,
-        [0x1f, 0x8b, ..] | [0, 0, 8, 1..=4, ..] => FileKind::Idx,
-        // Protocols 0 and 1 have no signature: there the name has to say it.
-        [0x80, 2..=5, ..] => FileKind::Pickle,
-        _ if matches!(extension.as_str(), "pickle" | "pkl") => FileKind::Pickle,
-        _ if image::guess_format(&head).is_ok() || listing::is_image_name(&path.to_string_lossy()) => FileKind::Image,
-        _ => FileKind::Unknown,
-    })
 }

@@ -32,7 +32,7 @@ pub fn read_oneshot_runs(source: &str, options: &DataOptions) -> Result<Option<V
     }
     let listing: Box<dyn Listing> = if super::is_folder(path)? {
         Box::new(FolderListing::open(path)?)
-    } else if matches!(super::sniff(path)?, super::FileKind::Zip) {
+    } else if matches!(super::kind::of(path)?, super::kind::FileKind::Zip) {
         Box::new(ZipListing::open(path)?)
     } else {
         return Ok(None);
@@ -71,8 +71,7 @@ fn read_run(
     };
     let (train, test) = (images("training")?, images("test")?);
 
-    let text = String::from_utf8(listing.read(labels)?)
-        .map_err(|_| Error::data(&location, "is not UTF-8 text; restore the file"))?;
+    let text = super::text::decode(&location, &listing.read(labels)?)?;
     // Names are relative to the folder above the run.
     let above = folder.strip_suffix(run).unwrap_or_default();
     let position = |files: &[usize]| -> HashMap<&str, u32> {

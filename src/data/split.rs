@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use rand::seq::SliceRandom;
 
-use super::DataOptions;
+use super::{DataOptions, table, text};
 use crate::random::{Rng, Stream};
 use crate::{Error, Result};
 
-/// One of the three disjoint groups of classes.
+/// A group of classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Split {
     /// The base classes that the network is trained on.
@@ -20,22 +20,55 @@ pub enum Split {
     Val,
     /// The classes that nothing was fitted on: where few-shot accuracy is measured.
     Novel,
+    /// Every class, whatever its split.
+    All,
 }
 
 impl Split {
-    /// All splits, in order.
+    /// The three disjoint splits, in order.
     pub const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Novel];
 
-    /// The split that a folder, a file or a user calls `name`, in any case: `train`, `base`,
-    /// `background`; `val`, `valid`, `validation`; `novel`, `test`, `eval`, `evaluation`; and the two
-    /// folders of the original Omniglot, `images_background` and `images_evaluation`.
+    /// The split that a folder, a key or a user calls `name`, in any case: `train`, `training`, `base`, `background`;
+    /// `val`, `valid`, `validation`, `dev`; `novel`, `test`, `testing`, `eval`, `evaluation`; each with `meta`,
+    /// `images`, `data` or `set` around it, as in `meta-train`, `metatest` and Omniglot's `images_background`.
     pub fn from_name(name: &str) -> Option<Split> {
-        match name.to_ascii_lowercase().as_str() {
-            "train" | "base" | "background" | "images_background" => Some(Split::Train),
-            "val" | "valid" | "validation" => Some(Split::Val),
-            "novel" | "test" | "eval" | "evaluation" | "images_evaluation" => Some(Split::Novel),
-            _ => None,
+        let mut words = words(name).into_iter().filter(|word| !FILLERS.contains(&word.as_str()));
+        let split = split_word(&words.next()?)?;
+        words.next().is_none().then_some(split)
+    }
+
+    /// The split that a file is named after, by the last word of its name without extension: `FC100_val`,
+    /// `mini-imagenet-cache-test`, `train_images`; and the rest of the name, which says what it is a split of.
+    pub(super) fn of_stem(stem: &str) -> Option<(Split, String)> {
+        let mut words = words(stem);
+        while words.last().is_some_and(|word| FILLERS.contains(&word.as_str()) || CONTENTS.contains(&word.as_str())) {
+            words.pop();
         }
+        let split = split_word(&words.pop()?)?;
+        words.retain(|word| !FILLERS.contains(&word.as_str()));
+        Some((split, words.join(" ")))
+    }
+}
+
+/// Words that say nothing about the split.
+const FILLERS: [&str; 8] = ["images", "image", "img", "imgs", "set", "data", "meta", "split"];
+/// What a file of a split holds.
+const CONTENTS: [&str; 5] = ["labels", "label", "png", "x", "y"];
+
+/// The words of a name in lower case.
+pub(super) fn words(name: &str) -> Vec<String> {
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_ascii_lowercase).collect()
+}
+
+/// The split that one word in lower case means.
+pub(super) fn split_word(word: &str) -> Option<Split> {
+    let word = word.strip_prefix("meta").unwrap_or(word);
+    match word.strip_suffix("set").unwrap_or(word) {
+        "train" | "training" | "base" | "background" => Some(Split::Train),
+        "val" | "valid" | "validation" | "dev" => Some(Split::Val),
+        "novel" | "test" | "testing" | "eval" | "evaluation" => Some(Split::Novel),
+        _ => None,
     }
 }
 
@@ -45,6 +78,7 @@ impl fmt::Display for Split {
             Split::Train => "train",
             Split::Val => "val",
             Split::Novel => "novel",
+            Split::All => "all",
         })
     }
 }
@@ -53,8 +87,11 @@ impl FromStr for Split {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Split> {
+        if name.eq_ignore_ascii_case("all") {
+            return Ok(Split::All);
+        }
         Split::from_name(name)
-            .ok_or_else(|| Error::usage(format!("unknown split {name:?}; choose train, val or novel")))
+            .ok_or_else(|| Error::usage(format!("unknown split {name:?}; choose train, val or novel, or all classes")))
     }
 }
 
@@ -77,10 +114,21 @@ pub fn class_split(n_classes: usize, seed: u64) -> Option<[Vec<u32>; 3]> {
     Some([train, val, novel])
 }
 
+/// Classes that a split was chosen from.
+pub(super) struct Chosen {
+    /// Whether each class belongs to the split.
+    pub(super) keep: Vec<bool>,
+    /// Number of classes, where the seed chose.
+    pub(super) drawn_from: Option<usize>,
+}
+
 /// Which of `classes` belong to `split`, by the split file or by seed.
-pub(super) fn choose(source: &Path, classes: &[String], split: Split, options: &DataOptions) -> Result<Vec<bool>> {
+pub(super) fn choose(source: &Path, classes: &[String], split: Split, options: &DataOptions) -> Result<Chosen> {
+    if split == Split::All {
+        return Ok(Chosen { keep: vec![true; classes.len()], drawn_from: None });
+    }
     if let Some(file) = &options.split_file {
-        return choose_by_file(source, classes, split, file);
+        return Ok(Chosen { keep: choose_by_file(source, classes, split, file)?, drawn_from: None });
     }
     let parts = class_split(classes.len(), options.split_seed).ok_or_else(|| {
         Error::data(
@@ -92,15 +140,15 @@ pub(super) fn choose(source: &Path, classes: &[String], split: Split, options: &
             ),
         )
     })?;
-    let mut chosen = vec![false; classes.len()];
-    for &class in &parts[split as usize] {
-        chosen[class as usize] = true;
+    let mut keep = vec![false; classes.len()];
+    for &class in parts.get(split as usize).into_iter().flatten() {
+        keep[class as usize] = true;
     }
-    Ok(chosen)
+    Ok(Chosen { keep, drawn_from: Some(classes.len()) })
 }
 
 fn choose_by_file(source: &Path, classes: &[String], split: Split, file: &Path) -> Result<Vec<bool>> {
-    if is_csv(file) {
+    if table::is_table(file) {
         return Err(Error::data(
             file,
             format!("names image files, but {} holds arrays; give a JSON file of classes", source.display()),
@@ -124,7 +172,7 @@ fn choose_by_file(source: &Path, classes: &[String], split: Split, file: &Path) 
 
 /// `{"train": [..], "val": [..], "novel": [..]}`; class names may be strings or integers.
 fn read_json(file: &Path) -> Result<BTreeMap<Split, BTreeSet<String>>> {
-    let text = read_text(file)?;
+    let text = text::read(file, "split file")?;
     let wrong = |why: String| {
         Error::data(
             file,
@@ -160,80 +208,36 @@ fn read_json(file: &Path) -> Result<BTreeMap<Split, BTreeSet<String>>> {
     Ok(splits)
 }
 
-/// Whether a split file lists image files rather than classes.
-pub(super) fn is_csv(file: &Path) -> bool {
-    super::listing::extension(&file.to_string_lossy()) == "csv"
-}
-
-/// The rows (file name, label) of `split`, from `file` or its sibling of the split's name, as
-/// mini-ImageNet's `train.csv`, `val.csv` and `test.csv` have them.
-pub(super) fn read_csv(file: &Path, split: Split) -> Result<(PathBuf, Vec<(String, String)>)> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let own = |path: &Path| path.file_stem().and_then(|stem| stem.to_str()).and_then(Split::from_name);
-    if own(file).is_none() {
-        return Err(Error::data(
-            file,
-            "is a CSV split file without a split's name; call it train.csv, val.csv or test.csv",
-        ));
-    }
-    let mut path = Some(file.to_path_buf());
-    if own(file) != Some(split) {
-        let entries =
-            std::fs::read_dir(folder).map_err(|source| Error::io(folder, "cannot list the folder", source))?;
-        path =
-            entries.flatten().map(|entry| entry.path()).filter(|path| is_csv(path) && own(path) == Some(split)).min();
-    }
-    let path =
-        path.ok_or_else(|| Error::no_split(folder, format!("has no {split}.csv beside {}; add it", file.display())))?;
-    let text = read_text(&path)?;
-    let mut lines = text.lines().map(str::trim_end).enumerate();
-    let header: Vec<String> = lines
-        .next()
-        .map(|(_, line)| cells(line).into_iter().map(str::to_ascii_lowercase).collect())
-        .unwrap_or_default();
-    let column = |name: &str| {
-        header
-            .iter()
-            .position(|cell| cell == name)
-            .ok_or_else(|| Error::data(&path, format!("has no column {name:?}; its first line must be filename,label")))
-    };
-    let (name_column, label_column) = (column("filename")?, column("label")?);
-    let mut rows = Vec::new();
-    for (i, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        let cells = cells(line);
-        match (cells.get(name_column), cells.get(label_column)) {
-            (Some(name), Some(label)) if !name.is_empty() && !label.is_empty() => {
-                rows.push(((*name).to_string(), (*label).to_string()));
-            }
-            _ => return Err(Error::data(&path, format!("line {} has no file name or no label; complete it", i + 1))),
-        }
-    }
-    if rows.is_empty() {
-        return Err(Error::data(&path, "lists no images; add lines filename,label"));
-    }
-    Ok((path, rows))
-}
-
-/// The cells of one line. These files quote nothing that contains a comma.
-fn cells(line: &str) -> Vec<&str> {
-    line.trim_start_matches('\u{feff}').split(',').map(|cell| cell.trim().trim_matches('"')).collect()
-}
-
-fn read_text(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file).map_err(|source| Error::io(file, "cannot read the split file", source))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_and_aliases() {
-        for split in Split::ALL {
+        for split in [Split::Train, Split::Val, Split::Novel, Split::All] {
             assert_eq!(split.to_string().parse::<Split>().ok(), Some(split));
         }
         assert_eq!(Split::from_name("Base"), Some(Split::Train));
-        assert_eq!(Split::from_name("oneshot"), None);
+        for name in ["oneshot", "all", "images", "trains", "train_cars", "images_background_small1", "set", ""] {
+            assert_eq!(Split::from_name(name), None, "{name}");
+        }
+        let names =
+            ["Training", "meta-train", "metatrain", "META_TRAIN", "trainset", "images_background", "train images"];
+        assert!(names.iter().all(|name| Split::from_name(name) == Some(Split::Train)));
+        let names = ["valid", "meta-val", "metaval", "Validation", "dev", "meta-valid", "val_set"];
+        assert!(names.iter().all(|name| Split::from_name(name) == Some(Split::Val)));
+        let names = ["TEST", "testing", "meta-test", "metatest", "images_evaluation", "test-images", "eval"];
+        assert!(names.iter().all(|name| Split::from_name(name) == Some(Split::Novel)));
+        assert_eq!("All".parse::<Split>().ok(), Some(Split::All));
+        for (stem, split, rest) in [
+            ("FC100_val", Split::Val, "fc100"),
+            ("mini-imagenet-cache-test", Split::Novel, "mini imagenet cache"),
+            ("train_images_png", Split::Train, ""),
+            ("x_train", Split::Train, "x"),
+            ("miniImageNet_category_split_train_phase_train", Split::Train, "miniimagenet category train phase"),
+        ] {
+            assert_eq!(Split::of_stem(stem), Some((split, rest.into())), "{stem}");
+        }
         assert!("tset".parse::<Split>().is_err_and(|error| error.to_string().contains("train, val or novel")));
     }
 

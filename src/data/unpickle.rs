@@ -1,7 +1,8 @@
 //! Pickles, protocols 0 to 5, parsed and never executed.
 //!
 //! A pickle is a program for a stack machine that can call any Python function. This reader knows the
-//! handful of functions that NumPy arrays need, and turns everything else into an error. Values live
+//! handful of functions that NumPy arrays need; what else is called is an error, and what else is made is a value that
+//! nothing is asked of. Values live
 //! in one arena and refer to each other by index, so neither cycles nor nesting cost any stack; their
 //! number is bounded, and text and bytes are borrowed from the file.
 
@@ -9,8 +10,10 @@ mod literal;
 mod machine;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::labels::{self, Label};
 use crate::{Error, Result};
 pub(super) use literal::integer;
 use machine::Machine;
@@ -19,14 +22,14 @@ use machine::Machine;
 const MAX_NAME_BYTES: usize = 1024;
 
 /// Index of a value in the arena.
-type Id = u32;
+pub(super) type Id = u32;
 
 #[derive(Debug)]
 enum Value<'a> {
     None,
     Bool(bool),
     Int(i64),
-    Float,
+    Float(f64),
     Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
     /// `_codecs.encode(text, "latin1")`: how Python 3 writes bytes below protocol 3.
@@ -35,6 +38,10 @@ enum Value<'a> {
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(Global),
+    /// A class or function that nothing is known of, as `module.name`. It is never called.
+    Unknown(String),
+    /// A value that is no part of a data set, such as a path, a date or a set.
+    Other,
     Dtype {
         /// NumPy's code, e.g. `u1`.
         code: String,
@@ -43,11 +50,23 @@ enum Value<'a> {
     Array {
         shape: Vec<usize>,
         dtype: Id,
-        fortran: bool,
+        order: Order,
+        /// Bytes, or the list of an array of objects.
         data: Id,
     },
     /// `_reconstruct` without its state yet.
     NewArray,
+}
+
+/// How the bytes of an array run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Order {
+    /// The last axis runs fastest.
+    C,
+    /// The first axis runs fastest.
+    Fortran,
+    /// The shape is that of the bytes in C order; axis `i` of the array is axis `axes[i]` of it.
+    Axes(Vec<usize>),
 }
 
 /// The functions and types that may be referred to.
@@ -62,6 +81,12 @@ enum Global {
     OrderedDict,
     Bytes,
     ByteArray,
+    /// `dict`, and dicts that are made with a function for missing keys.
+    Dict,
+    /// `copyreg._reconstructor`: how protocols 0 and 1 make objects.
+    Reconstructor,
+    /// A type of Python's whose values are no part of a data set.
+    Other,
 }
 
 impl Global {
@@ -76,6 +101,22 @@ impl Global {
             ("collections", "OrderedDict") => Global::OrderedDict,
             ("builtins" | "__builtin__", "bytes") => Global::Bytes,
             ("builtins" | "__builtin__", "bytearray") => Global::ByteArray,
+            ("collections", "defaultdict") | ("builtins" | "__builtin__", "dict") => Global::Dict,
+            ("copyreg" | "copy_reg", "_reconstructor") => Global::Reconstructor,
+            ("datetime" | "decimal" | "fractions" | "uuid" | "pathlib" | "pathlib._local" | "zoneinfo", _) => {
+                Global::Other
+            }
+            (
+                "builtins" | "__builtin__",
+                "list" | "tuple" | "set" | "frozenset" | "int" | "long" | "float" | "bool" | "complex" | "str"
+                | "unicode" | "slice" | "range" | "xrange" | "object",
+            ) => Global::Other,
+            ("collections", "Counter" | "deque") => Global::Other,
+            (
+                "numpy",
+                "float16" | "float32" | "float64" | "int8" | "int16" | "int32" | "int64" | "uint8" | "uint16"
+                | "uint32" | "uint64" | "bool_" | "str_" | "bytes_",
+            ) => Global::Other,
             _ => return None,
         })
     }
@@ -87,12 +128,12 @@ pub(super) struct Array<'p> {
     pub(super) shape: Vec<usize>,
     /// NumPy's type code without byte order, e.g. `u1`.
     pub(super) code: String,
-    big_endian: bool,
+    pub(super) big_endian: bool,
     /// The values' bytes in C order.
     pub(super) bytes: Cow<'p, [u8]>,
 }
 
-/// A parsed file whose top value is a dict.
+/// A parsed file.
 pub(super) struct Pickle<'a> {
     path: &'a Path,
     values: Vec<Value<'a>>,
@@ -104,54 +145,66 @@ impl<'a> Pickle<'a> {
     pub(super) fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
         let mut machine = Machine::new(path, bytes);
         let root = machine.run()?;
-        match machine.value(root) {
-            Value::Dict(_) => Ok(Pickle { path, values: machine.into_values(), root }),
-            other => Err(Error::data(path, format!("holds {}, not a dict of arrays and labels", kind(other)))),
+        if let Value::Unknown(name) = machine.value(root) {
+            return Err(Error::data(path, refers_to(name)));
+        }
+        Ok(Pickle { path, values: machine.into_values(), root })
+    }
+
+    /// The top value.
+    pub(super) fn root(&self) -> Id {
+        self.root
+    }
+
+    /// What a value is, for messages.
+    pub(super) fn kind(&self, id: Id) -> &'static str {
+        kind(&self.values[id as usize])
+    }
+
+    /// The pairs of a dict whose keys are text, the last of each key; `None` for another value.
+    pub(super) fn dict(&self, id: Id) -> Option<BTreeMap<String, Id>> {
+        let Value::Dict(items) = &self.values[id as usize] else { return None };
+        Some(items.iter().filter_map(|&(key, value)| Some((text(&self.values, key)?, value))).collect())
+    }
+
+    /// The items of a list, a tuple or an array of objects; `None` for another value.
+    pub(super) fn items(&self, id: Id) -> Option<&[Id]> {
+        match &self.values[id as usize] {
+            Value::List(items) | Value::Tuple(items) => Some(items),
+            Value::Array { dtype, data, .. } => match (&self.values[*dtype as usize], &self.values[*data as usize]) {
+                (Value::Dtype { code, .. }, Value::List(items)) if code.starts_with('O') => Some(items),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
-    /// The pairs of the dict.
-    fn items(&self) -> &[(Id, Id)] {
-        match &self.values[self.root as usize] {
-            Value::Dict(items) => items,
-            _ => &[],
+    /// The bytes of a value, or of an array of bytes.
+    pub(super) fn bytes(&self, id: Id) -> Option<Cow<'_, [u8]>> {
+        match &self.values[id as usize] {
+            Value::Array { .. } => self.array("", id).ok().filter(|array| array.code == "u1").map(|array| array.bytes),
+            _ => raw(&self.values, id),
         }
     }
 
-    /// The keys of the dict.
-    pub(super) fn keys(&self) -> Vec<String> {
-        self.items().iter().filter_map(|&(key, _)| text(&self.values, key)).collect()
-    }
-
-    /// The last value under `key`.
-    fn get(&self, key: &str) -> Option<Id> {
-        self.items()
-            .iter()
-            .rev()
-            .find(|&&(id, _)| text(&self.values, id).is_some_and(|text| text == key))
-            .map(|&(_, id)| id)
-    }
-
-    /// The array under `key`; `None` without the key.
-    pub(super) fn array(&self, key: &str) -> Result<Option<Array<'_>>> {
-        self.get(key).map(|id| self.array_at(key, id)).transpose()
-    }
-
-    fn array_at(&self, key: &str, id: Id) -> Result<Array<'_>> {
-        let wrong = |why: String| Error::data(self.path, format!("{key:?} {why}"));
-        let Value::Array { shape, dtype, fortran, data } = &self.values[id as usize] else {
-            return Err(wrong(format!("is {}, not a NumPy array", kind(&self.values[id as usize]))));
+    /// The array `what`, with its values in C order.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for another value.
+    pub(super) fn array(&self, what: &str, id: Id) -> Result<Array<'_>> {
+        let wrong = |why: String| Error::data(self.path, format!("{what:?} {why}"));
+        let Value::Array { shape, dtype, order, data } = &self.values[id as usize] else {
+            return Err(match &self.values[id as usize] {
+                Value::Unknown(name) => wrong(refers_to(name)),
+                other => wrong(format!("is {}, not a NumPy array", kind(other))),
+            });
         };
         let Value::Dtype { code, big_endian } = &self.values[*dtype as usize] else {
             return Err(wrong("is an array without a NumPy type".into()));
         };
-        let item: usize = match code.as_str() {
-            "u1" | "i1" | "b1" => 1,
-            "u2" | "i2" => 2,
-            "u4" | "i4" | "f4" => 4,
-            "u8" | "i8" | "f8" => 8,
-            _ => return Err(wrong(format!("is an array of type {code}; arrays of numbers are read"))),
-        };
+        let item = labels::item_bytes(code).ok_or_else(|| {
+            wrong(format!("is an array of type {code}; arrays of numbers are read, save it as uint8"))
+        })?;
         let bytes = raw(&self.values, *data)
             .ok_or_else(|| wrong("is an array whose values are not plain bytes; save it again as uint8".into()))?;
         let expected = shape.iter().try_fold(item, |bytes, &n| bytes.checked_mul(n));
@@ -161,61 +214,84 @@ impl<'a> Pickle<'a> {
                 bytes.len()
             )));
         }
-        let bytes = if *fortran && shape.len() > 1 { Cow::Owned(c_order(&bytes, shape, item)) } else { bytes };
-        Ok(Array { shape: shape.clone(), code: code.clone(), big_endian: *big_endian, bytes })
-    }
-
-    /// The integers under `key`, a list, tuple or array; `None` without the key.
-    pub(super) fn integers(&self, key: &str) -> Result<Option<Vec<i64>>> {
-        let Some(id) = self.get(key) else { return Ok(None) };
-        match &self.values[id as usize] {
-            Value::List(items) | Value::Tuple(items) => {
-                let numbers = items.iter().map(|&item| match &self.values[item as usize] {
-                    Value::Int(number) => Ok(*number),
-                    other => Err(Error::data(
-                        self.path,
-                        format!("{key:?} holds {} among its integers; write a list of int", kind(other)),
-                    )),
-                });
-                numbers.collect::<Result<Vec<_>>>().map(Some)
-            }
-            _ => {
-                let array = self.array_at(key, id)?;
-                if array.shape.iter().filter(|&&n| n != 1).count() > 1 {
-                    return Err(Error::data(
-                        self.path,
-                        format!("{key:?} has shape {:?}; write a flat list", array.shape),
-                    ));
-                }
-                array.integers().map(Some).ok_or_else(|| {
-                    Error::data(self.path, format!("{key:?} has type {}; write a list of int", array.code))
-                })
-            }
-        }
-    }
-}
-
-impl Array<'_> {
-    fn integers(&self) -> Option<Vec<i64>> {
-        let size = self.code[1..].parse::<usize>().ok()?;
-        let signed = match &self.code[..1] {
-            "i" => true,
-            "u" | "b" => false,
-            _ => return None,
+        let axes: Vec<usize> = match order {
+            Order::C => (0..shape.len()).collect(),
+            Order::Fortran => (0..shape.len()).rev().collect(),
+            Order::Axes(axes) => axes.clone(),
         };
-        self.bytes.chunks_exact(size).map(|bytes| integer(bytes, signed, self.big_endian)).collect()
+        // Bytes in Fortran order are those of the reversed shape in C order.
+        let base: Vec<usize> =
+            if *order == Order::Fortran { shape.iter().rev().copied().collect() } else { shape.clone() };
+        let shape: Vec<usize> = axes.iter().map(|&axis| base[axis]).collect();
+        let bytes = if axes.is_sorted() { bytes } else { Cow::Owned(transposed(&bytes, &base, &axes, item)) };
+        Ok(Array { shape, code: code.clone(), big_endian: *big_endian, bytes })
+    }
+
+    /// The labels in a list, a tuple or an array.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for another value, and for items that are no labels.
+    pub(super) fn labels(&self, what: &str, id: Id) -> Result<Vec<Label>> {
+        let Some(items) = self.items(id) else {
+            let array = self.array(what, id)?;
+            return labels::of_array(
+                self.path,
+                &format!("{what:?}"),
+                &array.code,
+                array.big_endian,
+                &array.shape,
+                &array.bytes,
+            );
+        };
+        if let Value::Array { shape, .. } = &self.values[id as usize] {
+            labels::check_shape(self.path, &format!("{what:?}"), shape)?;
+        }
+        items.iter().map(|&item| self.label(what, item)).collect()
+    }
+
+    fn label(&self, what: &str, item: Id) -> Result<Label> {
+        let found = match &self.values[item as usize] {
+            Value::Int(number) => Some(Label::Number(*number)),
+            Value::Bool(truth) => Some(Label::Number(i64::from(*truth))),
+            Value::Float(number) => labels::whole(*number),
+            // One label in a list of its own.
+            Value::List(one) | Value::Tuple(one) if one.len() == 1 => match &self.values[one[0] as usize] {
+                Value::Int(number) => Some(Label::Number(*number)),
+                _ => text(&self.values, one[0]).map(Label::Name),
+            },
+            Value::Array { shape, .. } if shape.iter().all(|&n| n == 1) => {
+                self.labels_of_one(what, item).and_then(|mut labels| labels.pop())
+            }
+            _ => text(&self.values, item).map(Label::Name),
+        };
+        found.ok_or_else(|| {
+            Error::data(
+                self.path,
+                format!("{what:?} holds {} among its integers; write a list of int", self.kind(item)),
+            )
+        })
+    }
+
+    fn labels_of_one(&self, what: &str, id: Id) -> Option<Vec<Label>> {
+        let array = self.array(what, id).ok()?;
+        labels::of_array(self.path, what, &array.code, array.big_endian, &array.shape, &array.bytes).ok()
     }
 }
 
-/// Reorders values whose first axis runs fastest.
-fn c_order(bytes: &[u8], shape: &[usize], item: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut strides = Vec::new();
-    let mut stride = item;
-    for n in shape {
-        strides.push(stride);
-        stride *= n;
+/// The sentence about something that is not read.
+fn refers_to(name: &str) -> String {
+    format!("refers to {name}; only NumPy arrays, lists and dicts are read; save those with pickle.dump")
+}
+
+/// The values of an array whose axis `i` is axis `axes[i]` of the C-ordered `bytes` of shape `base`, in C order.
+pub(super) fn transposed(bytes: &[u8], base: &[usize], axes: &[usize], item: usize) -> Vec<u8> {
+    let mut strides = vec![item; base.len()];
+    for axis in (1..base.len()).rev() {
+        strides[axis - 1] = strides[axis] * base[axis];
     }
+    let shape: Vec<usize> = axes.iter().map(|&axis| base[axis]).collect();
+    let strides: Vec<usize> = axes.iter().map(|&axis| strides[axis]).collect();
+    let mut out = Vec::with_capacity(bytes.len());
     let mut index = vec![0; shape.len()];
     while out.len() < bytes.len() {
         let at: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
@@ -237,13 +313,14 @@ fn kind(value: &Value) -> &'static str {
         Value::None => "None",
         Value::Bool(_) => "a bool",
         Value::Int(_) => "an int",
-        Value::Float => "a float",
+        Value::Float(_) => "a float",
         Value::Text(_) => "a str",
         Value::Bytes(_) | Value::Latin1(_) => "bytes",
         Value::List(_) => "a list",
         Value::Tuple(_) => "a tuple",
         Value::Dict(_) => "a dict",
-        Value::Global(_) => "a type",
+        Value::Global(_) | Value::Unknown(_) => "a type",
+        Value::Other => "another object",
         Value::Dtype { .. } => "a NumPy type",
         Value::Array { .. } | Value::NewArray => "a NumPy array",
     }
@@ -280,6 +357,6 @@ mod tests {
     #[test]
     fn fortran_order_is_undone() {
         // [[1, 2, 3], [4, 5, 6]] column by column.
-        assert_eq!(c_order(&[1, 4, 2, 5, 3, 6], &[2, 3], 1), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(transposed(&[1, 4, 2, 5, 3, 6], &[3, 2], &[1, 0], 1), [1, 2, 3, 4, 5, 6]);
     }
 }

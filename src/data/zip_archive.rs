@@ -5,10 +5,10 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use zip::ZipArchive;
 use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
 
-use super::listing::{Listing, MAX_FILE_BYTES, is_noise};
+use super::listing::{self, HEAD_BYTES, Listing, MAX_FILE_BYTES, is_below, is_noise};
 use crate::{Error, Result};
 
 /// What one reading may unpack in all.
@@ -25,6 +25,7 @@ pub(super) struct ZipListing {
     /// Index in the archive of each file.
     entries: Vec<usize>,
     folders: Vec<String>,
+    runs: Vec<String>,
     state: Mutex<State>,
 }
 
@@ -39,7 +40,7 @@ pub(super) fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
     ZipArchive::new(BufReader::new(file)).map_err(|error| explain(path, &error))
 }
 
-/// What is wrong with an archive or an entry, in the house's words.
+/// What is wrong with an archive or an entry, in words that say what to do.
 pub(super) fn explain(path: &Path, error: &ZipError) -> Error {
     match error {
         ZipError::UnsupportedArchive(why) if *why == ZipError::PASSWORD_REQUIRED => {
@@ -52,6 +53,25 @@ pub(super) fn explain(path: &Path, error: &ZipError) -> Error {
             Error::data(path, format!("uses zip method {method}; repack it with the deflate or stored method"))
         }
         other => Error::data(path, format!("is not a whole zip ({other}); copy or download it again")),
+    }
+}
+
+fn damaged(path: &Path, source: &std::io::Error) -> Error {
+    Error::data(path, format!("cannot be unpacked ({source}); copy or download the zip again"))
+}
+
+/// Whether an entry can be unpacked.
+///
+/// # Errors
+/// [`Error::Data`] for a method that is not read.
+pub(super) fn check_method(path: &Path, archive: &mut ZipArchive<BufReader<File>>, entry: usize) -> Result<()> {
+    let method = archive.by_index_raw(entry).map_err(|error| explain(path, &error))?.compression();
+    match method {
+        CompressionMethod::Stored | CompressionMethod::Deflated => Ok(()),
+        other => Err(Error::data(
+            path,
+            format!("is packed by the zip method {other:?}; repack it with the deflate or stored method"),
+        )),
     }
 }
 
@@ -76,9 +96,18 @@ impl ZipListing {
             }
         }
         found.sort();
+        if let Some(twice) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(Error::data(path, format!("has two files called {}; repack it with one", twice[0].0)));
+        }
+        let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+        let runs = listing::run_folders(&names);
+        let is_outside = |name: &String| !runs.iter().any(|run| is_below(name, run));
+        found.retain(|(name, _)| is_outside(name));
+        folders.retain(is_outside);
         let (files, entries) = found.into_iter().unzip();
         let state = Mutex::new(State { archive, unpacked: 0 });
-        Ok(ZipListing { path: path.to_path_buf(), files, entries, folders: folders.into_iter().collect(), state })
+        let folders = folders.into_iter().collect();
+        Ok(ZipListing { path: path.to_path_buf(), files, entries, folders, runs, state })
     }
 }
 
@@ -93,18 +122,36 @@ impl Listing for ZipListing {
         &self.folders
     }
 
+    fn runs(&self) -> &[String] {
+        &self.runs
+    }
+
+    fn size(&self, file: usize) -> u64 {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.archive.by_index_raw(self.entries[file]).map_or(0, |entry| entry.size())
+    }
+
+    fn head(&self, file: usize) -> Result<Vec<u8>> {
+        let path = self.locate(file);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        check_method(&path, &mut state.archive, self.entries[file])?;
+        let entry = state.archive.by_index(self.entries[file]).map_err(|error| explain(&path, &error))?;
+        let mut head = Vec::new();
+        let read = entry.take(HEAD_BYTES).read_to_end(&mut head);
+        read.map(|_| head).map_err(|source| damaged(&path, &source))
+    }
+
     /// Counts the bytes that come out: what the header promises is not trusted.
     fn read(&self, file: usize) -> Result<Vec<u8>> {
         let path = self.locate(file);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { archive, unpacked } = &mut *state;
+        check_method(&path, archive, self.entries[file])?;
         let entry = archive.by_index(self.entries[file]).map_err(|error| explain(&path, &error))?;
         let by_ratio = entry.compressed_size().saturating_mul(MAX_RATIO).max(RATIO_FREE_BYTES);
         let limit = MAX_FILE_BYTES.min(by_ratio);
         let mut content = Vec::new();
-        entry.take(limit + 1).read_to_end(&mut content).map_err(|source| {
-            Error::data(&path, format!("cannot be unpacked ({source}); copy or download the zip again"))
-        })?;
+        entry.take(limit + 1).read_to_end(&mut content).map_err(|source| damaged(&path, &source))?;
         if content.len() as u64 > limit {
             let why = if limit == MAX_FILE_BYTES { "256 MiB" } else { "200 times its stored size" };
             return Err(Error::data(

@@ -1,10 +1,11 @@
-//! Files that the program writes.
+//! Files that the program writes: their replacement in one step, and the run folder.
 
 #[cfg(feature = "files")]
 pub mod replace;
+pub mod run_folder;
 
 #[cfg(feature = "files")]
-pub use replace::{TEMPORARY_PREFIX, replace_file};
+pub use replace::replace_file;
 
 /// Writes nothing: this build lacks the feature `files`.
 ///

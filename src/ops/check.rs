@@ -139,7 +139,7 @@ pub fn run_changed(
     for (id, data) in &given {
         executor.write_f64(*id, data)?;
     }
-    executor.submit();
+    executor.submit()?;
     let mut outcome = Outcome { name: case.name.clone(), error: 0.0, tolerance: case.tolerance, worst: String::new() };
     if let Some(&id) = executor.overrun()?.first() {
         outcome.error = f64::INFINITY;

@@ -89,7 +89,7 @@ impl StepBlock {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::gpu::shader::{SOURCES, assemble};
+    use crate::gpu::shader::{SOURCES, find};
     use naga::{Scalar, TypeInner};
     use std::mem::offset_of;
 
@@ -108,7 +108,7 @@ mod tests {
     fn shaders_lay_the_step_block_out_as_rust_does() {
         let mut readers = Vec::new();
         for (file, text) in SOURCES.iter().filter(|(file, _)| !file.starts_with("common/")) {
-            let module = naga::front::wgsl::parse_str(&assemble(file).unwrap()).unwrap();
+            let module = naga::front::wgsl::parse_str(&find(file).unwrap().text).unwrap();
             let block = |inner: &TypeInner| -> Option<Vec<(String, Scalar, usize)>> {
                 let TypeInner::Struct { members, .. } = inner else { return None };
                 let scalar =

@@ -16,8 +16,8 @@ pub(super) struct Tile {
     pub(super) across: usize,
     /// Least lanes of a subgroup with which it shares its loads.
     pub(super) lanes: u32,
-    /// Sums that an invocation keeps.
-    pub(super) sums: u32,
+    /// Running sums of an invocation.
+    pub(super) accumulators: u32,
     /// Bytes of workgroup memory; 0: none.
     pub(super) memory: u32,
 }
@@ -25,8 +25,8 @@ pub(super) struct Tile {
 impl Tile {
     /// The entry point as an alternative of a launch.
     pub(super) fn alternative(&self, groups: [u32; 3]) -> Alternative {
-        let Tile { entry, lanes, sums, memory, .. } = *self;
-        Alternative { entry, groups, lanes, sums, memory }
+        let Tile { entry, lanes, accumulators, memory, .. } = *self;
+        Alternative { entry, groups, lanes, accumulators, memory }
     }
 }
 
@@ -34,7 +34,7 @@ impl Tile {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(super) mod tests {
     use super::*;
-    use crate::gpu::shader::assemble;
+    use crate::gpu::shader::find;
     use naga::{Expression, Literal, Module};
 
     /// The number that a module declares under a name.
@@ -49,14 +49,14 @@ pub(super) mod tests {
     /// Every tile is what its entry point says, and every entry point that says something has a tile. `products`: terms
     /// of the result for each place of the tile, such as the taps of a kernel.
     pub(in crate::ops) fn agree(shader: &str, tiles: &[(Tile, usize)]) {
-        let module = naga::front::wgsl::parse_str(&assemble(shader).unwrap()).unwrap();
+        let module = naga::front::wgsl::parse_str(&find(shader).unwrap().text).unwrap();
         for (tile, products) in tiles {
             let entry = tile.entry;
             let point = module.entry_points.iter().find(|point| point.name == entry).unwrap();
             let [down, across] = ["DOWN", "ACROSS"].map(|axis| constant(&module, &format!("{entry}_{axis}")));
             assert_eq!((down, across), (Some(tile.down), Some(tile.across)), "{shader}.{entry}");
             let sharing = if tile.memory > 0 { point.workgroup_size[0] as usize } else { 1 };
-            assert_eq!(tile.sums as usize * sharing, tile.down * tile.across * products, "{shader}.{entry}: sums");
+            assert_eq!(tile.accumulators as usize * sharing, tile.down * tile.across * products, "{shader}.{entry}: sums");
         }
         let named = module.constants.iter().filter_map(|(_, c)| c.name.as_deref()?.strip_suffix("_DOWN"));
         for entry in named {

@@ -11,6 +11,16 @@ pub struct ByteSize(pub u64);
 
 const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
+impl ByteSize {
+    /// The size for people, with one digit after the point: `1.5 GiB`.
+    pub fn rounded(self) -> String {
+        match UNITS.into_iter().find(|(_, size)| self.0 >= *size) {
+            Some((unit, size)) if size > 1 => format!("{:.1} {unit}", self.0 as f64 / size as f64),
+            _ => format!("{} B", self.0),
+        }
+    }
+}
+
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The largest unit that loses nothing: what is written is read back as it was.

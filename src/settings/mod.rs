@@ -20,6 +20,7 @@ use toml::Table;
 
 use crate::{Error, Result};
 
+pub use crate::files::run_folder::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
 pub use schedule::Schedule;
 pub use transforms::TransformSet;
@@ -42,15 +43,6 @@ pub const DEFAULT_PRESET: &str = "demo";
 
 /// The most rows (images x transforms) a step may hold.
 pub const MAX_ROWS: usize = 65_536;
-
-/// Name of the checkpoint inside a run folder.
-pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
-
-/// Name of the effective configuration inside a run folder.
-pub const CONFIG_FILE: &str = "config.toml";
-
-/// Name of the metrics, one JSON object a line, inside a run folder.
-pub const METRICS_FILE: &str = "metrics.jsonl";
 
 /// Every setting with the flags that set it. Sentences, help texts and the test that no setting lacks a
 /// flag are all made from this list.

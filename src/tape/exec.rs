@@ -11,9 +11,9 @@ use half::f16;
 use super::graph::{Element, Graph, Node, Storage, ValueId};
 use super::plan::{Plan, pooled};
 use super::submissions::SubmissionCuts;
+use crate::gpu::clock::Clock;
 use crate::gpu::kernel::{Kernels, Prepared, Region};
-use crate::gpu::tune::Clock;
-use crate::gpu::{Gpu, Launch};
+use crate::gpu::{Buffer, Gpu, Launch, Submission};
 use crate::ops::rows::{RowRange, row_ranges};
 use crate::{Error, Result};
 
@@ -22,8 +22,8 @@ use crate::{Error, Result};
 /// The slots are shared, too: what is in them is lost when another graph of the same arenas is executed.
 #[derive(Default)]
 pub struct Arenas {
-    buffers: BTreeMap<String, wgpu::Buffer>,
-    slots: Vec<wgpu::Buffer>,
+    buffers: BTreeMap<String, Buffer>,
+    slots: Vec<Buffer>,
 }
 
 impl Arenas {
@@ -36,7 +36,7 @@ impl Arenas {
     ///
     /// # Errors
     /// [`Error::Device`] when it does not fit the device; [`Error::Internal`] when two graphs disagree on its size.
-    pub fn ensure(&mut self, gpu: &Gpu, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
+    pub fn ensure(&mut self, gpu: &Gpu, name: &str, bytes: u64) -> Result<Buffer> {
         let bytes = bytes.max(16).next_multiple_of(4);
         if let Some(buffer) = self.buffers.get(name) {
             if buffer.size() < bytes {
@@ -50,8 +50,8 @@ impl Arenas {
     }
 
     /// A buffer for each slot of a graph: those that other graphs have, where they are large enough, or new ones.
-    fn slots(&mut self, gpu: &Gpu, wanted: &[u64]) -> Result<Vec<wgpu::Buffer>> {
-        let existing: Vec<u64> = self.slots.iter().map(wgpu::Buffer::size).collect();
+    fn slots(&mut self, gpu: &Gpu, wanted: &[u64]) -> Result<Vec<Buffer>> {
+        let existing: Vec<u64> = self.slots.iter().map(|buffer| buffer.size()).collect();
         let places = pooled(&existing, wanted);
         let mut taken = Vec::new();
         for (&bytes, &place) in wanted.iter().zip(&places) {
@@ -67,7 +67,7 @@ impl Arenas {
     ///
     /// # Errors
     /// [`Error::Internal`] when there is no such arena.
-    pub fn get(&self, name: &str) -> Result<&wgpu::Buffer> {
+    pub fn get(&self, name: &str) -> Result<&Buffer> {
         self.buffers.get(name).ok_or_else(|| Error::Internal(format!("there is no arena {name}")))
     }
 }
@@ -80,8 +80,8 @@ pub struct Executor {
     dispatches: Vec<Prepared>,
     /// Where in `dispatches` the launches of each node end.
     ends: Vec<usize>,
-    arenas: BTreeMap<String, wgpu::Buffer>,
-    slots: Vec<wgpu::Buffer>,
+    arenas: BTreeMap<String, Buffer>,
+    slots: Vec<Buffer>,
     guarded: Vec<ValueId>,
     cuts: RefCell<SubmissionCuts>,
 }
@@ -151,7 +151,7 @@ impl Executor {
         let executor = Self::build(kernels, arenas, graph, plan, guarded, change)?;
         for &id in &executor.guarded {
             let (buffer, end) = executor.end(id);
-            executor.gpu.write(buffer, end, &executor.canaries(id));
+            executor.gpu.write(buffer, end, &executor.canaries(id))?;
         }
         Ok(executor)
     }
@@ -184,7 +184,7 @@ impl Executor {
             Region { buffer, offset: first + part.start, bytes }
         };
         // Canaries are for small tensors: nothing is cut there.
-        let most = if guarded.is_empty() { gpu.limits.max_storage_buffer_binding_size } else { u64::MAX };
+        let most = if guarded.is_empty() { gpu.limits().max_storage_buffer_binding_size } else { u64::MAX };
         let mut launches: Vec<Launch<Region>> = Vec::new();
         let mut ends = Vec::new();
         for node in &graph.nodes {
@@ -207,7 +207,7 @@ impl Executor {
     }
 
     /// Where the bytes behind a value begin.
-    fn end(&self, id: ValueId) -> (&wgpu::Buffer, u64) {
+    fn end(&self, id: ValueId) -> (&Buffer, u64) {
         let (buffer, offset) = self.locate(id);
         (buffer, offset + self.graph.value(id).ty.bytes())
     }
@@ -252,16 +252,17 @@ impl Executor {
 
     /// Encodes and submits one execution of the graph; returns its last submission.
     ///
-    /// An error of the device shows at the next [`Gpu::check`], wait or read.
-    pub fn submit(&self) -> wgpu::SubmissionIndex {
+    /// # Errors
+    /// As [`Gpu::submit`]; the work itself may fail later, which the next wait or read tells.
+    pub fn submit(&self) -> Result<Submission> {
         let mut cuts = self.cuts.borrow_mut();
         if let Some(clock) = cuts.measuring() {
             // What was submitted before must not count.
-            drop(self.gpu.wait());
+            self.gpu.wait()?;
             for i in 0..self.dispatches.len() {
                 let begun = clock();
-                let submission = self.submit_range(i..i + 1);
-                drop(self.gpu.wait_for(submission));
+                let submission = self.submit_range(i..i + 1)?;
+                self.gpu.wait_for(&submission)?;
                 cuts.note(i, clock().saturating_sub(begun));
             }
             cuts.cut();
@@ -269,13 +270,13 @@ impl Executor {
         }
         let mut last = None;
         for range in cuts.ranges() {
-            last = Some(self.submit_range(range.clone()));
+            last = Some(self.submit_range(range.clone())?);
         }
-        last.unwrap_or_else(|| self.submit_range(0..0))
+        last.map_or_else(|| self.submit_range(0..0), Ok)
     }
 
-    fn submit_range(&self, range: Range<usize>) -> wgpu::SubmissionIndex {
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+    fn submit_range(&self, range: Range<usize>) -> Result<Submission> {
+        let mut encoder = self.gpu.encoder();
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for dispatch in &self.dispatches[range] {
@@ -304,7 +305,7 @@ impl Executor {
     }
 
     /// Where a value lives on the device: buffer and first byte. For a value that [`Executor::check_id`] accepts.
-    pub fn locate(&self, id: ValueId) -> (&wgpu::Buffer, u64) {
+    pub fn locate(&self, id: ValueId) -> (&Buffer, u64) {
         match &self.graph.value(id).storage {
             Storage::Arena { arena, offset } => (&self.arenas[arena], *offset),
             Storage::Transient => (&self.slots[self.plan.slot_of[&id]], self.plan.offset_of[&id]),
@@ -326,8 +327,7 @@ impl Executor {
             });
         }
         let (buffer, offset) = self.locate(id);
-        self.gpu.write(buffer, offset, data);
-        Ok(())
+        self.gpu.write(buffer, offset, data)
     }
 
     /// Reads a value after waiting for the device. A transient one must have been kept.

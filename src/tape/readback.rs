@@ -2,11 +2,12 @@
 
 use super::exec::Executor;
 use super::graph::ValueId;
-use crate::{Error, Result};
+use crate::Result;
+use crate::gpu::Buffer;
 
 /// Some values of an executor that are read together, again and again.
 pub struct Readback {
-    staging: wgpu::Buffer,
+    staging: Buffer,
     values: Vec<ValueId>,
 }
 
@@ -14,7 +15,7 @@ impl Readback {
     /// Makes the staging buffer. They should be small: large tensors are read with [`Executor::read`], in pieces.
     ///
     /// # Errors
-    /// [`Error::Device`] when it does not fit the device; [`Error::Argument`] when a value is none of the executor's.
+    /// [`Error::Device`](crate::Error::Device) when it does not fit the device; [`Error::Argument`](crate::Error::Argument) when a value is none of the executor's.
     pub fn new(executor: &Executor, values: &[ValueId]) -> Result<Self> {
         let mut bytes = 0;
         for &id in values {
@@ -29,13 +30,13 @@ impl Readback {
     /// The words of all values, one value after the other, as the last submission left them; waits for it.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device failed.
+    /// [`Error::Device`](crate::Error::Device) when the device failed.
     pub fn read(&self, executor: &Executor) -> Result<Vec<u32>> {
         if self.values.is_empty() {
             return Ok(Vec::new());
         }
         let gpu = executor.gpu();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut encoder = gpu.encoder();
         let mut end = 0;
         for &id in &self.values {
             let (buffer, offset) = executor.locate(id);
@@ -43,20 +44,7 @@ impl Readback {
             encoder.copy_buffer_to_buffer(buffer, offset, &self.staging, end, bytes);
             end += bytes;
         }
-        gpu.submit(encoder);
-        let (sender, receiver) = std::sync::mpsc::channel();
-        self.staging.slice(..end).map_async(wgpu::MapMode::Read, move |result| drop(sender.send(result)));
-        gpu.wait()?;
-        let failed = |e: &dyn std::fmt::Display| Error::Device(format!("the device could not map memory ({e})"));
-        receiver
-            .try_recv()
-            .map_err(|e| Error::Device(format!("the device did not answer a read ({e})")))?
-            .map_err(|e| failed(&e))?;
-        let words = {
-            let view = self.staging.slice(..end).get_mapped_range().map_err(|e| failed(&e))?;
-            bytemuck::pod_collect_to_vec(&view)
-        };
-        self.staging.unmap();
-        Ok(words)
+        gpu.submit(encoder)?;
+        gpu.read_staging(&self.staging, end as usize / 4)
     }
 }

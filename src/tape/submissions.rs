@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::gpu::tune::Clock;
+use crate::gpu::clock::Clock;
 
 /// Executions that are measured; each dispatch counts with its shortest time, for the first execution meets cold
 /// caches and untouched memory.

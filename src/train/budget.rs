@@ -26,7 +26,7 @@ impl Room {
 
     /// That of a device.
     pub fn of(gpu: &Gpu) -> Room {
-        let buffer = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+        let buffer = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
         Room { buffer, software: gpu.is_software() }
     }
 }

@@ -19,9 +19,12 @@ pub const TRAINING_PREFIX: &str = "train.";
 
 /// PyTorch's counter beside each batch norm's running statistics: nothing here depends on it.
 const IGNORED_SUFFIX: &str = ".num_batches_tracked";
-/// What wrappers of PyTorch add to names as a part of their own: data-parallel training and averaged models, compiled
-/// models, sharded training, and checkpointed activations. They nest in any order.
-const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+/// What compiled models, sharded training and checkpointed activations of PyTorch put between the parts of names.
+const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+/// What data-parallel training and averaged models of PyTorch put before every name. They nest.
+const PARALLEL: &str = "module.";
+/// The counter of PyTorch's averaged models.
+const AVERAGED: &str = "n_averaged";
 /// The metadata key that tells readers which library's conventions the file follows.
 const FORMAT: (&str, &str) = ("format", "pt");
 /// The header key of the metadata, reserved by the format.
@@ -235,32 +238,32 @@ impl Checkpoint {
     }
 }
 
-/// The tensors without the wrappers in their names.
+/// The tensors without what PyTorch's wrappers add to their names; training state keeps its names.
 fn unwrapped(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-    let is_wrapper = |part: &&str| WRAPPERS.contains(part);
-    let wrapped = |name: &String| !name.starts_with(TRAINING_PREFIX) && name.split('.').any(|part| is_wrapper(&part));
-    if !tensors.keys().any(wrapped) {
-        return Ok(tensors);
+    let (training, network): (Vec<_>, Vec<_>) =
+        tensors.into_iter().partition(|(name, _)| name.starts_with(TRAINING_PREFIX));
+    let mut network: Vec<(String, Tensor)> = network
+        .into_iter()
+        .map(|(name, tensor)| {
+            (name.split('.').filter(|part| !WRAPPERS.contains(part)).collect::<Vec<_>>().join("."), tensor)
+        })
+        .collect();
+    // The counter of averaged models lies beside the module that they wrap.
+    let inside = |(name, _): &(String, Tensor)| name.starts_with(PARALLEL) || name == AVERAGED;
+    while network.iter().any(|(name, _)| name.starts_with(PARALLEL)) && network.iter().all(inside) {
+        network.retain(|(name, _)| name != AVERAGED);
+        network.iter_mut().for_each(|(name, _)| *name = name[PARALLEL.len()..].to_owned());
     }
-    let mut plain = BTreeMap::new();
-    for (name, tensor) in tensors {
-        // The counter of PyTorch's averaged models lies beside the module that they wrap.
-        if name == "n_averaged" {
-            continue;
-        }
-        let own = if wrapped(&name) {
-            name.split('.').filter(|part| !is_wrapper(part)).collect::<Vec<_>>().join(".")
-        } else {
-            name
-        };
-        if plain.insert(own.clone(), tensor).is_some() {
+    let mut all = BTreeMap::new();
+    for (name, tensor) in training.into_iter().chain(network) {
+        if let Some(twice) = all.insert(name.clone(), tensor).map(|_| name) {
             return Err(Error::data(
                 path,
-                format!("has {own} twice, plain and inside one of PyTorch's wrappers; save the state of one network"),
+                format!("has {twice} twice, plain and in a wrapper of PyTorch; save the state of one network"),
             ));
         }
     }
-    Ok(plain)
+    Ok(all)
 }
 
 /// `missing a, b, c and 4 more`.
@@ -281,8 +284,9 @@ fn not_finite(data: &TensorData) -> Option<usize> {
 
 /// What a file of `length` bytes is that starts with `head`, if it is no safetensors file.
 pub(super) fn foreign(head: &[u8], length: u64) -> Option<String> {
-    const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(state_dict, \"model.safetensors\"), \
-                           where state_dict is torch.load(...) or the entry \"model\" of it";
+    const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(state_dict, \
+                           \"checkpoint.safetensors\"), where state_dict is torch.load(...) or the entry \"model\" of \
+                           it, and put the config.toml of its run beside it";
     if head.is_empty() {
         return Some("is empty; copy it again or use an earlier checkpoint".to_owned());
     }

@@ -214,7 +214,7 @@ impl Extractor {
                 let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / self.batch) as u32);
                 self.executor.write(self.recorded.parameters, &sampler.parameters(pass, self.batch))?;
             }
-            self.executor.submit();
+            self.executor.submit()?;
             let rows: Vec<f32> = self.executor.read(value)?;
             features.extend_from_slice(&rows[..n * width]);
             progress.advance("embedding", (first + n) as u64, images.len() as u64);

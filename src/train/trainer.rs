@@ -20,9 +20,9 @@ use super::state::{
 };
 use crate::data::{ImageSet, epoch_order};
 use crate::error::Change;
-use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
+use crate::gpu::{Gpu, Submission};
 use crate::ier::negatives::{bank_init, negatives};
 use crate::ier::step::{StepSpec, record_update};
 use crate::ier::transforms::{Augmentation, ViewSampler};
@@ -276,7 +276,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Device`] when the device has failed.
-    pub fn submit(&mut self) -> Result<wgpu::SubmissionIndex> {
+    pub fn submit(&mut self) -> Result<Submission> {
         let (seed, step) = (self.config.run.seed, self.steps_done);
         let batch = self.batch(step);
         let recorded = &self.recorded;
@@ -305,10 +305,10 @@ impl Trainer {
                     ring.upload(ex.gpu(), ex.locate(recorded.images).0, pixels)?;
                 }
             }
-            submission = Some(ex.submit());
+            submission = Some(ex.submit()?);
         }
         if let Some(update) = &self.update {
-            submission = Some(update.submit());
+            submission = Some(update.submit()?);
         }
         self.steps_done += 1;
         submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
@@ -380,7 +380,7 @@ impl Trainer {
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                self.executor.gpu().wait_for(oldest)?;
+                self.executor.gpu().wait_for(&oldest)?;
             }
             if !told && let Some((dispatch, time)) = self.over_target() {
                 told = true;

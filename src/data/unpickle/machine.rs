@@ -4,12 +4,31 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::super::labels::{self, Label};
 use super::literal::{integer, unescape, unquote};
-use super::{Array, Global, Id, Value, kind, raw, text};
+use super::{Global, Id, Order, Value, kind, raw, refers_to, text};
 use crate::{Error, Result};
 
 /// The most values, memo entries and stack slots of one file.
 const MAX_VALUES: usize = 1 << 24;
+
+/// The longest NumPy scalar that is looked at. Its text is a copy, and copies must not pile up.
+const MAX_SCALAR_BYTES: usize = 256;
+/// Modules whose functions no data set needs, for an early and clear message.
+const NEVER_DATA: [&str; 12] = [
+    "os",
+    "posix",
+    "nt",
+    "sys",
+    "subprocess",
+    "builtins",
+    "__builtin__",
+    "numpy",
+    "torch",
+    "importlib",
+    "shutil",
+    "socket",
+];
 
 /// The stack machine.
 pub(super) struct Machine<'a> {
@@ -90,12 +109,13 @@ impl<'a> Machine<'a> {
                 self.decimal(digits.strip_suffix('L').unwrap_or(digits))
             }
             b'F' => {
-                self.line()?;
-                self.push(Value::Float)
+                let digits = self.line()?;
+                self.push(Value::Float(digits.trim().parse().unwrap_or(f64::NAN)))
             }
             b'G' => {
-                self.take(8)?;
-                self.push(Value::Float)
+                let mut bytes = [0; 8];
+                bytes.copy_from_slice(self.take(8)?);
+                self.push(Value::Float(f64::from_be_bytes(bytes)))
             }
             // Text and bytes. What Python 2 called a string is bytes.
             b'X' => self.text(4),
@@ -146,6 +166,13 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.extend(&items)
             }
+            // Sets: what is in them is of no use.
+            0x8f => self.push(Value::Other),
+            0x90 => self.pop_mark().map(drop),
+            0x91 => {
+                self.pop_mark()?;
+                self.push(Value::Other)
+            }
             b's' => {
                 let items = self.pop_n(2)?;
                 self.set_items(&items)
@@ -188,10 +215,13 @@ impl<'a> Machine<'a> {
                 self.fetch(index as u32)
             }
             // Functions.
-            b'c' | b'i' => {
+            b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.global(module, name)?;
-                if code == b'i' { Err(self.malformed(code, start)) } else { Ok(()) }
+                self.global(module, name)
+            }
+            b'i' => {
+                let (module, name) = (self.line()?, self.line()?);
+                Err(self.error(refers_to(&format!("{}.{}", shown(module), shown(name)))))
             }
             0x93 => {
                 let names = self.pop_n(2)?;
@@ -199,7 +229,12 @@ impl<'a> Machine<'a> {
                 self.global(&module.unwrap_or_default(), &name.unwrap_or_default())
             }
             // `cls.__new__(cls, *args)` is the same as a call for the types that are read.
-            b'R' | 0x81 => self.call(),
+            b'R' => self.call(false),
+            0x81 => self.call(true),
+            0x92 => {
+                self.pop()?;
+                self.call(true)
+            }
             b'b' => self.build(),
             _ => Err(self.malformed(code, start)),
         }
@@ -257,16 +292,18 @@ impl<'a> Machine<'a> {
 
     fn fixed(&mut self, n: usize, signed: bool) -> Result<()> {
         let number = integer(self.take(n)?, signed, false);
-        let number = number.ok_or_else(|| self.error("holds an integer of more than 64 bits".into()))?;
-        self.push(Value::Int(number))
+        self.push(number.map_or(Value::Other, Value::Int))
     }
 
     fn decimal(&mut self, digits: &str) -> Result<()> {
-        let number = digits
-            .trim()
-            .parse()
-            .map_err(|_| self.error(format!("holds {digits:?} where a 64-bit integer belongs")))?;
-        self.push(Value::Int(number))
+        let digits = digits.trim();
+        let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+        if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(
+                self.error(format!("holds {:?} where an integer belongs; copy or download it again", shown(digits)))
+            );
+        }
+        self.push(digits.parse().map_or(Value::Other, Value::Int))
     }
 
     fn text(&mut self, length_bytes: usize) -> Result<()> {
@@ -311,6 +348,11 @@ impl<'a> Machine<'a> {
         let list = self.top()?;
         match &mut self.values[list as usize] {
             Value::List(list) => list.extend(items),
+            // A subclass of list is made like any object.
+            Value::Dict(pairs) if pairs.is_empty() => {
+                self.values[list as usize] = Value::List(items.to_vec());
+            }
+            Value::Other => {}
             other => {
                 let kind = kind(other);
                 return Err(self.error(format!("is damaged: it appends to {kind}; copy or download it again")));
@@ -323,6 +365,7 @@ impl<'a> Machine<'a> {
         let dict = self.top()?;
         match &mut self.values[dict as usize] {
             Value::Dict(dict) => dict.extend(pairs(items)),
+            Value::Other => {}
             other => {
                 let kind = kind(other);
                 return Err(self.error(format!("is damaged: it sets a key of {kind}; copy or download it again")));
@@ -352,25 +395,31 @@ impl<'a> Machine<'a> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
-        match Global::named(module, name) {
-            Some(global) => self.push(Value::Global(global)),
-            None => Err(self.error(format!(
-                "refers to {}.{}; only NumPy arrays, lists and dicts are read",
-                shown(module),
-                shown(name)
-            ))),
-        }
+        self.push(match Global::named(module, name) {
+            Some(global) => Value::Global(global),
+            None => {
+                let full = format!("{}.{}", shown(module), shown(name));
+                if NEVER_DATA.contains(&module.split('.').next().unwrap_or_default()) {
+                    return Err(self.error(refers_to(&full)));
+                }
+                Value::Unknown(full)
+            }
+        })
     }
 
-    fn call(&mut self) -> Result<()> {
+    /// Calls a function, or makes an object (`new`) of a type.
+    fn call(&mut self, new: bool) -> Result<()> {
         let operands = self.pop_n(2)?;
         let (callee, args) = (operands[0], operands[1]);
-        let (Value::Global(global), Value::Tuple(args)) = (&self.values[callee as usize], &self.values[args as usize])
-        else {
-            return Err(self.error(format!(
-                "calls {}; only NumPy arrays, lists and dicts are read",
-                kind(&self.values[callee as usize])
-            )));
+        let (global, args) = match (&self.values[callee as usize], &self.values[args as usize]) {
+            (Value::Global(global), Value::Tuple(args)) => (global, args),
+            // An object of an unknown type, such as a subclass of dict, is empty until it is filled.
+            (Value::Unknown(_), Value::Tuple(_)) if new => return self.push(Value::Dict(Vec::new())),
+            (Value::Unknown(name), _) => return Err(self.error(refers_to(name))),
+            (other, _) => {
+                let kind = kind(other);
+                return Err(self.error(format!("calls {kind}; only NumPy arrays, lists and dicts are read")));
+            }
         };
         let unusual = || self.error(format!("calls {global:?} with unusual arguments; save it again with pickle.dump"));
         let value = match (global, args.as_slice()) {
@@ -383,27 +432,44 @@ impl<'a> Machine<'a> {
             }
             (Global::Scalar, [dtype, data]) => {
                 let Value::Dtype { code, big_endian } = &self.values[*dtype as usize] else { return Err(unusual()) };
-                let array = Array {
-                    shape: Vec::new(),
-                    code: code.clone(),
-                    big_endian: *big_endian,
-                    bytes: self.short(*data).ok_or_else(unusual)?,
-                };
-                match (code.as_str(), array.integers().as_deref()) {
-                    ("i1" | "i2" | "i4" | "i8" | "u1" | "u2" | "u4" | "u8", Some([number])) => Value::Int(*number),
-                    ("f2" | "f4" | "f8", _) => Value::Float,
-                    _ => return Err(unusual()),
+                let one = |bytes: &[u8]| labels::of_array(self.path, "", code, *big_endian, &[1], bytes).ok()?.pop();
+                match (code.as_bytes().first(), self.short(*data)) {
+                    (Some(b'U' | b'S' | b'a'), Some(bytes)) => match one(&bytes) {
+                        Some(Label::Name(name)) => Value::Text(name.into()),
+                        _ => Value::Other,
+                    },
+                    (Some(b'i' | b'u' | b'b'), Some(bytes)) => match one(&bytes) {
+                        Some(Label::Number(number)) if code == "b1" => Value::Bool(number != 0),
+                        Some(Label::Number(number)) => Value::Int(number),
+                        _ => Value::Other,
+                    },
+                    (Some(b'f'), Some(bytes)) => match one(&bytes) {
+                        Some(Label::Number(number)) => Value::Float(number as f64),
+                        _ => Value::Float(f64::NAN),
+                    },
+                    _ => Value::Other,
                 }
             }
-            (Global::FromBuffer, [data, dtype, shape, order]) => Value::Array {
-                shape: self.shape(*shape).ok_or_else(unusual)?,
-                dtype: *dtype,
-                fortran: text(&self.values, *order).ok_or_else(unusual)? == "F",
-                data: *data,
-            },
+            (Global::FromBuffer, [data, dtype, shape, order, rest @ ..]) => {
+                let shape = self.shape(*shape).ok_or_else(unusual)?;
+                let axes = rest.first().and_then(|axes| self.shape(*axes));
+                let order = match (text(&self.values, *order).ok_or_else(unusual)?.as_str(), axes) {
+                    ("F", _) => Order::Fortran,
+                    ("K", Some(axes)) => {
+                        let mut sorted = axes.clone();
+                        sorted.sort_unstable();
+                        if !sorted.into_iter().eq(0..shape.len()) {
+                            return Err(unusual());
+                        }
+                        Order::Axes(axes)
+                    }
+                    _ => Order::C,
+                };
+                Value::Array { shape, dtype: *dtype, order, data: *data }
+            }
             (Global::Encode, [source, codec]) | (Global::ByteArray, [source, codec]) => {
                 let codec = text(&self.values, *codec).unwrap_or_default();
-                if !matches!(codec.as_str(), "latin1" | "latin-1") {
+                if !matches!(codec.as_str(), "latin1" | "latin-1" | "iso-8859-1" | "iso8859-1") {
                     return Err(unusual());
                 }
                 if !matches!(self.values[*source as usize], Value::Text(_)) {
@@ -417,8 +483,22 @@ impl<'a> Machine<'a> {
                 Value::Bytes(Cow::Borrowed(bytes)) => Value::Bytes(Cow::Borrowed(bytes)),
                 _ => return Err(unusual()),
             },
-            (Global::OrderedDict, []) => Value::Dict(Vec::new()),
-            (Global::OrderedDict, [list]) => {
+            (Global::OrderedDict | Global::Dict, []) => Value::Dict(Vec::new()),
+            // A dict with a function for missing keys; its items follow.
+            (Global::Dict, [factory]) if !matches!(self.values[*factory as usize], Value::List(_) | Value::Dict(_)) => {
+                Value::Dict(Vec::new())
+            }
+            // What is taken over is used up, so that one dict cannot become any number of them.
+            (Global::Reconstructor, [_, _, state]) => {
+                let state = *state as usize;
+                if matches!(self.values[state], Value::Dict(_) | Value::List(_)) {
+                    std::mem::replace(&mut self.values[state], Value::None)
+                } else {
+                    Value::Dict(Vec::new())
+                }
+            }
+            (Global::Other, _) => Value::Other,
+            (Global::OrderedDict | Global::Dict, [list]) => {
                 let Value::List(items) = &self.values[*list as usize] else { return Err(unusual()) };
                 let pair = |id: &Id| match &self.values[*id as usize] {
                     Value::List(pair) | Value::Tuple(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
@@ -437,10 +517,10 @@ impl<'a> Machine<'a> {
     /// The bytes of one number.
     fn short(&self, id: Id) -> Option<Cow<'_, [u8]>> {
         match &self.values[id as usize] {
-            Value::Latin1(source) if !matches!(&self.values[*source as usize], Value::Text(text) if text.len() <= 16) => {
+            Value::Latin1(source) if !matches!(&self.values[*source as usize], Value::Text(text) if text.len() <= 2 * MAX_SCALAR_BYTES) => {
                 None
             }
-            _ => raw(&self.values, id).filter(|bytes| bytes.len() <= 8),
+            _ => raw(&self.values, id).filter(|bytes| bytes.len() <= MAX_SCALAR_BYTES),
         }
     }
 
@@ -460,16 +540,23 @@ impl<'a> Machine<'a> {
     fn build(&mut self) -> Result<()> {
         let state = self.pop()?;
         let object = self.top()?;
+        // The attributes of other objects are of no use.
+        if matches!(self.values[object as usize], Value::Dict(_) | Value::List(_) | Value::Other) {
+            return Ok(());
+        }
         let unusual = || self.error("gives an object an unusual state; save it again with pickle.dump".into());
         let Value::Tuple(state) = &self.values[state as usize] else { return Err(unusual()) };
         let value = match (&self.values[object as usize], state.as_slice()) {
             // (version,) shape, type, Fortran order, values.
-            (Value::NewArray, [.., shape, dtype, fortran, data]) => Value::Array {
-                shape: self.shape(*shape).ok_or_else(unusual)?,
-                dtype: *dtype,
-                fortran: matches!(self.values[*fortran as usize], Value::Bool(true) | Value::Int(1)),
-                data: *data,
-            },
+            (Value::NewArray, [.., shape, dtype, fortran, data]) => {
+                let fortran = matches!(self.values[*fortran as usize], Value::Bool(true) | Value::Int(1));
+                Value::Array {
+                    shape: self.shape(*shape).ok_or_else(unusual)?,
+                    dtype: *dtype,
+                    order: if fortran { Order::Fortran } else { Order::C },
+                    data: *data,
+                }
+            }
             // version, byte order, and parts that plain types do not have.
             (Value::Dtype { code, .. }, [_, order, ..]) => {
                 Value::Dtype { code: code.clone(), big_endian: text(&self.values, *order).ok_or_else(unusual)? == ">" }
