@@ -42,7 +42,7 @@ fn main() -> ieq_wgpu::Result<()> {
 fn fresh(gpu: Arc<Gpu>) -> ieq_wgpu::Result<Checkpoint> {
     let mut config = Config::from_preset("demo")?;
     config.data.side = Some(16);
-    config.model.widths = [8, 8, 16, 16];
+    config.model.widths = vec![8, 8, 16, 16];
     config.method.negatives = 16;
     let mut trainer = Trainer::new(gpu, &config, Arc::new(noise(16, 40, 4)?), None)?;
     for _ in 0..3 {

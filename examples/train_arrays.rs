@@ -29,7 +29,7 @@ impl Observer for Printed {
 fn main() -> ieq_wgpu::Result<()> {
     let (train, novel) = (Arc::new(waves(0, 12)?), waves(12, 6)?);
     let mut config = Config::from_preset("demo")?;
-    config.model.widths = [8, 8, 16, 16];
+    config.model.widths = vec![8, 8, 16, 16];
     config.data.side = Some(SIDE);
     config.method.negatives = 64;
     config.optimiser.length = Length::Steps(60);

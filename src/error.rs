@@ -68,6 +68,11 @@ fn or_list(changes: &[Change]) -> String {
     if changes.is_empty() { String::new() } else { format!("; {}", list(changes, ", or ")) }
 }
 
+/// The keys and `: `, or nothing where the text names one of them.
+fn unless_named(keys: &[&str], text: &str) -> String {
+    if keys.iter().any(|key| text.contains(key)) { String::new() } else { format!("{}: ", list(keys, ", ")) }
+}
+
 /// Everything that can go wrong for a reason outside the program's own code.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,11 +90,11 @@ pub enum Error {
         suggestion: Vec<Change>,
     },
     /// Settings that contradict each other, or the data.
-    #[error("{}: {why}{}", list(keys, ", "), or_list(changes))]
+    #[error("{}{why}{}", unless_named(keys, why), or_list(changes))]
     Conflict {
         /// The settings, by their keys.
         keys: Vec<&'static str>,
-        /// What is wrong.
+        /// What is wrong; it may name the settings by their keys, and values as in `run.batch_norm = exact`.
         why: String,
         /// Ways out, of which one is enough.
         changes: Vec<Change>,

@@ -30,7 +30,7 @@
 //! let executor = Executor::new(&mut kernels, &mut Arenas::new(), graph)?;
 //! executor.write(a, &[1.0_f32, 2.0, 3.0, 4.0])?;
 //! executor.write(b, &[0.5_f32, 0.5, 0.5, 0.5])?;
-//! executor.submit();
+//! executor.submit()?;
 //! assert_eq!(executor.read::<f32>(mean)?, [1.5]);
 //! assert_eq!(executor.read::<f32>(gradient)?, [-0.5; 4]);
 //! # Ok::<(), ieq_wgpu::Error>(())
@@ -59,7 +59,7 @@
 //!
 //! let mut config = Config::from_preset("demo")?;
 //! config.data.side = Some(side);
-//! config.model.widths = [8, 8, 8, 8];
+//! config.model.widths = vec![8, 8, 8, 8];
 //! config.method.negatives = 16;
 //! let gpu = Gpu::open(&Options::default())?;
 //! let mut trainer = Trainer::new(gpu.clone(), &config, images.clone(), None)?;
@@ -81,9 +81,11 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | (none) | devices, operations, tape, network, training, few-shot evaluation, checkpoints as bytes |
+//! | `reflect` | shaders of the caller, reflected when the program runs |
 //! | `files` | files replaced in one step: checkpoints on disk |
 //! | `formats` | readers of images, zips, idx, pickle and NumPy files |
 //! | `bench` | times of kernels and steps, with what the device can do at best |
+//! | `jobs` | what the program does, as requests and outcomes |
 //! | `cli` (default) | the program `ieq-wgpu` |
 //!
 //! # Layers
@@ -102,6 +104,7 @@ pub mod fewshot;
 pub mod files;
 pub mod gpu;
 pub mod ier;
+#[cfg(feature = "jobs")]
 pub mod jobs;
 pub mod nn;
 pub mod ops;

@@ -270,7 +270,7 @@ fn all_classes_of_a_folder_can_be_scored() {
     let folder = workplace();
     classes(&folder.path().join("own"), 10, 6);
     let words = "eval run --data own --shots 1 --queries 4 --n-episodes 2";
-    fails(folder.path(), words, 2, &["10 classes were split by seed", "64 % train", "--split all takes all of them"]);
+    fails(folder.path(), words, 2, &["--split: ", "10 classes, split 64 : 16 : 20 by seed", "add --split all"]);
     let output = succeeds(folder.path(), &format!("{words} --split all"));
     assert!(String::from_utf8_lossy(&output.stdout).contains("own all, 10 classes, 60 images"));
 }

@@ -210,7 +210,7 @@ fn shapes_larger_than_a_tensor_are_refused() {
 #[test]
 fn no_sample_of_a_step_is_a_measuring_execution() {
     let mut config = Config::from_preset("demo").unwrap();
-    config.model.widths = [4, 4, 4, 4];
+    config.model.widths = vec![4; 4];
     assert!(config.run.slice_ms > 0, "the default limits submissions, or this test shows nothing");
     let recording = cases::Recording::new(&config, 16, 16).unwrap();
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());

@@ -408,7 +408,7 @@ fn every_kernel_that_counts_to_n_is_caught_counting_further() {
     let mut caught: BTreeMap<(&str, &str), bool> = BTreeMap::new();
     for case in check::cases() {
         let graph = case.graph().expect("the case's inputs fit its operation");
-        let launches: Vec<_> = graph.nodes.iter().flat_map(|node| ops::launches(&graph, node)).collect();
+        let launches: Vec<_> = graph.nodes().iter().flat_map(|node| ops::launches(&graph, node)).collect();
         for launch in launches.iter().filter(|l| counts(l)) {
             let (shader, entry) = (launch.shader, launch.entry);
             let seen = caught.entry((shader, entry)).or_insert(false);

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::sync::Arc;
+
 use ieq_wgpu::Result;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
@@ -90,25 +92,29 @@ impl Operation for SquareBackward {
     }
 }
 
-fn kernels(text: &str) -> Kernels {
+fn with_square(gpu: Arc<Gpu>, wgsl: &str) -> Kernels {
+    let mut kernels = Kernels::new(gpu);
+    kernels.add(Shader::from_source(SHADER, wgsl).unwrap()).unwrap();
+    kernels
+}
+
+fn kernels() -> Kernels {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
     let gpu = Gpu::open(&Options { choice, ..Options::default() }).expect("a GPU test needs an adapter");
-    let mut kernels = Kernels::new(gpu);
-    kernels.add(Shader::from_source(SHADER, text).unwrap()).unwrap();
-    kernels
+    with_square(gpu, WGSL)
 }
 
 #[test]
 fn an_operation_from_outside_agrees_with_its_twin_and_finite_differences() {
-    let mut whole = kernels(WGSL);
+    let mut kernels = kernels();
     for n in [1, 63, 64, 65, 997] {
         let case = Case::new(format!("{n} elements"), Op::custom(Square), vec![Input::normal([n])]);
-        let outcome = check::run(&case, &mut whole).unwrap();
+        let outcome = check::run(&case, &mut kernels).unwrap();
         assert!(outcome.passed(), "{}: {} is off by {:.1e}", outcome.name, outcome.worst, outcome.error);
         assert!(check::finite_differences(&case).unwrap() <= 1e-5);
     }
     // A broken one is seen.
-    let mut broken = kernels(&WGSL.replace("2.0 *", "1.9 *"));
+    let mut broken = with_square(kernels.gpu().clone(), &WGSL.replace("2.0 *", "1.9 *"));
     let case = Case::new("broken", Op::custom(Square), vec![Input::normal([65])]);
     assert!(!check::run(&case, &mut broken).unwrap().passed());
 }
@@ -122,7 +128,7 @@ fn an_operation_from_outside_is_a_loss_among_the_others() {
     let dx = backward(&mut graph, loss).unwrap()[&x];
     graph.keep(loss);
     graph.keep(dx);
-    let executor = Executor::new(&mut kernels(WGSL), &mut Arenas::new(), graph).unwrap();
+    let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
     executor.write(x, &[1.0_f32, -2.0, 3.0, 0.5]).unwrap();
     executor.submit().unwrap();
     assert_eq!(executor.read::<f32>(loss).unwrap(), [3.5625]);

@@ -14,7 +14,8 @@ use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ier::negatives::bank_init;
-use ieq_wgpu::ier::step::{Step, StepInputs, StepSpec, record};
+use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
+use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::Drop;
 use ieq_wgpu::ops::Op;
 use ieq_wgpu::ops::conv2d::Conv2d;
@@ -23,7 +24,7 @@ use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::random::{Rng, Stream};
-use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, RunConfig, Winograd};
+use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Winograd};
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
@@ -48,7 +49,7 @@ fn gpu_with(max_binding: Option<u64>) -> Arc<Gpu> {
 /// A small run with everything that draws random numbers.
 fn small() -> Config {
     let mut config = Config::from_preset("demo").unwrap();
-    config.model.widths = [8, 12, 16, 20];
+    config.model.widths = vec![8, 12, 16, 20];
     config.model.dropout = 0.1;
     config.model.drop_block.rate = 0.1;
     config.optimiser.batch = 8;
@@ -352,7 +353,8 @@ fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
     again.keep_choices(&slow);
     assert_eq!(again, slow);
     // What was given is nobody's to choose.
-    let given = Config { run: RunConfig { winograd: Winograd::Off, ..config.run.clone() }, ..config };
+    let mut given = config;
+    given.run.winograd = Winograd::Off;
     assert!(on(&given, true) == given);
 }
 
@@ -361,13 +363,13 @@ fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
 fn a_step_by_winograd_agrees_with_one_without() {
     let mut config = Config::from_preset("demo").unwrap();
     config.optimiser.batch = 4;
-    config.model.widths = [8, 16, 64, 64];
+    config.model.widths = vec![8, 16, 64, 64];
     let data = glyphs(&config);
     let gpu = gpu();
     let mut gradients = |winograd| {
         config.run.winograd = winograd;
         let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
-        let by_winograd = trainer.executor().graph().nodes.iter().filter(|node| match &node.op {
+        let by_winograd = trainer.executor().graph().nodes().iter().filter(|node| match &node.op {
             Op::Conv2d(op) => op.winograd,
             Op::Conv2dBackwardInput(op) => op.winograd,
             Op::Conv2dBackwardWeight(op) => op.winograd,
@@ -375,8 +377,7 @@ fn a_step_by_winograd_agrees_with_one_without() {
         });
         let count = by_winograd.count();
         trainer.submit().unwrap();
-        let id = trainer.executor().graph().values.iter().position(|value| value.name == "gradients").unwrap();
-        (count, trainer.executor().read::<f32>(ValueId(id as u32)).unwrap())
+        (count, trainer.executor().read_arena("gradients").unwrap())
     };
     let ((none, direct), (some, fast)) = (gradients(Winograd::Off), gradients(Winograd::On));
     assert!(none == 0 && some >= 9, "{some} convolutions and gradients");
@@ -415,7 +416,8 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     let half = fit(&config).unwrap();
     assert_eq!(half.config.run.activations, Activations::F16);
     assert!(
-        half.memory.peak_bytes <= all.peak_bytes / 2 && half.choices.iter().any(|c| c.contains("--activations f16"))
+        half.memory.peak_bytes <= all.peak_bytes / 2
+            && half.choices.iter().any(|c| c.contains("run.activations = f16"))
     );
     // A run that goes on keeps it, and takes back what changes no number.
     let mut roomy = half.config.clone();
@@ -435,7 +437,9 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     set(&mut config, all.peak_bytes * 2 / 5);
     let refusal = fit(&config).unwrap_err();
     assert_eq!(ieq_wgpu::cli::sentence::exit_code(&refusal), 2);
-    for part in ["--memory-budget", "a step needs", "MiB", "--bn micro with --micro-batch 32 would fit"] {
+    for part in
+        ["run.memory_budget", "a step needs", "MiB", "run.batch_norm = micro with run.micro_batch = 32 would fit"]
+    {
         assert!(refusal.to_string().contains(part), "{part}: {refusal}");
     }
     // With those of micro-batches the largest that fit; what is not needed then is taken back.
@@ -444,7 +448,7 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     assert!(split.config.run.micro_batch == Some(32), "{:?}", split.choices);
     assert_eq!(split.config.run.activations, Activations::F32);
     assert!(split.memory.peak_bytes <= all.peak_bytes * 2 / 5);
-    assert!(split.choices.iter().any(|choice| choice.contains("--micro-batch 32")), "{:?}", split.choices);
+    assert!(split.choices.iter().any(|choice| choice.contains("run.micro_batch = 32")), "{:?}", split.choices);
     // What was chosen is said beside what was given: fitting it again changes nothing.
     assert_eq!(split.config.run.chosen, ["micro_batch", "recompute"]);
     assert_eq!(fit(&split.config).unwrap().config, split.config);
@@ -464,10 +468,10 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     // Where the user gave micro-batches that are too large, smaller ones are the way out before smaller batches.
     roomy.run.chosen.clear();
     let refusal = fit(&roomy).unwrap_err().to_string();
-    assert!(refusal.contains(&format!(": --micro-batch {} would fit", smaller.unwrap())), "{refusal}");
+    assert!(refusal.contains(&format!(": run.micro_batch = {} would fit", smaller.unwrap())), "{refusal}");
     set(&mut config, 1 << 20);
     let refusal = fit(&config).unwrap_err().to_string();
-    assert!(refusal.contains("weights") && refusal.contains("--widths"), "{refusal}");
+    assert!(refusal.contains("weights") && refusal.contains("model.widths"), "{refusal}");
 }
 
 /// Takes the device away after some reports, once for each number in `at`.

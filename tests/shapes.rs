@@ -22,7 +22,7 @@ fn operations() -> BTreeMap<(&'static str, usize), (Op, Vec<Type>)> {
     let mut found = BTreeMap::new();
     for case in check::cases() {
         let graph = case.graph().unwrap();
-        for node in &graph.nodes {
+        for node in graph.nodes() {
             let operation = node.op.operation();
             let targets: &[_] = if operation.in_place() { &node.outputs } else { &[] };
             let types: Vec<Type> = node.inputs.iter().chain(targets).map(|&id| graph.value(id).ty.clone()).collect();
@@ -144,6 +144,6 @@ fn settings_of_operations_that_make_no_tensor_are_refused() {
         assert!(matches!(op.outputs(&inputs), Err(Error::Shape { .. })), "{op:?}");
         let mut graph = Graph::new();
         let ids: Vec<_> = inputs.iter().map(|ty| graph.input("x", ty.clone())).collect();
-        assert!(graph.apply(op, &ids).is_err() && graph.nodes.is_empty());
+        assert!(graph.apply(op, &ids).is_err() && graph.nodes().is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::ier::step::StepSpec;
+use crate::ier::spec::StepSpec;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::matmul::Matmul;

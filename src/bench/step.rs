@@ -23,8 +23,8 @@ use crate::{Error, Result};
 pub struct StepResult {
     /// The preset that its settings come from.
     pub preset: String,
-    /// Channels of the blocks.
-    pub widths: [usize; 4],
+    /// Channels per block.
+    pub widths: Vec<usize>,
     /// Side of the images.
     pub side: usize,
     /// Images per step.
@@ -188,7 +188,7 @@ pub fn run(
     }
     Ok(StepResult {
         preset: recording.config.preset.clone().unwrap_or_default(),
-        widths: recording.config.model.widths,
+        widths: recording.config.model.widths.clone(),
         side: recording.data.side,
         images: batch,
         rows: recording.rows,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 
 use super::Context;
-use super::args::{choice, count, number, widths};
+use super::args::{choice, count, number};
 use super::report::table;
 use crate::Result;
 use crate::bench::compare::Comparison;
@@ -60,9 +60,10 @@ pub struct Args {
     /// Without it: 32, and 84 as well where the adapter is no software.
     #[arg(long, value_name = "S,..", value_delimiter = ',', value_parser = count, help_heading = STEP)]
     side: Vec<usize>,
-    /// Channels of the four blocks
-    #[arg(long, value_name = "W,W,W,W", value_parser = widths, help_heading = STEP, hide_short_help = true)]
-    widths: Option<[usize; 4]>,
+    /// Channels per block
+    #[arg(long, value_name = "W,W,..", value_delimiter = ',', value_parser = count, help_heading = STEP,
+        hide_short_help = true)]
+    widths: Option<Vec<usize>>,
     /// Choice among kernels: auto, off, quick or full; see `train --help`
     #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), hide_possible_values = true,
         help_heading = STEP, hide_short_help = true)]

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::{ConfigFlags, DistillFlags};
 use super::report::shell_word;
+use super::settings::{ConfigFlags, DistillFlags};
 use super::train::{RunFlags, text};
 use super::{Context, interrupt};
 use crate::Result;
@@ -34,9 +34,8 @@ pub struct Args {
     /// Continue the run in the folder
     ///
     /// With the same --teacher and --out: finished generations stay, the one that was stopped goes on bit for bit.
-    /// Only what changes no number can change: --checkpoint-every, --log-every, --slice-ms, --recompute, --tune,
-    /// --memory-budget and --on-device-lost, and the path of the same data (--data).
-    #[arg(long, help_heading = "Run", conflicts_with = "overwrite")]
+    /// --data may name another path to the same data.
+    #[arg(long, help_heading = "Run", conflicts_with = "overwrite", hide_short_help = true)]
     resume: bool,
     /// Flags of every training run.
     #[command(flatten)]
@@ -50,8 +49,8 @@ impl Args {
         if self.config.preset.is_none() && self.config.config.is_none() {
             config.run.out = None;
         }
-        self.config.apply(&mut config);
-        self.distill.apply(&mut config);
+        self.config.apply(&mut config)?;
+        self.distill.apply(&mut config)?;
         Ok(config)
     }
 

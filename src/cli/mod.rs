@@ -13,17 +13,18 @@ pub mod interrupt;
 pub mod plan;
 pub mod report;
 pub mod sentence;
+pub mod settings;
 pub mod train;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{Error, Result};
 use crate::gpu::adapter::AdapterChoice;
 use crate::gpu::device::Options;
 use crate::jobs::Session;
 use crate::progress::Progress;
+use crate::{Error, Result};
 use report::Report;
 
 const EVERYWHERE: &str = "Everywhere";
@@ -165,9 +166,10 @@ impl Context {
     }
 }
 
-/// The whole command line.
+/// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset, what a
+/// resumed run may change, and numbers that may begin with a minus, so that they reach the sentence about their range.
 fn command() -> Result<clap::Command> {
-    args::with_defaults(Cli::command())
+    settings::with_defaults(Cli::command())
 }
 
 /// Runs the command line and returns the exit code: see [`sentence::exit_code`].

@@ -1,8 +1,9 @@
 //! `plan`.
 
 use super::Context;
-use super::args::{ConfigFlags, DistillFlags, count};
+use super::args::count;
 use super::report::table;
+use super::settings::{ConfigFlags, DistillFlags};
 use crate::Result;
 use crate::jobs::plan::{self, PlanOutcome, PlanRequest};
 use crate::settings::ByteSize;
@@ -31,7 +32,7 @@ pub struct Args {
 /// Plans and prints.
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let mut config = args.config.resolve()?;
-    args.distill_flags.apply(&mut config);
+    args.distill_flags.apply(&mut config)?;
     let outcome = plan::run(&PlanRequest { config, distill: args.distill, size: args.classes.zip(args.images) })?;
     context.report.result("plan", &outcome, || text(&outcome))
 }

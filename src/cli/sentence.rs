@@ -1,28 +1,45 @@
 //! Errors as sentences for the command line: keys of settings and members of requests become flags, and the ways out
 //! are added. What a file or a name brings along cannot reach the terminal as anything but text.
 
-use crate::settings::SETTINGS;
-use crate::{Error, error::Change};
+use crate::Error;
+use crate::error::Change;
+use crate::settings::{Flag, setting};
 
 /// One sentence that names the thing, what is wrong with it, and the way out.
 pub fn sentence(error: &Error) -> String {
     let text = match error {
         Error::Setting { key, got, wanted, suggestion } => {
-            format!("{} must be {wanted}, got {got}{}", flag_and_key(key), ways_out(suggestion, Some(key)))
+            let (own, others): (Vec<_>, Vec<_>) =
+                suggestion.iter().partition(|change| matches!(change, Change::Set(of, _) if of == key));
+            let values = own.iter().filter_map(|change| match change {
+                Change::Set(_, value) => Some(value.as_str()),
+                _ => None,
+            });
+            let values: Vec<_> = values.collect();
+            let values = if values.is_empty() { String::new() } else { format!(" (try {})", values.join(" or ")) };
+            format!("{} must be {wanted}, got {got}{values}{}", flag_and_key(key, None), ways_out(&others))
         }
         Error::Conflict { keys, why, changes } => {
-            let keys: Vec<_> = keys.iter().map(|key| flag_and_key(key)).collect();
-            format!("{}: {why}{}", keys.join(", "), ways_out(changes, None))
+            let changes: Vec<_> = changes.iter().collect();
+            match keys.iter().any(|key| why.contains(key)) {
+                true => format!("{why}{}", ways_out(&changes)),
+                false => {
+                    let keys: Vec<_> = keys.iter().map(|key| flag_and_key(key, None)).collect();
+                    format!("{}: {why}{}", keys.join(", "), ways_out(&changes))
+                }
+            }
         }
-        Error::Argument { what, got, wanted } => {
-            format!("{} must be {wanted}, got {got}", flag_and_key(what))
-        }
+        Error::Argument { what, got, wanted } => format!("{} must be {wanted}, got {got}", flag_and_key(what, None)),
         Error::TooLarge { changes, .. } | Error::OutOfMemory { changes, .. } if !changes.is_empty() => {
             // Their own words up to the changes, which are the last.
             let own = error.to_string();
             let keys: Vec<_> = changes.iter().map(ToString::to_string).collect();
             let plain = own.strip_suffix(&format!("; {}", keys.join(", or "))).unwrap_or(&own).to_owned();
-            format!("{plain}{}", ways_out(changes, None))
+            format!("{plain}{}", ways_out(&changes.iter().collect::<Vec<_>>()))
+        }
+        // The device does not know what it is used for.
+        Error::TooLarge { .. } | Error::OutOfMemory { .. } => {
+            format!("{error}; a smaller --batch, narrower --widths or --memory-budget with --bn micro needs less")
         }
         Error::Diverged { .. } => error.to_string().replace("optimiser.lr", "--lr"),
         Error::Internal(_) | Error::Shader { .. } => format!("{error}; please report it with the command line"),
@@ -51,23 +68,38 @@ pub fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// The flags that set the setting with this key.
-fn flags(key: &str) -> Option<&'static [&'static str]> {
-    SETTINGS.iter().find(|(known, _)| *known == key).map(|(_, flags)| *flags)
+/// The flag that gives the setting `value`, or its usual one.
+fn flag_of(key: &str, value: Option<&str>) -> Option<&'static Flag> {
+    let flags = setting(key)?.flags;
+    let form = flags.iter().find(|flag| flag.form_key == key);
+    let switch = || flags.iter().find(|flag| flag.constant.is_some_and(|it| Some(it.to_string().as_str()) == value));
+    form.or_else(switch).or(flags.first())
 }
 
-/// `--lr (optimiser.lr)` for the key of a setting, `--ways` for the member `request.ways`; anything else as it is.
-fn flag_and_key(key: &str) -> String {
+/// The flag as it is written with `value`.
+fn word(key: &str, value: Option<&str>) -> Option<String> {
+    let with = |name: &str, value: Option<&str>| match value {
+        Some(value) => format!("--{name} {value}"),
+        None => format!("--{name}"),
+    };
     if let Some(member) = key.strip_prefix("request.") {
-        return format!("--{}", member.replace('_', "-"));
+        return Some(with(&member.replace('_', "-"), value));
     }
-    match flags(key) {
-        Some(flags) => format!("--{} ({key})", flags.join(" or --")),
+    let flag = flag_of(key, value)?;
+    Some(with(flag.name, value.filter(|_| flag.constant.is_none())))
+}
+
+/// A setting as people meet it: `--lr (optimiser.lr)`, or with a value `--bn exact (run.batch_norm)`; `--ways` for the
+/// member `request.ways`; anything else as it is.
+fn flag_and_key(key: &str, value: Option<&str>) -> String {
+    match word(key, value) {
+        Some(word) if key.starts_with("request.") || word == format!("--{key}") => word,
+        Some(word) => format!("{word} ({key})"),
         None => key.to_owned(),
     }
 }
 
-/// `text` with every key of a setting and member of a request as its flag; backticks around it go. A key in parentheses
+/// `text` with every key of a setting and member of a request, and every `key = value`, as its flag; backticks around it go. A key in parentheses
 /// follows its flag already.
 pub fn named(text: &str) -> String {
     let of_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
@@ -80,7 +112,7 @@ pub fn named(text: &str) -> String {
         out += before;
         rest = &from[word.len().max(1)..];
         let is_part = |c: char| c.is_alphanumeric() || "(/\\-".contains(c);
-        let known = word.contains('.') && (word.starts_with("request.") || flags(word).is_some());
+        let known = word.contains('.') && (word.starts_with("request.") || setting(word).is_some());
         if !known || out.ends_with(is_part) {
             out += &from[..word.len().max(1)];
             continue;
@@ -91,38 +123,30 @@ pub fn named(text: &str) -> String {
             out.pop();
             rest = after;
         }
-        out += &flag_and_key(word);
+        let value = rest.strip_prefix(" = ").map(|after| {
+            let word = after.split(' ').next().unwrap_or_default();
+            word.trim_end_matches([',', '.', ':', ';', ')', '`'])
+        });
+        out += &flag_and_key(word, value);
+        rest = &rest[value.map_or(0, |value| " = ".len() + value.len())..];
     }
     out + rest
 }
 
-/// ` (try 0.05)` where the setting itself gets another value, else `; add --bn micro, or take a smaller --batch`.
-fn ways_out(changes: &[Change], own: Option<&str>) -> String {
-    if let ([Change::Set(key, value)], Some(own)) = (changes, own)
-        && *key == own
-    {
-        return format!(" (try {value})");
-    }
-    let ways: Vec<String> = changes.iter().map(way_out).collect();
-    if ways.is_empty() { String::new() } else { format!("; {}", ways.join(", or ")) }
-}
-
-fn way_out(change: &Change) -> String {
-    let flag = |key: &str| match key.strip_prefix("request.") {
-        Some(member) => format!("--{}", member.replace('_', "-")),
-        None => flags(key).map_or_else(|| key.to_owned(), |flags| format!("--{}", flags.join(" or --"))),
-    };
-    match change {
-        // A switch has no value.
-        Change::Set(key, value) if flag(key).starts_with("--no-") => match value.as_str() {
-            "true" => format!("leave {} out", flag(key)),
-            _ => format!("add {}", flag(key)),
+/// `; ` and the changes, of which one is enough; nothing where there are none.
+fn ways_out(changes: &[&Change]) -> String {
+    let flag = |key: &&'static str| word(key, None).unwrap_or_else(|| (*key).to_owned());
+    let way = |change: &&Change| match change {
+        Change::Set(key, value) => match word(key, Some(value)) {
+            Some(word) => format!("add {word}"),
+            None => format!("set {key} = {value}"),
         },
-        Change::Set(key, value) => format!("add {} {value}", flag(key)),
         Change::Lower(key) => format!("take a smaller {}", flag(key)),
         Change::Raise(key) => format!("take a larger {}", flag(key)),
         Change::Unset(key) => format!("leave {} out", flag(key)),
-    }
+    };
+    let ways: Vec<_> = changes.iter().map(way).collect();
+    if ways.is_empty() { String::new() } else { format!("; {}", ways.join(", or ")) }
 }
 
 /// `text` as one line without anything that a terminal obeys: line feeds become spaces; control characters and marks
@@ -188,6 +212,18 @@ mod tests {
                 "keys: --lr (optimiser.lr), --tau (method.tau), a/run.seed, --log-every (run.log_every). End.",
             ),
             (Error::data("run.out", "no `data.side`"), "run.out: no --side (data.side)"),
+            (
+                Error::Conflict {
+                    keys: vec!["run.batch_norm", "run.micro_batch"],
+                    why: "run.micro_batch 4 and run.batch_norm = exact, or method.cross_entropy = false".into(),
+                    changes: vec![
+                        Change::Set("method.cross_entropy", "true".into()),
+                        Change::Raise("optimiser.length.steps"),
+                    ],
+                },
+                "--micro-batch (run.micro_batch) 4 and --bn exact (run.batch_norm), or --no-cross-entropy \
+                 (method.cross_entropy); add --cross-entropy, or take a larger --steps",
+            ),
             (Error::Internal("x".into()), "internal error: x; please report it with the command line"),
         ] {
             assert_eq!(sentence(&error), wanted);

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::{ConfigFlags, number};
+use super::args::number;
 use super::report::{duration, percent, shell_word, table};
+use super::settings::ConfigFlags;
 use super::{Context, interrupt, plan};
 use crate::Result;
 use crate::jobs::plan::PlanOutcome;
@@ -25,9 +26,8 @@ pub struct Args {
     config: ConfigFlags,
     /// Continue the run in this folder
     ///
-    /// Without a folder: the one that the other flags name. The run goes on bit for bit as if it had never stopped, so
-    /// only what changes no number can change: --checkpoint-every, --log-every, --slice-ms, --recompute, --tune,
-    /// --memory-budget and --on-device-lost, and the path of the same data (--data).
+    /// Without a folder: the one that the other flags name. The run goes on bit for bit as if it had never stopped.
+    /// --data may name another path to the same data.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, help_heading = "Run", conflicts_with = "overwrite")]
     resume: Option<Option<PathBuf>>,
     /// Flags of every training run.
@@ -45,7 +45,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct RunFlags {
     /// Replace the run that the folder holds
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, help_heading = "Run", hide_short_help = true)]
     pub overwrite: bool,
     /// Exit 1 if 1-shot accuracy ends below PCT percent
     ///
@@ -79,7 +79,7 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
             let mut config = flags.base(|| Ok(stored.config.clone()))?;
             // Before the flags: one that names what was chosen, and says otherwise, is to be seen.
             config.keep_choices(&stored.config);
-            flags.apply(&mut config);
+            flags.apply(&mut config)?;
             (config, out, begin)
         }
     };

@@ -7,6 +7,9 @@ pub mod run_folder;
 #[cfg(feature = "files")]
 pub use replace::replace_file;
 
+/// What the name of a file begins with as long as it is not whole.
+pub const TEMPORARY_PREFIX: &str = ".writing-";
+
 /// Writes nothing: this build lacks the feature `files`.
 ///
 /// # Errors

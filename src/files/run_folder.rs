@@ -5,7 +5,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::replace::{TEMPORARY_PREFIX, replace_file};
+use super::{TEMPORARY_PREFIX, replace_file};
 use crate::{Error, Result};
 
 /// Name of the checkpoint inside a run folder.

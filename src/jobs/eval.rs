@@ -8,6 +8,7 @@ use super::score::{Score, score};
 use super::stored::Stored;
 use super::{Session, data_options, percentage, source, warn_of, within};
 use crate::data::{self, ImageSet, Split, read_episodes};
+use crate::error::Change;
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval};
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::progress::Progress;
@@ -208,7 +209,7 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
             outcome.seed = Some(*seed);
             for shots in distinct(shots) {
                 let drawn = data::draw(&images, *ways, shots, *queries, *n_episodes, *seed);
-                batches.push(drawn.map_err(|error| split_by_seed(error, &images, split))?);
+                batches.push(drawn.map_err(another_split)?);
             }
         }
         Episodes::File { path, shots } => {
@@ -236,15 +237,15 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
     Ok(outcome)
 }
 
-/// Says of a split that is too small how it came about, where the data names no splits.
-fn split_by_seed(error: Error, images: &ImageSet, split: Split) -> Error {
-    match (error, images.drawn_from) {
-        (Error::Usage(why), Some(all)) => Error::usage(format!(
-            "{why}; the data names no splits, so its {all} classes were split by seed (64 % train, 16 % val, 20 % novel) \
-             and this is the {split} split: `request.split` all takes all of them"
-        )),
-        (error, _) => error,
-    }
+/// The error of a split that is too small, whose way out is another split: a member of the request.
+fn another_split(error: Error) -> Error {
+    let Error::Conflict { keys, why, changes } = error else { return error };
+    let of_request = |change| match change {
+        Change::Set("split", name) => Change::Set("request.split", name),
+        other => other,
+    };
+    let keys = keys.into_iter().map(|key| if key == "split" { "request.split" } else { key }).collect();
+    Error::Conflict { keys, why, changes: changes.into_iter().map(of_request).collect() }
 }
 
 /// The official Omniglot runs: each test drawing goes to one of the run's training drawings.

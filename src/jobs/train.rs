@@ -12,7 +12,7 @@ use super::{Session, data_options, percentage, same_path, tuning, warn_of};
 use crate::data::{self, Split};
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
-use crate::settings::{ByteSize, Config, Tune};
+use crate::settings::{ByteSize, Config, Tune, may_change_on_resume};
 use crate::train::record::{DataShape, validate};
 use crate::train::run::run_reopening;
 use crate::train::{Teacher, Trainer};
@@ -140,7 +140,7 @@ pub fn run_explained(
 
 /// Refuses to continue `stored` with settings that change its numbers, and where its folder's configuration was edited.
 pub(super) fn check_resumable(config: &Config, stored: &Stored, progress: &mut dyn Progress) -> Result<()> {
-    let changed = decisive(config.differences(&stored.config)?);
+    let changed = decisive(config.differences(&stored.config));
     if !changed.is_empty() {
         return Err(other_settings(stored, &changed.join(", ")));
     }
@@ -148,7 +148,7 @@ pub(super) fn check_resumable(config: &Config, stored: &Stored, progress: &mut d
     if !file.is_file() {
         return Ok(());
     }
-    let edited = Config::from_layers(None, &file)?.differences(&stored.config)?;
+    let edited = Config::from_layers(None, &file)?.differences(&stored.config);
     let changed = decisive(edited.clone());
     if !changed.is_empty() {
         return Err(Error::data(
@@ -177,17 +177,7 @@ const PATHS: [&str; 2] = ["data.source", "data.split_file"];
 
 /// Those of `keys` that decide a run's numbers. Of the data its fingerprint counts, not its path.
 fn decisive(mut keys: Vec<&'static str>) -> Vec<&'static str> {
-    const OTHERS: [&str; 8] = [
-        "run.out",
-        "run.checkpoint_every",
-        "run.log_every",
-        "run.slice_ms",
-        "run.recompute",
-        "run.tune",
-        "run.memory_budget",
-        "run.on_device_lost",
-    ];
-    keys.retain(|key| !OTHERS.contains(key) && !PATHS.contains(key));
+    keys.retain(|key| !may_change_on_resume(key) && !PATHS.contains(key));
     keys
 }
 

@@ -56,7 +56,11 @@ pub(super) mod tests {
             let [down, across] = ["DOWN", "ACROSS"].map(|axis| constant(&module, &format!("{entry}_{axis}")));
             assert_eq!((down, across), (Some(tile.down), Some(tile.across)), "{shader}.{entry}");
             let sharing = if tile.memory > 0 { point.workgroup_size[0] as usize } else { 1 };
-            assert_eq!(tile.accumulators as usize * sharing, tile.down * tile.across * products, "{shader}.{entry}: sums");
+            assert_eq!(
+                tile.accumulators as usize * sharing,
+                tile.down * tile.across * products,
+                "{shader}.{entry}: sums"
+            );
         }
         let named = module.constants.iter().filter_map(|(_, c)| c.name.as_deref()?.strip_suffix("_DOWN"));
         for entry in named {

@@ -37,7 +37,7 @@ impl Arenas {
     /// # Errors
     /// [`Error::Device`] when it does not fit the device; [`Error::Internal`] when two graphs disagree on its size.
     pub fn ensure(&mut self, gpu: &Gpu, name: &str, bytes: u64) -> Result<Buffer> {
-        let bytes = bytes.max(16).next_multiple_of(4);
+        let bytes = bytes.clamp(16, u64::MAX - 3).next_multiple_of(4);
         if let Some(buffer) = self.buffers.get(name) {
             if buffer.size() < bytes {
                 return Err(Error::Internal(format!("arena {name} has {} bytes, {bytes} wanted", buffer.size())));
@@ -171,7 +171,7 @@ impl Executor {
         let slots = arenas.slots(&gpu, &wanted)?;
         let mut own = BTreeMap::new();
         for (name, &bytes) in &graph.arenas {
-            own.insert(name.clone(), arenas.ensure(&gpu, name, bytes + surplus)?);
+            own.insert(name.clone(), arenas.ensure(&gpu, name, bytes.saturating_add(surplus))?);
         }
         let region = |id: &ValueId, rows: &RowRange| -> Region {
             let canaries = if guarded.contains(id) { surplus } else { 0 };
@@ -385,6 +385,7 @@ impl Executor {
     /// # Errors
     /// As [`Executor::write`].
     pub fn write_f64(&self, id: ValueId, data: &[f64]) -> Result<()> {
+        self.check_id(id)?;
         match self.graph.value(id).ty.element {
             Element::F32 => self.write(id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>()),
             Element::F16 => self.write(id, &data.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>()),
@@ -397,6 +398,7 @@ impl Executor {
     /// # Errors
     /// As [`Executor::read`].
     pub fn read_f64(&self, id: ValueId) -> Result<Vec<f64>> {
+        self.check_id(id)?;
         Ok(match self.graph.value(id).ty.element {
             Element::F32 => self.read::<f32>(id)?.into_iter().map(f64::from).collect(),
             Element::F16 => self.read::<f16>(id)?.into_iter().map(f64::from).collect(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::limit_submission_time;
-use super::record::evaluation_passes;
+use super::record::{evaluation_passes, net_spec};
 use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
@@ -67,7 +67,7 @@ impl std::str::FromStr for Layer {
 }
 
 /// The handles of the network in evaluation mode.
-pub(super) struct Recorded {
+pub(super) struct Evaluation {
     images: ValueId,
     index: ValueId,
     parameters: ValueId,
@@ -78,7 +78,7 @@ pub(super) struct Recorded {
 /// The network in evaluation mode on a device, made for batches of images.
 pub struct Extractor {
     executor: Executor,
-    recorded: Recorded,
+    recorded: Evaluation,
     batch: usize,
     side: usize,
     padding: usize,
@@ -86,11 +86,12 @@ pub struct Extractor {
 
 /// More classes than any data set has, and a classifier that no adapter holds.
 const MAX_CLASSES: usize = 1_000_000;
+
 /// The network in evaluation mode, over one batch of images: no more than `rows`, what a training step has room for.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] when the images are too small for the network.
-pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usize) -> Result<(Graph, Recorded)> {
+pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usize) -> Result<(Graph, Evaluation)> {
     let batch = rows.min(BATCH);
     let mut graph = Graph::new();
     let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
@@ -109,7 +110,7 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
         output.into_iter().for_each(|o| graph.keep(o));
     }
     evaluation_passes(config).apply(&mut graph)?;
-    Ok((graph, Recorded { images, index, parameters, outputs, entries }))
+    Ok((graph, Evaluation { images, index, parameters, outputs, entries }))
 }
 
 impl Extractor {
@@ -146,8 +147,7 @@ impl Extractor {
                 format!("it claims {classes} classes, and a network has 2 to {MAX_CLASSES}: copy the checkpoint again"),
             ));
         }
-        let shape = super::record::DataShape { side, classes, images: 2 * config.optimiser.batch };
-        let net = super::record::spec(&config, shape, false).net;
+        let net = net_spec(&config, classes);
         let mut kernels = Kernels::new(gpu);
         let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH)?;
         checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
@@ -180,13 +180,14 @@ impl Extractor {
         }
     }
 
-    /// The output of every image, [images, width] row-major.
+    /// The output of every image, `[images, width]` row-major. The images have the [`side`](Extractor::side) of the
+    /// network; they need no labels.
     ///
     /// With a sampler the images are augmented (crop, flip) as copy number `copy`.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] when the device fails; [`crate::Error::Usage`] when the network lacks the layer;
-    /// [`crate::Error::Interrupted`] when the caller asks to stop.
+    /// [`Error::Device`] when the device fails; [`Error::Usage`] when the network lacks the layer; [`Error::Argument`]
+    /// when the images have another side, or not all their pixels; [`Error::Interrupted`] when the caller asks to stop.
     pub fn features(
         &self,
         images: &ImageSet,
@@ -196,7 +197,15 @@ impl Extractor {
     ) -> Result<Vec<f32>> {
         let value = self
             .value(layer)
-            .ok_or_else(|| Error::usage("the network was trained without this head: choose another --layer"))?;
+            .ok_or_else(|| Error::usage("the network was trained without this head: choose another layer"))?;
+        images.validate()?;
+        if images.side != self.side {
+            return Err(Error::Argument {
+                what: "the side of the images",
+                got: images.side.to_string(),
+                wanted: format!("{}, the side that the network was trained on", self.side),
+            });
+        }
         let width = self.executor.graph().shape(value)[1];
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);

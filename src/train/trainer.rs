@@ -24,7 +24,8 @@ use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
 use crate::gpu::{Gpu, Submission};
 use crate::ier::negatives::{bank_init, negatives};
-use crate::ier::step::{StepSpec, record_update};
+use crate::ier::spec::StepSpec;
+use crate::ier::step::record_update;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::{Entry, PARAMETERS, STATISTICS};
 use crate::ops::health;
@@ -132,7 +133,9 @@ impl Trainer {
         super::limit_submission_time(&mut executor, config);
         let update = match spec.parts {
             1 => None,
-            _ => Some(Executor::new(&mut kernels, &mut arenas, record_update(executor.graph(), &spec)?)?),
+            _ => {
+                Some(Executor::new(&mut kernels, &mut arenas, record_update(executor.graph(), &recorded.step, &spec)?)?)
+            }
         };
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);

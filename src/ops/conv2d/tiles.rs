@@ -36,7 +36,13 @@ const FORWARD_3X3: [(Tile, usize); 3] = [
     forward_3x3("forward_3x3_32x128", 32, 128, 32, 160),
 ];
 
-const fn forward_3x3(entry: &'static str, down: usize, across: usize, accumulators: u32, patch: usize) -> (Tile, usize) {
+const fn forward_3x3(
+    entry: &'static str,
+    down: usize,
+    across: usize,
+    accumulators: u32,
+    patch: usize,
+) -> (Tile, usize) {
     // The weights of a stage, and the patches of its four channels.
     (Tile { entry, down, across, lanes: 0, accumulators, memory: (4 * CHAIN * down + 4 * 16 * patch) as u32 }, patch)
 }
