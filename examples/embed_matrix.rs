@@ -58,7 +58,7 @@ fn noise(side: usize, n: usize, classes: usize) -> ieq_wgpu::Result<ImageSet> {
     let mut pixels = Vec::new();
     for image in 0..n {
         let brightness = 80 * (image % classes) as u32 % 240;
-        pixels.extend((0..side * side).map(|_| (brightness + (rng.next_bits() >> 28)) * 0x01_0101 | 0xff << 24));
+        pixels.extend((0..side * side).map(|_| ((brightness + (rng.next_bits() >> 28)) * 0x01_0101) | (0xff << 24)));
     }
     let labels = (0..n).map(|image| (image % classes) as u32).collect();
     let class_names = (0..classes).map(|class| format!("class {class}")).collect();

@@ -159,7 +159,8 @@ fn trainers_refuse_settings_images_and_teachers_that_cannot_be_used() {
     let gpu = gpu();
     let new = |config: &Config, data: &Arc<ImageSet>| Trainer::new(gpu.clone(), config, data.clone(), None);
     let data = with(|_| ());
-    let settings: [(&str, fn(&mut Config), &str); 6] = [
+    type Row<T> = (&'static str, fn(&mut T), &'static str);
+    let settings: [Row<Config>; 6] = [
         ("a batch of 0", |c| c.optimiser.batch = 0, "batch"),
         ("a batch of more images than there are", |c| c.optimiser.batch = 100_000, "batch"),
         ("a temperature of 0", |c| c.method.tau = 0.0, "tau"),
@@ -172,7 +173,7 @@ fn trainers_refuse_settings_images_and_teachers_that_cannot_be_used() {
         change(&mut config);
         refused(what, new(&config, &data), &[word]);
     }
-    let sets: [(&str, fn(&mut ImageSet), &str); 6] = [
+    let sets: [Row<ImageSet>; 6] = [
         ("no labels", |d| d.labels.clear(), "labels"),
         ("neither labels nor classes", |d| (d.labels, d.class_names) = (Vec::new(), Vec::new()), "labels"),
         ("a label too many", |d| d.labels.push(0), "labels"),

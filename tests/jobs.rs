@@ -26,7 +26,7 @@ fn session() -> Session {
 fn tiny() -> Config {
     let mut config = Config::from_preset("demo").unwrap();
     config.model.backbone = Backbone::Conv4;
-    config.model.widths = vec![4; 4].into();
+    config.model.widths = vec![4; 4];
     config.method.kind = Method::Baseline;
     config.optimiser.batch = 4;
     config.optimiser.length = Length::Steps(1);

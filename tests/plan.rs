@@ -1,6 +1,8 @@
 //! The planner on random graphs: no two values that are alive together share memory, every value fits, the
 //! same graph gives the same plan, and `Plan::verify` refuses what breaks that.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu, Scale};

@@ -85,12 +85,11 @@ fn weighted(graph: &mut Graph, terms: &[(f32, ValueId)]) -> Result<Option<ValueI
     }
 }
 
-/// The losses of one side by name, unweighted, and their weighted sum; none where no loss has a weight.
-fn record_terms(
-    graph: &mut Graph,
-    given: &Given,
-    side: Side,
-) -> Result<(Option<ValueId>, Vec<(&'static str, ValueId)>)> {
+/// Losses by name, unweighted.
+type Terms = Vec<(&'static str, ValueId)>;
+
+/// The losses of one side, and their weighted sum; none where no loss has a weight.
+fn record_terms(graph: &mut Graph, given: &Given, side: Side) -> Result<(Option<ValueId>, Terms)> {
     let (mut terms, mut named) = (Vec::new(), Vec::new());
     for loss in LOSSES.iter().filter(|loss| loss.side == side) {
         if let Some(term) = (loss.record)(graph, given)? {

@@ -43,7 +43,7 @@ impl Bench<'_> {
         for (id, data) in given {
             executor.write_f64(*id, data).map_err(say)?;
         }
-        executor.submit().unwrap();
+        executor.submit().map_err(say)?;
         no_overrun(&executor)?;
         outputs.iter().map(|&id| executor.read(id).map_err(say)).collect()
     }
@@ -339,7 +339,7 @@ fn sgd(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     for step in (0..).take_while(|step| golden.has(&r.name(&format!("g{step}")))) {
         executor.write(gradient, golden.data(&r.name(&format!("g{step}")))?).map_err(say)?;
         executor.write(block, &StepBlock::new(step, 0, rate, 0.0).words()).map_err(say)?;
-        executor.submit().unwrap();
+        executor.submit().map_err(say)?;
         for (letter, id) in [("p", p), ("v", velocity)] {
             computed.push((format!("{letter}{}", step + 1), executor.read(id).map_err(say)?));
         }

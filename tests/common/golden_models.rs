@@ -203,7 +203,7 @@ impl Training {
 
     fn step(&self, number: u32, rate: f32) -> Result<(), String> {
         self.executor.write(self.step.inputs.step, &StepBlock::new(number, 0, rate, 0.0).words()).map_err(say)?;
-        self.executor.submit().unwrap();
+        self.executor.submit().map_err(say)?;
         let raised = self.read::<u32>(self.step.health)?;
         if raised == [0; health::WORDS] {
             Ok(())
@@ -319,7 +319,7 @@ fn embed(golden: &Golden, name: &str, kernels: &mut Kernels, report: &mut Report
     let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
     write_entries(&executor, golden, "state.", &entries)?;
     executor.write(x, golden.data(&format!("x{name}"))?).map_err(say)?;
-    executor.submit().unwrap();
+    executor.submit().map_err(say)?;
     for (part, id) in named(&outputs) {
         let mut got: Vec<f32> = executor.read(id).map_err(say)?;
         report.check(&format!("{part}{name}"), &got);
