@@ -55,7 +55,7 @@ impl BenchRequest {
             return Err(Error::Argument {
                 what: "request.threshold",
                 got: self.threshold.to_string(),
-                wanted: "from 0 to 1000 percent (try 10)".into(),
+                wanted: "from 0 to 1000 percent".into(),
             });
         }
         let files = [("request.csv", &self.csv, "kernels.csv"), ("request.svg", &self.svg, "roofline.svg")];
