@@ -168,6 +168,10 @@ fn every_entry_point_is_broken_once() {
     // The shaders that measure a device's ceilings are no operation, and no case holds them.
     for (file, text) in SOURCES.iter().filter(|(file, _)| *file != "ceilings") {
         let functions = functions(text);
+        // A struct alone computes nothing; `ops::step_block` compares it with Rust's, member by member.
+        if functions.is_empty() && *file == "common/step_block" {
+            continue;
+        }
         let shared = file.starts_with("common/") && !functions.iter().any(|(_, entry)| *entry);
         // A file of imports has nothing of its own but how many lanes share their loads.
         let imports = !file.starts_with("common/") && functions.iter().all(|(name, _)| *name == "lane_rank");
