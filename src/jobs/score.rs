@@ -108,13 +108,13 @@ pub(super) fn novel_classes(
     let source = &config.data.source;
     let (ways, shots, queries, _) = RUN_EPISODES;
     let why = match data::load(source, Split::Novel, &data_options(&config.data, Some(side))) {
-        Ok(novel) => match data::shortage(&novel, ways, shots[1], queries) {
-            None => {
-                warn_of(&novel, progress);
-                return Ok(Some(novel));
+        Ok(novel) => {
+            warn_of(&novel, progress);
+            match data::shortage(&novel, ways, shots[1], queries) {
+                None => return Ok(Some(novel)),
+                Some(why) => format!("{source}: {why}"),
             }
-            Some(why) => format!("{source}: {why}"),
-        },
+        }
         Err(error @ Error::NoSplit { .. }) => error.to_string(),
         Err(error) => return Err(error),
     };
@@ -136,7 +136,8 @@ pub(super) fn score_run(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Score>> {
     let Some(novel) = novel else { return Ok(Vec::new()) };
-    progress.note(&format!("scoring the {what} network on {} classes that it does not train on", novel.n_classes()));
+    let which = if novel.is_trained_on() { "of the novel split" } else { "that it does not train on" };
+    progress.note(&format!("scoring the {what} network on {} classes {which}", novel.n_classes()));
     let extractor = trainer.extractor()?;
     let features = extractor.features(novel, Layer::Feature, None, progress)?;
     let width = features.len() / novel.len();
