@@ -4,7 +4,6 @@
 //!
 //! Each kernel is compared with its f64 twin at the timed size before it is timed, through the code that trains.
 
-
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::Gpu;

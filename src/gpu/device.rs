@@ -269,19 +269,13 @@ impl Gpu {
         Ok(())
     }
 
-    /// As [`Gpu::write_async`]. On native it blocks; in a browser it never waits, and the copies take as much memory
-    /// as the data until the device has made them.
+    /// As [`Gpu::write_async`]; blocks.
     ///
     /// # Errors
     /// As [`Gpu::write_async`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, offset: u64, data: &[T]) -> Result<()> {
-        #[cfg(not(target_arch = "wasm32"))]
-        return pollster::block_on(self.write_async(buffer, offset, data));
-        #[cfg(target_arch = "wasm32")]
-        {
-            self.queue.write_buffer(buffer, offset, bytemuck::cast_slice(data));
-            self.check()
-        }
+        pollster::block_on(self.write_async(buffer, offset, data))
     }
 
     /// Waits for the queue and reads `count` elements at byte `offset`.
