@@ -510,7 +510,7 @@ fn train_losing(config: &Config, at: &[u32]) -> (ieq_wgpu::Result<()>, Vec<Strin
     let reopen = |_: &mut dyn Progress| {
         let fresh = gpu();
         *current.lock().unwrap() = fresh.clone();
-        Ok(fresh)
+        Ok(Kernels::new(fresh))
     };
     let result = run_reopening(&mut trainer, &reopen, folder.path(), "ieq-wgpu train --resume here", &mut vandal);
     let file = folder.path().join("checkpoint.safetensors");

@@ -73,9 +73,9 @@ impl BenchRequest {
 pub fn run(request: &BenchRequest, session: &Session, progress: &mut dyn Progress) -> Result<BenchOutcome> {
     request.validate()?;
     let before = request.compare.as_deref().map(compare::read).transpose()?;
-    let gpu = session.open(request.options.config.run.tune, progress)?;
-    let run = bench::run(&request.options, gpu.clone(), progress)?;
-    tuning::keep(&gpu, None, session.cache.as_deref(), &mut |text| progress.note(text))?;
+    let mut kernels = session.open(request.options.config.run.tune, progress)?;
+    let run = bench::run(&request.options, &mut kernels, progress)?;
+    tuning::keep(&kernels, None, session.cache.as_deref(), &mut |text| progress.note(text))?;
     let comparison = before.map(|before| compare::compare(&before, &run, request.threshold)).transpose()?;
     if comparison.as_ref().is_some_and(|c| !c.same_device) {
         progress.warn("the earlier run is of another adapter or driver");

@@ -153,8 +153,8 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
     };
     left_out.iter().for_each(|file| progress.warn(&format!("left out {}: {}", file.path.display(), file.why)));
     warn_of(&images, progress);
-    let gpu = session.open_for_features(progress)?;
-    let (extractor, _) = Extractor::open(gpu, &stored.file, &stored.checkpoint, false)?;
+    let kernels = session.open_for_features(progress)?;
+    let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;
     let mut features = extractor.features(&images, request.layer, None, progress)?;
     let columns = extractor.width(request.layer).unwrap_or(1);
     if request.normalise {

@@ -187,8 +187,8 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
         scores: Vec::new(),
     };
     let open = |progress: &mut dyn Progress| {
-        let gpu = session.open_for_features(progress)?;
-        Extractor::open(gpu, &stored.file, &stored.checkpoint, request.untrained)
+        let kernels = session.open_for_features(progress)?;
+        Extractor::open(kernels, &stored.file, &stored.checkpoint, request.untrained)
     };
     if request.episodes == Episodes::OmniglotOneshot {
         let runs =

@@ -17,10 +17,10 @@ pub mod train;
 mod tuning;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::data::{DataOptions, ImageSet};
 use crate::gpu::device::{Gpu, Options};
+use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
 use crate::settings::{DataConfig, Tune};
 use crate::{Error, Result};
@@ -38,18 +38,18 @@ pub struct Session {
 
 impl Session {
     /// Opens the device, takes over what was measured on it before, and measures more as `tune` says.
-    fn open(&self, tune: Tune, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
-        let gpu = Gpu::open(&self.gpu)?;
-        tuning::begin(&gpu, tune, self.cache.as_deref());
-        progress.note(&format!("adapter: {}", gpu.describe()));
-        Ok(gpu)
+    fn open(&self, tune: Tune, progress: &mut dyn Progress) -> Result<Kernels> {
+        let mut kernels = Kernels::new(Gpu::open(&self.gpu)?);
+        tuning::begin(&mut kernels, tune, self.cache.as_deref());
+        progress.note(&format!("adapter: {}", kernels.gpu().describe()));
+        Ok(kernels)
     }
 
     /// Opens a device for features alone: with the kernels that training chose on it, and without measuring more.
-    fn open_for_features(&self, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
-        let gpu = self.open(Tune::Auto, progress)?;
-        gpu.tuning(|tuning| tuning.measure = None);
-        Ok(gpu)
+    fn open_for_features(&self, progress: &mut dyn Progress) -> Result<Kernels> {
+        let mut kernels = self.open(Tune::Auto, progress)?;
+        kernels.tuning_mut().measure = None;
+        Ok(kernels)
     }
 }
 

@@ -244,11 +244,11 @@ pub(super) fn train(
         data.side
     ));
     let open = |goes_on: bool, progress: &mut dyn Progress| {
-        let gpu = session.open(config.run.tune, progress)?;
+        let mut kernels = session.open(config.run.tune, progress)?;
         if goes_on && matches!(config.run.tune, Tune::Auto | Tune::Quick) {
-            tuning::take(&gpu, folder);
+            tuning::take(&mut kernels, folder);
         }
-        Ok(gpu)
+        Ok(kernels)
     };
     let distill = teacher.is_some();
     let data = Arc::new(data);
@@ -276,7 +276,7 @@ pub(super) fn train(
         progress.note(&format!("continuing at step {} of {}", trainer.steps_done(), trainer.total_steps()));
     }
     let _open = run_folder::open(folder, &trainer.fitted().config.to_toml()?, request.begin.existing())?;
-    tuning::keep(trainer.gpu(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
+    tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
     let finished = run_reopening(&mut trainer, reopen, folder, command, progress)?;
     let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {
