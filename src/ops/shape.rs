@@ -118,7 +118,7 @@ fn check(op: &'static str, ty: &Type, what: &str, elements: &[Element]) -> Resul
             Element::U32 => "u32",
         };
         let wanted: Vec<_> = elements.iter().map(name).collect();
-        let message = format!("{what} must hold {}, it holds {}", wanted.join(" or "), name(&ty.element));
+        let message = format!("{what} must hold {}, not {}", wanted.join(" or "), name(&ty.element));
         return Err(Error::shape(op, message));
     }
     input(op, ty, what)
