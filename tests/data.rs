@@ -735,7 +735,7 @@ fn pickles_and_npz_of_numpy_1_and_2() {
         assert!(archive.len() > 40);
         for i in 0..archive.len() {
             let mut entry = archive.by_index(i).unwrap();
-            let (name, mut bytes) = (entry.name().to_owned(), Vec::new());
+            let (name, mut bytes) = (entry.name().unwrap().into_owned(), Vec::new());
             std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
             let dir = tmp();
             let path = write(dir.path(), &name, &bytes);
