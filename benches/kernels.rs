@@ -3,7 +3,7 @@
 //!     cargo bench --bench kernels -- conv2d        the ResNet-12 of the demo, 64 rows at 32 px
 //!     IEQ_BENCH=cifar-fs:16:84 cargo bench         another preset, rows and side
 //!
-//! `ieq-wgpu bench` measures the same cases with timestamps, checks them first and judges them by the device's
+//! `ieq-wgpu bench` measures the same cases with timestamps, checks them first and compares them with the device's
 //! ceilings; this is for a quick look while a shader is being changed.
 
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
@@ -46,5 +46,5 @@ fn kernels() -> &'static Mutex<Kernels> {
 fn kernel(bencher: Bencher, name: &str) {
     let case = cases().iter().find(|case| format!("{} {}", case.name, case.shape) == name).unwrap();
     let executor = load(case, &mut kernels().lock().unwrap()).unwrap().0;
-    bencher.bench_local(|| executor.gpu().wait_for(executor.submit()).unwrap());
+    bencher.bench_local(|| executor.gpu().wait_for(&executor.submit().unwrap()).unwrap());
 }

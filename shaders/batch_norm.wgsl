@@ -1,5 +1,5 @@
-// Batch normalisation over x [batch, channels, size] (size = height x width, 1 for vectors).
-// and the LeakyReLU behind it (slope 1: none, slope 0: ReLU):
+// Batch normalisation of x [batch, channels, size] (size = height x width, 1 for vectors) and the LeakyReLU behind it
+// (slope 1: none, slope 0: ReLU):
 //   u = (x - mean) scale + shift,  scale = gamma rstd,  shift = beta,  rstd = 1 / sqrt(var + eps),  var biased
 //   y = u where u > 0, else slope u
 //   du = dy where u > 0, else slope dy
@@ -11,9 +11,9 @@
 // Means and variances are exact in the way f32 allows: a workgroup takes the mean of its chunk (some images
 // of one channel), then the squares around that mean (two passes); chunks are joined with Chan's formula in
 // order. E[x^2] - E[x]^2 would lose all digits where the mean is large.
-//   partial_statistics, partial_gradients: one workgroup a channel and chunk
-//   combine_statistics, combine_gradients, from_running, running: one invocation a channel
-//   apply, backward, backward_in_place (y holds dy and gets dx): one workgroup a run of 16 x WG elements
+//   partial_statistics, partial_gradients: one workgroup per channel and chunk
+//   combine_statistics, combine_gradients, from_running, running: one invocation per channel
+//   apply, backward, backward_in_place (y holds dy and gets dx): one workgroup per run of 16 x WG elements
 #import common/half
 #import common/index
 #import common/reduce

@@ -1,4 +1,4 @@
-// The contrastive loss L_inv on rows x [rows, columns] (METHOD: section "Losses").
+// The contrastive loss L_inv on rows x [rows, columns] (docs/method.md, Losses).
 //   normalise:           norm[r] = ||x[r]||;  y[r] = x[r] / (norm[r] + epsilon)
 //   normalise_backward:  with s = norm[r] + epsilon, u = x[r] / norm[r] (0 where norm is 0), w = u . dy[r]:
 //                        y[r] = dy[r] / s - u w norm[r] / s^2 = (dy[r] - u w + u w epsilon / s) / s
@@ -49,7 +49,7 @@ fn normalise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
     for (var c = local; c < columns; c += WG) {
         part += x[first + c] * x[first + c];
     }
-    let norm = sqrt(wg_sum(part, local));
+    let norm = sqrt(workgroup_sum(part, local));
     for (var c = local; c < columns; c += WG) {
         y[first + c] = x[first + c] / (norm + params.epsilon);
     }
@@ -75,7 +75,7 @@ fn normalise_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
     for (var c = local; c < columns; c += WG) {
         part += x[first + c] / divisor * dy[first + c];
     }
-    let along = wg_sum(part, local);
+    let along = workgroup_sum(part, local);
     let length = norm + params.epsilon;
     for (var c = local; c < columns; c += WG) {
         let part_along = x[first + c] / divisor * along;
@@ -135,17 +135,17 @@ fn nce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups:
     for (var c = local; c < columns; c += WG) {
         part += anchor[first + c] * other[first + c];
     }
-    let positive = wg_sum(part, local);
+    let positive = workgroup_sum(part, local);
     part = max(params.floor_score, positive);
     for (var k = local; k < negatives; k += WG) {
         part = max(part, scores[first_score + k]);
     }
-    let largest = wg_max(part, local);
+    let largest = workgroup_max(part, local);
     part = 0.0;
     for (var k = local; k < negatives; k += WG) {
         part += exp((scores[first_score + k] - largest) * params.inverse_tau);
     }
-    let rest = wg_sum(part, local) + exp((params.floor_score - largest) * params.inverse_tau);
+    let rest = workgroup_sum(part, local) + exp((params.floor_score - largest) * params.inverse_tau);
     if local == 0u && live {
         let sum = rest + exp((positive - largest) * params.inverse_tau);
         if positive == largest {

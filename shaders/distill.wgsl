@@ -51,16 +51,16 @@ fn kl(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: 
         part_s = max(part_s, student[first + c]);
         part_t = max(part_t, teacher[first + c]);
     }
-    let max_s = wg_max(part_s, local);
-    let max_t = wg_max(part_t, local);
+    let max_s = workgroup_max(part_s, local);
+    let max_t = workgroup_max(part_t, local);
     part_s = 0.0;
     part_t = 0.0;
     for (var c = local; c < columns; c += WG) {
         part_s += exp((student[first + c] - max_s) * params.inverse_temperature);
         part_t += exp((teacher[first + c] - max_t) * params.inverse_temperature);
     }
-    let sum_s = wg_sum(part_s, local);
-    let sum_t = wg_sum(part_t, local);
+    let sum_s = workgroup_sum(part_s, local);
+    let sum_t = workgroup_sum(part_t, local);
     let log_ratio = log(sum_s) - log(sum_t);
     part_t = 0.0;
     for (var c = local; c < columns; c += WG) {
@@ -68,7 +68,7 @@ fn kl(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: 
         let log_t = (teacher[first + c] - max_t) * params.inverse_temperature;
         part_t += divergence(log_t, log_s, log_ratio, sum_t / sum_s);
     }
-    let total = wg_sum(part_t, local);
+    let total = workgroup_sum(part_t, local);
     if local == 0u && live {
         y[row] = params.temperature * params.temperature * (total / sum_t);
         stats[4u * row] = max_s;

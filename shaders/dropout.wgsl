@@ -5,9 +5,9 @@
 //   count_kept:    counts[g] = number of a_i != 0 seen by workgroup g
 //   scale_kept:    y[0] = n / sum(counts), and 0 when nothing is kept
 //   apply_mask:    y_i = a_i * b_i * factor[0]
-// u_i is word i % 4 of philox(counter = [i / 4, layer, step, stream], key = seed). For DropBlock p = gamma =
-// step[4] * scale: step[4] is 1 - keep, scale is f^2 / (block^2 (f - block + 1)^2).
-//   step: [8] words (0 step, 1 and 2 seed, 4 DropBlock's 1 - keep as f32 bits)
+// u_i is word i % 4 of philox(counter = [i / 4, layer, step.draw, stream], key = seed). For DropBlock p = gamma =
+// step.drop_rate * scale, with scale = f^2 / (block^2 (f - block + 1)^2).
+//   step: the step block
 //   a: [n] x, dy, or a mask; in block_keep the seeds [planes, f-block+1, f-block+1]; in scale_kept unused
 //   b: [n] mask; factor: [1]; counts: [groups]; y: [n], [planes, f, f] or [1]
 // One invocation: bernoulli and dropout, the four elements of one Philox block; block_keep and apply_mask, one
@@ -15,12 +15,13 @@
 // integers: exact in any order. The gradients of dropout and apply_mask are themselves, applied to dy.
 #import common/index
 #import common/philox
+#import common/step_block
 
 struct Params {
     n: u32,
     layer: u32,
     stream: u32,
-    scheduled: u32, // 1: the probability is step[4] * scale; 0: it is `probability`
+    scheduled: u32, // 1: the probability is step.drop_rate * scale; 0: it is `probability`
     probability: f32,
     scale: f32,
     block: u32,
@@ -29,7 +30,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> step: array<u32>;
+@group(0) @binding(1) var<storage, read> step: StepBlock;
 @group(0) @binding(2) var<storage, read> a: array<f32>;
 @group(0) @binding(3) var<storage, read> b: array<f32>;
 @group(0) @binding(4) var<storage, read> factor: array<f32>;
@@ -39,13 +40,13 @@ struct Params {
 var<workgroup> sh_counts: array<u32, 64>;
 
 fn draw(block: u32) -> vec4<f32> {
-    let bits = philox(vec4<u32>(block, params.layer, step[0], params.stream), vec2<u32>(step[1], step[2]));
+    let bits = philox(vec4<u32>(block, params.layer, step.draw, params.stream), vec2<u32>(step.seed_low, step.seed_high));
     return vec4<f32>(unit_f32(bits.x), unit_f32(bits.y), unit_f32(bits.z), unit_f32(bits.w));
 }
 
 fn probability() -> f32 {
     if params.scheduled == 1u {
-        return bitcast<f32>(step[4]) * params.scale;
+        return step.drop_rate * params.scale;
     }
     return params.probability;
 }
@@ -105,7 +106,7 @@ fn block_keep(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
 }
 
 // Sum of one count of each invocation, to the first; every invocation of the workgroup must come here.
-fn workgroup_sum(mine: u32, local: u32) -> u32 {
+fn workgroup_count(mine: u32, local: u32) -> u32 {
     sh_counts[local] = mine;
     workgroupBarrier();
     for (var half = WG / 2u; half > 0u; half /= 2u) {
@@ -124,7 +125,7 @@ fn count_kept(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     for (var i = item_index(group, groups, local); i < params.n; i += params.groups * WG) {
         mine += select(0u, 1u, a[i] != 0.0);
     }
-    let sum = workgroup_sum(mine, local);
+    let sum = workgroup_count(mine, local);
     if local == 0u {
         counts[group_index(group, groups)] = sum;
     }
@@ -136,7 +137,7 @@ fn scale_kept(@builtin(local_invocation_index) local: u32) {
     for (var i = local; i < params.groups; i += WG) {
         mine += counts[i];
     }
-    let sum = workgroup_sum(mine, local);
+    let sum = workgroup_count(mine, local);
     if local == 0u {
         y[0] = select(0.0, f32(params.n) / f32(max(sum, 1u)), sum > 0u);
     }

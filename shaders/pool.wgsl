@@ -7,8 +7,8 @@
 //                  0 elsewhere
 //   mean:          y = mean over the plane (global average pool)
 //   mean_backward: dx = dy / (height width)
-// max_2x2, max_2x2_backward: one invocation a window (for the latter also the cut ones at the edge);
-// mean: one invocation a plane; mean_backward: one invocation an element.
+// max_2x2, max_2x2_backward: one invocation per window (for the latter also the cut ones at the edge);
+// mean: one invocation per plane; mean_backward: one per element.
 #import common/finite
 #import common/half
 #import common/index

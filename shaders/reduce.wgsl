@@ -32,7 +32,7 @@ fn sum_chunks(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
             part += x[i];
         }
     }
-    let total = wg_sum(part, local);
+    let total = workgroup_sum(part, local);
     if local == 0u && first < params.n {
         y[g] = total / params.divisor;
     }

@@ -1,10 +1,11 @@
 // Stochastic gradient descent with momentum and weight decay, in PyTorch's form, over flat vectors [n]:
 //   v = mu v + (g + decay p);  p = p - rate v
-// One invocation updates one element. The rate is word 3 of the step block [8], as the bits of a float.
+// One invocation updates one element. The rate is the step block's learning rate.
 // Where g is not finite, p and v stay as they are and health_mask is raised in health[0].
 // Padding between tensors is 0 in all three vectors and stays 0.
 #import common/index
 #import common/finite
+#import common/step_block
 
 struct Params {
     n: u32,
@@ -15,7 +16,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> gradient: array<f32>;
-@group(0) @binding(2) var<storage, read> step_block: array<u32>;
+@group(0) @binding(2) var<storage, read> step_block: StepBlock;
 @group(0) @binding(3) var<storage, read_write> parameter: array<f32>;
 @group(0) @binding(4) var<storage, read_write> velocity: array<f32>;
 @group(0) @binding(5) var<storage, read_write> health: array<atomic<u32>>;
@@ -30,7 +31,7 @@ fn step(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let p = parameter[i];
             let v = params.momentum * velocity[i] + (g + params.weight_decay * p);
             velocity[i] = v;
-            parameter[i] = p - bitcast<f32>(step_block[3]) * v;
+            parameter[i] = p - step_block.learning_rate * v;
         } else {
             atomicOr(&health[0], params.health_mask);
         }

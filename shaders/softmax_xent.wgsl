@@ -39,7 +39,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     for (var c = local; c < columns; c += WG) {
         part = max(part, x[first + c]);
     }
-    let largest = wg_max(part, local);
+    let largest = workgroup_max(part, local);
     var t = 0u;
     if live {
         t = targets[row];
@@ -50,9 +50,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             part += exp(x[first + c] - largest);
         }
     }
-    let wrong = wg_sum(part, local);
+    let wrong = workgroup_sum(part, local);
     if local == 0u && live {
-        var below = 3.0e38 * f32(t);
+        // Infinite for a target beyond the columns, which is 1 or more.
+        var below = 3.0e38 * (1.0 + f32(t));
         if t < columns {
             below = largest - x[first + t];
         }
@@ -97,7 +98,7 @@ fn correct(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             right = x[first + t];
         }
     }
-    // Counts the logits that speak against the target.
+    // Counts the logits because of which the target is not the largest.
     var part = 0.0;
     for (var c = local; c < columns; c += WG) {
         let v = x[first + c];
@@ -105,7 +106,7 @@ fn correct(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             part += 1.0;
         }
     }
-    let against = wg_sum(part, local);
+    let against = workgroup_sum(part, local);
     if local == 0u && live {
         y[row] = select(0.0, 1.0, against == 0.0 && t < columns);
     }

@@ -1,4 +1,4 @@
-// The views of a batch (METHOD section 1): crop, warp, colour jitter, flip, normalise, rotate.
+// The views of a batch (docs/method.md, Views): crop, warp, colour jitter, flip, normalise, rotate.
 //   base[row, col] = image[row + dy - margin, col + dx - margin], 0 outside the image and outside the crop
 //   (u, v, w)      = map (col + 1/2, row + 1/2, 1);  (u, v) /= w where the map is projective
 //   view[row, col] = base at (clamp(u - 1/2, left, right), clamp(v - 1/2, top, bottom)), bilinear

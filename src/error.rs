@@ -68,6 +68,11 @@ fn or_list(changes: &[Change]) -> String {
     if changes.is_empty() { String::new() } else { format!("; {}", list(changes, ", or ")) }
 }
 
+/// The keys and `: `, or nothing where the text names one of them.
+fn unless_named(keys: &[&str], text: &str) -> String {
+    if keys.iter().any(|key| text.contains(key)) { String::new() } else { format!("{}: ", list(keys, ", ")) }
+}
+
 /// Everything that can go wrong for a reason outside the program's own code.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,11 +90,11 @@ pub enum Error {
         suggestion: Vec<Change>,
     },
     /// Settings that contradict each other, or the data.
-    #[error("{}: {why}{}", list(keys, ", "), or_list(changes))]
+    #[error("{}{why}{}", unless_named(keys, why), or_list(changes))]
     Conflict {
         /// The settings, by their keys.
         keys: Vec<&'static str>,
-        /// What is wrong.
+        /// What is wrong; it may name the settings by their keys, and values as in `run.batch_norm = exact`.
         why: String,
         /// Ways out, of which one is enough.
         changes: Vec<Change>,
@@ -192,7 +197,7 @@ pub enum Error {
     /// The device is gone: reset by the system, unplugged, or taken away.
     #[error("{0}")]
     DeviceLost(String),
-    /// Training left the finite numbers.
+    /// Training reached a number that is not finite.
     #[error("{what} was not finite at or before step {step}: lower optimiser.lr (it is {lr}) and train again{}", intact(*saved))]
     Diverged {
         /// What was not finite.
@@ -207,14 +212,14 @@ pub enum Error {
     /// A number that is not finite where it cannot be used.
     #[error("{0}")]
     NonFinite(String),
-    /// The work was done but a stated target was missed (`--min-acc`, `check`).
+    /// The work was done, but a stated target was missed: a least accuracy, or a check.
     #[error("{0}")]
     TargetMissed(String),
     /// The user interrupted; the message says what is saved.
     #[error("{0}")]
     Interrupted(String),
-    /// A defect of this program; the message asks for a report.
-    #[error("internal error: {0}; please report it with the command line")]
+    /// A defect of this crate.
+    #[error("internal error: {0}")]
     Internal(String),
 }
 
@@ -252,29 +257,6 @@ fn remedy(error: &std::io::Error) -> &'static str {
 }
 
 impl Error {
-    /// The process exit code: 1 target missed or non-finite, 2 usage, data or I/O, 3 no usable
-    /// adapter or device, 101 a defect of the program, 130 interrupted.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::TargetMissed(_) | Error::NonFinite(_) | Error::Diverged { .. } => 1,
-            Error::Usage(_)
-            | Error::Setting { .. }
-            | Error::Conflict { .. }
-            | Error::Argument { .. }
-            | Error::Shape { .. }
-            | Error::Data { .. }
-            | Error::NoSplit { .. }
-            | Error::Io { .. } => 2,
-            Error::NoAdapter(_)
-            | Error::Device(_)
-            | Error::DeviceLost(_)
-            | Error::TooLarge { .. }
-            | Error::OutOfMemory { .. } => 3,
-            Error::Internal(_) | Error::Shader { .. } => 101,
-            Error::Interrupted(_) => 130,
-        }
-    }
-
     /// A [`Error::Usage`] from a sentence.
     pub fn usage(message: impl Into<String>) -> Self {
         Error::Usage(message.into())

@@ -22,17 +22,14 @@ fn outlive_large_files() {
 }
 
 /// Where there is no session (a container, a cron job), Wayland's library complains on stderr whenever Mesa's Vulkan
-/// layer asks it for the screen. It is silent where `XDG_RUNTIME_DIR` names a folder, if only one that is not there.
-/// The variable of a running process cannot be set safely, so the process begins once more with it; where that
-/// fails, the complaint is all that comes of it.
+/// layer asks it for the screen, in words that read like an error of this program. It is silent where
+/// `XDG_RUNTIME_DIR` names a folder, even one that does not exist.
 #[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the environment is changed before any other thread begins")]
 fn quiet_wayland() {
-    use std::os::unix::process::CommandExt;
     const VARIABLE: &str = "XDG_RUNTIME_DIR";
-    let mut words = std::env::args_os();
-    if std::env::var_os(VARIABLE).is_none()
-        && let (Some(name), Ok(program)) = (words.next(), std::env::current_exe())
-    {
-        let _ = std::process::Command::new(program).arg0(name).args(words).env(VARIABLE, "/nonexistent").exec();
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: this is the first thing that the process does; no other thread can read the environment.
+        unsafe { std::env::set_var(VARIABLE, "/nonexistent") };
     }
 }

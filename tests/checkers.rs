@@ -12,7 +12,7 @@ use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, Launch, Scalar, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops;
-use ieq_wgpu::ops::check::{self, Case, Fill, Input, Outcome};
+use ieq_wgpu::ops::check::{self, Case, Elements, Input, Outcome};
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu, LeakyReluBackward, Scale};
 use ieq_wgpu::ops::matmul::Matmul;
 use ieq_wgpu::tape::ValueId;
@@ -353,7 +353,7 @@ fn a_load_from_past_the_end_fails() {
     let case = Case::new(
         "canary",
         Matmul { trans_a: false, trans_b: false },
-        vec![Input::normal([3, 5]), Input::constant([5, 7], Fill::Normal(0.0, 1.0))],
+        vec![Input::normal([3, 5]), Input::constant([5, 7], Elements::Normal(0.0, 1.0))],
     );
     let outcome = run_changed(&case, &|launch| with_param(&launch, "product", "inner", one_more));
     assert!(!outcome.passed(), "the sum has a term more than the matrices have columns");
@@ -382,7 +382,7 @@ fn a_scaled_gradient_on_the_device_fails() {
 
 #[test]
 fn swapped_inputs_on_the_device_fail() {
-    let inputs = vec![Input::normal([100]), Input::constant([100], Fill::Uniform(-1.0, 1.0))];
+    let inputs = vec![Input::normal([100]), Input::constant([100], Elements::Uniform(-1.0, 1.0))];
     let case = Case::new("swapped", LeakyReluBackward { slope: 0.1 }, inputs);
     let outcome = run_changed(&case, &|launch| {
         let mut launch = launch;
@@ -408,7 +408,7 @@ fn every_kernel_that_counts_to_n_is_caught_counting_further() {
     let mut caught: BTreeMap<(&str, &str), bool> = BTreeMap::new();
     for case in check::cases() {
         let graph = case.graph().expect("the case's inputs fit its operation");
-        let launches: Vec<_> = graph.nodes.iter().flat_map(|node| ops::launches(&graph, node)).collect();
+        let launches: Vec<_> = graph.nodes().iter().flat_map(|node| ops::launches(&graph, node)).collect();
         for launch in launches.iter().filter(|l| counts(l)) {
             let (shader, entry) = (launch.shader, launch.entry);
             let seen = caught.entry((shader, entry)).or_insert(false);

@@ -23,7 +23,7 @@ fn sample() -> Checkpoint {
 
 fn error_of(path: &Path) -> String {
     let error = Checkpoint::load(path).unwrap_err();
-    assert_eq!(error.exit_code(), 2);
+    assert_eq!(ieq_wgpu::cli::sentence::exit_code(&error), 2);
     let text = error.to_string();
     assert!(text.starts_with(&path.display().to_string()) && !text.contains('\n'), "{text}");
     text
@@ -163,7 +163,7 @@ fn a_full_disk_leaves_the_old_checkpoint() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         // The child, whose files end at 64 KiB.
         let error = large.save(Path::new(&folder).join("last.safetensors")).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
+        assert_eq!(ieq_wgpu::cli::sentence::exit_code(&error), 2);
         let text = error.to_string();
         assert!(text.contains("last.safetensors: cannot write the checkpoint: "), "{text}");
         return;
@@ -194,12 +194,12 @@ fn a_diverged_state_does_not_replace_a_good_one() {
         let mut broken = sample();
         broken.tensors.insert("w".into(), Tensor::f32([2], vec![0.0, bad]));
         let error = broken.save(&path).unwrap_err();
-        assert_eq!(error.exit_code(), 1);
+        assert_eq!(ieq_wgpu::cli::sentence::exit_code(&error), 1);
         assert!(error.to_string().contains("w is not finite at element 1"), "{error}");
     }
     let mut broken = sample();
     broken.tensors.insert("w".into(), Tensor::f32([3], vec![0.0; 2]));
-    assert_eq!(broken.save(&path).unwrap_err().exit_code(), 101);
+    assert_eq!(ieq_wgpu::cli::sentence::exit_code(&broken.save(&path).unwrap_err()), 101);
     assert_eq!(Checkpoint::load(&path).unwrap(), sample());
 }
 
@@ -287,4 +287,11 @@ fn the_prefix_of_parallel_training_goes() {
     teacher.tensors.insert("other".into(), Tensor::f32([1], vec![3.0]));
     teacher.save(&path).unwrap();
     assert!(Checkpoint::load(&path).unwrap().tensors.contains_key("module.classifier.bias"));
+    // What compiling adds goes wherever it stands, but not where that gives one name twice.
+    teacher.tensors.insert("layer1._orig_mod.weight".into(), Tensor::f32([1], vec![4.0]));
+    teacher.save(&path).unwrap();
+    assert!(Checkpoint::load(&path).unwrap().tensors.contains_key("layer1.weight"));
+    teacher.tensors.insert("layer1.weight".into(), Tensor::f32([1], vec![5.0]));
+    teacher.save(&path).unwrap();
+    assert!(error_of(&path).contains("layer1.weight twice"));
 }

@@ -39,10 +39,27 @@ fn short_help_fits_a_screen_and_is_grouped_by_purpose() {
         }
         assert!(!help.contains('\u{1b}'), "{command} -h has colour where no terminal is");
     }
+    // Those with a flag per setting show the usual ones only: flags and headings fill a small terminal.
+    for command in ["train", "distill"] {
+        let help = text(&run(&[command, "-h"]).stdout);
+        let flags = help.lines().skip_while(|line| !line.ends_with(':')).filter(|line| !line.is_empty()).count();
+        assert!(flags <= 27, "{command} -h has {flags} lines of flags\n{help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{command} -h: {line}");
+        }
+    }
     let help = text(&run(&["train", "-h"]).stdout);
     for heading in ["Data:", "Model:", "Method:", "Optimiser:", "Run:", "Everywhere:"] {
         assert!(help.lines().any(|line| line == heading), "{heading}\n{help}");
     }
+}
+
+/// A terminal of no columns, as some shells of CI claim it, is one of unknown width.
+#[test]
+fn help_is_not_wrapped_to_no_columns() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu")).args(["plan", "--help"]).env("COLUMNS", "0").output();
+    let help = text(&output.unwrap().stdout);
+    assert!(help.lines().next().unwrap().split(' ').count() > 5, "{help}");
 }
 
 #[test]
@@ -129,7 +146,7 @@ fn bad_values_get_a_sentence() {
         (&["train", "--batch", "-1"], "--batch"),
         (&["train", "--batch", "1.5"], "--batch"),
         (&["train", "--batch", "99999999999999999999"], "--batch"),
-        (&["train", "--preset", "omniglot", "--batch", "5000"], "80000 rows a step"),
+        (&["train", "--preset", "omniglot", "--batch", "5000"], "80000 rows per step"),
         (&["train", "--batch", "18446744073709551615"], "--batch"),
         (&["train", "--steps", "0"], "--steps"),
         (&["train", "--epochs", "0"], "--epochs"),
@@ -143,8 +160,13 @@ fn bad_values_get_a_sentence() {
         (&["train", "--side", "20000"], "--side"),
         (&["train", "--crop-padding", "29"], "--crop-padding"),
         (&["train", "--mean", "1,2"], "--mean"),
+        (&["train", "--mean", "123.7,116.3,103.5"], "try 0.4851,0.4561,0.4059"),
+        (&["train", "--mean", "-1"], "--mean (data.mean) must be at least 0"),
+        (&["train", "--std", "58.4"], "--std (data.std) must be that of images in 0..1"),
         (&["train", "--std", "0"], "--std"),
-        (&["train", "--widths", "16,32"], "--widths"),
+        (&["train", "--widths", "16,,32"], "--widths"),
+        (&["train", "--widths", "8,8,8,8,8"], "--side (data.side) must be at least 32"),
+        (&["train", "--widths", "1,1,1,1,1,1,1,1,1"], "--widths"),
         (&["train", "--widths", "16,32,64,0"], "--widths"),
         (&["train", "--widths", "16,32,64,1000000"], "--widths"),
         (&["train", "--projection", "0"], "--projection"),

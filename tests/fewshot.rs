@@ -26,13 +26,13 @@ fn the_logistic_regression_is_converged() {
         let fit = ieq_wgpu::fewshot::LogisticRegression::fit(matrix("support"), &labels, ways, 1.0).unwrap();
         let tight = Tolerance { atol: 3e-7, rtol: Some(1e-5) };
         let (w, b): (Vec<f32>, Vec<f32>) =
-            (fit.weights.iter().map(|&x| x as f32).collect(), fit.bias.iter().map(|&x| x as f32).collect());
+            (fit.weights().iter().map(|&x| x as f32).collect(), fit.bias().iter().map(|&x| x as f32).collect());
         golden.check_with(&name("W"), &w, tight).unwrap();
         golden.check_with(&name("b"), &b, tight).unwrap();
     }
 }
 
-/// `classes * each` rows around one centre a class.
+/// `classes * each` rows around one centre per class.
 fn clusters(seed: u64, classes: usize, each: usize, dim: usize, noise: f32) -> Vec<f32> {
     let mut rng = Rng::new(seed, Stream::Episodes, 0, 0);
     let mut draw = || (0..4).map(|_| rng.unit()).sum::<f32>() - 2.0;
@@ -140,7 +140,7 @@ fn episodes_that_do_not_fit_are_refused() {
     let features = Features::new(&data, 8).unwrap();
     let error = score_episode(features, &[0, 4], &[1, 5], size, Classifier::LogisticRegression).unwrap_err();
     assert!(error.to_string().contains("not finite"), "{error}");
-    assert_eq!(error.exit_code(), 1);
+    assert_eq!(ieq_wgpu::cli::sentence::exit_code(&error), 1);
 }
 
 /// 600 episodes, the field's number, are a matter of seconds; `--nocapture` shows the times.
@@ -164,4 +164,54 @@ fn six_hundred_episodes_are_fast() {
             }
         }
     }
+}
+
+/// Whatever a caller gives, each public entry answers with an error.
+#[test]
+fn no_argument_makes_an_entry_panic() {
+    use ieq_wgpu::Error;
+    use ieq_wgpu::fewshot::{LogisticRegression, MeanInterval};
+    let good = [1.0, 0.0, 0.0, 1.0];
+    let nan = [1.0, f32::NAN, 0.0, 1.0];
+    let infinite = [1.0, 0.0, f32::INFINITY, 1.0];
+    for (data, dim) in [(&good[..], 0), (&good[..], 3), (&[][..], 2), (&good[..], usize::MAX)] {
+        assert!(matches!(Features::new(data, dim), Err(Error::Shape { .. })), "{data:?} {dim}");
+    }
+    let of = |data: &'static [f32]| Features::new(data, 2).unwrap();
+    let (good, nan, infinite) = (of(good.to_vec().leak()), of(nan.to_vec().leak()), of(infinite.to_vec().leak()));
+    let wide = Features::new(good.data(), 4).unwrap();
+    for classifier in Classifier::ALL {
+        let predict = |s, l: &[u32], w, q| classifier.predict(s, l, w, q).unwrap_err();
+        for ways in [0, 1, 3, usize::MAX] {
+            assert!(matches!(predict(good, &[0, 1], ways, good), Error::Shape { .. }), "{classifier} {ways}");
+        }
+        for labels in [&[][..], &[0], &[0, 1, 0], &[0, 2], &[0, u32::MAX], &[1, 1]] {
+            assert!(matches!(predict(good, labels, 2, good), Error::Shape { .. }), "{classifier} {labels:?}");
+        }
+        assert!(matches!(predict(good, &[0, 1], 2, wide), Error::Shape { .. }));
+        for bad in [nan, infinite] {
+            assert!(matches!(predict(bad, &[0, 1], 2, good), Error::NonFinite(_)));
+            assert!(matches!(predict(good, &[0, 1], 2, bad), Error::NonFinite(_)));
+            assert!(matches!(score_run(good, bad, &[0, 1], classifier), Err(Error::NonFinite(_))));
+        }
+        for answer in [&[][..], &[0], &[0, 2], &[0, u32::MAX]] {
+            assert!(matches!(score_run(good, good, answer, classifier), Err(Error::Shape { .. })));
+        }
+        for (ways, shots, queries) in
+            [(0, 1, 1), (1, 1, 1), (2, 0, 1), (2, 1, 0), (usize::MAX, 2, 2), (2, usize::MAX, 1)]
+        {
+            let size = EpisodeSize { ways, shots, queries };
+            assert!(matches!(score_episode(good, &[0, 1], &[0, 1], size, classifier), Err(Error::Shape { .. })));
+            assert!(matches!(score_episode(good, &[], &[], size, classifier), Err(Error::Shape { .. })));
+        }
+    }
+    for c in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(matches!(LogisticRegression::fit(good, &[0, 1], 2, c), Err(Error::Argument { .. })));
+    }
+    let fit = LogisticRegression::fit(good, &[0, 1], 2, 1.0).unwrap();
+    assert!(matches!(fit.decision(wide), Err(Error::Shape { .. })));
+    assert!(matches!(fit.predict(nan), Err(Error::NonFinite(_))));
+    assert!(matches!(MeanInterval::of(&[]), Err(Error::Argument { .. })));
+    assert!(matches!(MeanInterval::of(&[f64::NAN]), Err(Error::NonFinite(_))));
+    assert!(matches!("".parse::<Classifier>(), Err(Error::Argument { .. })));
 }

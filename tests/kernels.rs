@@ -1,4 +1,4 @@
-//! Every operation on the device against its f64 twin, and every gradient against finite differences.
+//! Every operation on the device compared with its f64 twin, and every gradient with finite differences.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports its adapter and its measured errors")]
 
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::kernel::testing::KernelsExt;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::check::{self, Case};
 
@@ -39,7 +40,7 @@ fn every_kernel_agrees_with_its_twin() {
     all_cases(&check::cases(), Kernels::new(open(false)));
 }
 
-/// Tuning may choose any of them, and the adapter at hand prefers but one.
+/// Tuning may choose any of them, and this adapter prefers only one.
 #[test]
 fn every_alternative_agrees_with_the_twin() {
     let gpu = open(false);
@@ -54,7 +55,7 @@ fn every_alternative_agrees_with_the_twin() {
     }
     assert!(cases.len() > 4, "{:?}", cases.keys());
     for (entry, cases) in cases.iter().filter(|(entry, _)| entry.contains(&wanted)) {
-        if memory[entry] > gpu.limits.max_compute_workgroup_storage_size {
+        if memory[entry] > gpu.limits().max_compute_workgroup_storage_size {
             eprintln!("{entry} is left out: this adapter lacks the workgroup memory");
             continue;
         }

@@ -13,8 +13,8 @@ fn the_demo_trains_within_webgpus_default_limits() {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
     let gpu = Gpu::open(&Options { choice, default_limits: true, ..Options::default() })
         .expect("a GPU test needs an adapter");
-    assert_eq!(gpu.limits.max_storage_buffers_per_shader_stage, 8);
-    assert_eq!(gpu.limits.max_storage_buffer_binding_size, 128 << 20);
+    assert_eq!(gpu.limits().max_storage_buffers_per_shader_stage, 8);
+    assert_eq!(gpu.limits().max_storage_buffer_binding_size, 128 << 20);
     let config = Config::from_preset("demo").expect("the preset is embedded");
     let options = DataOptions { side: config.data.side, ..DataOptions::default() };
     let data = Arc::new(load("glyphs", Split::Train, &options).expect("the glyphs need no file"));

@@ -8,6 +8,7 @@ use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ier::losses;
 use ieq_wgpu::ops::health::{self, HealthCheck};
+use ieq_wgpu::ops::softmax_xent::CrossEntropy;
 use ieq_wgpu::tape::backward::backward;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Type};
@@ -31,7 +32,7 @@ fn health_of(kernels: &mut Kernels, logits: [f32; 6], targets: [u32; 2]) -> u32 
     let executor = Executor::new(kernels, &mut Arenas::new(), graph).unwrap();
     executor.write(x, &logits).unwrap();
     executor.write(t, &targets).unwrap();
-    executor.submit();
+    executor.submit().unwrap();
     executor.read::<u32>(state).unwrap()[0]
 }
 
@@ -52,6 +53,21 @@ fn a_bad_logit_or_label_raises_the_loss_bit() {
     }
 }
 
+/// A single class has no target but 0; 1 is beyond the columns as any other is.
+#[test]
+fn a_label_beyond_a_single_column_is_an_infinite_loss() {
+    let mut graph = Graph::new();
+    let x = graph.input("logits", Type::f32([3, 1]));
+    let t = graph.input("targets", Type::u32([3]));
+    let loss = graph.one(CrossEntropy, &[x, t]).unwrap();
+    graph.keep(loss);
+    let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
+    executor.write(x, &[0.5_f32; 3]).unwrap();
+    executor.write(t, &[0_u32, 1, 2]).unwrap();
+    executor.submit().unwrap();
+    assert_eq!(executor.read::<f32>(loss).unwrap(), [0.0, f32::INFINITY, f32::INFINITY]);
+}
+
 /// Loss and gradient of four images under two transforms, all embeddings `z` and all others `other`.
 fn contrast(kernels: &mut Kernels, z: f32, other: f32, tau: f32) -> (f32, Vec<f32>) {
     let mut graph = Graph::new();
@@ -66,7 +82,7 @@ fn contrast(kernels: &mut Kernels, z: f32, other: f32, tau: f32) -> (f32, Vec<f3
     executor.write(rows, &[z; 8 * 16]).unwrap();
     executor.write(bank, &[other; 4 * 16]).unwrap();
     executor.write(negatives, &[other; 100 * 16]).unwrap();
-    executor.submit();
+    executor.submit().unwrap();
     (executor.read(loss).unwrap()[0], executor.read(gradient).unwrap())
 }
 
@@ -104,7 +120,7 @@ fn shapes_that_do_not_fit_are_refused_with_a_sentence() {
     ]
     .map(|outcome| outcome.unwrap_err().to_string());
     for (message, wanted) in messages.iter().zip([
-        "the targets must be unsigned integers",
+        "the targets must hold u32, it holds f32",
         "the list of targets has shape [3], it must be [4]",
         "9 embeddings are not a whole number of batches of 4",
         "the temperature must be > 0, got 0",

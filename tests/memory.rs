@@ -14,17 +14,17 @@ use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ier::negatives::bank_init;
-use ieq_wgpu::ier::step::{Step, StepInputs, StepSpec, record};
+use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
+use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::Drop;
 use ieq_wgpu::ops::Op;
-use ieq_wgpu::ops::accumulate::PART_WORD;
 use ieq_wgpu::ops::conv2d::Conv2d;
-use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu};
 use ieq_wgpu::ops::pool::MaxPool;
+use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::random::{Rng, Stream};
-use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, RunConfig, Winograd};
+use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Winograd};
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
@@ -49,7 +49,7 @@ fn gpu_with(max_binding: Option<u64>) -> Arc<Gpu> {
 /// A small run with everything that draws random numbers.
 fn small() -> Config {
     let mut config = Config::from_preset("demo").unwrap();
-    config.model.widths = [8, 12, 16, 20];
+    config.model.widths = vec![8, 12, 16, 20];
     config.model.dropout = 0.1;
     config.model.drop_block.rate = 0.1;
     config.optimiser.batch = 8;
@@ -87,7 +87,7 @@ fn the_device_allocates_what_was_planned() {
     let _extractor = trainer.extractor().unwrap();
     trainer.submit().unwrap();
     gpu.wait().unwrap();
-    let Some(report) = gpu.device.generate_allocator_report() else {
+    let Some(report) = gpu.device().generate_allocator_report() else {
         eprintln!("this backend reports no allocations");
         return;
     };
@@ -142,7 +142,7 @@ impl OnDevice {
     fn new(spec: &StepSpec, side: usize) -> OnDevice {
         let mut graph = Graph::new();
         let x = graph.input("x", Type::f32([spec.rows(), 3, side, side]));
-        let block = graph.input("step", Type::u32([STEP_WORDS]));
+        let block = graph.input("step", StepBlock::ty());
         let index = graph.input("index", Type::u32([spec.images()]));
         let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
         let step = record(&mut graph, spec, inputs, &Drop::Off).unwrap();
@@ -168,14 +168,13 @@ impl OnDevice {
             let mut rng = Rng::new(9, Stream::Bank, (row / spec.images()) as u32, index[row % spec.images()]);
             x.extend((0..size).map(|_| rng.unit() - 0.5));
         }
-        let mut block = step_block(part, 1, 0.0, 0.0);
-        block[PART_WORD] = part;
+        let block = StepBlock::new(part, 1, 0.0, 0.0).part(part).words();
         ex.write(inputs.x, &x).unwrap();
         ex.write(inputs.step, &block).unwrap();
         ex.write(inputs.index, index).unwrap();
         let classes: Vec<u32> = index.iter().map(|i| i % spec.net.n_classes as u32).collect();
         ex.write(inputs.classes, &classes.repeat(spec.copies)).unwrap();
-        ex.submit();
+        ex.submit().unwrap();
     }
 
     fn read(&self, id: ValueId) -> Vec<f32> {
@@ -254,7 +253,7 @@ fn a_split_batch_trains_with_less_memory_and_resumes_bit_for_bit() {
     resumed.restore(Path::new("half"), &half).unwrap();
     assert!(same(&straight, &steps(&mut resumed, 2)));
 
-    // A run in whole batches is not gone on with in parts, whatever the budget.
+    // A run in whole batches does not continue in parts, whatever the budget.
     config.run.micro_batch = None;
     let whole = steps(&mut Trainer::new(gpu(), &config, data.clone(), None).unwrap(), 1);
     config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes / 3));
@@ -279,7 +278,7 @@ fn a_budget_streams_the_images_and_changes_no_number() {
     assert!(trainer.fitted().choices[0].contains("streamed"), "{:?}", trainer.fitted().choices);
     assert!(same(&whole, &steps(&mut trainer, 5)));
     let planned = trainer.fitted().memory.peak_bytes as f64;
-    if let Some(report) = trainer.gpu().device.generate_allocator_report() {
+    if let Some(report) = trainer.gpu().device().generate_allocator_report() {
         let measured = report.total_allocated_bytes as f64;
         // The features that score the network are counted and not made here.
         assert!(measured <= 1.1 * planned && measured >= 0.8 * planned, "{measured} of {planned}");
@@ -300,7 +299,11 @@ fn recomputing_changes_no_bit_and_needs_less() {
     }
     config.run.recompute = 17;
     let refusal = Trainer::new(gpu(), &config, data.clone(), None).err().unwrap();
-    assert!(refusal.exit_code() == 2 && refusal.to_string().contains("run.recompute must be 0 to 16"), "{refusal}");
+    assert!(
+        ieq_wgpu::cli::sentence::exit_code(&refusal) == 2
+            && refusal.to_string().contains("run.recompute must be 0 to 16"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -320,7 +323,7 @@ fn half_precision_halves_what_is_kept_and_changes_the_numbers_little() {
     let (exact, whole) = (losses(&config), kept(&config));
     config.run.activations = Activations::F16;
     let (half, less) = (losses(&config), kept(&config));
-    // Maps of 28, 14 and 7 pixels a side: the last stay f32, and so does what pooling makes.
+    // Maps of 28, 14 and 7 pixels per side: the last stay f32, and so does what pooling makes.
     assert!((0.5..0.65).contains(&(less / whole)), "{less} of {whole}");
     assert!(!same(&exact.1, &half.1), "nothing was rounded");
     for ((name, a), (_, b)) in exact.0.iter().zip(&half.0) {
@@ -350,7 +353,8 @@ fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
     again.keep_choices(&slow);
     assert_eq!(again, slow);
     // What was given is nobody's to choose.
-    let given = Config { run: RunConfig { winograd: Winograd::Off, ..config.run.clone() }, ..config };
+    let mut given = config;
+    given.run.winograd = Winograd::Off;
     assert!(on(&given, true) == given);
 }
 
@@ -359,13 +363,13 @@ fn winograd_is_chosen_by_the_device_and_kept_with_the_run() {
 fn a_step_by_winograd_agrees_with_one_without() {
     let mut config = Config::from_preset("demo").unwrap();
     config.optimiser.batch = 4;
-    config.model.widths = [8, 16, 64, 64];
+    config.model.widths = vec![8, 16, 64, 64];
     let data = glyphs(&config);
     let gpu = gpu();
     let mut gradients = |winograd| {
         config.run.winograd = winograd;
         let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
-        let by_winograd = trainer.executor().graph().nodes.iter().filter(|node| match &node.op {
+        let by_winograd = trainer.executor().graph().nodes().iter().filter(|node| match &node.op {
             Op::Conv2d(op) => op.winograd,
             Op::Conv2dBackwardInput(op) => op.winograd,
             Op::Conv2dBackwardWeight(op) => op.winograd,
@@ -373,8 +377,7 @@ fn a_step_by_winograd_agrees_with_one_without() {
         });
         let count = by_winograd.count();
         trainer.submit().unwrap();
-        let id = trainer.executor().graph().values.iter().position(|value| value.name == "gradients").unwrap();
-        (count, trainer.executor().read::<f32>(ValueId(id as u32)).unwrap())
+        (count, trainer.executor().read_arena("gradients").unwrap())
     };
     let ((none, direct), (some, fast)) = (gradients(Winograd::Off), gradients(Winograd::On));
     assert!(none == 0 && some >= 9, "{some} convolutions and gradients");
@@ -413,7 +416,8 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     let half = fit(&config).unwrap();
     assert_eq!(half.config.run.activations, Activations::F16);
     assert!(
-        half.memory.peak_bytes <= all.peak_bytes / 2 && half.choices.iter().any(|c| c.contains("--activations f16"))
+        half.memory.peak_bytes <= all.peak_bytes / 2
+            && half.choices.iter().any(|c| c.contains("run.activations = f16"))
     );
     // A run that goes on keeps it, and takes back what changes no number.
     let mut roomy = half.config.clone();
@@ -432,8 +436,10 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     // More: not with exact statistics, and the refusal names what would fit.
     set(&mut config, all.peak_bytes * 2 / 5);
     let refusal = fit(&config).unwrap_err();
-    assert_eq!(refusal.exit_code(), 2);
-    for part in ["--memory-budget", "a step needs", "MiB", "--bn micro with --micro-batch 32 would fit"] {
+    assert_eq!(ieq_wgpu::cli::sentence::exit_code(&refusal), 2);
+    for part in
+        ["run.memory_budget", "a step needs", "MiB", "run.batch_norm = micro with run.micro_batch = 32 would fit"]
+    {
         assert!(refusal.to_string().contains(part), "{part}: {refusal}");
     }
     // With those of micro-batches the largest that fit; what is not needed then is taken back.
@@ -442,7 +448,7 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     assert!(split.config.run.micro_batch == Some(32), "{:?}", split.choices);
     assert_eq!(split.config.run.activations, Activations::F32);
     assert!(split.memory.peak_bytes <= all.peak_bytes * 2 / 5);
-    assert!(split.choices.iter().any(|choice| choice.contains("--micro-batch 32")), "{:?}", split.choices);
+    assert!(split.choices.iter().any(|choice| choice.contains("run.micro_batch = 32")), "{:?}", split.choices);
     // What was chosen is said beside what was given: fitting it again changes nothing.
     assert_eq!(split.config.run.chosen, ["micro_batch", "recompute"]);
     assert_eq!(fit(&split.config).unwrap().config, split.config);
@@ -462,10 +468,10 @@ fn a_budget_chooses_the_mildest_that_fits_and_refuses_with_numbers() {
     // Where the user gave micro-batches that are too large, smaller ones are the way out before smaller batches.
     roomy.run.chosen.clear();
     let refusal = fit(&roomy).unwrap_err().to_string();
-    assert!(refusal.contains(&format!(": --micro-batch {} would fit", smaller.unwrap())), "{refusal}");
+    assert!(refusal.contains(&format!(": run.micro_batch = {} would fit", smaller.unwrap())), "{refusal}");
     set(&mut config, 1 << 20);
     let refusal = fit(&config).unwrap_err().to_string();
-    assert!(refusal.contains("weights") && refusal.contains("--widths"), "{refusal}");
+    assert!(refusal.contains("weights") && refusal.contains("model.widths"), "{refusal}");
 }
 
 /// Takes the device away after some reports, once for each number in `at`.
@@ -479,7 +485,7 @@ impl Progress for Vandal {
     fn step(&mut self, report: &StepReport) {
         if self.at.first() == Some(&report.step) {
             self.at.remove(0);
-            self.gpu.lock().unwrap().device.destroy();
+            self.gpu.lock().unwrap().device().destroy();
         }
     }
     fn advance(&mut self, _: &str, _: u64, _: u64) {}
@@ -522,7 +528,7 @@ fn a_lost_device_leaves_the_checkpoint_and_says_how_to_go_on() {
 
     let (result, _, left) = train_losing(&config, &[6]);
     let error = result.unwrap_err();
-    assert!(matches!(error, Error::DeviceLost(_)) && error.exit_code() == 3, "{error:?}");
+    assert!(matches!(error, Error::DeviceLost(_)) && ieq_wgpu::cli::sentence::exit_code(&error) == 3, "{error:?}");
     for part in ["the device was lost", "MiB in its buffers", "of 10 was under way", "holds step 4 whole"] {
         assert!(error.to_string().contains(part), "{part}: {error}");
     }
@@ -574,7 +580,7 @@ fn tensors_larger_than_a_binding_are_computed_in_slices() {
             let n = executor.graph().value(id).ty.len();
             executor.write(id, &(0..n).map(|_| rng.unit() - 0.5).collect::<Vec<f32>>()).unwrap();
         }
-        executor.submit();
+        executor.submit().unwrap();
         (executor.dispatches(), seen.map(|id| executor.read(id).unwrap()).to_vec())
     };
     let (few, whole) = run(None);

@@ -1,6 +1,8 @@
 //! The planner on random graphs: no two values that are alive together share memory, every value fits, the
 //! same graph gives the same plan, and `Plan::verify` refuses what breaks that.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu, Scale};
@@ -50,7 +52,7 @@ fn build(sizes: &[[usize; 2]], steps: &[Step], kept: &[u16], persistent: &[u16],
     for &p in persistent.iter().filter(|_| !made.is_empty()) {
         let id = made[usize::from(p) % made.len()];
         if graph.value(id).storage == Storage::Transient {
-            graph.persist(id, "persistent");
+            graph.persist(id, "persistent").unwrap();
         }
     }
     graph
@@ -70,13 +72,13 @@ fn graphs() -> impl Strategy<Value = Graph> {
 /// The transient values whose contents matter while node `now` runs, found the slow way: those that exist by
 /// then and that this node or a later one touches, or the host reads afterwards.
 fn alive(graph: &Graph, now: usize) -> Vec<ValueId> {
-    (0..graph.values.len() as u32)
-        .map(ValueId)
+    graph
+        .ids()
         .filter(|id| graph.value(*id).storage == Storage::Transient)
         .filter(|id| {
-            let touches = |n: usize| graph.nodes[n].inputs.contains(id) || graph.nodes[n].outputs.contains(id);
-            let begun = (0..=now.min(graph.nodes.len() - 1)).any(touches);
-            let needed = (now..graph.nodes.len()).any(touches) || graph.kept.contains(id);
+            let touches = |n: usize| graph.nodes()[n].inputs.contains(id) || graph.nodes()[n].outputs.contains(id);
+            let begun = (0..=now.min(graph.nodes().len() - 1)).any(touches);
+            let needed = (now..graph.nodes().len()).any(touches) || graph.kept().contains(id);
             begun && needed
         })
         .collect()
@@ -95,8 +97,8 @@ proptest! {
         prop_assert!(plan.verify(&graph).is_ok());
         let mut peak = 0;
         // One past the last node: what the host may still read.
-        for now in 0..=graph.nodes.len() {
-            if graph.nodes.is_empty() {
+        for now in 0..=graph.nodes().len() {
+            if graph.nodes().is_empty() {
                 break;
             }
             let mut holders: BTreeMap<usize, Vec<(u64, u64)>> = BTreeMap::new();
@@ -111,7 +113,7 @@ proptest! {
                 bytes += graph.value(id).ty.bytes();
             }
             // A device refuses a dispatch that reads and writes one buffer.
-            if let Some(node) = graph.nodes.get(now) {
+            if let Some(node) = graph.nodes().get(now) {
                 let slots = |ids: &[ValueId]| -> Vec<usize> { ids.iter().filter_map(|i| plan.slot_of.get(i)).copied().collect() };
                 let (read, written) = (slots(&node.inputs), slots(&node.outputs));
                 for (i, slot) in written.iter().enumerate() {
@@ -138,7 +140,7 @@ proptest! {
     #[test]
     fn two_live_values_in_one_slot_are_refused(graph in graphs()) {
         let plan = Plan::new(&graph);
-        for now in 0..graph.nodes.len() {
+        for now in 0..graph.nodes().len() {
             let live = alive(&graph, now);
             if let [a, b, ..] = live[..] {
                 let mut tampered = plan.clone();
@@ -158,7 +160,7 @@ proptest! {
 fn an_operation_that_reads_and_writes_one_slot_is_refused() {
     let graph = chain();
     let mut plan = Plan::new(&graph);
-    let [a, b] = [graph.nodes[1].inputs[0], graph.nodes[1].outputs[0]];
+    let [a, b] = [graph.nodes()[1].inputs[0], graph.nodes()[1].outputs[0]];
     plan.slot_of.insert(b, plan.slot_of[&a]);
     plan.offset_of.insert(b, 512);
     plan.slot_bytes.iter_mut().for_each(|bytes| *bytes = 1 << 20);
@@ -173,11 +175,11 @@ fn small_values_lie_side_by_side_where_a_large_one_was() {
     let half = |graph: &mut Graph, id| graph.one(Scale { alpha: 0.5 }, &[id]).expect("any shape");
     let large = half(&mut graph, x);
     let read = half(&mut graph, large);
-    graph.persist(read, "out");
+    graph.persist(read, "out").unwrap();
     let [a, b] = [(); 2].map(|()| half(&mut graph, y));
     for id in [a, b] {
         let read = half(&mut graph, id);
-        graph.persist(read, "out");
+        graph.persist(read, "out").unwrap();
     }
     let plan = Plan::new(&graph);
     plan.verify(&graph).expect("the plan is sound");
@@ -238,7 +240,7 @@ fn a_kept_value_outlives_the_step() {
     let steps: Vec<Step> = (0..10).map(|i| (0, i, 0)).collect();
     let graph = build(&[[8, 1]], &steps, &[0], &[], false);
     let plan = Plan::new(&graph);
-    let first = graph.nodes[0].outputs[0];
+    let first = graph.nodes()[0].outputs[0];
     let sharing: HashMap<_, _> = plan.slot_of.iter().filter(|(_, s)| **s == plan.slot_of[&first]).collect();
     assert_eq!(sharing.len(), 1, "nothing may overwrite a kept value");
 }

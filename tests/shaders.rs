@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use ieq_wgpu::gpu::Launch;
 use ieq_wgpu::gpu::kernel::{check_bindings, pack};
-use ieq_wgpu::gpu::shader::{SOURCES, Shader, assemble, reflect};
+use ieq_wgpu::gpu::reflect::Reflected;
+use ieq_wgpu::gpu::shader::{self, SHADERS, SOURCES, reflect};
 use ieq_wgpu::ops::check;
 use ieq_wgpu::tape::ValueId;
 use naga::back::{PipelineConstants, hlsl, msl, pipeline_constants::process_overrides, spv};
@@ -34,8 +35,8 @@ fn variants(name: &str) -> impl Iterator<Item = &'static str> {
     kernels().filter(move |file| *file == name || file.strip_suffix("_subgroup") == Some(name))
 }
 
-fn shaders() -> BTreeMap<&'static str, Shader> {
-    kernels().map(|name| (name, reflect(name).expect("the shader validates"))).collect()
+fn shaders() -> BTreeMap<&'static str, Reflected> {
+    kernels().map(|name| (name, reflect(name, None).expect("the shader validates"))).collect()
 }
 
 type Constants = Vec<(&'static str, u64)>;
@@ -58,16 +59,18 @@ fn launches() -> Vec<(String, Launch<ValueId>)> {
 }
 
 /// Every entry point of every file with its default constants and with those that the cases give it.
-fn pipelines(shaders: &BTreeMap<&'static str, Shader>) -> BTreeSet<(&'static str, String, Constants)> {
+fn pipelines(shaders: &BTreeMap<&'static str, Reflected>) -> BTreeSet<(&'static str, String, Constants)> {
     let mut all = BTreeSet::new();
-    for (&file, shader) in shaders {
-        all.extend(shader.entries.keys().map(|entry| (file, entry.clone(), Vec::new())));
+    for (&file, Reflected { shader, .. }) in shaders {
+        all.extend(shader.entries.iter().map(|entry| (file, entry.name.to_string(), Vec::new())));
     }
     for (_, launch) in launches() {
         for file in variants(launch.shader) {
-            let known =
-                |name: &str| shaders[file].module.overrides.iter().any(|(_, o)| o.name.as_deref() == Some(name));
-            let given = launch.constants.iter().filter(|(n, _)| known(n)).map(|(n, v)| (*n, v.to_bits()));
+            let given = launch
+                .constants
+                .iter()
+                .filter(|(n, _)| shaders[file].shader.has_constant(n))
+                .map(|(n, v)| (*n, v.to_bits()));
             all.insert((file, launch.entry.to_owned(), given.collect()));
         }
     }
@@ -75,7 +78,7 @@ fn pipelines(shaders: &BTreeMap<&'static str, Shader>) -> BTreeSet<(&'static str
 }
 
 /// The module of one pipeline as a back end gets it: one entry point, every constant known.
-fn specialise(shader: &Shader, entry: &str, constants: &Constants) -> Result<(Module, ModuleInfo), String> {
+fn specialise(shader: &Reflected, entry: &str, constants: &Constants) -> Result<(Module, ModuleInfo), String> {
     let values: PipelineConstants = constants.iter().map(|(n, v)| ((*n).to_owned(), f64::from_bits(*v))).collect();
     let stage = Some((ShaderStage::Compute, entry));
     let (module, info) = process_overrides(&shader.module, &shader.info, stage, &values).map_err(|e| e.to_string())?;
@@ -102,10 +105,36 @@ fn the_embedded_sources_are_the_folder() {
     walk(&root, &root, &mut found);
     let embedded: BTreeMap<String, String> =
         SOURCES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    assert_eq!(embedded.len(), SOURCES.len(), "a file is listed twice in gpu/shader.rs");
     let names = |map: &BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&embedded), names(&found), "gpu/shader.rs does not list what shaders/ holds");
+    assert_eq!(names(&embedded), names(&found), "the crate does not have what shaders/ holds");
     assert!(embedded == found, "the build is older than shaders/");
+}
+
+#[test]
+fn the_tables_of_the_build_are_those_of_the_texts() {
+    let names: Vec<&str> = SHADERS.iter().map(|shader| shader.name.as_ref()).collect();
+    assert_eq!(names, kernels().collect::<Vec<_>>());
+    for built in SHADERS {
+        let read = reflect(&built.name, None).expect("the shader validates").shader;
+        assert!(*built == read, "{}: built as {built:?}, reads as {read:?}", built.name);
+        assert_eq!(built.text.lines().count(), built.origins.lines.len(), "{}: a line has no origin", built.name);
+    }
+}
+
+#[test]
+fn a_change_of_a_text_shows_in_its_tables() {
+    let (name, text) = SOURCES.iter().find(|(name, _)| *name == "sgd").expect("there is an optimiser");
+    let built = shader::find(name).expect("the shader is known");
+    let changed = |from: &str, to: &str| {
+        assert!(text.contains(from), "{name} has no {from:?}");
+        reflect(name, Some(&text.replacen(from, to, 1))).expect("the change is valid").shader
+    };
+    let entry = |shader: &shader::Shader| shader.entries[0].clone();
+    let other = changed("struct Params {", "struct Params {\n    first: u32,");
+    assert_ne!(other.members, built.members);
+    assert_ne!(changed("@binding(1)", "@binding(9)").entries, built.entries);
+    assert_ne!(entry(&changed("fn step(", "fn other(")).name, entry(built).name);
+    assert_ne!(entry(&changed("@workgroup_size(WG)", "@workgroup_size(32)")).workgroup, entry(built).workgroup);
 }
 
 #[test]
@@ -123,9 +152,9 @@ fn every_entry_point_translates_to_every_back_end() {
     let mut failures = Vec::new();
     let mut shaders = BTreeMap::new();
     for name in kernels() {
-        match reflect(name) {
-            Ok(shader) if shader.entries.is_empty() => failures.push(format!("{name} has no entry point")),
-            Ok(shader) => drop(shaders.insert(name, shader)),
+        match reflect(name, None) {
+            Ok(reflected) if reflected.shader.entries.is_empty() => failures.push(format!("{name} has no entry point")),
+            Ok(reflected) => drop(shaders.insert(name, reflected)),
             Err(error) => failures.push(error.to_string()),
         }
     }
@@ -214,13 +243,14 @@ fn every_launch_of_every_case_fits_its_entry_point() {
         }
         for (name, value) in &launch.bindings {
             let twice = launch.bindings.iter().filter(|(_, other)| other == value).count() > 1;
-            let written = |n: &str| shaders[launch.shader].entries[launch.entry].storage[n].writable;
-            if twice && written(name) {
+            let entry = shader::find(launch.shader).and_then(|shader| shader.entry(launch.entry));
+            let resource = entry.and_then(|entry| entry.resource(name)).expect("the entry point has the binding");
+            if twice && resource.writable {
                 failures.insert(format!("{case}: {label} writes {name} and binds it once more"));
             }
         }
         for file in variants(launch.shader) {
-            let shader = &shaders[file];
+            let shader = &shaders[file].shader;
             failures.extend(check_bindings(shader, &launch).err().map(|e| format!("{case}: {file}: {e}")));
             match pack(shader, &label, &launch.params) {
                 Ok(bytes) if bytes.len() <= PARAMS_BYTES => {}
@@ -228,7 +258,7 @@ fn every_launch_of_every_case_fits_its_entry_point() {
                 Err(error) => drop(failures.insert(format!("{case}: {file}: {error}"))),
             }
             for (name, _) in launch.constants.iter().filter(|(name, _)| *name != "WG") {
-                if !shader.module.overrides.iter().any(|(_, o)| o.name.as_deref() == Some(name)) {
+                if !shader.has_constant(name) {
                     failures.insert(format!("{case}: {file} has no constant {name}"));
                 }
             }
@@ -243,10 +273,10 @@ fn every_entry_point_has_a_case() {
     let launched: BTreeSet<(&str, &str)> = launches().iter().map(|(_, l)| (l.shader, l.entry)).collect();
     let mut missing = Vec::new();
     // The ceilings belong to `bench`, which launches all of them; no operation does.
-    for (file, shader) in shaders().into_iter().filter(|(file, _)| *file != "ceilings") {
+    for (file, Reflected { shader, .. }) in shaders().into_iter().filter(|(file, _)| *file != "ceilings") {
         let kernel = file.strip_suffix("_subgroup").unwrap_or(file);
-        missing
-            .extend(shader.entries.keys().filter(|e| !launched.contains(&(kernel, e))).map(|e| format!("{file}.{e}")));
+        let entries = shader.entries.iter().map(|entry| entry.name.as_ref());
+        missing.extend(entries.filter(|e| !launched.contains(&(kernel, e))).map(|e| format!("{file}.{e}")));
     }
     assert!(missing.is_empty(), "no case of ops::check::cases() launches {}", missing.join(", "));
 }
@@ -263,7 +293,7 @@ fn default_limits_suffice() {
         .collect();
     for (file, entry, constants) in pipelines(&shaders) {
         let place = format!("{file}.{entry} {constants:?}");
-        let buffers = shaders[file].entries[&entry].storage.len();
+        let buffers = shaders[file].shader.entry(&entry).expect("the entry point is known").storage.len();
         if buffers > STORAGE_BUFFERS {
             failures.push(format!("{place}: {buffers} storage buffers"));
         }
@@ -293,8 +323,8 @@ fn default_limits_suffice() {
 #[test]
 fn no_file_enables_an_extension() {
     for name in kernels() {
-        let text = assemble(name).expect("the imports are known");
-        for line in text.lines().map(str::trim) {
+        let shader = shader::find(name).expect("the shader is known");
+        for line in shader.text.lines().map(str::trim) {
             let directive = ["enable ", "requires ", "diagnostic"].iter().any(|word| line.starts_with(word));
             assert!(!directive, "{name}: {line:?}");
         }
@@ -368,8 +398,8 @@ fn barrier_faults(module: &Module) -> Vec<String> {
 #[test]
 fn no_invocation_leaves_before_a_barrier() {
     let mut failures = Vec::new();
-    for (file, shader) in shaders() {
-        failures.extend(barrier_faults(&shader.module).into_iter().map(|fault| format!("{file}: {fault}")));
+    for (file, reflected) in shaders() {
+        failures.extend(barrier_faults(&reflected.module).into_iter().map(|fault| format!("{file}: {fault}")));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

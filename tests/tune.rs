@@ -22,7 +22,7 @@ fn gpu() -> Arc<Gpu> {
 
 /// A software adapter with narrow vectors has one kernel for each launch that suits it.
 fn has_a_choice(gpu: &Gpu) -> bool {
-    gpu.info.device_type != wgpu::DeviceType::Cpu || gpu.info.subgroup_min_size >= 8
+    gpu.info().device_type != wgpu::DeviceType::Cpu || gpu.info().subgroup_min_size >= 8
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Proves: an evaluated image is untouched but for its normalisation; dropout draws what it should, when it
+//! Proves: an evaluated image is untouched except for its normalisation; dropout draws what it should, when it
 //! should; the same step gives the same bits.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -7,8 +7,9 @@ use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ier::transforms::{Augmentation, TransformSet, ViewSampler};
-use ieq_wgpu::ops::dropout::{Bernoulli, Probability, STEP_WORDS, apply_given_mask, drop_block, dropout, step_block};
+use ieq_wgpu::ops::dropout::{Bernoulli, Probability, apply_given_mask, drop_block, dropout};
 use ieq_wgpu::ops::elementwise::Fill;
+use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::ops::views::{PARAMETER_WORDS, Views, identity_words, pack_pixel};
 use ieq_wgpu::random::{Stream, philox};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
@@ -22,15 +23,15 @@ fn kernels() -> Kernels {
 }
 
 /// A graph of one output, run at several step blocks.
-fn run(build: impl Fn(&mut Graph, ValueId) -> ValueId, blocks: &[[u32; STEP_WORDS]]) -> Vec<Vec<f32>> {
+fn run(build: impl Fn(&mut Graph, ValueId) -> ValueId, blocks: &[[u32; StepBlock::WORDS]]) -> Vec<Vec<f32>> {
     let mut graph = Graph::new();
-    let step = graph.input("step", Type::u32([STEP_WORDS]));
+    let step = graph.input("step", StepBlock::ty());
     let y = build(&mut graph, step);
     graph.keep(y);
     let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
-    let run = |block: &[u32; STEP_WORDS]| {
+    let run = |block: &[u32; StepBlock::WORDS]| {
         executor.write(step, block).unwrap();
-        executor.submit();
+        executor.submit().unwrap();
         executor.read(y).unwrap()
     };
     blocks.iter().map(run).collect()
@@ -47,7 +48,7 @@ fn kept(y: &[f32]) -> f64 {
 #[test]
 fn dropout_keeps_its_rate_and_its_steps_apart() {
     let n = 200_000;
-    let at = |step, seed| step_block(step, seed, 0.0, 0.0);
+    let at = |step, seed| StepBlock::new(step, seed, 0.0, 0.0).words();
     let by = |layer| {
         run(
             |graph, step| {
@@ -92,7 +93,7 @@ fn drop_block_keeps_its_rate_and_the_mean() {
             let x = ones(graph, &shape);
             drop_block(graph, x, step, 3, block).unwrap()
         };
-        let runs = run(build, &drops.map(|drop| step_block(9, 4, 0.0, drop)));
+        let runs = run(build, &drops.map(|drop| StepBlock::new(9, 4, 0.0, drop).words()));
         for (y, drop) in runs.iter().zip(drops) {
             // gamma is made for squares that do not overlap and maps without borders: the rate is near, not equal.
             let rate = 1.0 - kept(y);
@@ -115,7 +116,7 @@ fn drop_block_fits_small_maps() {
             let x = ones(graph, &[4, 50, side, side]);
             drop_block(graph, x, step, 3, 5).unwrap()
         };
-        let runs = run(build, &[0.1, 1.0].map(|drop| step_block(2, 4, 0.0, drop)));
+        let runs = run(build, &[0.1, 1.0].map(|drop| StepBlock::new(2, 4, 0.0, drop).words()));
         assert!((0.8..1.0).contains(&kept(&runs[0])), "keeps {}", kept(&runs[0]));
         for map in runs[0].chunks(side * side) {
             assert!(map.iter().all(|v| *v == map[0]), "a map goes whole");
@@ -144,7 +145,7 @@ fn make_views(op: Views, images: &[u32], side: usize, index: &[u32], words: &[u3
     executor.write(parameters, words).unwrap();
     let mut runs: Vec<Vec<f32>> = (0..2)
         .map(|_| {
-            executor.submit();
+            executor.submit().unwrap();
             executor.read(x).unwrap()
         })
         .collect();

@@ -1,6 +1,10 @@
 // Entry point $NAME of conv2d: one invocation computes 4 x $Q output channels x a block of 3 x 3 taps of one input
 // channel, summed over the image rows of its split. The rows of `chain` are summed before they join the total.
 
+// The tile, as `ops/conv2d/tiles.rs` has it.
+const $NAME_DOWN: u32 = ${4*Q}u;
+const $NAME_ACROSS: u32 = 1u;
+
 @compute @workgroup_size(WG)
 fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) local: u32) {

@@ -4,7 +4,7 @@
 //                     padding K-1-p, and dy spread out by the stride (DILATE)
 //   backward_weight   dw[o,c,k,l] = sum_{n,i,j} dy[n,o,i,j] x[n,c, i s + k - p, j s + l - p]
 // Terms outside the image are zero. Sums are f32 in a fixed order.
-// Conditions are joined by `&`: `&&` makes a branch of each, which some compilers (SwiftShader) take minutes over.
+// Conditions are joined by `&`: `&&` makes a branch of each, over which some compilers (SwiftShader) take minutes.
 //
 // x may be given as z, the output of another convolution, with the statistics of its batch norm: it is then
 //   x = leaky_relu((z - mean) scale + shift), computed where z is loaded (NORMED).
@@ -60,7 +60,7 @@ override Y_HALF: bool = false;
 
 // ---------------------------------------------------------------------------------------------- packing
 
-// Few divisions: software adapters divide integers slowly.
+// The index of a weight is found with few divisions: software adapters divide integers slowly.
 
 fn weight_at(o: u32, at: u32) -> f32 {
     return select(0.0, weight[at], o < params.c_out);
@@ -217,8 +217,8 @@ override TAP_COLUMNS: u32 = 3u;
 #import common/conv2d_backward_weight_tiled NAME=backward_weight_3x3_32x16 Q=1 G=8
 #import common/conv2d_pointwise_weight_tiled NAME=backward_weight_1x1_32x80 C=80 Q=1 G=8
 
-// dw = sum of the splits, in order. Lanes side by side take neighbouring output channels, and an invocation a row of the
-// kernel: what it stores is then side by side, too.
+// dw = sum of the splits, in order. Lanes side by side take neighbouring output channels, and an invocation takes a row of
+// the kernel: what it stores is then side by side, too.
 @compute @workgroup_size(WG)
 fn reduce(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
           @builtin(local_invocation_index) local: u32) {

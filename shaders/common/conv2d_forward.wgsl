@@ -1,6 +1,10 @@
 // Entry point $NAME of conv2d: one invocation computes 4 x $Q output channels x 4 x $P neighbouring pixels of a row.
-// Of a kernel row it keeps a window of the inputs in registers and loads one new input a tap where the stride is 1.
+// Of a kernel row it keeps a window of the inputs in registers and loads one new input per tap where the stride is 1.
 // The terms of `chain` input channels are summed before they join the total: the error of a sum grows with its length.
+
+// The tile, as `ops/conv2d/tiles.rs` has it.
+const $NAME_DOWN: u32 = ${4*Q}u;
+const $NAME_ACROSS: u32 = ${4*P}u;
 
 @compute @workgroup_size(WG)
 fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

@@ -5,6 +5,11 @@
 // The patch has rows of `pitch` vectors of four pixels; two neighbouring vectors hold what the three taps of a kernel row
 // need for a run. Memory has as many dimensions as there are counters: only counters that vary cost an instruction.
 
+// The tile, as `ops/conv2d/tiles.rs` has it.
+const $NAME_DOWN: u32 = ${4*Q*G}u;
+const $NAME_ACROSS: u32 = ${4*L*R}u;
+const $NAME_PATCH: u32 = $PATCHu;
+
 var<workgroup> $NAME_x: array<array<vec4<f32>, $PATCH>, 4>;
 var<workgroup> $NAME_w: array<array<array<array<vec4<f32>, $Q>, $G>, 9>, 4>;
 

@@ -1,5 +1,5 @@
-// What a convolution reads: an element of x, or of the batch norm and LeakyReLU behind it. Whoever imports it binds `x` and
-// `statistics` and has `c_in` and `slope` among its parameters.
+// What a convolution reads: an element of x, or of the batch norm and LeakyReLU behind it. A file that imports this
+// binds `x` and `statistics` and has `c_in` and `slope` among its parameters.
 #import common/half
 
 override DILATE: u32 = 1u;

@@ -4,6 +4,10 @@
 // brought to workgroup memory, of which each invocation reads $P pixels and 4 x $Q channels for a term.
 // Memory has as many dimensions as there are counters: only counters that vary cost an instruction.
 
+// The tile, as `ops/conv2d/tiles.rs` has it.
+const $NAME_DOWN: u32 = ${4*Q*G}u;
+const $NAME_ACROSS: u32 = ${L*P}u;
+
 var<workgroup> $NAME_x: array<array<array<array<f32, $L>, $P>, 9>, 4>;
 var<workgroup> $NAME_w: array<array<array<array<vec4<f32>, $Q>, $G>, 9>, 4>;
 

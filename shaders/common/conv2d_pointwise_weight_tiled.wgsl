@@ -5,6 +5,10 @@
 // The rows of `chain` are summed before they join the total. The last element of each row of memory is unused: with it,
 // the invocations that bring neighbouring pixels write to different banks.
 
+// The tile, as `ops/conv2d/tiles.rs` has it.
+const $NAME_DOWN: u32 = ${4*Q*G}u;
+const $NAME_ACROSS: u32 = $Cu;
+
 var<workgroup> $NAME_x: array<array<array<array<f32, 17>, ${C/16}>, 4>, 8>;
 var<workgroup> $NAME_g: array<array<array<array<vec4<f32>, ${G+1}>, $Q>, 4>, 8>;
 

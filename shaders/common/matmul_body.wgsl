@@ -18,6 +18,12 @@ struct Params {
     blocks: u32,     // ceil(rows / 16)
 }
 
+// The tiles, as ops/matmul.rs has them.
+const product_DOWN: u32 = 16u;
+const product_ACROSS: u32 = 4u;
+const product_tiled_DOWN: u32 = 32u;
+const product_tiled_ACROSS: u32 = 32u;
+
 struct Quad {
     a: vec4<f32>,
     b: vec4<f32>,

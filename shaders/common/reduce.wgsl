@@ -1,4 +1,4 @@
-// Reductions over the invocations of a workgroup: the only ones in the house. WG is a power of two.
+// Sums and maxima of floats over the invocations of a workgroup. WG is a power of two.
 // The tree has one fixed order, so the result has the same bits on every run. All invocations of the
 // workgroup must call them, in uniform control flow, and all get the result.
 #import common/index
@@ -7,7 +7,7 @@ var<workgroup> sh_reduce: array<f32, WG>;
 var<workgroup> sh_sum: array<vec2<f32>, WG>;
 
 // Sum over the workgroup.
-fn wg_sum(value: f32, local: u32) -> f32 {
+fn workgroup_sum(value: f32, local: u32) -> f32 {
     workgroupBarrier();
     sh_reduce[local] = value;
     for (var half = WG / 2u; half > 0u; half /= 2u) {
@@ -21,7 +21,7 @@ fn wg_sum(value: f32, local: u32) -> f32 {
 }
 
 // Largest value of the workgroup; NaN does not count.
-fn wg_max(value: f32, local: u32) -> f32 {
+fn workgroup_max(value: f32, local: u32) -> f32 {
     workgroupBarrier();
     sh_reduce[local] = value;
     for (var half = WG / 2u; half > 0u; half /= 2u) {

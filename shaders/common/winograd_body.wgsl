@@ -1,7 +1,7 @@
 // 3 x 3 convolution of stride 1 and its gradients by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray 2016, Fast
 // Algorithms for Convolutional Neural Networks): for every tile of 2 x 2 outputs, with the 4 x 4 inputs d under it,
 //   y = A' [(G g G') * (B' d B)] A    dw = G' [sum over tiles (A dy A') * (B' d B)] G    * is element by element
-// The 16 elements are independent, and each is a matrix product over the channels, or the tiles: 4 multiply-adds an
+// The 16 elements are independent, and each is a matrix product over the channels, or the tiles: 4 multiply-adds per
 // output instead of 9. dx is the same sum over dy with the kernel mirrored and its two channel axes swapped.
 //
 // Operands of the products are laid out [element, term, row]: the weights or upstream gradients in `packed`, whose rows
@@ -183,7 +183,7 @@ fn output(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
           @builtin(local_invocation_index) local: u32) {
     let i = item_index(group, groups, local);
     if i < params.n {
-        // Channel by channel, as in the products; tiles beyond the last were never asked for.
+        // Channel by channel, as in the products; tiles beyond the last are not computed.
         let tiles = params.batch * params.tiles_y * params.tiles_x;
         let o = i / tiles;
         let index = i - o * tiles;

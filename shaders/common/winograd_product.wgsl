@@ -1,6 +1,10 @@
 // Entry point $NAME of winograd: one invocation computes 4 x $Q rows of `packed` x 4 rows of `vectors` for one of the 16
 // elements. The terms of a chain are summed before they join the total: the error of a sum grows with its length.
 
+// The tile, as `ops/conv2d/winograd.rs` has it.
+const $NAME_DOWN: u32 = ${4*Q}u;
+const $NAME_ACROSS: u32 = 4u;
+
 @compute @workgroup_size(WG)
 fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) local: u32) {

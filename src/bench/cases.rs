@@ -1,15 +1,17 @@
-//! What is benched: every distinct (operation, shapes) of a recorded training step, or shapes that the user gives.
-//! A case has its operation alone in a graph, with random inputs of the kind that the step would give it.
+//! What is measured: every distinct (operation, shapes) of a recorded training step, or shapes that the caller gives.
+//! A case is one operation alone in a graph, with random inputs of the kind that the step would give it.
 
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use crate::ier::step::StepSpec;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::ier::spec::StepSpec;
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::ops::conv2d::Conv2d;
-use crate::ops::dropout::step_block;
 use crate::ops::matmul::Matmul;
-use crate::ops::{self, Cost, Op};
+use crate::ops::step_block::StepBlock;
+use crate::ops::{self, Cost, Elements, Op};
 use crate::random::{Rng, Stream};
 use crate::settings::Config;
 use crate::tape::backward::backward_from;
@@ -59,18 +61,19 @@ pub struct Case {
     pub name: String,
     /// Shapes of its inputs and of its result.
     pub shape: String,
-    /// The first layer that has it; backward operations end in '.
+    /// The first layer that has it; the name of a backward operation's layer ends in '.
     pub layer: String,
-    /// How often the step has it.
+    /// Number of times that the step has it.
     pub count: usize,
-    /// The least work there is in it.
+    /// The least work that it can be done with.
     pub cost: Cost,
     /// The operation alone; its inputs and targets are in arenas of their own.
     pub graph: Graph,
     contents: Vec<(ValueId, Content)>,
 }
 
-/// A shape given by the user.
+/// A shape that the caller gives, written as `conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE]` or
+/// `matmul:ROWSxINNERxCOLUMNS`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shape {
     /// A convolution with its gradients: x, output channels, side of the kernel, stride; padded by half the kernel.
@@ -89,10 +92,14 @@ pub enum Shape {
 }
 
 impl FromStr for Shape {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let wanted = || "conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE] or matmul:ROWSxINNERxCOLUMNS is wanted".to_owned();
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || Error::Argument {
+            what: "a shape",
+            got: text.to_owned(),
+            wanted: "conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE] or matmul:ROWSxINNERxCOLUMNS".into(),
+        };
         let sizes = |text: &str| -> Option<Vec<usize>> {
             text.split('x').map(|n| n.parse().ok().filter(|n| (1..=1 << 20).contains(n))).collect()
         };
@@ -113,16 +120,49 @@ impl FromStr for Shape {
             ["matmul", product] => Some(Shape::Matmul(sizes(product)?.try_into().ok()?)),
             _ => None,
         };
-        parse().ok_or_else(wanted)
+        parse().ok_or_else(wrong)
     }
 }
 
 impl Shape {
-    /// The operation and its gradients; `winograd`: convolutions that gain by it are computed by Winograd.
+    /// Its tensors by name: the operands, and an upper bound of the result.
+    fn tensors(&self) -> [(&'static str, Vec<usize>); 3] {
+        match *self {
+            Shape::Conv { x, outputs, kernel, stride } => {
+                // The padding of half a kernel adds at most one pixel to a side.
+                let side = |n: usize| n.div_ceil(stride.max(1)).saturating_add(1);
+                let weight = vec![outputs, x[1], kernel, kernel];
+                [("x", x.to_vec()), ("weight", weight), ("result", vec![x[0], outputs, side(x[2]), side(x[3])])]
+            }
+            Shape::Matmul([rows, inner, columns]) => {
+                [("a", vec![rows, inner]), ("b", vec![inner, columns]), ("result", vec![rows, columns])]
+            }
+        }
+    }
+
+    /// Whether all tensors have at least one element, and no more than the indices of a shader reach.
+    fn check(&self) -> Result<()> {
+        let op = match self {
+            Shape::Conv { .. } => "conv2d",
+            Shape::Matmul(_) => "matmul",
+        };
+        for (name, shape) in self.tensors() {
+            let elements = shape.iter().try_fold(1_u64, |all, &n| all.checked_mul(n as u64));
+            if !elements.is_some_and(|n| (1..=MAX_ELEMENTS).contains(&n)) {
+                let message = format!("{name} of shape {shape:?} must have 1 to {MAX_ELEMENTS} elements");
+                return Err(Error::shape(op, format!("{message}; give smaller sizes")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The operation and its gradients, each alone. With `winograd`, convolutions that gain by it are computed by
+    /// Winograd's algorithm.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the sizes do not fit together.
+    /// [`Error::Shape`] when the sizes do not fit together, or a tensor is larger than a shader can index.
     pub fn cases(&self, winograd: bool) -> Result<Vec<Case>> {
+        self.check()?;
         let mut graph = Graph::new();
         let input = |graph: &mut Graph, name: &str, shape: &[usize]| graph.in_arena(name, name, Type::f32(shape), true);
         let y = match *self {
@@ -143,11 +183,14 @@ impl Shape {
     }
 }
 
+/// The most elements of a tensor here: a quarter of what 32 bits count, as a graph allows.
+const MAX_ELEMENTS: u64 = (u32::MAX / 4) as u64 - 1;
+
 /// A training step that was recorded for measuring.
 pub struct Recording {
     /// Its settings: a preset's with this side and batch.
     pub config: Config,
-    /// What a data set would decide.
+    /// What a data set determines.
     pub data: DataShape,
     /// Images with all their transforms.
     pub rows: usize,
@@ -155,7 +198,7 @@ pub struct Recording {
     graph: Graph,
 }
 
-/// Classes of the stand-in for a data set; as CIFAR-FS and miniImageNet have.
+/// Number of classes of the noise that stands in for a data set; CIFAR-FS and miniImageNet have as many.
 const CLASSES: usize = 64;
 
 impl Recording {
@@ -170,7 +213,7 @@ impl Recording {
         config.data.side = Some(side);
         config.validate()?;
         config.check_side(side)?;
-        // As few images as leave all negatives to draw.
+        // The fewest images that leave all negatives to draw from.
         let images = (config.method.negatives + 2 * config.optimiser.batch).max(CLASSES);
         let data = DataShape { side, classes: CLASSES, images };
         let (graph, _) = training_step(&config, data, false, false)?;
@@ -208,7 +251,7 @@ impl Recording {
             "negatives" => Content::Below(self.data.images as u32),
             "classes" => Content::Below(self.data.classes as u32),
             "transforms" => Content::Below(self.spec.copies as u32),
-            "step" => Content::Words(step_block(1, 1, 0.05, 0.1).to_vec()),
+            "step" => Content::Words(StepBlock::new(1, 1, 0.05, 0.1).words().to_vec()),
             "health" => Content::Below(1),
             "view parameters" => {
                 let (set, ..) = views_of(&self.config);
@@ -222,20 +265,18 @@ impl Recording {
     }
 }
 
-/// What a value of a step holds, as far as its speed and its twin care.
+/// The kind of contents of a value of a step: what makes its kernels as fast, and its twin as exact, as in the step.
 fn content_of(graph: &Graph, id: ValueId, step: Option<&Recording>) -> Content {
     let value = graph.value(id);
     if value.ty.element == Element::U32 {
-        // Words that a kernel made for another, such as the positions of maxima, are small.
+        // No operation of a step reads words that another made; small ones would suit any that did.
         return step.and_then(|step| step.words(&value.name)).unwrap_or(Content::Below(2));
     }
-    let maker = graph.nodes.iter().find(|n| n.outputs.contains(&id));
-    let masks = ["dropout.bernoulli", "dropout.block_keep"];
-    // What a node makes beside its result is saved for its gradient: norms, deviations, sums of exponentials.
-    let saved = maker.is_some_and(|n| n.outputs[0] != id);
-    match maker {
-        Some(node) if masks.contains(&node.op.operation().name()) => Content::Mask,
-        _ if saved || value.ty.len() == 1 || value.name.ends_with("running_var") => Content::Positive,
+    let maker = graph.nodes.iter().find_map(|n| Some((n, n.outputs.iter().position(|&output| output == id)?)));
+    match maker.map(|(node, index)| node.op.operation().output_elements(index)) {
+        Some(Elements::Mask(_)) => Content::Mask,
+        Some(Elements::Uniform(..)) => Content::Positive,
+        _ if value.ty.len() == 1 || value.name.ends_with("running_var") => Content::Positive,
         _ => Content::Normal,
     }
 }
@@ -296,15 +337,13 @@ impl Case {
 
     /// The elements of every input and target.
     pub fn data(&self) -> Vec<(ValueId, Data)> {
-        // Random numbers are dear; a prime number of them, taken again and again from another place, looks the
-        // same to every kernel and its twin.
+        // Drawing random numbers is slow. A prime number of them, repeated from another place for each input, is as
+        // good for a kernel and its twin.
         const BLOCK: usize = 65_537;
         let mut rng = Rng::new(20_260, Stream::Order, 0, 0);
         let bits: Vec<u32> = (0..BLOCK).map(|_| rng.next_bits()).collect();
         let unit = |i: usize| crate::random::unit_f32(bits[i % BLOCK]);
-        let normals: Vec<f32> = (0..BLOCK)
-            .map(|i| (-2.0 * unit(i).max(1e-7).ln()).sqrt() * (std::f32::consts::TAU * unit(i + BLOCK / 2)).cos())
-            .collect();
+        let normals: Vec<f32> = (0..BLOCK).map(|_| StandardNormal.sample(&mut rng)).collect();
         let fill = |k: usize, (id, content): &(ValueId, Content)| {
             let n = self.graph.value(*id).ty.len();
             let at = |i: usize| i + 7919 * k;
@@ -321,10 +360,15 @@ impl Case {
     }
 }
 
-/// Refuses what no case could be made of.
+/// Parses shapes.
 ///
 /// # Errors
-/// [`Error::Usage`] with the text that was not understood.
+/// [`Error::Argument`] with the text that was not understood; [`Error::Shape`] when a tensor is larger than a shader can
+/// index.
 pub fn parse_shapes(texts: &[String]) -> Result<Vec<Shape>> {
-    texts.iter().map(|t| t.parse().map_err(|e| Error::usage(format!("--shapes {t}: {e}")))).collect()
+    let parse = |text: &String| {
+        let shape: Shape = text.parse()?;
+        shape.check().map(|()| shape)
+    };
+    texts.iter().map(parse).collect()
 }

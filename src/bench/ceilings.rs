@@ -1,12 +1,12 @@
-//! What the device can do at best: multiply-adds, memory, launches. Small shaders, the best of a few forms each and
-//! of all samples: what else the machine does only ever slows it down.
+//! What the device can do at best: multiply-adds, memory, launches. Measured by small shaders; the best of a few forms and
+//! of all samples counts, since whatever else the machine does only slows it down.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Spread, measure};
-use crate::gpu::Launch;
 use crate::gpu::kernel::{Kernels, Prepared, Region, WORKGROUP};
-use crate::gpu::profile::Clock;
+use crate::gpu::profile::PassTimer as Clock;
+use crate::gpu::{Buffer, Launch};
 use crate::{Error, Result};
 
 const SHADER: &str = "ceilings";
@@ -14,13 +14,13 @@ const SHADER: &str = "ceilings";
 /// The device's own limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
-    /// Floating-point operations a second; a multiply-add counts two.
+    /// Floating-point operations per second; a multiply-add counts as two.
     pub flops_per_second: f64,
     /// The form of the shader that reached it.
     pub flops_by: String,
-    /// Memory traffic by the size of what is touched, smallest first.
+    /// Memory traffic by the size of the working set, smallest first.
     pub bandwidth: Vec<Bandwidth>,
-    /// Seconds of a launch that does nothing, behind others in one pass.
+    /// Seconds per launch that does nothing, among others in one pass.
     pub launch_seconds: f64,
     /// Seconds from submitting such a launch to knowing that it is done.
     pub round_trip_seconds: f64,
@@ -29,9 +29,9 @@ pub struct Ceilings {
 /// Memory traffic over a working set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bandwidth {
-    /// Bytes that are touched over and over.
+    /// Bytes that are read or written again and again.
     pub working_set_bytes: u64,
-    /// Bytes read and written a second.
+    /// Bytes read and written per second.
     pub bytes_per_second: f64,
     /// The form of the shader that reached it.
     pub by: String,
@@ -61,13 +61,13 @@ impl Bound {
 }
 
 impl Ceilings {
-    /// Bytes a second over a working set of this size: what was measured on the next larger one.
+    /// Bytes per second over a working set of this size: those measured on the next larger one.
     pub fn bandwidth_at(&self, bytes: u64) -> f64 {
         let at = self.bandwidth.iter().find(|b| b.working_set_bytes >= bytes).or(self.bandwidth.last());
         at.map_or(f64::NAN, |b| b.bytes_per_second)
     }
 
-    /// The least seconds that so much work takes on this device, and what of it takes them.
+    /// The fewest seconds that this work takes on this device, and the ceiling that decides it.
     pub fn least(&self, flops: u64, bytes: u64, launches: usize) -> (f64, Bound) {
         let times = [
             (flops as f64 / self.flops_per_second, Bound::Arithmetic),
@@ -81,15 +81,15 @@ impl Ceilings {
 /// The buffers and pipelines of the small shaders.
 struct Bench<'k> {
     kernels: &'k mut Kernels,
-    params: wgpu::Buffer,
-    x: wgpu::Buffer,
-    y: wgpu::Buffer,
+    params: Buffer,
+    x: Buffer,
+    y: Buffer,
 }
 
 impl Bench<'_> {
     /// `vectors` of both buffers are bound.
     fn prepare(&mut self, launch: Launch<()>, reads: bool, vectors: u64) -> Result<Prepared> {
-        let region = |buffer: &wgpu::Buffer| Region { buffer: buffer.clone(), offset: 0, bytes: 16 * vectors };
+        let region = |buffer: &Buffer| Region { buffer: buffer.clone(), offset: 0, bytes: 16 * vectors };
         let mut launch = launch.map(|()| region(&self.y)).bind("y", region(&self.y));
         if reads {
             launch = launch.bind("x", region(&self.x));
@@ -115,7 +115,7 @@ const WORKING_SETS: [u64; 4] = [1 << 19, 1 << 22, 1 << 25, 1 << 28];
 /// [`Error::Device`] when the device refuses or fails.
 pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<Ceilings> {
     let gpu = kernels.gpu().clone();
-    let limit = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+    let limit = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
     let half = (WORKING_SETS[WORKING_SETS.len() - 1] / 2).min(limit) / 16 * 16;
     let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let mut bench = Bench {
@@ -126,7 +126,7 @@ pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<
     };
     let wg = u64::from(WORKGROUP);
 
-    // Arithmetic: more workgroups until they keep the device busy for a while, as a large one wants many.
+    // Arithmetic: more workgroups until they keep the device busy for a while; a large one needs many.
     let (mut groups, rounds) = (16, 128);
     loop {
         let prepared = bench.prepare(launch("multiply_add_1", groups * wg, groups, rounds), false, groups * wg)?;
@@ -177,10 +177,10 @@ pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<
     let launch_seconds = measure(clock, samples, &|pass| prepared.encode(pass))?.min;
     let mut trips = Vec::new();
     for _ in 0..samples.max(5) {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
         prepared.encode(&mut encoder.begin_compute_pass(&Default::default()));
         let begun = std::time::Instant::now();
-        gpu.queue.submit([encoder.finish()]);
+        gpu.submit(encoder)?;
         gpu.wait()?;
         trips.push(begun.elapsed().as_secs_f64());
     }

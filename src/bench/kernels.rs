@@ -1,4 +1,4 @@
-//! One operation: held against its twin at the timed size, then timed.
+//! One operation: compared with its twin at the timed size, then timed.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::ceilings::{Bound, Ceilings};
 use super::{Options, Spread, measure};
 use crate::Result;
 use crate::gpu::kernel::Kernels;
-use crate::gpu::profile::Clock;
+use crate::gpu::profile::PassTimer as Clock;
 use crate::ops::Host;
 use crate::tape::ValueId;
 use crate::tape::exec::{Arenas, Executor};
@@ -21,34 +21,34 @@ pub struct KernelResult {
     pub shape: String,
     /// The first layer that has it.
     pub layer: String,
-    /// How often the step has it.
+    /// Number of times that the step has it.
     pub count: usize,
     /// Floating-point operations of its products.
     pub flops: u64,
-    /// The least bytes that it must move.
+    /// The fewest bytes that it can move.
     pub bytes: u64,
     /// Dispatches.
     pub launches: usize,
-    /// How it was held against its twin, and what came of it.
+    /// How it was compared with its twin, and the result.
     pub check: Check,
     /// Seconds; none where it was not timed.
     pub seconds: Option<Spread>,
-    /// The ceiling that binds it.
+    /// The ceiling that limits it.
     pub bound: Option<Bound>,
-    /// The least time that this ceiling allows over the median time: 1 is perfect, and more is possible where a convolution
-    /// is computed with fewer multiplications than its sum has (Winograd).
+    /// The least time that this ceiling allows, divided by the median time. 1 is perfect; more is possible where a
+    /// convolution is computed with fewer multiplications than its sum has (Winograd).
     pub share: Option<f64>,
 }
 
-/// A comparison with the twin, on the very buffers that are timed.
+/// A comparison with the twin, on the same buffers that are timed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     /// What of the outputs was compared.
     pub what: String,
     /// Whether anything was compared.
     pub made: bool,
-    /// Largest difference over the largest element of its tensor; none where nothing was compared or anything is
-    /// not finite.
+    /// Largest difference, divided by the largest element of its tensor. None where nothing was compared, or where
+    /// the difference is not a finite number; `made` and `passed` tell which.
     pub error: Option<f64>,
     /// What was allowed where the error was found.
     pub tolerance: f64,
@@ -57,7 +57,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// Whether a comparison was made and is off.
+    /// Whether a comparison was made and did not pass.
     pub fn failed(&self) -> bool {
         self.made && !self.passed
     }
@@ -67,17 +67,17 @@ impl Check {
     }
 }
 
-/// Multiply-adds and elements that a twin does in a second, about.
+/// Multiply-adds and elements that a twin computes per second, roughly.
 const TWIN_PRODUCTS: f64 = 1.5e8;
 const TWIN_ELEMENTS: f64 = 3e7;
 
-/// Seconds of a twin that are worth the whole result; one that takes longer is run on pieces.
+/// A twin that takes longer than this, in seconds, is run on pieces of the result.
 const WHOLE_SECONDS: f64 = 0.5;
 
-/// Seconds that a twin without pieces may take.
+/// A twin that takes longer than this, in seconds, and has no pieces is not run.
 const MOST_SECONDS: f64 = 30.0;
 
-/// Puts a case with its inputs on the device.
+/// Puts a case and its inputs on the device.
 ///
 /// # Errors
 /// [`crate::Error::Device`] when it does not fit.
@@ -149,12 +149,12 @@ impl Tensor {
     }
 }
 
-/// Runs the case once and compares what it made with the twin: all of it, or its first and last piece where the
+/// Runs the case once and compares its outputs with the twin's: all of them, or the first and last piece where the
 /// twin would take long.
 fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Result<Check> {
     let node = &case.graph.nodes[0];
     let operation = node.op.operation();
-    executor.submit();
+    executor.submit()?;
     let tensor = |id: &ValueId, data: Vec<f64>| Tensor { shape: case.graph.shape(*id).to_vec(), data };
     let given = |id: &ValueId| data.iter().find(|(given, _)| given == id).map_or(Vec::new(), |(_, d)| d.to_f64());
     let targets = if operation.in_place() { node.outputs.as_slice() } else { &[] };
@@ -202,8 +202,8 @@ fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Result<C
     Ok(check)
 }
 
-/// A sum of n terms in f32 errs by about sqrt(n) 2^-24 of its terms' size; exponentials, roots and divisions of
-/// single elements by a few 1e-6.
+/// The error of a sum of n terms in f32 is about sqrt(n) 2^-24 of its terms' size; that of exponentials, roots and
+/// divisions of single elements a few 1e-6.
 fn tolerance(terms: usize) -> f64 {
     1e-5 + 4.0 * (terms as f64).sqrt() / f64::from(1 << 24)
 }
@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    /// What an operation says of its pieces is true of its twin, for every case of every operation.
+    /// What an operation declares as its pieces holds for its twin, for every case of every operation.
     #[test]
     fn pieces_of_a_twin_are_pieces_of_its_result() {
         let mut seen = std::collections::BTreeSet::new();

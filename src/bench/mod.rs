@@ -1,8 +1,8 @@
-//! `bench`: what this device can do at best ([`ceilings`]), what every kernel of a training step reaches
-//! ([`cases`], [`kernels`]), and the step as a whole ([`step`]); [`compare`] holds two runs together and
-//! [`picture`] draws one.
+//! Measures a device: what it can do at best ([`ceilings`]), what every kernel of a training step reaches
+//! ([`cases`], [`kernels`]), and the step as a whole ([`step`]). [`compare`] compares two runs, [`picture`] draws one
+//! and [`table`] writes its kernels as CSV.
 //!
-//! Each kernel is held against its f64 twin at the timed size before it is timed, through the code that trains.
+//! Each kernel is compared with its f64 twin at the timed size before it is timed, through the code that trains.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
-use crate::gpu::profile::Clock;
+use crate::gpu::profile::PassTimer as Clock;
 use crate::progress::Progress;
 use crate::settings::{Config, Winograd};
 use crate::{Error, Result};
@@ -21,21 +21,22 @@ pub mod compare;
 pub mod kernels;
 pub mod picture;
 pub mod step;
+pub mod table;
 
 pub use ceilings::Ceilings;
 pub use kernels::KernelResult;
 pub use step::StepResult;
 
-/// What to measure, with judged settings.
+/// What to measure, with validated settings.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Settings of the training steps.
     pub config: Config,
-    /// Image sides, a step each; empty: 32, and 84 where the device is fast enough for it.
+    /// Image sides, one step per side. Empty: 32, and 84 too on a GPU.
     pub sides: Vec<usize>,
-    /// Rows of a step; none: as many as the device does in about half a second.
+    /// Rows of a step. None: as many as the device computes in about half a second.
     pub rows: Option<usize>,
-    /// Kernels at these shapes; they take the place of the steps' kernels.
+    /// Kernels at these shapes, instead of the kernels of the steps.
     pub shapes: Vec<cases::Shape>,
     /// Whether single kernels are measured.
     pub kernels: bool,
@@ -43,42 +44,59 @@ pub struct Options {
     pub filter: String,
     /// Whether the whole step is measured.
     pub step: bool,
-    /// Measurements of each time; none: five, and three of a step that takes longer than a second.
+    /// Number of samples per time. None: five, or three for a step that takes longer than a second.
     pub samples: Option<usize>,
-    /// Whether kernels are held against their twins.
+    /// Whether kernels are compared with their twins.
     pub check: bool,
     /// Whether anything is timed.
     pub time: bool,
 }
 
 impl Options {
-    /// Measurements of a time of about so many seconds.
+    /// Number of samples of a time of about `seconds`.
     fn samples_of(&self, seconds: f64) -> usize {
         self.samples.unwrap_or(if seconds > 1.0 { 3 } else { 5 })
     }
 }
 
-/// Median, least and most of some measurements.
+/// A set of samples, summed up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The middle one.
+    /// The median.
     pub median: f64,
-    /// The least.
+    /// The smallest sample.
     pub min: f64,
-    /// The most.
+    /// The largest sample.
     pub max: f64,
-    /// How many there were.
+    /// Lower end of [`Spread::middle`]; runs of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// Upper end of [`Spread::middle`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+    /// Number of samples.
     pub samples: usize,
 }
 
 impl Spread {
-    /// Of these numbers.
+    /// Sums up samples.
     pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
+        let n = values.len();
         let Some((&min, &max)) = values.first().zip(values.last()) else { return Self::default() };
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-        Spread { median, min, max, samples: values.len() }
+        let median = if n % 2 == 1 { values[n / 2] } else { (values[n / 2 - 1] + values[n / 2]) / 2.0 };
+        // Other work of the machine makes samples slower, never faster: of three, the slowest is left out already.
+        let slow = (n / 4).max(1).min((n - 1) / 2);
+        Spread { median, min, max, low: Some(values[n / 4]), high: Some(values[n - 1 - slow]), samples: n }
+    }
+
+    /// The range of the middle half of the samples. One slow outlier of three samples does not move it, nor does a fast
+    /// one of four.
+    ///
+    /// For a run that did not keep it: as far on both sides of the median as the nearer of the two extremes.
+    pub fn middle(&self) -> (f64, f64) {
+        let nearer = (self.median - self.min).min(self.max - self.median);
+        (self.low.unwrap_or(self.median - nearer), self.high.unwrap_or(self.median + nearer))
     }
 }
 
@@ -113,23 +131,23 @@ pub struct Run {
 }
 
 impl Run {
-    /// Kernels that are off at the timed size.
+    /// Number of kernels that differ from their twins at the timed size.
     pub fn failed(&self) -> usize {
         self.kernels.iter().filter(|kernel| kernel.check.failed()).count()
     }
 }
 
-/// Time that one measurement should take: long against the clock's resolution and the cost of a submission.
+/// Time that one sample should take: long compared with the clock's resolution and the cost of a submission.
 const TARGET_SECONDS: f64 = 0.03;
 
-/// The most repetitions of one measurement.
+/// The most repetitions within one sample.
 const MAX_REPEATS: f64 = 4096.0;
 
-/// The most rounds of warming up.
+/// The most rounds of warm-up.
 const MAX_ROUNDS: usize = 12;
 
-/// Times `encode` alone: until it is warm, then `samples` times, each of as many repetitions in one pass as
-/// 30 ms hold. Seconds of one repetition.
+/// Times `encode` alone: runs it until the device is warm, then takes `samples` samples, each of as many repetitions in
+/// one pass as 30 ms hold. Returns seconds per repetition.
 ///
 /// # Errors
 /// [`Error::Device`] when the device failed.
@@ -137,9 +155,9 @@ pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::Com
     let repeats_for = |seconds: f64| (TARGET_SECONDS / seconds.max(1e-9)).ceil().clamp(1.0, MAX_REPEATS) as usize;
     let mut repeats = 1;
     let mut before = f64::INFINITY;
-    // The first run compiles and the first guess is mostly the cost of a submission. A device that was idle raises its
-    // clock meanwhile: it is warm when it gets no faster. Where one run takes far longer than the target there is
-    // nothing to guess.
+    // The first round compiles, and its time is mostly the cost of a submission. A device that was idle raises its
+    // clock meanwhile: it is warm when it gets no faster. Where one repetition takes far longer than the target, there
+    // is no number of repetitions to find.
     for round in 0..MAX_ROUNDS {
         let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
         let one = clock.time(&[&many])?[0] / repeats as f64;
@@ -154,12 +172,12 @@ pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::Com
     Ok(Spread::of(times))
 }
 
-/// Rows of a step that the device does in about half a second at a fifth of its arithmetic, with no tensor larger
-/// than its bindings: a power of two, 16 at least.
+/// Rows of a step that the device computes in about half a second at a fifth of its peak arithmetic, with no tensor
+/// larger than its bindings: a power of two, at least 16.
 fn rows_for(options: &Options, side: usize, gpu: &Gpu, ceilings: Option<&Ceilings>) -> Result<usize> {
     const LEAST: usize = 16;
     const MOST: usize = 256;
-    let limit = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+    let limit = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
     let mut rows = LEAST;
     let step = cases::Recording::new(&options.config, side, rows)?;
     let per_row = step.flops() as f64 / step.rows as f64;
@@ -215,7 +233,7 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     cases.retain(|case| case.name.contains(&options.filter) || case.shape.contains(&options.filter));
     if options.kernels && cases.is_empty() {
         return Err(Error::usage(format!(
-            "no kernel of the step has `{}` in its name or shape (--kernels); without it all are listed",
+            "no kernel of the step has `{}` in its name or shape; without a filter all are measured",
             options.filter
         )));
     }
@@ -235,9 +253,9 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     Ok(Run {
         version: env!("CARGO_PKG_VERSION").into(),
         device: Device {
-            name: gpu.info.name.clone(),
-            backend: format!("{:?}", gpu.info.backend).to_lowercase(),
-            driver: format!("{} {}", gpu.info.driver, gpu.info.driver_info).trim().to_owned(),
+            name: gpu.info().name.clone(),
+            backend: format!("{:?}", gpu.info().backend).to_lowercase(),
+            driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
             software,
         },
         clock: clock.source().into(),
@@ -254,8 +272,13 @@ mod tests {
     #[test]
     fn a_spread_has_a_middle() {
         let spread = |values: &[f64]| Spread::of(values.to_vec());
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0, samples: 3 });
+        let (low, high) = (Some(1.0), Some(2.0));
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0, low, high, samples: 3 });
         assert_eq!(spread(&[4.0, 1.0]).median, 2.5);
+        assert_eq!(spread(&[4.0, 1.0]).middle(), (1.0, 4.0));
+        assert_eq!(spread(&[1.0, 2.0, 3.0, 4.0, 99.0]).middle(), (2.0, 4.0));
+        let old = Spread { low: None, high: None, ..spread(&[1.0, 2.0, 3.0, 4.0, 99.0]) };
+        assert_eq!(old.middle(), (1.0, 5.0));
         assert_eq!(spread(&[]), Spread::default());
     }
 }

@@ -70,8 +70,7 @@ const COLOURS: [&str; 12] = [
     "#66ccaa", "#000000",
 ];
 
-/// From the largest power of ten below the least to the smallest above the most, five decades at most: what is
-/// lower stands on the edge.
+/// The powers of ten around the values, five decades at most: smaller values are drawn on the edge.
 fn decades(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let sound = values.filter(|v| v.is_finite() && *v > 0.0);
     let (low, high) = (sound.clone().fold(f64::INFINITY, f64::min), sound.fold(0.0, f64::max));
@@ -123,7 +122,7 @@ pub fn draw(run: &Run) -> Option<String> {
         x: decades(products.iter().map(|p| point(p).0).chain([0.1, 1000.0])),
         y: decades(products.iter().map(|p| point(p).1).chain([peak])),
     };
-    panel.frame(&mut svg, "Products", "operations a byte", "GFLOP/s");
+    panel.frame(&mut svg, "Products", "operations per byte", "GFLOP/s");
     for (i, memory) in ceilings.bandwidth.iter().enumerate() {
         let rate = memory.bytes_per_second / 1e9;
         let ridge = peak / rate;

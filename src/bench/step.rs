@@ -1,4 +1,4 @@
-//! A whole training step, its phases, and the training loop with its data.
+//! Times a whole training step, its phases, and the training loop with its data.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,44 +8,45 @@ use serde::{Deserialize, Serialize};
 
 use super::cases::Recording;
 use super::{Options, Spread};
-use crate::Result;
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
-use crate::gpu::profile::{Clock, Encode};
+use crate::gpu::profile::{Encode, PassTimer as Clock};
 use crate::progress::Progress;
 use crate::random::{Rng, Stream};
 use crate::tape::Graph;
+use crate::tape::exec::Executor;
 use crate::train::Trainer;
+use crate::{Error, Result};
 
 /// A measured step.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StepResult {
     /// The preset that its settings come from.
     pub preset: String,
-    /// Channels of the four blocks.
-    pub widths: [usize; 4],
+    /// Channels per block.
+    pub widths: Vec<usize>,
     /// Side of the images.
     pub side: usize,
-    /// Images of a step.
+    /// Images per step.
     pub images: usize,
-    /// Images with all their transforms.
+    /// Rows per step: images times transforms.
     pub rows: usize,
     /// Dispatches.
     pub launches: usize,
     /// Floating-point operations of the products.
     pub flops: u64,
-    /// Seconds of a step, unprofiled, from submission to completion.
+    /// Seconds per step, unprofiled, from submission to completion.
     pub seconds: Spread,
-    /// Seconds of each phase in passes of its own; they do not add up to the step.
+    /// Seconds per phase, each in passes of its own; they do not add up to the step.
     pub phases: Vec<(String, Spread)>,
-    /// Images a second of the training loop: batches drawn, views drawn, uploaded, trained, losses read.
+    /// Images per second of the training loop: batches and views drawn, uploaded, trained, losses read.
     pub images_per_second: Spread,
 }
 
-/// The phases of a step in their order.
+/// The phases of a step, in their order.
 pub const PHASES: [&str; 5] = ["views", "forward", "losses", "backward", "optimiser"];
 
-/// The phase of a node by the layer it belongs to.
+/// The phase of a node, from the layer that it belongs to.
 fn phase(scope: &str) -> &'static str {
     match scope {
         "views" => "views",
@@ -56,7 +57,7 @@ fn phase(scope: &str) -> &'static str {
     }
 }
 
-/// Runs of nodes of one phase.
+/// Consecutive nodes of one phase.
 fn runs(graph: &Graph) -> Vec<(&'static str, Range<usize>)> {
     let mut runs: Vec<(&'static str, Range<usize>)> = Vec::new();
     for (i, node) in graph.nodes.iter().enumerate() {
@@ -69,8 +70,8 @@ fn runs(graph: &Graph) -> Vec<(&'static str, Range<usize>)> {
     runs
 }
 
-/// Images of noise, in memory: what the loop costs beyond reading files.
-fn noise(recording: &Recording) -> ImageSet {
+/// Images of noise, in memory, so that the loop reads no files.
+pub fn noise(recording: &Recording) -> ImageSet {
     let data = recording.data;
     let mut rng = Rng::new(20_260, Stream::Order, 1, 0);
     let pixels = (0..data.images * data.side * data.side).map(|_| rng.next_bits() | 0xff00_0000).collect();
@@ -82,6 +83,36 @@ fn noise(recording: &Recording) -> ImageSet {
         names: (0..data.images).map(|i| format!("image {i}")).collect(),
         ..ImageSet::default()
     }
+}
+
+/// Executes until the executor no longer times its own dispatches, and once more; returns the seconds of that last
+/// execution.
+///
+/// The first executions compile pipelines and, where `run.slice_ms` limits a submission, go dispatch by dispatch with a
+/// wait after each: their times are not those of a step.
+///
+/// # Errors
+/// [`crate::Error::Device`] when the device fails.
+pub fn warm_up(executor: &Executor) -> Result<f64> {
+    while executor.is_measuring() {
+        let submission = executor.submit()?;
+        executor.gpu().wait_for(&submission)?;
+    }
+    sample(executor)
+}
+
+/// Seconds of one execution, from submission to completion.
+///
+/// # Errors
+/// [`crate::Error::Internal`] before [`warm_up`], [`crate::Error::Device`] when the device fails.
+pub fn sample(executor: &Executor) -> Result<f64> {
+    if executor.is_measuring() {
+        return Err(Error::Internal("a step was timed while its executor timed each dispatch".into()));
+    }
+    let begun = Instant::now();
+    let submission = executor.submit()?;
+    executor.gpu().wait_for(&submission)?;
+    Ok(begun.elapsed().as_secs_f64())
 }
 
 /// Measures one step.
@@ -98,13 +129,10 @@ pub fn run(
 ) -> Result<StepResult> {
     let data = Arc::new(noise(recording));
     let mut trainer = Trainer::new(gpu.clone(), &recording.config, data, None)?;
-    // Pipelines are compiled and inputs written by a first step.
+    // The first step writes the inputs.
     trainer.submit()?;
     trainer.read_metrics()?;
-    let begun = Instant::now();
-    let submission = trainer.executor().submit();
-    gpu.wait_for(submission)?;
-    let samples = options.samples_of(begun.elapsed().as_secs_f64());
+    let samples = options.samples_of(warm_up(trainer.executor())?);
     let what = format!("step of {} rows at {} px, sample", recording.rows, recording.data.side);
     let total = 3 * samples as u64;
     let mut done = 0;
@@ -116,10 +144,7 @@ pub fn run(
 
     let mut seconds = Vec::new();
     for _ in 0..samples {
-        let begun = Instant::now();
-        let submission = trainer.executor().submit();
-        gpu.wait_for(submission)?;
-        seconds.push(begun.elapsed().as_secs_f64());
+        seconds.push(sample(trainer.executor())?);
         advance(progress)?;
     }
     let seconds = Spread::of(seconds);
@@ -143,7 +168,7 @@ pub fn run(
     let phases = PHASES.iter().zip(by_phase).map(|(phase, times)| (phase.to_string(), Spread::of(times))).collect();
     let (launches, batch) = (executor.dispatches(), recording.config.optimiser.batch);
 
-    // As the training loop does it: two steps in flight, the losses read after some.
+    // As the training loop does it: two steps in flight, the losses read once in a while.
     let steps = (1.0 / seconds.median).ceil().clamp(1.0, 64.0) as usize;
     let mut rates = Vec::new();
     for _ in 0..samples {
@@ -154,7 +179,7 @@ pub fn run(
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                gpu.wait_for(oldest)?;
+                gpu.wait_for(&oldest)?;
             }
         }
         trainer.read_metrics()?;
@@ -163,7 +188,7 @@ pub fn run(
     }
     Ok(StepResult {
         preset: recording.config.preset.clone().unwrap_or_default(),
-        widths: recording.config.model.widths,
+        widths: recording.config.model.widths.clone(),
         side: recording.data.side,
         images: batch,
         rows: recording.rows,

@@ -3,130 +3,133 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use clap::builder::PossibleValuesParser;
 
-use super::args::BenchArgs;
-use super::engine;
-use super::report::{Report, bytes, table};
-use super::{interrupt, output_file, within};
-use crate::bench::compare::{self, Comparison};
+use super::Context;
+use super::args::{choice, count, number};
+use super::report::table;
+use crate::Result;
+use crate::bench::compare::Comparison;
 use crate::bench::kernels::Check;
-use crate::bench::{Ceilings, KernelResult, Options, Run, Spread, StepResult, cases, picture};
-use crate::files::replace_file;
-use crate::progress::Progress;
-use crate::settings::Config;
-use crate::{Error, Result};
+use crate::bench::{Ceilings, KernelResult, Options, Run, Spread, StepResult, cases};
+use crate::jobs::bench::{self, BenchRequest};
+use crate::settings::{ByteSize, Config, PRESETS, Tune, Winograd};
 
 /// Preset whose step is measured unless another is named: the paper's network at 32 px.
 const PRESET: &str = "cifar-fs";
 
-/// What to measure and where to leave it, with judged settings.
-#[derive(Clone, Debug)]
-pub struct BenchJob {
-    /// What is measured.
-    pub options: Options,
-    /// Where the kernels' table goes.
-    pub csv: Option<PathBuf>,
-    /// Where the picture goes.
-    pub svg: Option<PathBuf>,
-    /// An earlier run to hold this one against, and the threshold, percent.
-    pub compare: Option<(Run, f64)>,
+const PARTS: &str = "Parts";
+const STEP: &str = "Step";
+const RUN: &str = "Run";
+const OUTPUT: &str = "Output";
+
+/// Measure this device, every kernel and the training step
+///
+/// First the device's own ceilings: multiply-adds, memory, launches. Then every kernel of the step, compared with its CPU
+/// twin at the timed size and with the ceiling that binds it; then the step, its phases, and the training loop with its
+/// data. --kernels, --shapes and --step pick parts.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu bench --shapes conv:16x64x32x32:64:3 --samples 9 --json")]
+pub struct Args {
+    /// Only kernels whose name or shape contains TEXT
+    ///
+    /// Without the step, unless --step is given too. An empty TEXT means all.
+    #[arg(long, value_name = "TEXT", help_heading = PARTS)]
+    kernels: Option<String>,
+    /// Kernels at your shapes instead: conv:NxCxHxW:O:K or matmul:MxKxN
+    ///
+    /// conv: images x channels x height x width, output channels, side of the kernel and, after another colon, the
+    /// stride; padded by half the kernel. matmul: rows x inner x columns. Each with its gradients.
+    #[arg(long, value_name = "SHAPE,..", value_delimiter = ',', help_heading = PARTS)]
+    shapes: Vec<String>,
+    /// Only the whole step, its phases and the training loop
+    #[arg(long, help_heading = PARTS)]
+    step: bool,
+    /// Compare the kernels with their twins and time nothing
+    #[arg(long, help_heading = PARTS, conflicts_with_all = ["no_check", "compare", "svg"])]
+    check_only: bool,
+    /// Time without checking first
+    #[arg(long, help_heading = PARTS, hide_short_help = true)]
+    no_check: bool,
+    /// Preset whose step is measured [default: cifar-fs]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS.map(|(name, _)| name)),
+        help_heading = STEP, hide_possible_values = true)]
+    preset: Option<String>,
+    /// Image sides, pixels; one step per side
+    ///
+    /// Without it: 32, and on a GPU 84 too.
+    #[arg(long, value_name = "S,..", value_delimiter = ',', value_parser = count, help_heading = STEP)]
+    side: Vec<usize>,
+    /// Channels per block
+    #[arg(long, value_name = "W,W,..", value_delimiter = ',', value_parser = count, help_heading = STEP,
+        hide_short_help = true)]
+    widths: Option<Vec<usize>>,
+    /// Choice among kernels: auto, off, quick or full; see `train --help`
+    #[arg(long, value_name = "EFFORT", value_parser = choice::<Tune>(Tune::NAMES), hide_possible_values = true,
+        help_heading = STEP, hide_short_help = true)]
+    tune: Option<Tune>,
+    /// Winograd's convolution: auto, on or off; see `train --help`
+    #[arg(long, value_name = "WHEN", value_parser = choice::<Winograd>(Winograd::NAMES), hide_possible_values = true,
+        help_heading = STEP, hide_short_help = true)]
+    winograd: Option<Winograd>,
+    /// Rows of a step: images times transforms, rounded up
+    ///
+    /// Without it: about half a second of the device's arithmetic, from 16 to 256.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = STEP, hide_short_help = true)]
+    rows: Option<usize>,
+    /// Samples per time; median, smallest and largest are shown
+    ///
+    /// Without it: 5, and 3 of a step that takes longer than a second.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
+    samples: Option<usize>,
+    /// Exit 1 where this run is slower than an earlier one
+    ///
+    /// FILE is what an earlier `bench --json` printed. A time has regressed if its median is slower by more than
+    /// --threshold and the middle half of its samples lies above that of the earlier run.
+    #[arg(long, value_name = "FILE", help_heading = RUN)]
+    compare: Option<PathBuf>,
+    /// How much slower --compare lets a time be, percent
+    #[arg(long, value_name = "PCT", default_value_t = 10.0, value_parser = number, help_heading = RUN, hide_short_help = true)]
+    threshold: f64,
+    /// Table of the kernels to write
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    csv: Option<PathBuf>,
+    /// Roofline picture to write
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    svg: Option<PathBuf>,
 }
 
-impl BenchJob {
-    /// Judges the flags, and reads the earlier run.
-    pub fn new(args: &BenchArgs) -> Result<BenchJob> {
-        let mut config = Config::from_preset(args.preset.as_deref().unwrap_or(PRESET))?;
-        if let Some(widths) = args.widths {
-            config.model.widths = widths;
-        }
-        config.run.tune = args.tune.unwrap_or(config.run.tune);
-        config.run.winograd = args.winograd.unwrap_or(config.run.winograd);
-        config.validate()?;
-        for &side in &args.side {
-            config.check_side(side)?;
-        }
-        let rows = args.rows.map(|rows| within("rows", rows, 2, 65_536)).transpose()?;
-        let shapes = cases::parse_shapes(&args.shapes)?;
-        // Whoever names a part wants that part; whoever names none wants everything.
-        let kernels = args.kernels.is_some() || !shapes.is_empty();
-        let options = Options {
-            config,
-            sides: args.side.clone(),
-            rows,
-            kernels: kernels || !args.step,
-            filter: args.kernels.clone().unwrap_or_default(),
-            step: args.step || !kernels,
-            shapes,
-            samples: args.samples.map(|samples| within("samples", samples, 3, 1000)).transpose()?,
-            check: !args.no_check,
-            time: !args.check_only,
-        };
-        if options.check && !options.time && !options.kernels {
-            return Err(Error::usage("--check-only checks kernels, and --step alone has none: leave one of them out"));
-        }
-        let threshold = args.threshold;
-        if !(0.0..=1000.0).contains(&threshold) {
-            return Err(Error::usage(format!("--threshold must be from 0 to 1000 percent, got {threshold} (try 10)")));
-        }
-        for (flag, path, example) in [("csv", &args.csv, "kernels.csv"), ("svg", &args.svg, "roofline.svg")] {
-            path.as_deref().map_or(Ok(()), |path| output_file(flag, path, example))?;
-        }
-        let before = args.compare.as_deref().map(compare::read).transpose()?;
-        let compare = before.map(|run| (run, threshold));
-        Ok(BenchJob { options, csv: args.csv.clone(), svg: args.svg.clone(), compare })
-    }
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    #[serde(flatten)]
-    run: &'a Run,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    comparison: Option<&'a Comparison>,
+fn request(args: Args) -> Result<BenchRequest> {
+    let mut config = Config::from_preset(args.preset.as_deref().unwrap_or(PRESET))?;
+    config.model.widths = args.widths.unwrap_or(config.model.widths);
+    config.run.tune = args.tune.unwrap_or(config.run.tune);
+    config.run.winograd = args.winograd.unwrap_or(config.run.winograd);
+    let shapes = cases::parse_shapes(&args.shapes)?;
+    // Without a named part, everything is measured.
+    let kernels = args.kernels.is_some() || !shapes.is_empty();
+    let options = Options {
+        config,
+        sides: args.side,
+        rows: args.rows,
+        kernels: kernels || !args.step,
+        filter: args.kernels.unwrap_or_default(),
+        step: args.step || !kernels,
+        shapes,
+        samples: args.samples,
+        check: !args.no_check,
+        time: !args.check_only,
+    };
+    Ok(BenchRequest { options, csv: args.csv, svg: args.svg, compare: args.compare, threshold: args.threshold })
 }
 
 /// Measures and prints; a kernel that is off or a regression makes the exit code 1.
-pub fn run(args: &BenchArgs, adapter: Option<&str>, report: Report) -> Result<()> {
-    let job = BenchJob::new(args)?;
-    interrupt::install("stopping after this measurement; Ctrl-C again stops at once")?;
-    let mut live = report.live();
-    let run = engine::bench(&job, adapter, &mut live);
-    live.finish();
-    let run = run?;
-    let comparison = match &job.compare {
-        Some((before, threshold)) => Some(compare::compare(before, &run, *threshold)?),
-        None => None,
-    };
-    if comparison.as_ref().is_some_and(|c| !c.same_device) {
-        live.warn("--compare: the earlier run is of another adapter or driver");
-    }
-    let body = Body { run: &run, comparison: comparison.as_ref() };
-    report.result("bench", &body, || text(&run, comparison.as_ref()))?;
-    if let Some(path) = &job.csv {
-        replace_file(path, "cannot write the table", csv(&run).as_bytes())?;
-    }
-    if let Some(path) = &job.svg {
-        let svg = picture::draw(&run).ok_or_else(|| Error::Internal("a run with times has no picture".into()))?;
-        replace_file(path, "cannot write the picture", svg.as_bytes())?;
-    }
-    if run.failed() > 0 {
-        return Err(Error::TargetMissed(format!(
-            "{} of {} kernels are off on this device and were not timed: please report them with \
-             `ieq-wgpu bench --check-only --json`",
-            run.failed(),
-            run.kernels.len()
-        )));
-    }
-    match comparison {
-        Some(c) if c.regressed > 0 => Err(Error::TargetMissed(format!(
-            "{} of {} times are more than {} % slower than in the earlier run",
-            c.regressed,
-            c.changes.len(),
-            c.threshold_pct
-        ))),
-        _ => Ok(()),
-    }
+pub fn run(args: Args, context: &Context) -> Result<()> {
+    let request = request(args)?;
+    context.interruptible("stopping after this measurement; Ctrl-C again stops at once")?;
+    let outcome = context.with_progress(|progress| bench::run(&request, &context.session, progress))?;
+    context.report.result("bench", &outcome, || text(&outcome.run, outcome.comparison.as_ref()))?;
+    outcome.write_files(&request)?;
+    outcome.passed()
 }
 
 /// A run for people.
@@ -174,7 +177,7 @@ fn ceilings_text(ceilings: &Ceilings) -> String {
     let memory = ceilings
         .bandwidth
         .iter()
-        .map(|b| format!("{:.1} GB/s in {}", b.bytes_per_second / 1e9, bytes(b.working_set_bytes)));
+        .map(|b| format!("{:.1} GB/s in {}", b.bytes_per_second / 1e9, ByteSize(b.working_set_bytes).rounded()));
     format!(
         "ceilings: {} ({}); memory {}; a launch {}, a round trip {}\n",
         rate(ceilings.flops_per_second),
@@ -185,7 +188,7 @@ fn ceilings_text(ceilings: &Ceilings) -> String {
     )
 }
 
-/// Operations a second in their unit.
+/// Operations per second in their unit.
 fn rate(flops_per_second: f64) -> String {
     match flops_per_second {
         f if f >= 1e12 => format!("{:.2} TFLOP/s", f / 1e12),
@@ -276,38 +279,4 @@ fn step_text(step: &StepResult, ceilings: Option<&Ceilings>) -> String {
         images.max,
         images.median * step.rows as f64 / step.images as f64,
     )
-}
-
-/// The kernels as comma-separated values; shapes are in quotation marks.
-fn csv(run: &Run) -> String {
-    let mut out = "kernel,shape,layer,in_step,flops,bytes,launches,median_s,min_s,max_s,samples,gflop_per_s,gb_per_s,\
-                   bound,share,check,error,tolerance\n"
-        .to_owned();
-    for k in &run.kernels {
-        let check = match (k.check.made, k.check.passed) {
-            (false, _) => "none",
-            (true, true) => "passed",
-            (true, false) => "failed",
-        };
-        let times = k.seconds.map_or(",,,,,".to_owned(), |s| {
-            let per = |n: u64| n as f64 / s.median / 1e9;
-            format!("{},{},{},{},{},{}", s.median, s.min, s.max, s.samples, per(k.flops), per(k.bytes))
-        });
-        let _ = writeln!(
-            out,
-            "{},\"{}\",{},{},{},{},{},{times},{},{},{check},{},{}",
-            k.name,
-            k.shape,
-            k.layer,
-            k.count,
-            k.flops,
-            k.bytes,
-            k.launches,
-            k.bound.map_or("", |b| b.name()),
-            k.share.map_or(String::new(), |s| s.to_string()),
-            k.check.error.map_or(String::new(), |e| e.to_string()),
-            k.check.tolerance,
-        );
-    }
-    out
 }

@@ -1,46 +1,37 @@
 //! `devices`.
 
-use serde::Serialize;
-
-use super::engine::{self, DeviceEntry};
-use super::report::{Report, bytes, table};
+use super::Context;
+use super::report::table;
 use crate::Result;
+use crate::jobs::devices::{self, DeviceEntry};
+use crate::settings::ByteSize;
 
-#[derive(Serialize)]
-struct Body<'a> {
-    adapters: &'a [DeviceEntry],
-}
+/// List adapters with their limits and features
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu devices --json")]
+pub struct Args {}
 
 /// Lists the adapters.
-pub fn run(adapter: Option<&str>, report: Report) -> Result<()> {
-    let adapters = engine::devices(adapter)?;
-    report.result("devices", &Body { adapters: &adapters }, || {
-        adapters.iter().map(device_text).collect::<Vec<_>>().join("\n\n")
-    })
+pub fn run(_: Args, context: &Context) -> Result<()> {
+    let outcome = devices::run(&context.session)?;
+    context
+        .report
+        .result("devices", &outcome, || outcome.adapters.iter().map(device_text).collect::<Vec<_>>().join("\n\n"))
 }
 
 /// The limits that count bytes; the others are numbers of something.
 const BYTES: [&str; 3] = ["maxBufferSize", "maxStorageBufferBindingSize", "maxComputeWorkgroupStorageSize"];
 
 fn device_text(device: &DeviceEntry) -> String {
-    let mut rows: Vec<_> = device
-        .limits
-        .iter()
-        .map(|(name, value)| {
-            vec![format!("    {name}"), if BYTES.contains(name) { bytes(*value) } else { value.to_string() }]
-        })
-        .collect();
+    let value = |name: &&str, value: u64| match BYTES.contains(name) {
+        true => ByteSize(value).rounded(),
+        false => value.to_string(),
+    };
+    let mut rows: Vec<_> = device.limits.iter().map(|(name, n)| vec![format!("    {name}"), value(name, *n)]).collect();
     rows.push(vec!["    features".into(), device.features.join(" ")]);
     let chosen = if device.chosen { " (chosen)" } else { "" };
-    format!(
-        "{}  {}{chosen}\n    {}, {}, {}\n{}",
-        device.index,
-        device.name,
-        device.backend,
-        device.kind,
-        device.driver,
-        table(&rows)
-    )
+    let DeviceEntry { index, name, backend, kind, driver, .. } = device;
+    format!("{index}  {name}{chosen}\n    {backend}, {kind}, {driver}\n{}", table(&rows))
 }
 
 #[cfg(test)]

@@ -1,132 +1,73 @@
 //! `embed`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Serialize;
+use super::Context;
+use super::args::choice;
+use super::eval::split_file;
+use crate::Result;
+use crate::jobs::embed::{self, EmbedRequest, Input};
+use crate::jobs::eval::SplitFile;
+use crate::train::features::Layer;
 
-use super::args::{EmbedArgs, Layer, SplitFile, checkpoint_file};
-use super::engine::{self, EmbedOutcome};
-use super::output_file;
-use super::report::Report;
-use crate::{Error, Result};
+const DATA: &str = "Data";
+const OUTPUT: &str = "Output";
 
-/// An embedding job with judged settings.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EmbedJob {
-    /// The checkpoint file.
-    pub checkpoint: PathBuf,
-    /// The images.
-    pub input: Input,
-    /// The array to write.
-    pub out: PathBuf,
-    /// The list to write: one path a line, in the order of the rows.
-    pub list: PathBuf,
-    /// Which output of the network.
-    pub layer: Layer,
-    /// Scale every row to length 1.
-    pub normalise: bool,
-}
-
-/// The images of an embedding job.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Input {
-    /// Folders, zip files and image files, in the order given.
-    Paths(Vec<PathBuf>),
-    /// A split of a data set.
-    Split {
-        /// `glyphs` or a path.
-        data: String,
-        /// The split's name.
-        split: String,
-        /// The split file in place of the run's own.
-        split_file: Option<SplitFile>,
-    },
-}
-
-impl EmbedJob {
-    /// Judges the flags.
-    pub fn new(args: &EmbedArgs) -> Result<EmbedJob> {
-        output_file("out", &args.out, "embeddings.npy")?;
-        let list = args.out.with_extension("txt");
-        if list == args.out {
-            return Err(Error::usage(format!(
-                "--out {} is also the name of the list that goes beside it: end it in .npy",
-                args.out.display()
-            )));
-        }
-        output_file("out", &list, "embeddings.npy")?;
-        if list.exists() && !args.out.exists() {
-            return Err(Error::data(
-                list,
-                "this file is no list of an array beside it, and --out would replace it: name another --out, or move it",
-            ));
-        }
-        let input = match &args.data {
-            Some(data) if data.is_empty() => {
-                return Err(Error::usage("--data is empty (try glyphs, or a folder)"));
-            }
-            Some(data) => {
-                Input::Split { data: data.clone(), split: args.split.clone(), split_file: args.split_file.clone() }
-            }
-            None => {
-                if let Some(missing) = args.inputs.iter().find(|path| !path.exists()) {
-                    return Err(Error::data(missing, "there is no such file or folder to embed"));
-                }
-                Input::Paths(args.inputs.clone())
-            }
-        };
-        let sources = match &input {
-            Input::Paths(paths) => paths.clone(),
-            Input::Split { data, .. } => vec![data.into()],
-        };
-        if let Some(spoilt) = [&args.out, &list].into_iter().find(|path| sources.iter().any(|own| is_of(path, own))) {
-            return Err(Error::data(
-                spoilt,
-                "this file is one of the inputs, and --out would replace it: name another",
-            ));
-        }
-        Ok(EmbedJob {
-            checkpoint: checkpoint_file(&args.checkpoint)?,
-            input,
-            out: args.out.clone(),
-            list,
-            layer: args.layer,
-            normalise: args.normalise,
-        })
-    }
-}
-
-/// Whether a file is `source`, or in that folder; the array and the list of an earlier call may be.
-fn is_of(file: &Path, source: &Path) -> bool {
-    let (Ok(file), Ok(source)) = (file.canonicalize(), source.canonicalize()) else { return false };
-    let made = file.extension().is_some_and(|extension| extension == "npy" || extension == "txt");
-    file == source || (file.starts_with(source) && !made)
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    checkpoint: &'a Path,
-    array: &'a Path,
-    list: &'a Path,
-    #[serde(flatten)]
-    outcome: &'a EmbedOutcome,
+/// Write the embeddings of images as .npy
+///
+/// One row per image, in the order of the list that is written beside it.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu embed runs/demo photos/ --out photos.npy")]
+pub struct Args {
+    /// Checkpoint or run folder
+    checkpoint: PathBuf,
+    /// Images: folders, zip files, image files
+    #[arg(value_name = "INPUT", required_unless_present = "data")]
+    inputs: Vec<PathBuf>,
+    /// Embed a data set's split instead of files
+    #[arg(long, value_name = "SRC", conflicts_with = "inputs", help_heading = DATA)]
+    data: Option<String>,
+    /// Split of --data
+    ///
+    /// train, val or novel; all: every class, whatever its split.
+    #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
+    split: String,
+    /// File that lists the split's classes, or none
+    ///
+    /// Default: that of the run.
+    #[arg(long, value_name = "FILE", requires = "data", help_heading = DATA, value_parser = split_file,
+        hide_short_help = true)]
+    split_file: Option<SplitFile>,
+    /// Array to write; the list goes beside it as .txt
+    #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
+    out: PathBuf,
+    /// Output of the network: feat, class, transform or invariant
+    #[arg(long, value_name = "NAME", value_parser = choice::<Layer>(Layer::NAMES), default_value_t = Layer::Feature,
+        help_heading = OUTPUT, hide_possible_values = true)]
+    layer: Layer,
+    /// Scale every row to length 1
+    #[arg(long, visible_alias = "normalize", help_heading = OUTPUT)]
+    normalise: bool,
+    /// Refuse all files where one cannot be read
+    ///
+    /// Otherwise such a file is left out with a warning, and the exit code is 1.
+    #[arg(long, conflicts_with = "data", help_heading = OUTPUT)]
+    strict: bool,
 }
 
 /// Embeds and says what was written.
-pub fn run(args: &EmbedArgs, adapter: Option<&str>, report: Report) -> Result<()> {
-    let job = EmbedJob::new(args)?;
-    let mut live = report.live();
-    let outcome = engine::embed(&job, adapter, &mut live);
-    live.finish();
-    let outcome = outcome?;
-    let body = Body { checkpoint: &job.checkpoint, array: &job.out, list: &job.list, outcome: &outcome };
-    report.result("embed", &body, || {
-        format!(
-            "{} x {} float32 in {}, paths in {}",
-            outcome.rows,
-            outcome.columns,
-            job.out.display(),
-            job.list.display()
-        )
-    })
+pub fn run(args: Args, context: &Context) -> Result<()> {
+    let Args { split, inputs, .. } = args;
+    let input = match args.data {
+        Some(data) => Input::Split { data, split, split_file: args.split_file.unwrap_or_default() },
+        None => Input::Paths(inputs),
+    };
+    let Args { checkpoint, out, layer, normalise, strict, .. } = args;
+    let request = EmbedRequest { checkpoint, input, out, layer, normalise, strict };
+    let outcome = context.with_progress(|progress| embed::run(&request, &context.session, progress))?;
+    context.report.result("embed", &outcome, || {
+        let (array, list) = (outcome.array.display(), outcome.list.display());
+        format!("{} x {} float32 in {array}, paths in {list}", outcome.rows, outcome.columns)
+    })?;
+    outcome.complete()
 }

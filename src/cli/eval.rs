@@ -1,173 +1,150 @@
 //! `eval`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Serialize;
+use super::Context;
+use super::args::{choice, count, number, seed};
+use super::report::{percent, table};
+use crate::Result;
+use crate::fewshot::Classifier;
+use crate::jobs::eval::{self, Episodes, EvalOutcome, EvalRequest, SplitFile};
+use crate::jobs::score::meets;
 
-use super::args::{Classifier, EvalArgs, SplitFile, checkpoint_file};
-use super::engine::{self, EvalOutcome};
-use super::report::{Report, table};
-use super::{meets, percentage, within};
-use crate::{Error, Result};
+const DATA: &str = "Data";
+const EPISODES: &str = "Episodes";
+const SCORE: &str = "Scoring";
 
-/// An evaluation with judged settings.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EvalJob {
-    /// The checkpoint file.
-    pub checkpoint: PathBuf,
-    /// Source of the images; none: the checkpoint's own.
-    pub data: Option<String>,
-    /// The split's name.
-    pub split: String,
-    /// The split file in place of the run's own.
-    pub split_file: Option<SplitFile>,
-    /// Which episodes.
-    pub episodes: Episodes,
-    /// Classifiers, without repeats, in the order asked for.
-    pub classifiers: Vec<Classifier>,
-    /// Copies of each support image; 1 leaves them as they are.
-    pub support_copies: usize,
-    /// Score the initial network of the checkpoint's seed.
-    pub untrained: bool,
-}
-
-/// Which episodes an evaluation is over.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Episodes {
-    /// Drawn by seed.
-    Drawn {
-        /// Classes an episode.
-        ways: usize,
-        /// Labelled images a class: a result each, without repeats.
-        shots: Vec<usize>,
-        /// Images to classify a class.
-        queries: usize,
-        /// Episodes for each number of shots.
-        n_episodes: usize,
-        /// Seed.
-        seed: u64,
-    },
-    /// Read from a file.
-    File {
-        /// The .safetensors file.
-        path: PathBuf,
-        /// Which of its tensors, by number of shots.
-        shots: Vec<usize>,
-    },
-    /// The official Omniglot 20-way one-shot runs of the `oneshot` split.
-    OmniglotOneshot,
-}
-
-/// The items without repeats, in order.
-fn distinct<T: PartialEq + Clone>(items: &[T]) -> Vec<T> {
-    items.iter().enumerate().filter(|(i, item)| !items[..*i].contains(item)).map(|(_, item)| item.clone()).collect()
-}
-
-impl EvalJob {
-    /// Judges the flags.
-    pub fn new(args: &EvalArgs) -> Result<EvalJob> {
-        percentage(args.min_acc)?;
-        within("ways", args.ways, 2, 1000)?;
-        for &shots in &args.shots {
-            within("shots", shots, 1, 1000)?;
-        }
-        within("queries", args.queries, 1, 1000)?;
-        within("n-episodes", args.n_episodes, 2, 1_000_000)?;
-        within("support-copies", args.support_copies, 1, 100)?;
-        if args.data.as_deref() == Some("") {
-            return Err(Error::usage("--data is empty (try glyphs, or a folder)"));
-        }
-        let shots = distinct(&args.shots);
-        let episodes = match &args.episodes {
-            _ if args.oneshot => Episodes::OmniglotOneshot,
-            Some(path) if !path.is_file() => {
-                return Err(Error::data(path, "there is no such file: --episodes wants a .safetensors file"));
-            }
-            Some(path) => Episodes::File { path: path.clone(), shots },
-            None => Episodes::Drawn {
-                ways: args.ways,
-                shots,
-                queries: args.queries,
-                n_episodes: args.n_episodes,
-                seed: args.seed,
-            },
-        };
-        Ok(EvalJob {
-            checkpoint: checkpoint_file(&args.checkpoint)?,
-            data: args.data.clone(),
-            split: if args.oneshot { "oneshot".into() } else { args.split.clone() },
-            split_file: args.split_file.clone(),
-            episodes,
-            classifiers: distinct(&args.classifier),
-            support_copies: args.support_copies,
-            untrained: args.untrained,
-        })
-    }
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    checkpoint: &'a Path,
-    untrained: bool,
-    seed: Option<u64>,
+/// Score a checkpoint on few-shot episodes
+///
+/// Each episode draws some classes, learns a classifier from a few embedded images of each, and scores it on
+/// others. The result is the mean over episodes with its 95 % interval.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu eval runs/omniglot --shots 1,5 --classifier lr,centroid")]
+pub struct Args {
+    /// Checkpoint or run folder
+    checkpoint: PathBuf,
+    /// Images to score on: glyphs, or a path
+    ///
+    /// Default: the data that the checkpoint was trained with.
+    #[arg(long, value_name = "SRC", help_heading = DATA)]
+    data: Option<String>,
+    /// Split whose classes the episodes use
+    ///
+    /// train, val or novel; all: every class, whatever its split.
+    #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
+    split: String,
+    /// File that lists the split's classes, or none
+    ///
+    /// Default: that of the run, so that no class which it trained on counts as novel.
+    #[arg(long, value_name = "FILE", help_heading = DATA, value_parser = split_file, hide_short_help = true)]
+    split_file: Option<SplitFile>,
+    /// Classes per episode
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = EPISODES)]
+    ways: usize,
+    /// Labelled images per class, or a list
+    ///
+    /// A list gives a result for each.
+    #[arg(long, value_name = "K,..", value_delimiter = ',', default_value = "1,5", value_parser = count,
+        help_heading = EPISODES)]
+    shots: Vec<usize>,
+    /// Images to classify per class
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = count, help_heading = EPISODES)]
+    queries: usize,
+    /// Episodes for each number of shots
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = count, help_heading = EPISODES)]
+    n_episodes: usize,
+    /// Read the episodes from a .safetensors file
+    ///
+    /// Tensors `1shot`, `5shot` and so on, of [episodes, ways, shots + queries] indices into the split
+    /// (classes and files sorted by name), support first.
+    #[arg(long, value_name = "FILE", help_heading = EPISODES, hide_short_help = true,
+        conflicts_with_all = ["ways", "queries", "n_episodes", "seed"])]
+    episodes: Option<PathBuf>,
+    /// Score the official Omniglot 20-way one-shot runs
+    ///
+    /// The `oneshot` split of the same source: 20 runs, `class_labels.txt` in each.
+    #[arg(long, help_heading = EPISODES, hide_short_help = true,
+        conflicts_with_all = ["split", "split_file", "ways", "shots", "queries", "n_episodes", "episodes", "seed",
+            "support_copies"])]
+    oneshot: bool,
+    /// Seed of the episodes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, help_heading = EPISODES,
+        hide_short_help = true)]
+    seed: u64,
+    /// One or more of lr, cosine, centroid and nn
+    ///
+    /// lr: multinomial logistic regression (L2, C = 1); cosine: nearest mean by cosine; centroid: nearest mean;
+    /// nn: nearest neighbour.
+    #[arg(long, value_name = "NAME,..", value_parser = choice::<Classifier>(Classifier::NAMES), value_delimiter = ',',
+        default_value = "lr", help_heading = SCORE, hide_possible_values = true)]
+    classifier: Vec<Classifier>,
+    /// Copies of each support image, cropped and flipped
+    ///
+    /// 1 uses the images as they are. 5, as in the authors' evaluation, adds four cropped and flipped copies of each.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count, help_heading = SCORE,
+        hide_short_help = true)]
     support_copies: usize,
-    #[serde(flatten)]
-    outcome: &'a EvalOutcome,
+    /// Score the initial network of the checkpoint's seed
+    #[arg(long, help_heading = SCORE, hide_short_help = true)]
+    untrained: bool,
+    /// Exit 1 if accuracy is below PCT percent
+    ///
+    /// The first result counts: the first number of shots with the first classifier.
+    #[arg(long, value_name = "PCT", value_parser = number, help_heading = SCORE)]
+    min_acc: Option<f64>,
+}
+
+/// A split file in place of a run's own; `none` leaves the split to the data.
+pub(super) fn split_file(text: &str) -> std::result::Result<SplitFile, std::convert::Infallible> {
+    Ok(if text == "none" { SplitFile::None } else { SplitFile::File(text.into()) })
 }
 
 /// Scores and prints the result.
-pub fn run(args: &EvalArgs, adapter: Option<&str>, report: Report) -> Result<()> {
-    let job = EvalJob::new(args)?;
-    let mut live = report.live();
-    let outcome = engine::eval(&job, adapter, &mut live);
-    live.finish();
-    let outcome = outcome?;
-    let seed = match job.episodes {
-        Episodes::Drawn { seed, .. } => Some(seed),
-        _ => None,
+pub fn run(args: Args, context: &Context) -> Result<()> {
+    let Args { ways, shots, queries, n_episodes, seed, .. } = args;
+    let request = EvalRequest {
+        checkpoint: args.checkpoint,
+        data: args.data,
+        split: args.split,
+        split_file: args.split_file.unwrap_or_default(),
+        episodes: match args.episodes {
+            _ if args.oneshot => Episodes::OmniglotOneshot,
+            Some(path) => Episodes::File { path, shots },
+            None => Episodes::Drawn { ways, shots, queries, n_episodes, seed },
+        },
+        classifiers: args.classifier,
+        support_copies: args.support_copies,
+        untrained: args.untrained,
+        min_acc: args.min_acc,
     };
-    let body = Body {
-        checkpoint: &job.checkpoint,
-        untrained: job.untrained,
-        seed,
-        support_copies: job.support_copies,
-        outcome: &outcome,
-    };
-    report.result("eval", &body, || {
-        let mut rows = Vec::new();
-        for score in &outcome.scores {
-            rows.push(vec![
-                format!("{}-way {}-shot", score.ways, score.shots),
-                score.classifier.clone(),
-                format!("{:.1} ± {:.1} %", score.accuracy_pct, score.interval_pct),
-                format!("{} episodes", score.episodes),
-            ]);
-        }
-        let episodes = match &job.episodes {
-            Episodes::Drawn { seed, .. } => format!("episodes of seed {seed}"),
-            Episodes::File { path, .. } => format!("episodes of {}", path.display()),
-            Episodes::OmniglotOneshot => "the official one-shot runs".into(),
-        };
-        format!(
-            "{}{}: {} {}, {} classes, {} images; {episodes}; mean and 95 % interval\n{}",
-            job.checkpoint.display(),
-            if job.untrained { " (untrained)" } else { "" },
-            outcome.data,
-            outcome.split,
-            outcome.classes,
-            outcome.images,
-            table(&rows)
-        )
-    })?;
-    meets(args.min_acc, &outcome.scores)
+    let outcome = context.with_progress(|progress| eval::run(&request, &context.session, progress))?;
+    context.report.result("eval", &outcome, || text(&outcome, &request.episodes))?;
+    meets(request.min_acc, &outcome.scores)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repeats_are_dropped_in_order() {
-        assert_eq!(distinct(&[5, 1, 5, 1, 2]), [5, 1, 2]);
+fn text(outcome: &EvalOutcome, episodes: &Episodes) -> String {
+    let mut rows = Vec::new();
+    for score in &outcome.scores {
+        rows.push(vec![
+            format!("{}-way {}-shot", score.ways, score.shots),
+            score.classifier.clone(),
+            percent(score),
+            format!("{} episodes", score.episodes),
+        ]);
     }
+    let episodes = match episodes {
+        Episodes::Drawn { seed, .. } => format!("episodes of seed {seed}"),
+        Episodes::File { path, .. } => format!("episodes of {}", path.display()),
+        Episodes::OmniglotOneshot => "the official one-shot runs".into(),
+    };
+    format!(
+        "{}{}: {} {}, {} classes, {} images; {episodes}; mean and 95 % interval\n{}",
+        outcome.checkpoint.display(),
+        if outcome.untrained { " (untrained)" } else { "" },
+        outcome.data,
+        outcome.split,
+        outcome.classes,
+        outcome.images,
+        table(&rows)
+    )
 }

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::report;
 use crate::{Error, Result};
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -11,13 +10,15 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 pub const TRAINING: &str = "stopping, and saving the step that is under way; Ctrl-C again stops at once and loses the \
                             steps since the last checkpoint";
 
-/// From here on the first Ctrl-C (or SIGTERM) sets [`requested`] and says `sentence`, and the second exits with 130.
-pub fn install(sentence: &'static str) -> Result<()> {
+/// From here on the first Ctrl-C (or SIGTERM) sets [`requested`] and `say`s `sentence`, and the second exits with 130.
+pub fn install(sentence: &'static str, say: fn(&str)) -> Result<()> {
     ctrlc::set_handler(move || {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        report::write_stderr(&format!("\n{sentence}"));
+        // After the ^C that a terminal shows.
+        say("");
+        say(sentence);
     })
     .map_err(|e| Error::Internal(format!("the Ctrl-C handler cannot be set: {e}")))
 }

@@ -1,5 +1,6 @@
-//! Words in, words out: [`args`] spells the flags, one file a command judges them and prints the result,
-//! [`engine`] is where the work begins, [`report`] where every word leaves.
+//! The command line. A file per command turns its flags into the request of a job ([`crate::jobs`]) and the job's
+//! outcome into text. The table of commands is here; [`sentence`] has the words of errors, and [`report`] alone writes to
+//! the terminal.
 
 pub mod args;
 pub mod bench;
@@ -7,32 +8,182 @@ pub mod check;
 pub mod devices;
 pub mod distill;
 pub mod embed;
-pub mod engine;
 pub mod eval;
 pub mod interrupt;
 pub mod plan;
 pub mod report;
 pub mod sentence;
+pub mod settings;
 pub mod train;
-pub mod tuning;
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use clap::FromArgMatches;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::gpu::adapter::AdapterChoice;
+use crate::gpu::device::Options;
+use crate::jobs::Session;
+use crate::progress::Progress;
 use crate::{Error, Result};
-use args::{Cli, Command};
 use report::Report;
 
-/// Runs the command line and returns the exit code: see [`Error::exit_code`].
+const EVERYWHERE: &str = "Everywhere";
+
+/// Few-shot image embeddings, trained on any GPU.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ieq-wgpu",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    disable_help_flag = true
+)]
+#[command(
+    after_help = "Start here:\n  ieq-wgpu train                 a small run on embedded images, no files needed\n  \
+    ieq-wgpu eval runs/demo        its accuracy on classes it has never seen\n\n\
+    Exit: 0 done, 1 target missed, a number not finite or a file left out, 2 bad input, 3 no usable GPU, 130 interrupted."
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct GlobalArgs {
+    /// Adapter: number or part of the name
+    ///
+    /// As `ieq-wgpu devices` lists them; part of a name may be in any case. Also read from IEQ_ADAPTER.
+    /// Default: the fastest kind there is, and a line on stderr says which.
+    #[arg(long, global = true, value_name = "N|NAME", env = "IEQ_ADAPTER", hide_env = true, help_heading = EVERYWHERE)]
+    pub adapter: Option<String>,
+    /// One JSON document on stdout instead of text
+    ///
+    /// The document's fields are stable: new ones may come, none goes or changes its meaning.
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    pub json: bool,
+    /// No progress and no notes; warnings and errors stay
+    #[arg(long, short, global = true, help_heading = EVERYWHERE)]
+    pub quiet: bool,
+    /// This screen; --help: all flags, and an example
+    #[arg(long, short, global = true, action = ArgAction::Help, help_heading = EVERYWHERE)]
+    pub help: Option<bool>,
+}
+
+/// A row for each command: its module has its flags (`Args`), whose docs are its help, and `run`.
+macro_rules! commands {
+    ($($command:ident $module:ident),* $(,)?) => {
+        /// The commands.
+        #[derive(Debug, Subcommand)]
+        #[allow(missing_docs, reason = "the docs would take the place of the help in the command's module")]
+        pub enum Command {
+            $($command(Box<$module::Args>)),*
+        }
+
+        impl Command {
+            /// Does the work of the command and prints its result.
+            pub fn run(self, context: &Context) -> Result<()> {
+                match self {
+                    $(Command::$command(args) => $module::run(*args, context)),*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Devices devices,
+    Train train,
+    Distill distill,
+    Eval eval,
+    Embed embed,
+    Plan plan,
+    Check check,
+    Bench bench,
+}
+
+/// Names the folder of the tuning cache in place of the user's.
+const CACHE_VARIABLE: &str = "IEQ_CACHE_DIR";
+
+/// Restricts the back ends; other programs with wgpu read it, too.
+const BACKENDS_VARIABLE: &str = "WGPU_BACKEND";
+
+fn backends() -> Option<wgpu::Backends> {
+    std::env::var(BACKENDS_VARIABLE).ok().map(|names| wgpu::Backends::from_comma_list(&names))
+}
+
+/// Says which back ends were looked at, if the user restricted them.
+fn name_backends(error: Error) -> Error {
+    match (error, std::env::var(BACKENDS_VARIABLE)) {
+        (Error::NoAdapter(what), Ok(names)) => Error::NoAdapter(format!(
+            "{what}; {BACKENDS_VARIABLE}={names} allows no other back end: unset it to look at all"
+        )),
+        (error, _) => error,
+    }
+}
+
+/// Columns of help where the terminal does not tell its own.
+const UNKNOWN_WIDTH: usize = 100;
+
+/// What every command works with.
+#[derive(Debug)]
+pub struct Context {
+    report: Report,
+    session: Session,
+}
+
+impl Context {
+    fn new(global: &GlobalArgs) -> Context {
+        let adapter = global.adapter.as_deref();
+        let cache = match std::env::var_os(CACHE_VARIABLE).filter(|folder| !folder.is_empty()) {
+            Some(folder) => Some(PathBuf::from(folder)),
+            None => dirs::cache_dir().map(|folder| folder.join("ieq-wgpu")),
+        };
+        Context {
+            report: Report { json: global.json, quiet: global.quiet },
+            session: Session {
+                gpu: Options { choice: AdapterChoice::parse(adapter), backends: backends(), ..Options::default() },
+                cache,
+            },
+        }
+    }
+
+    /// From here on Ctrl-C asks the job to stop, and says `sentence`.
+    fn interruptible(&self, sentence: &'static str) -> Result<()> {
+        interrupt::install(sentence, report::write_stderr)
+    }
+
+    /// Does a job, showing its progress.
+    fn with_progress<T>(&self, job: impl FnOnce(&mut dyn Progress) -> Result<T>) -> Result<T> {
+        let mut live = self.report.live();
+        let result = job(&mut live);
+        live.finish();
+        result
+    }
+}
+
+/// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset, what a
+/// resumed run may change, and numbers that may begin with a minus, so that they reach the sentence about their range.
+fn command() -> Result<clap::Command> {
+    settings::with_defaults(Cli::command())
+}
+
+/// Runs the command line and returns the exit code: see [`sentence::exit_code`].
 pub fn run() -> u8 {
-    let command = match args::command() {
+    let command = match command() {
         Ok(command) => command,
         Err(error) => return report::fail(&error),
     };
+    // A terminal of no columns is one of unknown width.
+    let unknown = std::env::var("COLUMNS").is_ok_and(|columns| columns.parse() == Ok(0));
+    let command = if unknown { command.term_width(UNKNOWN_WIDTH) } else { command };
     let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match parsed {
-        Ok(cli) => dispatch(cli),
+        Ok(cli) => cli.command.run(&Context::new(&cli.global)),
         Err(words) => {
             // Help, version and mistakes in spelling; a reader that has gone away is no error.
             let _ = words.print();
@@ -41,129 +192,22 @@ pub fn run() -> u8 {
     };
     match result {
         Ok(()) => 0,
-        Err(error) => report::fail(&error),
-    }
-}
-
-fn dispatch(cli: Cli) -> Result<()> {
-    let report = Report { json: cli.global.json, quiet: cli.global.quiet };
-    let adapter = cli.global.adapter.as_deref().filter(|name| !name.is_empty());
-    match cli.command {
-        Command::Devices(_) => devices::run(adapter, report),
-        Command::Train(args) => train::run(&args, adapter, report),
-        Command::Distill(args) => distill::run(&args, adapter, report),
-        Command::Eval(args) => eval::run(&args, adapter, report),
-        Command::Embed(args) => embed::run(&args, adapter, report),
-        Command::Plan(args) => plan::run(&args, report),
-        Command::Check(args) => check::run(&args, adapter, report),
-        Command::Bench(args) => bench::run(&args, adapter, report),
-    }
-}
-
-/// Whether a training run is scored on the novel classes before and after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scoring {
-    /// It is not.
-    Off,
-    /// It is where the data has novel classes enough, and else says that it is not.
-    WherePossible,
-    /// It is, for a target is held against the score.
-    Required,
-}
-
-impl Scoring {
-    /// As `--no-eval` and `--min-acc` say.
-    fn of(no_eval: bool, min_acc: Option<f64>) -> Scoring {
-        match (no_eval, min_acc) {
-            (true, _) => Scoring::Off,
-            (false, None) => Scoring::WherePossible,
-            (false, Some(_)) => Scoring::Required,
-        }
-    }
-}
-
-/// Judges a percentage given to `--min-acc`.
-fn percentage(value: Option<f64>) -> Result<Option<f64>> {
-    match value {
-        Some(pct) if !(0.0..=100.0).contains(&pct) => {
-            Err(Error::usage(format!("--min-acc must be from 0 to 100 percent, got {pct} (try 60)")))
-        }
-        other => Ok(other),
-    }
-}
-
-/// Judges a number given to a flag that is no setting of a run.
-fn within(flag: &str, n: usize, low: usize, high: usize) -> Result<usize> {
-    if (low..=high).contains(&n) {
-        return Ok(n);
-    }
-    Err(Error::usage(format!("--{flag} must be from {low} to {high}, got {n}")))
-}
-
-/// Whether two paths lead to the same file or folder.
-fn same_path(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => a == b,
-    }
-}
-
-/// Judges the path of a file that `--flag` wants to be written, before the work that is to go in it.
-fn output_file(flag: &str, path: &Path, example: &str) -> Result<()> {
-    if path.file_name().is_none() {
-        return Err(Error::usage(format!(
-            "--{flag} wants the name of a file, got `{}` (try {example})",
-            path.display()
-        )));
-    }
-    if path.exists() && !path.is_file() {
-        return Err(Error::data(
-            path,
-            format!("this is a folder or a device, and --{flag} wants to write a file: name another (try {example})"),
-        ));
-    }
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
-        Some(folder) => {
-            Err(Error::data(folder, format!("there is no such folder to write --{flag} in: create it first")))
-        }
-        None => Ok(()),
-    }
-}
-
-/// The target of `--min-acc`, judged on a run's first score.
-fn meets(target: Option<f64>, scores: &[engine::Score]) -> Result<()> {
-    let Some(target) = target else { return Ok(()) };
-    match scores.first() {
-        Some(score) if score.accuracy_pct >= target => Ok(()),
-        Some(score) => Err(Error::TargetMissed(format!(
-            "{}-way {}-shot accuracy ({}) is {:.1} %, below --min-acc {target}",
-            score.ways, score.shots, score.classifier, score.accuracy_pct
-        ))),
-        None => Err(Error::TargetMissed(format!("there is no score to hold against --min-acc {target}"))),
+        Err(error) => report::fail(&name_backends(error)),
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
+    pub fn parse(words: &[&str]) -> std::result::Result<Cli, clap::Error> {
+        let matches = command().unwrap().try_get_matches_from([&["ieq-wgpu"], words].concat())?;
+        Cli::from_arg_matches(&matches)
+    }
+
     #[test]
-    fn a_target_is_met_or_missed() {
-        let score = |accuracy_pct| engine::Score {
-            classifier: "lr".into(),
-            ways: 5,
-            shots: 1,
-            queries: 15,
-            episodes: 600,
-            accuracy_pct,
-            interval_pct: 0.8,
-        };
-        assert!(meets(Some(60.0), &[score(60.0)]).is_ok());
-        assert!(meets(None, &[]).is_ok());
-        for missed in [meets(Some(60.0), &[score(59.9)]), meets(Some(60.0), &[score(f64::NAN)]), meets(Some(1.0), &[])]
-        {
-            assert!(matches!(&missed, Err(e) if e.exit_code() == 1), "{missed:?}");
-        }
-        assert!(percentage(Some(f64::NAN)).is_err());
+    fn the_definition_is_consistent() {
+        command().unwrap().debug_assert();
     }
 }

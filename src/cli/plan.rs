@@ -1,48 +1,44 @@
 //! `plan`.
 
-use super::args::PlanArgs;
-use super::engine::{self, PlanOutcome};
-use super::report::{Report, bytes, table};
-use super::within;
+use super::Context;
+use super::args::count;
+use super::report::table;
+use super::settings::{ConfigFlags, DistillFlags};
 use crate::Result;
-use crate::settings::Config;
+use crate::jobs::plan::{self, PlanOutcome, PlanRequest};
+use crate::settings::ByteSize;
 
-/// A plan to make, with judged settings.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PlanJob {
-    /// The settings.
-    pub config: Config,
-    /// Plan a step of distillation: teacher and student.
-    pub distill: bool,
-    /// Training classes and images; none: as the data has them.
-    pub size: Option<(usize, usize)>,
-}
-
-impl PlanJob {
-    /// Judges the flags.
-    pub fn new(args: &PlanArgs) -> Result<PlanJob> {
-        let mut config = args.config.resolve()?;
-        args.distill_flags.apply(&mut config);
-        config.validate()?;
-        let size = match (args.classes, args.images) {
-            (Some(classes), Some(images)) => {
-                Some((within("classes", classes, 2, 1_000_000)?, within("images", images, 1, 100_000_000)?))
-            }
-            _ => None,
-        };
-        Ok(PlanJob { config, distill: args.distill, size })
-    }
+/// Show memory and operations of a configuration, without a GPU
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "Example:\n  ieq-wgpu plan --preset mini-imagenet --classes 64 --images 38400 --batch 8")]
+pub struct Args {
+    /// The configuration.
+    #[command(flatten)]
+    pub(super) config: ConfigFlags,
+    /// Weights and temperature.
+    #[command(flatten)]
+    distill_flags: DistillFlags,
+    /// Plan a step of distillation: teacher and student
+    #[arg(long, help_heading = "Distillation")]
+    distill: bool,
+    /// Training classes, where the data is not at hand
+    #[arg(long, value_name = "N", value_parser = count, requires = "images", help_heading = "Data")]
+    classes: Option<usize>,
+    /// Training images, where the data is not at hand
+    #[arg(long, value_name = "N", value_parser = count, requires = "classes", help_heading = "Data")]
+    images: Option<usize>,
 }
 
 /// Plans and prints.
-pub fn run(args: &PlanArgs, report: Report) -> Result<()> {
-    let job = PlanJob::new(args)?;
-    let outcome = engine::plan(&job)?;
-    report.result("plan", &outcome, || plan_text(&outcome))
+pub fn run(args: Args, context: &Context) -> Result<()> {
+    let mut config = args.config.resolve()?;
+    args.distill_flags.apply(&mut config)?;
+    let outcome = plan::run(&PlanRequest { config, distill: args.distill, size: args.classes.zip(args.images) })?;
+    context.report.result("plan", &outcome, || text(&outcome))
 }
 
 /// A plan for people.
-pub fn plan_text(plan: &PlanOutcome) -> String {
+pub fn text(plan: &PlanOutcome) -> String {
     let mut rows = vec![["", "layer", "op", "shape", "slot", "bytes"].map(String::from).to_vec()];
     for (i, entry) in plan.ops.iter().enumerate() {
         let shape: Vec<_> = entry.shape.iter().map(usize::to_string).collect();
@@ -57,19 +53,20 @@ pub fn plan_text(plan: &PlanOutcome) -> String {
     }
     let mut memory = vec![vec!["memory".to_string(), "bytes".into(), String::new()]];
     for (name, n) in plan.memory.classes().into_iter().chain([("peak", plan.peak_bytes)]) {
-        memory.push(vec![name.into(), n.to_string(), bytes(n)]);
+        memory.push(vec![name.into(), n.to_string(), ByteSize(n).rounded()]);
     }
     let passes = if plan.parts > 1 { format!(" in {} passes", plan.parts) } else { String::new() };
     let choices: String = plan.choices.iter().map(|choice| format!("\n{choice}")).collect();
     format!(
-        "{}\n\n{}\n\n{} operations, {} rows{passes}, {} parameters, {:.2} G multiply-adds a step, peak {} at operation {} ({}){choices}",
+        "{}\n\n{}\n\n{} operations, {} rows{passes}, {} parameters, {:.2} G multiply-adds per step, peak {} at operation \
+         {} ({}){choices}",
         table(&rows),
         table(&memory),
         plan.ops.len(),
         plan.rows,
         plan.parameters,
         plan.multiply_adds as f64 / 1e9,
-        bytes(plan.peak_bytes),
+        ByteSize(plan.peak_bytes).rounded(),
         plan.peak_node,
         plan.memory.peak_operation
     )

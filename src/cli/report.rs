@@ -10,6 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::interrupt;
+use super::sentence::{exit_code, harmless, named, sentence};
+use crate::jobs::score::Score;
 use crate::progress::{Progress, StepReport};
 use crate::{Error, Result};
 
@@ -50,13 +52,6 @@ impl Report {
         if self.json { Ok(()) } else { write_stdout(text) }
     }
 
-    /// A sentence on what happens.
-    pub fn note(&self, sentence: &str) {
-        if !self.quiet {
-            write_stderr(sentence);
-        }
-    }
-
     /// Progress of one job.
     pub fn live(&self) -> Live {
         let terminal = !self.quiet && io::stderr().is_terminal();
@@ -69,14 +64,15 @@ impl Report {
 /// Prints `error: ` and the sentence, and returns the exit code.
 pub fn fail(error: &Error) -> u8 {
     let prefix = if matches!(error, Error::Interrupted(_)) { "interrupted" } else { "error" };
-    write_stderr(&format!("{prefix}: {}", super::sentence::sentence(error)));
-    error.exit_code()
+    write_stderr(&format!("{prefix}: {}", sentence(error)));
+    exit_code(error)
 }
 
 /// Writes `text` and a line end to stdout.
 fn write_stdout(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+    let lines: Vec<String> = text.trim_end().split('\n').map(harmless).collect();
+    match writeln!(stdout, "{}", lines.join("\n")).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::io("stdout", "cannot write the result (is the disk full?)", e))
         }
@@ -86,7 +82,7 @@ fn write_stdout(text: &str) -> Result<()> {
 
 /// Writes a line to stderr; there is nobody left to tell if that fails.
 pub(super) fn write_stderr(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", harmless(line));
 }
 
 /// Progress on stderr: one live line on a terminal, a plain line now and then elsewhere.
@@ -143,12 +139,12 @@ impl Progress for Live {
 
     fn note(&mut self, sentence: &str) {
         if !self.quiet {
-            self.bar.suspend(|| write_stderr(sentence));
+            self.bar.suspend(|| write_stderr(&named(sentence)));
         }
     }
 
     fn warn(&mut self, sentence: &str) {
-        self.bar.suspend(|| write_stderr(&format!("warning: {sentence}")));
+        self.bar.suspend(|| write_stderr(&format!("warning: {}", named(sentence))));
     }
 
     fn stop_requested(&self) -> bool {
@@ -215,16 +211,12 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Bytes for people, in binary units.
-pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
+/// An accuracy with half of its 95 % interval.
+pub fn percent(score: &Score) -> String {
+    match score.interval_pct {
+        Some(half) => format!("{:.1} ± {half:.1} %", score.accuracy_pct),
+        None => format!("{:.1} % (spread unknown)", score.accuracy_pct),
     }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 /// A path as a shell takes it.
@@ -281,7 +273,6 @@ mod tests {
     #[test]
     fn numbers_for_people() {
         assert_eq!([0.4, 59.4, 61.0, 7620.0].map(duration), ["0 s", "59 s", "1 min 01 s", "2 h 07 min"]);
-        assert_eq!([0, 1023, 1536, 6 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "6.0 GiB"]);
         assert_eq!(table(&[vec!["a".into(), "b".into()], vec!["long".into(), "".into()]]), "a     b\nlong");
     }
 }

@@ -38,7 +38,7 @@ fn may_hold_images(path: &Path) -> bool {
         "npy" => parts::is_images(&stem),
         "pickle" | "pkl" | "pk" => {
             // Held-out images of the training classes, as miniImageNet has them, are no split of classes.
-            !is_labels && !(stem.contains("_train_phase_") && !stem.ends_with("_train_phase_train"))
+            !is_labels && (!stem.contains("_train_phase_") || stem.ends_with("_train_phase_train"))
         }
         _ => false,
     }

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
+use super::choose::{Chosen, choose};
 use super::image_set::few;
 use super::labels::Label;
-use super::split::{self, Chosen, Split};
+use super::split::Split;
 use super::{DataOptions, ImageSet, WarningKind, decode, listing};
 use crate::{Error, Result};
 
@@ -302,7 +303,7 @@ pub(super) fn read(source: &Path, parts: Vec<Part>, choice: Choice, options: &Da
     let mut set = ImageSet::default();
     if let Choice::OfSplit(split) = choice {
         let names: Vec<String> = classes.iter().map(Label::to_string).collect();
-        let Chosen { keep, drawn_from } = split::choose(source, &names, split, options)?;
+        let Chosen { keep, drawn_from } = choose(source, &names, split, options)?;
         classes = classes.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(class, _)| class).collect();
         set.drawn_from = drawn_from;
     }

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
+use super::choose::{Chosen, choose};
 use super::image_set::few;
 use super::listing::{self, Listing};
-use super::split::{self, Chosen, Split};
+use super::split::Split;
 use super::{DataOptions, ImageSet, Warning, WarningKind, decode, table};
 use crate::{Error, Result};
 
@@ -357,7 +358,7 @@ impl<'a> Layout<'a> {
             all.entry(self.class(file).to_string()).or_default().push(file);
         }
         let names: Vec<String> = all.keys().cloned().collect();
-        let Chosen { keep, drawn_from } = split::choose(self.listing.origin(), &names, split, options)?;
+        let Chosen { keep, drawn_from } = choose(self.listing.origin(), &names, split, options)?;
         let classes = all.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(class, _)| class).collect();
         Ok(Selection { classes, warnings: self.warnings, drawn_from })
     }

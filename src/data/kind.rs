@@ -150,3 +150,15 @@ pub(super) fn read_unpacked(path: &Path, what: &str) -> Result<Vec<u8>> {
     }
     Ok(content)
 }
+
+/// Whether there is a folder at `path`.
+pub(super) fn is_folder(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(source) => Err(Error::io(
+            path,
+            "cannot read the data (give a folder, a .zip, .pickle, .npz or idx file, or the word glyphs)",
+            source,
+        )),
+    }
+}

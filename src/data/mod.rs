@@ -1,207 +1,71 @@
 //! Data sets: reading the field's formats into host memory, splitting classes, ordering epochs, and
 //! sampling episodes.
 //!
-//! Every random choice is a pure function of (seed, epoch or episode index): nothing here keeps
-//! generator state. One file per format; [`load`] tells them apart by content and layout.
+//! Every random choice is a pure function of (seed, epoch or episode index): nothing here keeps generator state. There
+//! is one file per format; `load` tells formats apart by content and layout.
 
+#[cfg(feature = "formats")]
 mod array_files;
+#[cfg(feature = "formats")]
 mod arrays;
+#[cfg(feature = "formats")]
+mod choose;
+#[cfg(feature = "formats")]
 mod decode;
 mod episodes;
+#[cfg(feature = "formats")]
 mod glyphs;
+#[cfg(feature = "formats")]
 mod idx;
+#[cfg(feature = "formats")]
 mod image_folder;
+#[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod image_set;
+#[cfg(feature = "formats")]
 mod kind;
+#[cfg(feature = "formats")]
 mod labels;
+#[cfg(feature = "formats")]
+mod left_out;
+#[cfg(feature = "formats")]
 mod listing;
+#[cfg(feature = "formats")]
+mod load;
+#[cfg(feature = "formats")]
 mod npz;
+#[cfg(feature = "formats")]
 mod oneshot;
+#[cfg(feature = "formats")]
+mod options;
 mod order;
+#[cfg(feature = "formats")]
 mod parts;
+#[cfg(feature = "formats")]
 mod pickle;
+#[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod split;
+#[cfg(feature = "formats")]
 mod table;
+#[cfg(feature = "formats")]
 mod text;
+#[cfg(feature = "formats")]
 mod unpickle;
+#[cfg(feature = "formats")]
 mod zip_archive;
 
-use std::path::{Path, PathBuf};
-
-use crate::{Error, Result};
+#[cfg(feature = "formats")]
+pub use decode::decode_rgb;
 pub use episodes::{Episode, draw, read_episodes, shortage};
+#[cfg(feature = "formats")]
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};
+#[cfg(feature = "formats")]
+pub use left_out::LeftOut;
+#[cfg(feature = "formats")]
+pub use load::{load, load_readable, load_unlabelled};
+#[cfg(feature = "formats")]
 pub use oneshot::{OneShotRun, read_oneshot_runs};
+#[cfg(feature = "formats")]
+pub use options::DataOptions;
 pub use order::epoch_order;
 pub use split::{Split, class_split};
-
-use kind::FileKind;
-use listing::{FolderListing, Listing};
-use zip_archive::ZipListing;
-
-/// The largest side an image may be resized to.
-const MAX_SIDE: usize = 4096;
-
-/// How to read a data set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DataOptions {
-    /// Side of the square images in pixels; `None`: the images' own size, which must then be square
-    /// and equal (for `glyphs`: [`GLYPH_SIDE`]). An image that already has it is kept bit for bit, of any other the
-    /// centre square is resized.
-    pub side: Option<usize>,
-    /// Seed of the class split where the data has none of its own, and of the embedded glyphs.
-    pub split_seed: u64,
-    /// A JSON file `{"train": [class names], "val": [..], "novel": [..]}`, or one of a group of CSV
-    /// files `train.csv`, `val.csv`, `test.csv` with the columns `filename,label`, that decides the
-    /// split instead of folder names or the seed.
-    pub split_file: Option<PathBuf>,
-}
-
-/// Reads one split of a data set.
-///
-/// `source` is `glyphs` (the embedded procedural set; write `./glyphs` for a folder of that name) or
-/// a path, told apart by content and layout:
-///
-/// - a folder or zip of class folders, with split folders above them or not;
-/// - a folder with one pickle (or `.npz` and labels pickle) per split, or a single such file;
-/// - a folder of idx files, or one idx file of images beside its labels.
-///
-/// Where the data has no splits, its classes are split by seed ([`class_split`]).
-///
-/// What is suspicious (a class or picture in two splits, a picture twice) is in the set's `warnings`.
-///
-/// # Errors
-/// [`Error::NoSplit`] when the data has splits but not this one; [`Error::Data`] and [`Error::Io`] for files that are not
-/// there, are damaged, or can be understood in two ways.
-pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSet> {
-    check_side(options)?;
-    if source == "glyphs" {
-        return glyphs::load(split, options);
-    }
-    let mut set = load_path(Path::new(source), split, options)?;
-    set.warn_of_duplicates(source);
-    Ok(set)
-}
-
-fn load_path(path: &Path, split: Split, options: &DataOptions) -> Result<ImageSet> {
-    if is_folder(path)? {
-        return load_folder(path, split, options);
-    }
-    match kind::of(path)? {
-        FileKind::Zip if npz::is_npz(path)? => array_files::load_file(path, split, options),
-        FileKind::Zip => image_folder::load(&ZipListing::open(path)?, split, options),
-        FileKind::Pickle | FileKind::Npy => array_files::load_file(path, split, options),
-        FileKind::Idx => idx::load(path, &[path.to_path_buf()], split, options),
-        FileKind::Image => Err(Error::data(path, "is one image; give the folder that holds the class folders")),
-        FileKind::Unknown => Err(Error::data(
-            path,
-            "is neither a zip, a pickle, an .npz nor an idx file; give one of these, a folder, or the word glyphs",
-        )),
-    }
-}
-
-/// Tells the kinds of data sets in a folder apart. Several are refused: the same images may be in each.
-fn load_folder(folder: &Path, split: Split, options: &DataOptions) -> Result<ImageSet> {
-    let raw = folder.join("raw");
-    // torchvision puts MNIST's files there.
-    let mut idx = idx::find(folder)?;
-    if idx.is_empty() && raw.is_dir() {
-        idx = idx::find(&raw)?;
-    }
-    let arrays = array_files::find(folder)?;
-    let has_splits = arrays.iter().any(|(split, _)| split.is_some());
-    if idx.is_empty() && arrays.is_empty() {
-        return image_folder::load(&FolderListing::open(folder)?, split, options);
-    }
-    let listing = FolderListing::open(folder)?;
-    let image = (0..listing.files().len())
-        .find(|&i| listing.files()[i].contains('/') && listing::is_image(&listing, i))
-        .map(|i| listing.files()[i].clone());
-    let array = arrays.first().map(|(_, path)| listing::file_name(path));
-    let two = match (idx.first(), array.as_ref().filter(|_| has_splits || image.is_none()), &image) {
-        (Some(idx), Some(array), _) => Some((listing::file_name(idx), array)),
-        (Some(idx), None, Some(image)) => Some((listing::file_name(idx), image)),
-        (None, Some(array), Some(image)) => Some((array.clone(), image)),
-        _ => None,
-    };
-    if let Some((one, other)) = two {
-        return Err(Error::data(
-            folder,
-            format!("holds two data sets, {one} and {other}; move one of them into a folder of its own"),
-        ));
-    }
-    match (idx.is_empty(), has_splits, image, arrays.as_slice()) {
-        (false, ..) => idx::load(folder, &idx, split, options),
-        (_, true, ..) => array_files::load_folder(folder, &arrays, split, options),
-        // Arrays that are named after no split lie beside class folders, as embeddings do.
-        (.., Some(_), _) => image_folder::load(&listing, split, options),
-        (.., [(_, one)]) => array_files::load_file(one, split, options),
-        (.., all) => {
-            let names: Vec<String> = all.iter().map(|(_, path)| listing::file_name(path)).collect();
-            Err(Error::data(folder, format!("holds several files of arrays, {}; give one of them", names.join(", "))))
-        }
-    }
-}
-
-/// Reads images without labels, for embedding: every path is an image, a zip, or a folder that is
-/// searched recursively. Images keep the order of `paths`, and are sorted bytewise by name inside
-/// each.
-pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
-    check_side(options)?;
-    let mut listings: Vec<Box<dyn Listing>> = Vec::new();
-    for path in paths {
-        listings.push(if is_folder(path)? {
-            Box::new(FolderListing::open(path)?)
-        } else {
-            match kind::of(path)? {
-                FileKind::Zip => Box::new(ZipListing::open(path)?),
-                FileKind::Pickle | FileKind::Idx | FileKind::Npy => {
-                    return Err(Error::data(path, "holds arrays; give images, folders of images, or a zip of images"));
-                }
-                FileKind::Image | FileKind::Unknown => Box::new(listing::OneFile::new(path)),
-            }
-        });
-    }
-    let mut items = Vec::new();
-    for listing in &listings {
-        let before = items.len();
-        for i in 0..listing.files().len() {
-            if listing::is_image_or_note(listing.as_ref(), i)? {
-                items.push((listing.as_ref(), i));
-            }
-        }
-        if items.len() == before {
-            return Err(Error::data(listing.origin(), format!("holds no image ({} are read)", listing::IMAGE_KINDS)));
-        }
-    }
-    if items.is_empty() {
-        return Err(Error::usage("no images given; give images, folders of images, or zips of images"));
-    }
-    let names = items.iter().map(|&(listing, i)| listing.locate(i).display().to_string()).collect();
-    let (side, pixels) = decode::decode_all(&items, options)?;
-    ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)
-}
-
-fn check_side(options: &DataOptions) -> Result<()> {
-    match options.side {
-        Some(side) if side == 0 || side > MAX_SIDE => Err(Error::Setting {
-            key: "data.side",
-            got: side.to_string(),
-            wanted: format!("an image side in 1..={MAX_SIDE} (try 84)"),
-            suggestion: Vec::new(),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn is_folder(path: &Path) -> Result<bool> {
-    match std::fs::metadata(path) {
-        Ok(metadata) => Ok(metadata.is_dir()),
-        Err(source) => Err(Error::io(
-            path,
-            "cannot read the data (give a folder, a .zip, .pickle, .npz or idx file, or the word glyphs)",
-            source,
-        )),
-    }
-}

@@ -25,12 +25,12 @@ pub struct OneShotRun {
 /// Reads the one-shot runs anywhere in a folder or zip, in order of their names; `None` when `source`
 /// holds none.
 pub fn read_oneshot_runs(source: &str, options: &DataOptions) -> Result<Option<Vec<OneShotRun>>> {
-    super::check_side(options)?;
+    super::options::check_side(options)?;
     let path = Path::new(source);
     if source == "glyphs" {
         return Ok(None);
     }
-    let listing: Box<dyn Listing> = if super::is_folder(path)? {
+    let listing: Box<dyn Listing> = if super::kind::is_folder(path)? {
         Box::new(FolderListing::open(path)?)
     } else if matches!(super::kind::of(path)?, super::kind::FileKind::Zip) {
         Box::new(ZipListing::open(path)?)

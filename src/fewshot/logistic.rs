@@ -1,12 +1,12 @@
 //! Multinomial logistic regression, the few-shot classifier of the field.
 //!
 //! Minimises `C * sum_i -log softmax(W x_i + b)[y_i] + ||W||^2 / 2`, the intercept unpenalised: the
-//! objective of scikit-learn's `LogisticRegression(C)` with lbfgs (METHOD section 5). Two classes keep
+//! objective of scikit-learn's `LogisticRegression(C)` with lbfgs (`docs/method.md`, section 5). Two classes keep
 //! the full two-row form. The minimum is unique up to a constant added to `b`; the mean of `b` is 0 here.
 //!
 //! The optimum's rows of `W` lie in the span of the support rows (any part orthogonal to them costs
 //! penalty and changes no logit). With fewer rows than features the fit therefore runs in an orthonormal
-//! basis of that span: the same problem with 5 or 25 unknowns a class in place of 640.
+//! basis of that span: the same problem with 5 or 25 unknowns per class instead of 640.
 
 use std::cell::Cell;
 
@@ -14,7 +14,7 @@ use argmin::core::{ArgminError, CostFunction, Error as ArgminFailure, Executor, 
 use argmin::solver::linesearch::MoreThuenteLineSearch;
 use argmin::solver::quasinewton::LBFGS;
 
-use super::classifier::{Features, check_labels};
+use super::features::{Features, arg_max, check_labels};
 use crate::{Error, Result};
 
 /// The inverse penalty of the field's evaluation: scikit-learn's default.
@@ -39,65 +39,83 @@ const HISTORY: usize = 10;
 /// A fitted multinomial logistic regression.
 #[derive(Clone, Debug)]
 pub struct LogisticRegression {
-    /// Weights, `[ways, dim]`, row-major.
-    pub weights: Vec<f64>,
-    /// Intercepts, `[ways]`, mean 0.
-    pub bias: Vec<f64>,
-    /// Features per row.
-    pub dim: usize,
-    /// Euclidean norm of the objective's gradient at the solution.
-    pub gradient_norm: f64,
+    weights: Vec<f64>,
+    bias: Vec<f64>,
+    dim: usize,
+    gradient_norm: f64,
 }
 
 impl LogisticRegression {
     /// Fits `support` `[rows, dim]` with `labels` `[rows]` in `0..ways`, inverse penalty `c` > 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when labels and rows do not fit together, [`Error::Argument`] when `c` is not positive,
+    /// [`Error::NonFinite`] when a feature is not finite or the fit does not converge.
     pub fn fit(support: Features, labels: &[u32], ways: usize, c: f64) -> Result<Self> {
-        Self::fit_in(support, labels, ways, c, support.rows < support.dim)
+        Self::fit_in(support, labels, ways, c, support.rows() < support.dim())
     }
 
     /// The fit, in the basis of the support rows or in the features themselves.
     fn fit_in(support: Features, labels: &[u32], ways: usize, c: f64, use_span: bool) -> Result<Self> {
         support.check("logistic_regression", "support")?;
-        check_labels("logistic_regression", labels, support.rows, ways)?;
+        check_labels("logistic_regression", labels, support.rows(), ways)?;
+        let dim = support.dim();
         if !(c > 0.0 && c.is_finite()) {
-            return Err(Error::usage(format!(
-                "the logistic regression's C is {c}, it must be a positive number such as 1"
-            )));
+            return Err(Error::Argument {
+                what: "C of the logistic regression",
+                got: c.to_string(),
+                wanted: "a positive number such as 1".into(),
+            });
         }
-        let rows: Vec<f64> = support.data.iter().map(|&x| f64::from(x)).collect();
+        let rows: Vec<f64> = support.data().iter().map(|&x| f64::from(x)).collect();
         if !use_span {
-            let (weights, bias, gradient_norm) = solve(&rows, support.dim, labels, ways, c)?;
-            return Ok(LogisticRegression { weights, bias, dim: support.dim, gradient_norm });
+            let (weights, bias, gradient_norm) = solve(&rows, dim, labels, ways, c)?;
+            return Ok(LogisticRegression { weights, bias, dim, gradient_norm });
         }
-        let basis = span(&rows, support.dim);
+        let basis = span(&rows, dim);
         let rank = basis.len();
-        let coordinates: Vec<f64> =
-            rows.chunks_exact(support.dim).flat_map(|row| basis.iter().map(|q| dot(q, row))).collect();
+        let coordinates: Vec<f64> = rows.chunks_exact(dim).flat_map(|row| basis.iter().map(|q| dot(q, row))).collect();
         let (small, bias, gradient_norm) = solve(&coordinates, rank, labels, ways, c)?;
-        let mut weights = vec![0.0; ways * support.dim];
-        for (class, row) in weights.chunks_exact_mut(support.dim).enumerate() {
+        let mut weights = vec![0.0; ways * dim];
+        for (class, row) in weights.chunks_exact_mut(dim).enumerate() {
             for (direction, q) in basis.iter().enumerate() {
                 add_scaled(row, small[class * rank + direction], q);
             }
         }
-        Ok(LogisticRegression { weights, bias, dim: support.dim, gradient_norm })
+        Ok(LogisticRegression { weights, bias, dim, gradient_norm })
+    }
+
+    /// Weights, `[ways, dim]`, row-major.
+    pub fn weights(&self) -> &[f64] {
+        &self.weights
+    }
+
+    /// Intercepts, `[ways]`, with mean 0.
+    pub fn bias(&self) -> &[f64] {
+        &self.bias
+    }
+
+    /// Features per row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Euclidean norm of the objective's gradient at the solution.
+    pub fn gradient_norm(&self) -> f64 {
+        self.gradient_norm
     }
 
     /// Logits `W x + b`, `[rows, ways]`, of `query` `[rows, dim]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the rows have another length than those of the support, [`Error::NonFinite`] when a
+    /// feature is not finite.
     pub fn decision(&self, query: Features) -> Result<Vec<f64>> {
         query.check("logistic_regression", "query")?;
-        if query.dim != self.dim {
-            return Err(Error::shape(
-                "logistic_regression",
-                format!(
-                    "the query has {} features a row, the support had {}; embed both with one network",
-                    query.dim, self.dim
-                ),
-            ));
-        }
-        let mut logits = Vec::with_capacity(query.rows * self.bias.len());
+        query.check_dim("logistic_regression", self.dim)?;
+        let mut logits = Vec::with_capacity(query.rows() * self.bias.len());
         let mut row = vec![0.0; self.dim];
-        for query_row in query.data.chunks_exact(query.dim) {
+        for query_row in query.iter() {
             row.iter_mut().zip(query_row).for_each(|(to, &from)| *to = f64::from(from));
             for (weight, bias) in self.weights.chunks_exact(self.dim).zip(&self.bias) {
                 logits.push(dot(weight, &row) + bias);
@@ -107,8 +125,11 @@ impl LogisticRegression {
     }
 
     /// Class of every row of `query` `[rows, dim]`: the largest logit, the first of equals.
+    ///
+    /// # Errors
+    /// As [`LogisticRegression::decision`].
     pub fn predict(&self, query: Features) -> Result<Vec<u32>> {
-        Ok(self.decision(query)?.chunks_exact(self.bias.len()).map(super::classifier::arg_max).collect())
+        Ok(self.decision(query)?.chunks_exact(self.bias.len()).map(arg_max).collect())
     }
 }
 
@@ -320,11 +341,11 @@ fn solve(rows: &[f64], dim: usize, labels: &[u32], ways: usize, c: f64) -> Resul
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use super::super::classifier::l2_normalise;
+    use super::super::features::l2_normalise;
     use super::*;
     use crate::random::{Rng, Stream};
 
-    /// `ways * shots` class-major rows around one random centre a class, L2-normalised.
+    /// `ways * shots` class-major rows around one random centre per class, L2-normalised.
     fn clusters(seed: u64, ways: usize, shots: usize, dim: usize, noise: f32) -> (Vec<f32>, Vec<u32>) {
         let mut rng = Rng::new(seed, Stream::Episodes, 0, 0);
         let mut draw = || (0..4).map(|_| rng.unit()).sum::<f32>() - 2.0;
@@ -384,7 +405,7 @@ mod tests {
                 data.copy_within(0..dim, 2 * dim);
                 data[2 * dim] += 1e-3;
             }
-            let support = Features { rows: ways * shots, dim, data: &data };
+            let support = Features::new(&data, dim).unwrap();
             let small = LogisticRegression::fit_in(support, &labels, ways, 1.0, true).unwrap();
             let full = LogisticRegression::fit_in(support, &labels, ways, 1.0, false).unwrap();
             for (a, b) in small.weights.iter().zip(&full.weights).chain(small.bias.iter().zip(&full.bias)) {
@@ -401,7 +422,7 @@ mod tests {
                 for c in [0.01, 1.0, 100.0] {
                     for noise in [0.0, 0.1, 2.0] {
                         let (data, labels) = clusters(seed, ways, shots, dim, noise);
-                        let support = Features { rows: ways * shots, dim, data: &data };
+                        let support = Features::new(&data, dim).unwrap();
                         let fit = LogisticRegression::fit(support, &labels, ways, c).unwrap();
                         worst = worst.max(fit.gradient_norm);
                         assert!(fit.bias.iter().sum::<f64>().abs() <= 1e-9);
@@ -418,21 +439,21 @@ mod tests {
         for scale in [1e-6_f32, 1e-2, 10.0, 100.0] {
             let (mut data, labels) = clusters(3, 5, 5, 64, 1.0);
             data.iter_mut().for_each(|x| *x *= scale);
-            let support = Features { rows: 25, dim: 64, data: &data };
+            let support = Features::new(&data, 64).unwrap();
             let fit = LogisticRegression::fit(support, &labels, 5, 1.0).unwrap();
             assert!(fit.predict(support).unwrap() == labels, "{scale}");
         }
         // Zero rows carry no information: every class is equally likely.
         let zeros = vec![0.0; 10 * 4];
         let labels: Vec<u32> = (0..10).map(|i| i / 5).collect();
-        let fit = LogisticRegression::fit(Features { rows: 10, dim: 4, data: &zeros }, &labels, 2, 1.0).unwrap();
+        let fit = LogisticRegression::fit(Features::new(&zeros, 4).unwrap(), &labels, 2, 1.0).unwrap();
         assert!(fit.bias.iter().all(|b| b.abs() <= 1e-9));
     }
 
     #[test]
     fn bad_input_is_refused_with_a_sentence() {
         let data = [1.0, 0.0, 0.0, 1.0];
-        let support = Features { rows: 2, dim: 2, data: &data };
+        let support = Features::new(&data, 2).unwrap();
         let say = |r: Result<LogisticRegression>| r.unwrap_err().to_string();
         assert!(say(LogisticRegression::fit(support, &[0, 2], 2, 1.0)).contains("label"));
         assert!(say(LogisticRegression::fit(support, &[0, 0], 2, 1.0)).contains("class 1"));
@@ -440,10 +461,10 @@ mod tests {
         assert!(say(LogisticRegression::fit(support, &[0, 1], 2, 0.0)).contains("positive"));
         assert!(say(LogisticRegression::fit(support, &[0, 1], 2, f64::NAN)).contains("positive"));
         let broken = [1.0, f32::NAN, 0.0, 1.0];
-        let broken = Features { rows: 2, dim: 2, data: &broken };
+        let broken = Features::new(&broken, 2).unwrap();
         assert!(say(LogisticRegression::fit(broken, &[0, 1], 2, 1.0)).contains("not finite"));
         let fit = LogisticRegression::fit(support, &[0, 1], 2, 1.0).unwrap();
-        let wide = Features { rows: 1, dim: 4, data: &data };
+        let wide = Features::new(&data, 4).unwrap();
         assert!(fit.predict(wide).unwrap_err().to_string().contains("4 features"));
     }
 }

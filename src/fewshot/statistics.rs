@@ -6,7 +6,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::{Error, Result};
 
-/// A mean with its 95 % confidence interval (METHOD section 5): the 0.975 quantile of Student's t at
+/// A mean with its 95 % confidence interval (`docs/method.md`, section 5): the 0.975 quantile of Student's t at
 /// n - 1 degrees of freedom, times s / sqrt(n) with s the sample standard deviation (divisor n - 1).
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct MeanInterval {
@@ -21,10 +21,17 @@ pub struct MeanInterval {
 
 impl MeanInterval {
     /// The interval of `values`: at least one, all finite.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there are none, [`Error::NonFinite`] when one is not finite.
     pub fn of(values: &[f64]) -> Result<Self> {
         let n = values.len();
         if n == 0 {
-            return Err(Error::usage("a mean over no episodes was asked for; evaluate at least one"));
+            return Err(Error::Argument {
+                what: "the values of a mean",
+                got: "no episodes".into(),
+                wanted: "those of at least one episode".into(),
+            });
         }
         if let Some(i) = values.iter().position(|x| !x.is_finite()) {
             return Err(Error::NonFinite(format!("the score of episode {i} is not finite")));
@@ -40,7 +47,7 @@ impl MeanInterval {
     }
 }
 
-/// Values that are accuracies in 0..1 print in per cent: `91.23 +- 0.61 % (600 episodes)`.
+/// Values that are accuracies in 0..1 print in percent: `91.23 +- 0.61 % (600 episodes)`.
 impl fmt::Display for MeanInterval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.half_width {

@@ -4,10 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use super::TEMPORARY_PREFIX;
 use crate::{Error, Result};
-
-/// What the name of a file begins with as long as it is not whole.
-pub const TEMPORARY_PREFIX: &str = ".writing-";
 
 /// Puts `bytes` at `path` in one step: written to a temporary file in the same folder, brought to the
 /// disk, renamed over the old one. On any failure the old file is intact and the temporary one is gone;

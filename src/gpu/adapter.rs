@@ -2,17 +2,17 @@
 
 use crate::{Error, Result};
 
-/// Environment variable read when no `--adapter` is given.
+/// The environment variable by which programs and tests let a user name an adapter. Nothing here reads it.
 pub const ADAPTER_VARIABLE: &str = "IEQ_ADAPTER";
 
 /// The adapter the user asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AdapterChoice {
-    /// Discrete GPU before integrated GPU before any other kind before a software rasteriser;
-    /// among equals the first listed.
+    /// A discrete GPU before an integrated one, before any other kind, before a software rasteriser; among equals the
+    /// first listed.
     #[default]
     Best,
-    /// The position in the list that `devices` prints.
+    /// The position in the list of adapters, or where there is no such position a part of the name: "4090".
     Index(usize),
     /// Case-insensitive part of the adapter's name, backend or driver.
     Name(String),
@@ -53,31 +53,40 @@ pub fn describe(info: &wgpu::AdapterInfo) -> String {
     format!("{} ({:?}, {kind}, {})", info.name, info.backend, driver.trim())
 }
 
-/// All adapters with compute shaders, in a stable order (the order of the `devices` command).
+/// All adapters with compute shaders, in a stable order, of the back ends that are named.
 ///
-/// OpenGL is asked only where nothing else answers, or where `WGPU_BACKEND=gl` asks for it: it shows the same
-/// hardware once more, and looking for it can print complaints of the display system.
-pub fn list() -> Vec<Listed> {
-    let found = |backends: wgpu::Backends| -> Vec<Listed> {
+/// Where none are named, OpenGL is asked only if nothing else answers: it shows the same hardware once more, and
+/// looking for it can print complaints of the display system.
+pub async fn list_async(backends: Option<wgpu::Backends>) -> Vec<Listed> {
+    let found = async |backends: wgpu::Backends| -> Vec<Listed> {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends = backends;
-        let instance = wgpu::Instance::new(descriptor.with_env());
-        pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
-            .into_iter()
+        let instance = wgpu::Instance::new(descriptor);
+        let adapters = instance.enumerate_adapters(wgpu::Backends::all()).await.into_iter();
+        adapters
             .filter(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
             .map(|adapter| Listed { info: adapter.get_info(), adapter })
             .collect()
     };
-    let native = found(wgpu::Backends::all() - wgpu::Backends::GL);
-    if native.is_empty() { found(wgpu::Backends::GL) } else { native }
+    if let Some(backends) = backends {
+        return found(backends).await;
+    }
+    let native = found(wgpu::Backends::all() - wgpu::Backends::GL).await;
+    if native.is_empty() { found(wgpu::Backends::GL).await } else { native }
+}
+
+/// As [`list_async`]; blocks.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn list(backends: Option<wgpu::Backends>) -> Vec<Listed> {
+    pollster::block_on(list_async(backends))
 }
 
 /// Picks one adapter: it, and why.
 ///
 /// # Errors
 /// [`Error::NoAdapter`] when there is none, or none that the choice names; the message lists what there is.
-pub fn choose(choice: &AdapterChoice) -> Result<(Listed, String)> {
-    let mut all = list();
+pub async fn choose_async(choice: &AdapterChoice, backends: Option<wgpu::Backends>) -> Result<(Listed, String)> {
+    let mut all = list_async(backends).await;
     let (index, why) = position(&all, choice)?;
     Ok((all.swap_remove(index), why))
 }
@@ -85,45 +94,76 @@ pub fn choose(choice: &AdapterChoice) -> Result<(Listed, String)> {
 /// The position of the chosen adapter in a list, and why it is chosen.
 ///
 /// # Errors
-/// As [`choose`].
+/// As [`choose_async`].
 pub fn position(all: &[Listed], choice: &AdapterChoice) -> Result<(usize, String)> {
+    let kinds: Vec<_> = all.iter().map(|a| (describe(&a.info), a.info.device_type)).collect();
+    position_among(&kinds, choice)
+}
+
+/// As [`position`], of descriptions and kinds of adapters.
+fn position_among(all: &[(String, wgpu::DeviceType)], choice: &AdapterChoice) -> Result<(usize, String)> {
     if all.is_empty() {
-        if let Ok(backends) = std::env::var("WGPU_BACKEND") {
-            return Err(Error::NoAdapter(format!(
-                "no GPU adapter with compute shaders was found among those that WGPU_BACKEND={backends} allows: unset it, \
-                 or install a driver for it (on Debian and Ubuntu `apt-get install mesa-vulkan-drivers`)"
-            )));
-        }
         return Err(Error::NoAdapter(
             "no GPU adapter with compute shaders was found: install a Vulkan driver (on Debian and Ubuntu \
              `apt-get install mesa-vulkan-drivers`, which also brings a software adapter)"
                 .into(),
         ));
     }
-    let names = || all.iter().enumerate().map(|(i, a)| format!("{i}: {}", describe(&a.info))).collect::<Vec<_>>();
+    let names: Vec<String> = all.iter().enumerate().map(|(i, (name, _))| format!("{i}: {name}")).collect();
+    let named = |part: &str| all.iter().position(|(name, _)| name.to_lowercase().contains(part));
     Ok(match choice {
         AdapterChoice::Index(index) if *index < all.len() => (*index, "asked for by number".to_string()),
-        AdapterChoice::Index(index) => {
-            return Err(Error::NoAdapter(format!("there is no adapter {index}; there are: {}", names().join("; "))));
-        }
-        AdapterChoice::Name(name) => match names().iter().position(|n| n.to_lowercase().contains(name)) {
+        AdapterChoice::Index(index) => match named(&index.to_string()) {
+            Some(position) => (position, format!("asked for as \"{index}\"")),
+            None => {
+                return Err(Error::NoAdapter(format!(
+                    "there is no adapter {index}, and no adapter's name contains it; there are: {}",
+                    names.join("; ")
+                )));
+            }
+        },
+        AdapterChoice::Name(name) => match named(name) {
             Some(index) => (index, format!("asked for as {name:?}")),
             None => {
                 return Err(Error::NoAdapter(format!(
                     "no adapter's name contains {name:?}; there are: {}",
-                    names().join("; ")
+                    names.join("; ")
                 )));
             }
         },
         AdapterChoice::Best => {
-            let rank = |a: &Listed| match a.info.device_type {
+            let rank = |kind: wgpu::DeviceType| match kind {
                 wgpu::DeviceType::DiscreteGpu => 0,
                 wgpu::DeviceType::IntegratedGpu => 1,
                 wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => 2,
                 wgpu::DeviceType::Cpu => 3,
             };
-            let index = (0..all.len()).min_by_key(|&i| rank(&all[i])).unwrap_or(0);
+            let index = (0..all.len()).min_by_key(|&i| rank(all[i].1)).unwrap_or(0);
             (index, format!("best of {}", all.len()))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_a_position_and_else_a_part_of_a_name() {
+        let all = [
+            ("llvmpipe (Vulkan, software on the CPU)".to_string(), wgpu::DeviceType::Cpu),
+            ("NVIDIA GeForce RTX 4090 (Vulkan, discrete GPU)".to_string(), wgpu::DeviceType::DiscreteGpu),
+            ("NVIDIA GeForce RTX 3080 (Vulkan, discrete GPU)".to_string(), wgpu::DeviceType::DiscreteGpu),
+        ];
+        let at = |word: &str| position_among(&all, &AdapterChoice::parse(Some(word))).map(|(index, _)| index);
+        for (word, index) in [("", 1), ("0", 0), ("2", 2), ("4090", 1), ("3080", 2), ("rtx 30", 2), (" LLVM ", 0)] {
+            assert_eq!(at(word).ok(), Some(index), "{word:?}");
+        }
+        for word in ["5", "5090", "radeon"] {
+            let error = at(word).expect_err("there is no such adapter").to_string();
+            assert!(error.contains(word) && error.contains("1: NVIDIA GeForce RTX 4090"), "{error}");
+        }
+        let none = position_among(&[], &AdapterChoice::Best).expect_err("there are none").to_string();
+        assert!(none.contains("no GPU adapter"), "{none}");
+    }
 }

@@ -1,12 +1,11 @@
-//! Chooses among the alternatives of a launch by measuring them on the device, once for each size.
+//! Chooses among the alternatives of a launch by measuring them on the device, once per size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::kernel::Launch;
-
-/// Tells the time since some fixed moment. The core has no clock of its own: a web page has another one.
-pub type Clock = fn() -> Duration;
+use super::clock::Clock;
+use super::launch::Launch;
+use crate::{Error, Result};
 
 /// What was chosen so far on a device, and how more is chosen.
 #[derive(Clone, Debug, Default)]
@@ -22,48 +21,53 @@ pub struct Tuning {
 /// How alternatives are measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Measure {
-    /// Times of each; the shortest counts.
+    /// Number of times that each is measured; the shortest time counts.
     pub samples: usize,
-    /// Whether those are tried, too, whose sums are too many, or whose workgroup memory too far, for such a device.
+    /// Also measure variants that the heuristics would reject (too many accumulators, slow workgroup memory).
     pub all: bool,
     /// What tells the time.
     pub clock: Clock,
 }
 
-/// What a choice is valid for: the launch but for its alternatives and its buffers.
+/// What a choice is valid for: the launch except its alternatives and its buffers.
 pub fn site<B>(launch: &Launch<B>) -> String {
     let constants = launch.constants.iter().map(|(name, value)| format!(" {name}={value}"));
-    // Neither a padding or a slope nor these change how much there is to do.
+    // Padding, slope, `chain` and `first_split` do not affect the work, so they are not part of the key.
     let sizes = launch.params.iter().filter(|(name, _)| !["chain", "first_split"].contains(name));
     let sizes = sizes.filter_map(|(name, value)| value.size().map(|n| format!(" {name}={n}")));
     [launch.label()].into_iter().chain(sizes).chain(constants).collect()
 }
 
-/// The position of the fastest of `count` ways, of which `run` executes one so many times.
+/// The position of the fastest of `count` ways. `run` executes one of them a number of times and waits for it.
 ///
-/// Each is executed until it is long against the cost of a submission. They take turns, and the shortest time of each
+/// The ways take turns, so that what changes meanwhile on the device meets all of them. The shortest time of each
 /// counts: a device that was idle while they were compiled raises its clock during the first turns.
 ///
 /// # Errors
 /// What `run` returns.
-pub fn fastest(
+pub async fn fastest(
     measure: Measure,
     count: usize,
-    run: &mut dyn FnMut(usize, usize) -> crate::Result<()>,
-) -> crate::Result<usize> {
+    mut run: impl AsyncFnMut(usize, usize) -> Result<()>,
+) -> Result<usize> {
     const LONG: Duration = Duration::from_millis(2);
-    let mut time = |which: usize, times: usize| {
+    let mut time = async |which: usize, times: usize| {
         let begun = (measure.clock)();
-        run(which, times)?;
-        Ok::<_, crate::Error>((measure.clock)().saturating_sub(begun) / times as u32)
+        run(which, times).await?;
+        Ok::<_, Error>((measure.clock)().saturating_sub(begun) / times as u32)
     };
     // The first execution may compile.
-    (0..count).try_for_each(|which| time(which, 1).map(drop))?;
-    let mut best = (0..count).map(|which| time(which, 1)).collect::<crate::Result<Vec<_>>>()?;
+    for which in 0..count {
+        time(which, 1).await?;
+    }
+    let mut best = Vec::new();
+    for which in 0..count {
+        best.push(time(which, 1).await?);
+    }
     for _ in 0..measure.samples {
         for (which, least) in best.iter_mut().enumerate() {
             let times = (LONG.as_nanos() / least.as_nanos().max(1)).clamp(1, 64) as usize;
-            *least = time(which, times)?.min(*least);
+            *least = time(which, times).await?.min(*least);
         }
     }
     Ok((0..count).min_by_key(|&which| best[which]).unwrap_or(0))
@@ -80,13 +84,13 @@ mod tests {
     fn the_fastest_wins_while_the_clock_rises() {
         let measure = Measure { samples: 3, all: true, clock: || NOW.with(|now| Duration::from_micros(now.get())) };
         let mut executed = 0;
-        let won = fastest(measure, 3, &mut |which, times| {
+        let won = pollster::block_on(fastest(measure, 3, async |which, times: usize| {
             executed += 1;
             // The device is three times slower at first; the second way is the fastest.
             let slow = if executed <= 6 { 3 } else { 1 };
             NOW.with(|now| now.set(now.get() + slow * times as u64 * [500, 400, 450][which]));
             Ok(())
-        });
+        }));
         assert_eq!(won.ok(), Some(1));
         assert_eq!(executed, 3 * (2 + 3));
     }

@@ -1,20 +1,19 @@
 //! Uploads that the device does not wait for: a ring of staging buffers that the host fills while the device works.
 
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
-
-use super::device::Gpu;
+use super::buffer::Buffer;
+use super::device::{Gpu, Mapping};
+use super::wait::Submission;
 use crate::{Error, Result};
 
 /// One staging buffer; mapped, or on its way to be.
 struct Stage {
-    buffer: wgpu::Buffer,
-    /// Answers when the buffer is mapped again; none: it is.
-    mapping: Option<Receiver<std::result::Result<(), wgpu::BufferAsyncError>>>,
+    buffer: Buffer,
+    mapping: Mapping,
     /// The submission that last read it.
-    copied: Option<wgpu::SubmissionIndex>,
+    copied: Option<Submission>,
 }
 
-/// Staging buffers in turn. An upload waits only for the copy that used the same buffer a whole round ago.
+/// Staging buffers in turn. An upload waits only for the copy that used the same buffer one round earlier.
 pub struct UploadRing {
     stages: Vec<Stage>,
     next: usize,
@@ -24,25 +23,36 @@ impl UploadRing {
     /// `stages` buffers of `bytes` bytes.
     ///
     /// # Errors
-    /// [`Error::Device`] when they do not fit the device.
-    pub fn new(gpu: &Gpu, bytes: u64, stages: usize) -> Result<UploadRing> {
+    /// As [`Gpu::buffer_async`]; [`Error::Argument`] when `stages` is 0.
+    pub async fn new_async(gpu: &Gpu, bytes: u64, stages: usize) -> Result<UploadRing> {
+        if stages == 0 {
+            return Err(Error::Argument { what: "stages", got: "0".into(), wanted: "at least 1".into() });
+        }
         let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
         let mut ring = UploadRing { stages: Vec::new(), next: 0 };
         for i in 0..stages {
-            let buffer = gpu.buffer_with(&format!("upload {i}"), bytes, usage)?;
-            let mut stage = Stage { buffer, mapping: None, copied: None };
-            stage.map();
-            ring.stages.push(stage);
+            let buffer = gpu.buffer_with_async(&format!("upload {i}"), bytes, usage).await?;
+            let mapping = gpu.map(&buffer, wgpu::MapMode::Write);
+            ring.stages.push(Stage { buffer, mapping, copied: None });
         }
         Ok(ring)
+    }
+
+    /// As [`UploadRing::new_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`UploadRing::new_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(gpu: &Gpu, bytes: u64, stages: usize) -> Result<UploadRing> {
+        pollster::block_on(Self::new_async(gpu, bytes, stages))
     }
 
     /// Copies the concatenated `pieces` to the beginning of `target`, after what was submitted before and before what
     /// is submitted next.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device failed, [`Error::Internal`] when the pieces are larger than a buffer.
-    pub fn upload<'p>(
+    /// As [`Gpu::check`] when the device failed, [`Error::Internal`] when the pieces are larger than a buffer.
+    pub async fn upload_async<'p>(
         &mut self,
         gpu: &Gpu,
         target: &wgpu::Buffer,
@@ -51,10 +61,10 @@ impl UploadRing {
         let count = self.stages.len();
         let stage = &mut self.stages[self.next];
         self.next = (self.next + 1) % count;
-        stage.wait(gpu)?;
+        gpu.mapped(&stage.mapping, stage.copied.as_ref()).await?;
         let mut end = 0;
         {
-            let mut view = stage.buffer.slice(..).get_mapped_range_mut().map_err(|e| failed(gpu, &e))?;
+            let mut view = stage.buffer.slice(..).get_mapped_range_mut().map_err(|e| gpu.not_mapped(&e))?;
             for piece in pieces {
                 let bytes: &[u8] = bytemuck::cast_slice(piece);
                 if end + bytes.len() > view.len() {
@@ -65,44 +75,24 @@ impl UploadRing {
             }
         }
         stage.buffer.unmap();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut encoder = gpu.encoder();
         encoder.copy_buffer_to_buffer(&stage.buffer, 0, target, 0, end as u64);
-        stage.copied = Some(gpu.submit(encoder));
-        stage.map();
+        stage.copied = Some(gpu.submit(encoder)?);
+        stage.mapping = gpu.map(&stage.buffer, wgpu::MapMode::Write);
         Ok(())
     }
-}
 
-impl Stage {
-    /// Asks for the buffer to be mapped as soon as the device has read it.
-    fn map(&mut self) {
-        let (sender, receiver) = channel();
-        self.buffer.slice(..).map_async(wgpu::MapMode::Write, move |result| drop(sender.send(result)));
-        self.mapping = Some(receiver);
-    }
-
-    fn wait(&mut self, gpu: &Gpu) -> Result<()> {
-        let Some(mapping) = self.mapping.take() else { return Ok(()) };
-        let mut answer = mapping.try_recv();
-        if matches!(answer, Err(TryRecvError::Empty)) {
-            match self.copied.take() {
-                Some(submission) => gpu.wait_for(submission)?,
-                None => gpu.wait()?,
-            }
-            answer = mapping.try_recv();
-        }
-        match answer {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(failed(gpu, &e)),
-            Err(e) => Err(failed(gpu, &e)),
-        }
-    }
-}
-
-/// The device's own reason, if it has given one.
-fn failed(gpu: &Gpu, reason: &dyn std::fmt::Display) -> Error {
-    match gpu.check() {
-        Err(error) => error,
-        Ok(()) => Error::Device(format!("the device could not map memory for an upload ({reason})")),
+    /// As [`UploadRing::upload_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`UploadRing::upload_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn upload<'p>(
+        &mut self,
+        gpu: &Gpu,
+        target: &wgpu::Buffer,
+        pieces: impl IntoIterator<Item = &'p [u32]>,
+    ) -> Result<()> {
+        pollster::block_on(self.upload_async(gpu, target, pieces))
     }
 }

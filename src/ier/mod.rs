@@ -2,5 +2,7 @@
 
 pub mod losses;
 pub mod negatives;
+pub mod spec;
 pub mod step;
+pub mod terms;
 pub mod transforms;

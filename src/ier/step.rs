@@ -1,13 +1,17 @@
-//! The training step as a graph: forward, losses, bank, backward, optimiser (METHOD sections 2 to 4).
+//! The training step as a graph: forward, losses, bank, backward, optimiser (`docs/method.md`, sections 2 to 4).
+
+use std::ops::Range;
 
 use super::losses;
-use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs, PARAMETERS};
+use super::spec::{StepInputs, StepSpec};
+use super::terms::{Given, LOSSES, Side};
+use crate::nn::{Drop, Entry, Mode, Net, Outputs, PARAMETERS};
 use crate::ops::accumulate::Accumulate;
-use crate::ops::bank::{BankUpdate, GatherRows};
-use crate::ops::dropout::STEP_WORDS;
+use crate::ops::bank::BankUpdate;
 use crate::ops::elementwise::Add;
 use crate::ops::health::{self, HealthCheck};
 use crate::ops::sgd::Sgd;
+use crate::ops::step_block::StepBlock;
 use crate::tape::backward::{backward, place_gradients};
 use crate::tape::{Graph, Storage, Type, ValueId};
 use crate::{Error, Result};
@@ -25,104 +29,6 @@ pub const METRICS: &str = "metrics";
 
 /// Prefix of the arenas of what one micro-batch makes, where a step has several: its gradients and scalars.
 pub const PART: &str = "part ";
-
-/// Weights of the distillation terms; METHOD section 3.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DistillSpec {
-    /// Softmax temperature of both divergences.
-    pub temperature: f32,
-    /// Weight of the student's own loss.
-    pub weight_loss: f32,
-    /// Weight of all terms that compare with the teacher.
-    pub weight_distill: f32,
-    /// Weight of the divergence of the class logits.
-    pub kl_class: f32,
-    /// Weight of the divergence of the transform logits.
-    pub kl_transform: f32,
-    /// Weight of the squared difference of the invariant embeddings.
-    pub mse_invariant: f32,
-    /// Weight of the squared difference of the embeddings.
-    pub mse_feature: f32,
-}
-
-/// Everything that shapes a step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepSpec {
-    /// The network that is trained.
-    pub net: NetSpec,
-    /// Images of a batch.
-    pub batch: usize,
-    /// Micro-batches that a batch is split into, each with forward and backward passes of its own.
-    pub parts: usize,
-    /// Transformed copies of each image.
-    pub copies: usize,
-    /// Rows of the memory bank: training images.
-    pub bank_rows: usize,
-    /// Contrastive negatives of a step.
-    pub negatives: usize,
-    /// Whether the class loss is trained.
-    pub cross_entropy: bool,
-    /// Weight of the equivariant and the invariant loss.
-    pub gamma: f32,
-    /// Temperature of the contrastive loss.
-    pub tau: f32,
-    /// Share of the old row in the bank's moving average.
-    pub bank_momentum: f32,
-    /// Momentum of the optimiser.
-    pub momentum: f32,
-    /// Weight decay, on every parameter.
-    pub weight_decay: f32,
-    /// A teacher with the same network, and how much it counts.
-    pub distill: Option<DistillSpec>,
-}
-
-impl StepSpec {
-    /// Images of one forward pass: of the batch, or of a micro-batch.
-    pub fn images(&self) -> usize {
-        self.batch / self.parts
-    }
-
-    /// Rows of one forward pass.
-    pub fn rows(&self) -> usize {
-        self.images() * self.copies
-    }
-}
-
-/// Values that the host writes before a step. `x` comes from the view generator or from the host.
-#[derive(Clone, Debug)]
-pub struct StepInputs {
-    /// Transformed images [copies images, 3, s, s]; row m images + i is image i under transform m.
-    pub x: ValueId,
-    /// Class of each row.
-    pub classes: ValueId,
-    /// Transform of each row.
-    pub transforms: ValueId,
-    /// Training image of each batch slot: rows of the bank.
-    pub index: ValueId,
-    /// Bank rows that serve as negatives.
-    pub negatives: ValueId,
-    /// The step block.
-    pub step: ValueId,
-    /// The memory bank.
-    pub bank: ValueId,
-}
-
-impl StepInputs {
-    /// Declares the inputs in the graph; `x` was made before.
-    pub fn declare(graph: &mut Graph, spec: &StepSpec, x: ValueId, step: ValueId, index: ValueId) -> Self {
-        let rows = spec.rows();
-        let width = spec.net.projection.unwrap_or(1);
-        StepInputs {
-            x,
-            classes: graph.input("classes", Type::u32([rows])),
-            transforms: graph.input("transforms", Type::u32([rows])),
-            index,
-            negatives: graph.input("negatives", Type::u32([spec.negatives.max(1)])),
-            step,
-            bank: graph.input("bank", Type::f32([spec.bank_rows, width])),
-        }
-    }
-}
 
 /// All parameters, all gradients and all momentum of a step as vectors, with every tensor at the same offset in all three.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +56,7 @@ pub struct Step {
     pub outputs: Outputs,
     /// What the teacher computed.
     pub teacher_outputs: Option<Outputs>,
-    /// Outputs of the four blocks.
+    /// Outputs of the blocks.
     pub maps: Vec<ValueId>,
     /// Loss terms by name, `total` first; in arenas of their own.
     pub losses: Vec<(&'static str, ValueId)>,
@@ -158,6 +64,8 @@ pub struct Step {
     pub accuracy: ValueId,
     /// All parameters, all gradients and all momentum as vectors.
     pub flat: FlatVectors,
+    /// The bytes of these vectors that are trained: the parameters that have a gradient.
+    pub trained: Vec<Range<u64>>,
     /// Bits that the device raises: [`health`].
     pub health: ValueId,
 }
@@ -175,6 +83,21 @@ fn weighted(graph: &mut Graph, terms: &[(f32, ValueId)]) -> Result<Option<ValueI
         Some((alpha, only)) if alpha != 1.0 => Ok(Some(graph.one(crate::ops::elementwise::Scale { alpha }, &[only])?)),
         other => Ok(other.map(|(_, value)| value)),
     }
+}
+
+/// Losses by name, unweighted.
+type Terms = Vec<(&'static str, ValueId)>;
+
+/// The losses of one side, and their weighted sum; none where no loss has a weight.
+fn record_terms(graph: &mut Graph, given: &Given, side: Side) -> Result<(Option<ValueId>, Terms)> {
+    let (mut terms, mut named) = (Vec::new(), Vec::new());
+    for loss in LOSSES.iter().filter(|loss| loss.side == side) {
+        if let Some(term) = (loss.record)(graph, given)? {
+            terms.push(((loss.weight)(given.spec), term));
+            named.push((loss.name, term));
+        }
+    }
+    Ok((weighted(graph, &terms)?, named))
 }
 
 /// Records the step. Order: forward (running statistics move), losses with the old bank, bank update,
@@ -202,44 +125,15 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     let (parameters, statistics) = (net.parameters, net.statistics);
 
     graph.set_scope("losses");
-    let ce = losses::cross_entropy(graph, outputs.class, inputs.classes)?;
+    let given = Given { spec, inputs: &inputs, own: &outputs, teacher: teacher.as_ref().map(|(outputs, _)| outputs) };
+    let (own, mut all) = record_terms(graph, &given, Side::Own)?;
     let accuracy = losses::accuracy(graph, outputs.class, inputs.classes)?;
-    let mut all = vec![("ce", ce)];
-    let mut terms = vec![(if spec.cross_entropy { 1.0 } else { 0.0 }, ce)];
-    if let Some(q) = outputs.transform {
-        let eq = losses::cross_entropy(graph, q, inputs.transforms)?;
-        all.push(("eq", eq));
-        terms.push((spec.gamma, eq));
-    }
-    if let Some(z) = outputs.invariant {
-        let own = graph.one(GatherRows, &[inputs.bank, inputs.index])?;
-        let negatives = graph.one(GatherRows, &[inputs.bank, inputs.negatives])?;
-        let inv = losses::contrastive_loss(graph, z, own, negatives, spec.tau)?;
-        all.push(("inv", inv));
-        terms.push((spec.gamma, inv));
-    }
-    let mut total = weighted(graph, &terms)?;
-    if let (Some(d), Some((t, _))) = (&spec.distill, &teacher) {
-        let mut terms = Vec::new();
-        let kl = losses::kl_divergence(graph, outputs.class, t.class, d.temperature)?;
-        all.push(("kl_cls", kl));
-        terms.push((d.kl_class, kl));
-        if let (Some(q), Some(t)) = (outputs.transform, t.transform) {
-            let kl = losses::kl_divergence(graph, q, t, d.temperature)?;
-            all.push(("kl_eq", kl));
-            terms.push((d.kl_transform, kl));
-        }
-        if let (Some(z), Some(t)) = (outputs.invariant, t.invariant) {
-            let mse = losses::mean_squared_error(graph, z, t)?;
-            all.push(("mse_inv", mse));
-            terms.push((d.mse_invariant, mse));
-        }
-        let mse = losses::mean_squared_error(graph, outputs.feat, t.feat)?;
-        all.push(("mse_feat", mse));
-        terms.push((d.mse_feature, mse));
-        let distance = weighted(graph, &terms)?;
-        let both: Vec<(f32, ValueId)> =
-            total.map(|l| (d.weight_loss, l)).into_iter().chain(distance.map(|l| (d.weight_distill, l))).collect();
+    let mut total = own;
+    if let Some(d) = &spec.distill {
+        let (distance, terms) = record_terms(graph, &given, Side::Distillation)?;
+        all.extend(terms);
+        let both = [(d.weight_loss as f32, own), (d.weight_distill as f32, distance)];
+        let both: Vec<(f32, ValueId)> = both.into_iter().filter_map(|(weight, sum)| Some((weight, sum?))).collect();
         total = weighted(graph, &both)?;
     }
     let total = total.ok_or_else(|| Error::usage("every loss term is off: leave one of them on"))?;
@@ -247,12 +141,13 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
 
     if let Some(z) = outputs.invariant {
         graph.set_scope("bank");
-        graph.update(BankUpdate { momentum: spec.bank_momentum }, &[inputs.index, z], &[inputs.bank])?;
+        graph.update(BankUpdate { momentum: spec.method.bank_momentum as f32 }, &[inputs.index, z], &[inputs.bank])?;
     }
     let gradients = backward(graph, total)?;
     let split = spec.parts > 1;
     let prefix = if split { PART } else { "" };
-    place_gradients(graph, &gradients, PARAMETERS, &format!("{prefix}{GRADIENTS}"))?;
+    let with_gradient = place_gradients(graph, &gradients, PARAMETERS, &format!("{prefix}{GRADIENTS}"))?;
+    let trained = trained_bytes(graph, &parameters, &with_gradient);
 
     graph.set_scope("optimiser");
     let bytes = graph.arenas.get(PARAMETERS).copied().unwrap_or(0);
@@ -260,7 +155,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
     let flat = flat_vectors(graph, bytes);
     if !split {
-        optimise(graph, spec, flat, inputs.step, health)?;
+        optimise(graph, spec, flat, &trained, inputs.step, health)?;
     }
     let mut scalars: Vec<ValueId> = all.iter().map(|(_, scalar)| *scalar).chain([accuracy]).collect();
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).chain(["accuracy"]).collect();
@@ -268,7 +163,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         // A single term with weight 1 is the total itself and is placed once. Each scalar has an arena of its
         // own: sums read some of them and write another, and a dispatch may not do both with one buffer.
         if graph.value(scalar).storage == Storage::Transient {
-            graph.persist(scalar, &format!("{prefix}{METRICS} {name}"));
+            graph.persist(scalar, &format!("{prefix}{METRICS} {name}"))?;
         }
     }
     if split {
@@ -297,6 +192,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         losses: all,
         accuracy,
         flat,
+        trained,
         health,
     })
 }
@@ -310,25 +206,58 @@ fn flat_vectors(graph: &mut Graph, bytes: u64) -> FlatVectors {
     FlatVectors { parameters: whole(PARAMETERS), gradients: whole(GRADIENTS), momentum: whole(MOMENTUM) }
 }
 
-fn optimise(graph: &mut Graph, spec: &StepSpec, flat: FlatVectors, step: ValueId, health: ValueId) -> Result<()> {
-    let FlatVectors { parameters, gradients, momentum } = flat;
-    graph.update(
-        Sgd { momentum: spec.momentum, weight_decay: spec.weight_decay },
-        &[gradients, step],
-        &[parameters, momentum, health],
-    )
+/// The bytes of the parameters that have a gradient, with the padding behind them: one range where all have one.
+fn trained_bytes(graph: &Graph, parameters: &[Entry], with_gradient: &[ValueId]) -> Vec<Range<u64>> {
+    let end = graph.arenas().get(PARAMETERS).copied().unwrap_or(0);
+    let offset = |entry: &Entry| match &graph.value(entry.value).storage {
+        Storage::Arena { offset, .. } => *offset,
+        Storage::Transient => end,
+    };
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for (i, entry) in parameters.iter().enumerate().filter(|(_, entry)| with_gradient.contains(&entry.value)) {
+        let bytes = offset(entry)..parameters.get(i + 1).map_or(end, offset);
+        match ranges.last_mut() {
+            Some(last) if last.end == bytes.start => last.end = bytes.end,
+            _ => ranges.push(bytes),
+        }
+    }
+    ranges
 }
 
-/// The optimiser's graph for a step of several micro-batches, which `step` is one of; the graphs share their arenas.
+/// Updates what is trained. A parameter without a gradient stays as it is: it does not even decay, as in PyTorch.
+fn optimise(
+    graph: &mut Graph,
+    spec: &StepSpec,
+    flat: FlatVectors,
+    trained: &[Range<u64>],
+    step: ValueId,
+    health: ValueId,
+) -> Result<()> {
+    let sgd = Sgd { momentum: spec.momentum, weight_decay: spec.weight_decay };
+    let all = graph.arenas().get(PARAMETERS).copied().unwrap_or(0);
+    for bytes in trained {
+        let mut part = |whole: ValueId, arena: &str| match *bytes == (0..all) {
+            true => whole,
+            false => graph.part_of_arena(arena, bytes.clone()),
+        };
+        let gradients = part(flat.gradients, GRADIENTS);
+        let targets = [part(flat.parameters, PARAMETERS), part(flat.momentum, MOMENTUM), health];
+        graph.update(sgd.clone(), &[gradients, step], &targets)?;
+    }
+    Ok(())
+}
+
+/// The optimiser's graph for a step of several micro-batches, of which `step` is one, recorded in `graph_of_step`; the
+/// graphs share their arenas.
 ///
 /// # Errors
 /// [`Error::Shape`] when the arenas of `step` do not fit together.
-pub fn record_update(step: &Graph, spec: &StepSpec) -> Result<Graph> {
+pub fn record_update(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Result<Graph> {
     let mut graph = Graph::new();
-    let block = graph.input("step", Type::u32([STEP_WORDS]));
+    let block = graph.input("step", StepBlock::ty());
     let health = graph.input("health", Type::u32([health::WORDS]));
-    let flat = flat_vectors(&mut graph, step.arenas.get(PARAMETERS).copied().unwrap_or(0));
+    let flat = flat_vectors(&mut graph, graph_of_step.arenas().get(PARAMETERS).copied().unwrap_or(0));
     graph.set_scope("optimiser");
-    optimise(&mut graph, spec, flat, block, health)?;
+    optimise(&mut graph, spec, flat, &step.trained, block, health)?;
     Ok(graph)
 }

@@ -141,19 +141,6 @@ impl ViewSampler {
     }
 }
 
-/// The words of one step; [`ViewSampler`] keeps what does not change between the steps of a run.
-pub fn parameters(
-    set: TransformSet,
-    side: usize,
-    padding: usize,
-    seed: u64,
-    step: u32,
-    batch: usize,
-    augmentation: Augmentation,
-) -> Vec<u32> {
-    ViewSampler::new(set, side, padding, seed, augmentation).parameters(step, batch)
-}
-
 const ORDERS: [[Colour; 3]; 6] = {
     use Colour::{Brightness as B, Contrast as C, Saturation as S};
     [[B, C, S], [B, S, C], [C, B, S], [C, S, B], [S, B, C], [S, C, B]]
@@ -223,6 +210,19 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    /// The words of one step.
+    fn parameters(
+        set: TransformSet,
+        side: usize,
+        padding: usize,
+        seed: u64,
+        step: u32,
+        batch: usize,
+        augmentation: Augmentation,
+    ) -> Vec<u32> {
+        ViewSampler::new(set, side, padding, seed, augmentation).parameters(step, batch)
+    }
 
     const SETS: [TransformSet; 6] = [
         TransformSet::Rot4,

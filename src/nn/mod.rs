@@ -2,7 +2,7 @@
 //!
 //! Parameters live in one arena in the order they are named, running statistics in another; a graph that
 //! names a prefix of them (the backbone alone) shares the buffers with one that names all. Names are those
-//! of the authors' PyTorch modules, so a checkpoint loads there (METHOD section 2).
+//! of the authors' PyTorch modules, so a checkpoint loads there (`docs/method.md`, section 2).
 
 use rand_distr::{Distribution, StandardNormal};
 
@@ -81,7 +81,7 @@ pub enum Mode {
 pub enum Drop {
     /// None.
     Off,
-    /// Dropout in blocks 1 and 2, DropBlock in blocks 3 and 4, drawn on the device for each step.
+    /// Dropout in the first half of the blocks, DropBlock in the rest, drawn on the device for each step.
     Random {
         /// The step block.
         step: ValueId,
@@ -90,7 +90,7 @@ pub enum Drop {
         /// Side of a dropped square; 0 leaves DropBlock out.
         block: usize,
     },
-    /// Given keep masks and factors, one for each block.
+    /// Given keep masks and factors, one per block.
     Given(Vec<(ValueId, f32)>),
 }
 
@@ -99,8 +99,8 @@ pub enum Drop {
 pub struct NetSpec {
     /// Backbone.
     pub backbone: Backbone,
-    /// Channels of its four blocks.
-    pub widths: [usize; 4],
+    /// Channels of each of its blocks, of which there is at least one.
+    pub widths: Vec<usize>,
     /// Classes of the classifier.
     pub n_classes: usize,
     /// Outputs of the equivariant head; without it if `None`.
@@ -114,7 +114,7 @@ impl NetSpec {
     pub fn new(model: &ModelConfig, n_classes: usize, n_transforms: Option<usize>, invariant: bool) -> Self {
         NetSpec {
             backbone: model.backbone,
-            widths: model.widths,
+            widths: model.widths.clone(),
             n_classes,
             n_transforms,
             projection: invariant.then_some(model.projection),
@@ -225,10 +225,11 @@ impl<'g> Net<'g> {
         self.graph.one(MaxPool::new(0.0), &[h])
     }
 
-    fn drop(&mut self, b: usize, x: ValueId, drop: &Drop) -> Result<ValueId> {
+    /// Regularises the output of block `b` (from 1) of `blocks`.
+    fn drop(&mut self, b: usize, blocks: usize, x: ValueId, drop: &Drop) -> Result<ValueId> {
         match drop {
             Drop::Off => Ok(x),
-            Drop::Random { step, dropout: p, .. } if b <= 2 => {
+            Drop::Random { step, dropout: p, .. } if 2 * b <= blocks => {
                 if *p > 0.0 {
                     dropout::dropout(self.graph, x, *step, b as u32, *p)
                 } else {
@@ -251,24 +252,27 @@ impl<'g> Net<'g> {
     }
 
     /// The embedding of images x [rows, 3, s, s]: [rows, d]. ResNet-12 averages its last map, Conv4 flattens it.
-    /// Also returns the outputs of the four blocks.
+    /// Also returns the outputs of the blocks, each half as large as the one before, with as many channels as `widths` says.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the images are too small.
+    /// [`Error::Shape`] when there is no block, or the images are too small for so many poolings.
     pub fn embed(
         &mut self,
         x: ValueId,
         backbone: Backbone,
-        widths: [usize; 4],
+        widths: &[usize],
         drop: &Drop,
     ) -> Result<(ValueId, Vec<ValueId>)> {
+        if widths.is_empty() {
+            return Err(Error::shape("embedding", "a backbone has at least one block"));
+        }
         let (mut h, mut maps) = (x, Vec::new());
         for (i, &channels) in widths.iter().enumerate() {
             h = match backbone {
                 Backbone::Resnet12 => self.residual_block(i + 1, h, channels)?,
                 Backbone::Conv4 => self.plain_block(i + 1, h, channels)?,
             };
-            h = self.drop(i + 1, h, drop)?;
+            h = self.drop(i + 1, widths.len(), h, drop)?;
             maps.push(h);
         }
         self.graph.set_scope("embedding");
@@ -297,7 +301,7 @@ impl<'g> Net<'g> {
     /// # Errors
     /// [`Error::Shape`] when the images are too small.
     pub fn forward(&mut self, x: ValueId, spec: &NetSpec, drop: &Drop) -> Result<(Outputs, Vec<ValueId>)> {
-        let (feat, maps) = self.embed(x, spec.backbone, spec.widths, drop)?;
+        let (feat, maps) = self.embed(x, spec.backbone, &spec.widths, drop)?;
         let class = self.linear("classifier", feat, spec.n_classes)?;
         let transform = spec.n_transforms.map(|n| self.head("eq_head", feat, n)).transpose()?;
         let invariant = spec.projection.map(|n| self.head("inv_head", feat, n)).transpose()?;

@@ -1,14 +1,12 @@
 //! The sum of what the micro-batches of a step make: gradients and losses.
 
-use super::check::{Case, Fill, Input};
-use super::dropout::{STEP_WORDS, step_block};
-use super::{Host, Operand, Operation, same};
+use super::case::{Case, Elements, Input};
+use super::operation::{ROW, WHOLE, by_rows};
+use super::step_block::StepBlock;
+use super::{ByRows, Host, Operand, Operation, shape};
+use crate::Result;
 use crate::gpu::Launch;
 use crate::tape::{Type, ValueId};
-use crate::{Error, Result};
-
-/// Word of the step block that holds the number of the micro-batch, from 0.
-pub const PART_WORD: usize = 5;
 
 /// y = `share` x in the first micro-batch of a step, y + `share` x in the others, in place.
 ///
@@ -27,15 +25,14 @@ impl Operation for Accumulate {
         true
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [x, step, y] = inputs else {
-            return Err(Error::shape(self.name(), "wants a tensor, a step block and a sum"));
-        };
-        same(self.name(), "the step block", &step.shape, &[STEP_WORDS])?;
-        same(self.name(), "the sum", &y.shape, &x.shape)?;
+        let [x, step, y] = shape::exactly(self.name(), inputs, ["x", "step block", "y"])?;
+        shape::any_floats(self.name(), x, "x")?;
+        StepBlock::check(self.name(), step)?;
+        shape::floats_as(self.name(), y, "the sum", &x.shape)?;
         Ok(vec![y.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let first = inputs[1].data[PART_WORD] == 0.0;
+        let first = StepBlock::of(&inputs[1]).part == 0;
         let pairs = inputs[0].data.iter().zip(inputs[2].data);
         vec![pairs.map(|(x, y)| if first { 0.0 } else { *y } + f64::from(self.share) * x).collect()]
     }
@@ -48,16 +45,15 @@ impl Operation for Accumulate {
                 .bind("y", outputs[0].id),
         ]
     }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW, WHOLE], &[ROW])
+    }
 }
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
-    let vector = |n: usize| Input::constant([n], Fill::Normal(0.0, 1.0));
-    let block = |part: u32| {
-        let mut words = step_block(3, 7, 0.05, 0.0);
-        words[PART_WORD] = part;
-        Input::integers([STEP_WORDS], Fill::Values(words.map(f64::from).to_vec()))
-    };
+    let vector = |n: usize| Input::constant([n], Elements::Normal(0.0, 1.0));
+    let block = |part: u32| StepBlock::new(3, 7, 0.05, 0.0).part(part).input();
     let op = Accumulate { share: 0.25 };
     let mut cases = Vec::new();
     for n in [1, 63, 64, 65, 997, 64 * 65_536 + 3] {

@@ -1,20 +1,12 @@
 //! The memory bank: rows gathered by index, and rows blended with new embeddings in place.
 
-use super::check::{Case, Fill, Input};
-use super::{Cost, Host, Operand, Operation, axes, same};
+use super::case::{Case, Elements, Input};
+use super::{Cost, Host, Operand, Operation, shape};
 use crate::gpu::Launch;
-use crate::tape::{Element, Type, ValueId};
+use crate::tape::{Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "bank";
-
-fn indices(op: &'static str, inputs: &[Type], index: usize) -> Result<usize> {
-    let [count] = axes::<1>(op, inputs, index, "the indices")?;
-    if inputs[index].element != Element::U32 {
-        return Err(Error::shape(op, "the indices must be unsigned integers, they are floats"));
-    }
-    Ok(count)
-}
 
 /// y\[k\] = table\[index\[k\]\]. Inputs: table `[rows, columns]`, index `[count]`; no gradient.
 ///
@@ -27,8 +19,10 @@ impl Operation for GatherRows {
         "bank.gather"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [_, columns] = axes::<2>(self.name(), inputs, 0, "the table")?;
-        Ok(vec![Type::f32([indices(self.name(), inputs, 1)?, columns])])
+        let [table, index] = shape::exactly(self.name(), inputs, ["table", "index"])?;
+        let [_, columns] = shape::floats(self.name(), table, "the table")?;
+        let [count] = shape::words(self.name(), index, "the indices")?;
+        Ok(vec![Type::f32([count, columns])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let columns = inputs[0].shape[1];
@@ -82,14 +76,15 @@ impl Operation for BankUpdate {
         true
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let batch = indices(self.name(), inputs, 0)?;
-        let [rows, columns] = axes::<2>(self.name(), inputs, 1, "the new rows")?;
-        let [_, wanted] = axes::<2>(self.name(), inputs, 2, "the bank")?;
-        same(self.name(), "a new row", &[columns], &[wanted])?;
+        let [index, z, bank] = shape::exactly(self.name(), inputs, ["index", "z", "bank"])?;
+        let [batch] = shape::words(self.name(), index, "the indices")?;
+        let [rows, columns] = shape::floats(self.name(), z, "the new rows")?;
+        let [_, wanted] = shape::floats(self.name(), bank, "the bank")?;
+        shape::same(self.name(), "a new row", &[columns], &[wanted])?;
         if rows < batch {
             return Err(Error::shape(self.name(), format!("there are {rows} new rows for {batch} indices")));
         }
-        Ok(inputs[2..].to_vec())
+        Ok(vec![bank.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let momentum = f64::from(self.momentum);
@@ -117,29 +112,29 @@ impl Operation for BankUpdate {
     }
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         // One row of z and of the bank for each index; the bank's is read and written.
-        let rows = 3 * inputs[0].len() * outputs[0].shape[1];
-        Cost { bytes: 4 * (inputs[0].len() + rows) as u64, flops: 0 }
+        let rows = inputs[0].len() as u64;
+        Cost { bytes: 4 * rows * (1 + 3 * outputs[0].shape[1] as u64), flops: 0 }
     }
 }
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let table = |rows: usize, columns: usize| Input::constant([rows, columns], Fill::Normal(0.0, 1.0));
+    let table = |rows: usize, columns: usize| Input::constant([rows, columns], Elements::Normal(0.0, 1.0));
     for (rows, columns, count) in [(1, 1, 1), (7, 3, 12), (100, 64, 37), (997, 16, 257), (20, 65, 64)] {
         let what = format!("{count} of {rows} rows of {columns}");
         // Some indices lie beyond the table.
-        let index = Input::integers([count], Fill::Below(rows as u32 + rows as u32 / 4 + 1));
+        let index = Input::integers([count], Elements::Below(rows as u32 + rows as u32 / 4 + 1));
         cases.push(Case::new(what, GatherRows, vec![table(rows, columns), index]).tolerance(0.0));
     }
     for (rows, columns, batch, copies) in [(1, 1, 1, 1), (7, 3, 4, 4), (100, 64, 32, 16), (997, 16, 131, 2)] {
         let what = format!("{batch} of {rows} rows of {columns}, {copies} views");
         let index: Vec<f64> = (0..batch).map(|i| ((i * 11 + 3) % rows) as f64).collect();
-        let index = Input::integers([batch], Fill::Values(index));
+        let index = Input::integers([batch], Elements::Values(index));
         let inputs = vec![index, table(copies * batch, columns), table(rows, columns)];
         cases.push(Case::new(what, BankUpdate { momentum: 0.99 }, inputs));
     }
-    let index = Input::integers([3], Fill::Values(vec![4.0, 1.0, 4e9]));
+    let index = Input::integers([3], Elements::Values(vec![4.0, 1.0, 4e9]));
     let inputs = vec![index, table(3, 5), table(4, 5)];
     cases.push(Case::new("indices beyond the bank", BankUpdate { momentum: 0.5 }, inputs));
     cases

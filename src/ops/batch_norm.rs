@@ -2,12 +2,13 @@
 //! evaluation, running statistics and gradients (Ioffe and Szegedy 2015; PyTorch's conventions).
 //!
 //! The statistics [5, channels] (mean, rstd, biased variance, scale, shift) are all that a reader needs to make y from
-//! x where it loads it: [`crate::tape::fuse`] gives convolutions and pooling x and the statistics, and y is never stored.
+//! x where it loads x: [`crate::tape::fuse`] gives convolutions and pooling x and the statistics, and y is never stored.
 
 use std::ops::Range;
 
-use super::check::{Case, Fill, Input};
-use super::{Cost, Host, Normalises, Op, Operand, Operation, same};
+use super::case::{Case, Elements, Input};
+use super::operation::{ROW, WHOLE, by_rows};
+use super::{ByRows, Cost, Host, Norm, Op, Operand, Operation, PartialSums, Rewrites, shape};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -35,15 +36,20 @@ impl Sizes {
         Sizes { batch: at(0), channels: at(1), size: x.iter().skip(2).product() }
     }
 
-    fn check(op: &'static str, inputs: &[Type], vectors: std::ops::Range<usize>) -> Result<Self> {
-        let x = &inputs[0].shape;
-        if x.len() != 2 && x.len() != 4 {
-            return Err(Error::shape(op, format!("x must be [batch, features] or NCHW, it has shape {x:?}")));
+    /// The sizes of x, after checking it and the `vectors`, one number per channel each.
+    fn check(op: &'static str, x: &Type, vectors: &[(&str, &Type)]) -> Result<Self> {
+        match x.shape.len() {
+            2 => shape::stored::<2>(op, x, "x").map(drop)?,
+            4 => shape::stored::<4>(op, x, "x").map(drop)?,
+            _ => {
+                let what = format!("x must be [batch, features] or NCHW, it has shape {:?}", x.shape);
+                return Err(Error::shape(op, what));
+            }
         }
-        for (i, input) in inputs.iter().enumerate().take(vectors.end).skip(vectors.start) {
-            same(op, &format!("input {i}"), &input.shape, &[x[1]])?;
+        for (name, vector) in vectors {
+            shape::floats_as(op, vector, name, &[x.shape[1]])?;
         }
-        Ok(Sizes::of(x))
+        Ok(Sizes::of(&x.shape))
     }
 
     fn count(&self) -> usize {
@@ -52,7 +58,7 @@ impl Sizes {
 
     /// Chunks of a channel and images of a chunk: about 4096 elements each.
     fn chunks(&self) -> (usize, usize) {
-        let images = (4096 / self.size).clamp(1, self.batch.max(1));
+        let images = (4096 / self.size.max(1)).clamp(1, self.batch.max(1));
         (self.batch.div_ceil(images), images)
     }
 
@@ -144,7 +150,7 @@ pub(super) fn activated(x: &Host, statistics: &[f64], slope: f32) -> Vec<f64> {
 
 /// Fails unless `statistics` are those of a batch norm over x.
 pub(super) fn check_statistics(op: &'static str, statistics: &Type, x: &Type) -> Result<()> {
-    same(op, "statistics", &statistics.shape, &[ROWS, Sizes::of(&x.shape).channels])
+    shape::floats_as(op, statistics, "statistics", &[ROWS, Sizes::of(&x.shape).channels])
 }
 
 /// Rows of the statistics: mean, rstd, variance, scale, shift.
@@ -165,14 +171,15 @@ impl Operation for BatchNorm {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let s = Sizes::check(self.name(), inputs, 1..3)?;
+        let [x, gamma, beta] = shape::exactly(self.name(), inputs, ["x", "gamma", "beta"])?;
+        let s = Sizes::check(self.name(), x, &[("gamma", gamma), ("beta", beta)])?;
         if s.count() < 2 {
             return Err(Error::shape(
                 self.name(),
-                format!("one value a channel has no variance (x: {:?}); use a batch of two or more", inputs[0].shape),
+                format!("one value per channel has no variance (x: {:?}); use a batch of two or more", x.shape),
             ));
         }
-        let y = self.apply.then(|| Type::f32(inputs[0].shape.clone()));
+        let y = self.apply.then(|| Type::f32(x.shape.clone()));
         Ok(y.into_iter().chain([Type::f32([ROWS, s.channels]), Type::f32([s.channels, s.chunks().0, 2])]).collect())
     }
 
@@ -197,8 +204,29 @@ impl Operation for BatchNorm {
         launches
     }
 
-    fn part_rows(&self, inputs: &[Operand]) -> Option<usize> {
-        (!self.apply).then(|| Sizes::of(inputs[0].shape).chunks().1)
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        // x is read again for y: its statistics are known only at its end.
+        let again = if self.apply { &inputs[..1] } else { &[] };
+        Cost::moving(inputs.iter().chain(&outputs[..outputs.len() - 1])).and_moving(again)
+    }
+
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        // The statistics alone: y needs them complete.
+        if self.apply { None } else { by_rows(&[ROW, WHOLE, WHOLE], &[WHOLE, WHOLE]) }
+    }
+
+    fn partial_sums(&self) -> Option<&dyn PartialSums> {
+        if self.apply { None } else { Some(self) }
+    }
+
+    fn rewrites(&self) -> &dyn Rewrites {
+        self
+    }
+}
+
+impl PartialSums for BatchNorm {
+    fn rows_per_part(&self, inputs: &[Operand]) -> usize {
+        Sizes::of(inputs[0].shape).chunks().1
     }
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
@@ -221,16 +249,12 @@ impl Operation for BatchNorm {
             .bind("y", statistics);
         vec![launch]
     }
+}
 
-    fn normalises(&self) -> Option<Normalises> {
+impl Rewrites for BatchNorm {
+    fn as_norm(&self) -> Option<Norm> {
         let op = BatchNorm { apply: false, ..self.clone() }.into();
-        self.apply.then_some(Normalises { slope: self.slope, without_y: op })
-    }
-
-    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
-        // x is read again for y: its statistics are known only at its end.
-        let again = if self.apply { &inputs[..1] } else { &[] };
-        Cost::moving(inputs.iter().chain(&outputs[..outputs.len() - 1])).and_moving(again)
+        self.apply.then_some(Norm { slope: self.slope, without_y: op })
     }
 
     fn reads_half(&self, index: usize) -> bool {
@@ -280,8 +304,11 @@ impl Operation for BatchNormEval {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let s = Sizes::check(self.name(), inputs, 1..5)?;
-        let y = self.apply.then(|| Type::f32(inputs[0].shape.clone()));
+        let names = ["x", "gamma", "beta", "running mean", "running variance"];
+        let [x, gamma, beta, mean, var] = shape::exactly(self.name(), inputs, names)?;
+        let vectors = [("gamma", gamma), ("beta", beta), ("the running mean", mean), ("the running variance", var)];
+        let s = Sizes::check(self.name(), x, &vectors)?;
+        let y = self.apply.then(|| Type::f32(x.shape.clone()));
         Ok(y.into_iter().chain([Type::f32([ROWS, s.channels])]).collect())
     }
 
@@ -308,9 +335,20 @@ impl Operation for BatchNormEval {
         [statistics].into_iter().chain(y).collect()
     }
 
-    fn normalises(&self) -> Option<Normalises> {
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        let outputs: &[bool] = if self.apply { &[ROW, WHOLE] } else { &[WHOLE] };
+        by_rows(&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], outputs)
+    }
+
+    fn rewrites(&self) -> &dyn Rewrites {
+        self
+    }
+}
+
+impl Rewrites for BatchNormEval {
+    fn as_norm(&self) -> Option<Norm> {
         let op = BatchNormEval { apply: false, ..self.clone() }.into();
-        self.apply.then_some(Normalises { slope: self.slope, without_y: op })
+        self.apply.then_some(Norm { slope: self.slope, without_y: op })
     }
 
     fn reads_half(&self, index: usize) -> bool {
@@ -332,9 +370,10 @@ impl Operation for BatchNormSums {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let s = Sizes::check(self.name(), inputs, 0..0)?;
-        same(self.name(), "dy", &inputs[1].shape, &inputs[0].shape)?;
-        check_statistics(self.name(), &inputs[2], &inputs[0])?;
+        let [x, dy, statistics] = shape::exactly(self.name(), inputs, ["x", "dy", "statistics"])?;
+        let s = Sizes::check(self.name(), x, &[])?;
+        shape::floats_as(self.name(), dy, "dy", &x.shape)?;
+        check_statistics(self.name(), statistics, x)?;
         let vector = Type::f32([s.channels]);
         Ok(vec![vector.clone(), vector, Type::f32([s.channels, 2]), Type::f32([s.channels, s.chunks().0, 2])])
     }
@@ -358,8 +397,26 @@ impl Operation for BatchNormSums {
         [self.part_launches(inputs, outputs, 0..batch), self.joining_launches(inputs, outputs)].concat()
     }
 
-    fn part_rows(&self, inputs: &[Operand]) -> Option<usize> {
-        Some(Sizes::of(inputs[0].shape).chunks().1)
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        Cost::moving(inputs.iter().chain(&outputs[..3]))
+    }
+
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW, ROW, WHOLE], &[WHOLE, WHOLE, WHOLE, WHOLE])
+    }
+
+    fn partial_sums(&self) -> Option<&dyn PartialSums> {
+        Some(self)
+    }
+
+    fn rewrites(&self) -> &dyn Rewrites {
+        self
+    }
+}
+
+impl PartialSums for BatchNormSums {
+    fn rows_per_part(&self, inputs: &[Operand]) -> usize {
+        Sizes::of(inputs[0].shape).chunks().1
     }
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
@@ -382,11 +439,9 @@ impl Operation for BatchNormSums {
             .bind("partial_out", outputs[2].id);
         vec![launch]
     }
+}
 
-    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
-        Cost::moving(inputs.iter().chain(&outputs[..3]))
-    }
-
+impl Rewrites for BatchNormSums {
     fn reads_half(&self, index: usize) -> bool {
         index == 0
     }
@@ -419,11 +474,12 @@ impl Operation for BatchNormBackward {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let s = Sizes::check(self.name(), inputs, 0..0)?;
-        check_statistics(self.name(), &inputs[1], &inputs[0])?;
-        same(self.name(), "means", &inputs[2].shape, &[s.channels, 2])?;
-        same(self.name(), "dy", &inputs[3].shape, &inputs[0].shape)?;
-        Ok(vec![Type::f32(inputs[0].shape.clone())])
+        let [x, statistics, means, dy] = shape::exactly(self.name(), inputs, ["x", "statistics", "means", "dy"])?;
+        let s = Sizes::check(self.name(), x, &[])?;
+        check_statistics(self.name(), statistics, x)?;
+        shape::floats_as(self.name(), means, "means", &[s.channels, 2])?;
+        shape::floats_as(self.name(), dy, "dy", &x.shape)?;
+        Ok(vec![Type::f32(x.shape.clone())])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -456,7 +512,17 @@ impl Operation for BatchNormBackward {
         vec![launch.bind("y", outputs[0].id)]
     }
 
-    fn replacing_last_input(&self) -> Option<Op> {
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW, WHOLE, WHOLE, ROW], &[ROW])
+    }
+
+    fn rewrites(&self) -> &dyn Rewrites {
+        self
+    }
+}
+
+impl Rewrites for BatchNormBackward {
+    fn in_place_variant(&self) -> Option<Op> {
         (!self.in_place).then(|| BatchNormBackward { in_place: true, ..self.clone() }.into())
     }
 
@@ -469,7 +535,7 @@ impl Operation for BatchNormBackward {
 /// variance. PyTorch's rule: the running variance takes the unbiased batch variance.
 #[derive(Clone, Debug)]
 pub struct BatchNormRunning {
-    /// Values of a channel in the batch: batch x height x width.
+    /// Values of a channel in the batch: batch x height x width, at least 2.
     pub count: usize,
 }
 
@@ -483,9 +549,14 @@ impl Operation for BatchNormRunning {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [statistics, mean, var] = inputs else { return Err(Error::shape(self.name(), "wants three inputs")) };
-        same(self.name(), "running variance", &var.shape, &mean.shape)?;
-        same(self.name(), "statistics", &statistics.shape, &[ROWS, mean.len()])?;
+        let names = ["statistics", "running mean", "running variance"];
+        let [statistics, mean, var] = shape::exactly(self.name(), inputs, names)?;
+        let [channels] = shape::floats(self.name(), mean, "the running mean")?;
+        shape::floats_as(self.name(), var, "the running variance", &[channels])?;
+        shape::floats_as(self.name(), statistics, "statistics", &[ROWS, channels])?;
+        if self.count < 2 {
+            return Err(Error::shape(self.name(), format!("{} values have no variance", self.count)));
+        }
         Ok(vec![mean.clone(), var.clone()])
     }
 
@@ -513,7 +584,7 @@ impl Operation for BatchNormRunning {
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
-    let positive = |c: usize| Input::normal([c]).with(Fill::Uniform(0.5, 2.0));
+    let positive = |c: usize| Input::normal([c]).with(Elements::Uniform(0.5, 2.0));
     let mut cases = Vec::new();
     let shapes = [vec![3, 1], vec![16, 10], vec![3, 130], vec![4, 6, 5, 7], vec![9, 3, 28, 28], vec![70, 5, 1, 1]];
     for (shape, slope) in shapes.into_iter().zip([1.0, 0.0, 0.1, 0.1, 1.0, 0.0]) {
@@ -521,13 +592,14 @@ pub fn cases() -> Vec<Case> {
         let affine = || vec![Input::normal(shape.clone()), positive(c), Input::normal([c])];
         let what = format!("{shape:?}, slope {slope}");
         cases.push(Case::new(&what, BatchNorm { slope, apply: true }, affine()).tolerance(1e-5));
-        let running = [Input::constant([c], Fill::Normal(0.0, 0.3)), Input::constant([c], Fill::Uniform(0.5, 2.0))];
+        let running =
+            [Input::constant([c], Elements::Normal(0.0, 0.3)), Input::constant([c], Elements::Uniform(0.5, 2.0))];
         let all: Vec<Input> = affine().into_iter().chain(running).collect();
         cases.push(Case::new(&what, BatchNormEval { slope, apply: true }, all).tolerance(5e-6));
     }
     // What is left of them where y is not stored, and the gradient that takes the place of dy.
     let constants = |shapes: &[&[usize]]| -> Vec<Input> {
-        shapes.iter().map(|s| Input::constant(s.to_vec(), Fill::Uniform(0.2, 2.0))).collect()
+        shapes.iter().map(|s| Input::constant(s.to_vec(), Elements::Uniform(0.2, 2.0))).collect()
     };
     let x: &[usize] = &[5, 7, 3, 3];
     let statistics_only = BatchNorm { slope: 0.1, apply: false };
@@ -539,9 +611,9 @@ pub fn cases() -> Vec<Case> {
         let inputs = constants(&[x, &[ROWS, 7], &[7, 2], x]);
         cases.push(Case::new(format!("in place, batch statistics {train}"), op, inputs));
     }
-    let x = || Input::constant([5, 7, 3, 4], Fill::Normal(0.5, 1.0)).half();
-    let [statistics, means] = [&[ROWS, 7][..], &[7, 2]].map(|s| Input::constant(s, Fill::Uniform(0.2, 2.0)));
-    let dy = Input::constant([5, 7, 3, 4], Fill::Normal(0.0, 1.0));
+    let x = || Input::constant([5, 7, 3, 4], Elements::Normal(0.5, 1.0)).half();
+    let [statistics, means] = [&[ROWS, 7][..], &[7, 2]].map(|s| Input::constant(s, Elements::Uniform(0.2, 2.0)));
+    let dy = Input::constant([5, 7, 3, 4], Elements::Normal(0.0, 1.0));
     let affine = constants(&[&[7], &[7]]);
     let norm = BatchNorm { slope: 0.1, apply: true };
     cases.push(Case::new("x in half precision", norm, [vec![x()], affine].concat()).tolerance(1e-5));
@@ -553,13 +625,13 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("x in half precision, in place {in_place}"), op, inputs));
     }
     // x has 7 digits and a mean of 60 deviations: 2 digits are gone before the kernel starts.
-    let far = Input::normal([8, 5, 3, 3]).with(Fill::Normal(30.0, 0.5));
+    let far = Input::normal([8, 5, 3, 3]).with(Elements::Normal(30.0, 0.5));
     let inputs = vec![far, positive(5), Input::normal([5])];
     cases.push(Case::new("mean 60 sd from 0", BatchNorm { slope: 1.0, apply: true }, inputs).tolerance(1e-4));
     let targets = vec![
-        Input::constant([ROWS, 7], Fill::Uniform(0.2, 2.0)),
-        Input::constant([7], Fill::Normal(0.0, 1.0)),
-        Input::constant([7], Fill::Uniform(0.5, 2.0)),
+        Input::constant([ROWS, 7], Elements::Uniform(0.2, 2.0)),
+        Input::constant([7], Elements::Normal(0.0, 1.0)),
+        Input::constant([7], Elements::Uniform(0.5, 2.0)),
     ];
     cases.push(Case::new("7 channels", BatchNormRunning { count: 12 }, targets));
     cases

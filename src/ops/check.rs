@@ -1,138 +1,18 @@
-//! Holds every operation, forward and backward, against its f64 twin on a device, and the twins'
-//! gradients against finite differences. The `check` command and the tests run the same cases.
+//! Compares every operation, forward and backward, with its f64 twin on a device, and the twins' gradients with finite
+//! differences. The `check` command and the tests run the same cases.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use half::f16;
-
-use super::Op;
+pub use super::case::{Case, Elements, Input};
+pub use super::cases;
+use crate::gpu::Launch;
 use crate::gpu::kernel::Kernels;
-use crate::gpu::{Gpu, Launch};
-use crate::random::{Rng, Stream};
 use crate::tape::backward::backward_from;
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::{Element, Graph, Type, ValueId, twin};
 use crate::{Error, Result};
 
-/// How the elements of a case's input are made.
-#[derive(Clone, Debug)]
-pub enum Fill {
-    /// Normal with this mean and standard deviation.
-    Normal(f64, f64),
-    /// Uniform in this interval.
-    Uniform(f64, f64),
-    /// Integers in 0..bound.
-    Below(u32),
-    /// 1 with this probability, else 0.
-    Mask(f64),
-    /// A random permutation of 0..n (distinct values: no ties, no kinks nearby).
-    Permutation,
-    /// These elements.
-    Values(Vec<f64>),
-}
-
-/// One input of a case.
-#[derive(Clone, Debug)]
-pub struct Input {
-    /// Shape and element.
-    pub ty: Type,
-    /// Elements.
-    pub fill: Fill,
-    /// Whether its gradient is checked.
-    pub grad: bool,
-}
-
-impl Input {
-    /// A float input with a gradient, standard normal.
-    pub fn normal(shape: impl Into<Vec<usize>>) -> Self {
-        Input { ty: Type::f32(shape), fill: Fill::Normal(0.0, 1.0), grad: true }
-    }
-
-    /// A float input without a gradient.
-    pub fn constant(shape: impl Into<Vec<usize>>, fill: Fill) -> Self {
-        Input { ty: Type::f32(shape), fill, grad: false }
-    }
-
-    /// An integer input.
-    pub fn integers(shape: impl Into<Vec<usize>>, fill: Fill) -> Self {
-        Input { ty: Type::u32(shape), fill, grad: false }
-    }
-
-    /// The same input in half precision.
-    pub fn half(mut self) -> Self {
-        self.ty.element = Element::F16;
-        self
-    }
-
-    /// The same input with other elements.
-    pub fn with(mut self, fill: Fill) -> Self {
-        self.fill = fill;
-        self
-    }
-
-    fn elements(&self, index: usize) -> Vec<f64> {
-        let mut rng = Rng::new(20_260, Stream::Order, self.ty.len() as u32, index as u32);
-        let n = self.ty.len();
-        let normal = |rng: &mut Rng| {
-            let (u, v) = (f64::from(rng.unit()).max(1e-7), f64::from(rng.unit()));
-            (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-        };
-        let values: Vec<f64> = match &self.fill {
-            Fill::Normal(mean, sd) => (0..n).map(|_| mean + sd * normal(&mut rng)).collect(),
-            Fill::Uniform(low, high) => (0..n).map(|_| low + (high - low) * f64::from(rng.unit())).collect(),
-            Fill::Below(bound) => (0..n).map(|_| f64::from(rng.next_bits() % bound)).collect(),
-            Fill::Mask(p) => (0..n).map(|_| f64::from(u8::from(f64::from(rng.unit()) < *p))).collect(),
-            Fill::Permutation => {
-                let mut order: Vec<usize> = (0..n).collect();
-                order.sort_by_cached_key(|_| rng.next_bits());
-                order.into_iter().map(|v| (v as f64 + 0.25) / n as f64 - 0.5).collect()
-            }
-            Fill::Values(values) => values.clone(),
-        };
-        match self.ty.element {
-            // The device and the twin start from the same f32 numbers.
-            Element::F32 => values.into_iter().map(|v| f64::from(v as f32)).collect(),
-            Element::F16 => values.into_iter().map(|v| f64::from(f16::from_f64(v))).collect(),
-            Element::U32 => values,
-        }
-    }
-}
-
-/// One operation on inputs of one size.
-#[derive(Clone, Debug)]
-pub struct Case {
-    /// `operation: what is special about it`.
-    pub name: String,
-    /// The operation.
-    pub op: Op,
-    /// Its inputs; for an operation in place the last ones are its targets.
-    pub inputs: Vec<Input>,
-    /// Whether the device writes the result in half precision.
-    pub half: bool,
-    /// Largest allowed `|device - twin| / max |twin|` of any element. From the length of the sums: a sum
-    /// of n terms in f32 errs by about `sqrt(n) 2^-24` of its terms' size, and by `n 2^-24` at worst.
-    pub tolerance: f64,
-}
-
 impl Case {
-    /// A case with the tolerance for short sums.
-    pub fn new(what: impl std::fmt::Display, op: impl Into<Op>, inputs: Vec<Input>) -> Self {
-        let op = op.into();
-        Case { name: format!("{}: {what}", op.operation().name()), op, inputs, half: false, tolerance: 2e-6 }
-    }
-
-    /// The same case with another tolerance.
-    pub fn tolerance(mut self, tolerance: f64) -> Self {
-        self.tolerance = tolerance;
-        self
-    }
-
-    /// The same case with its result in half precision, rounded once.
-    pub fn into_half(self) -> Self {
-        Case { half: true, tolerance: 5e-4, ..self }
-    }
-
     /// The graph of the case, forward and backward.
     ///
     /// # Errors
@@ -164,7 +44,7 @@ impl Case {
             .map(|(i, input)| {
                 let name = format!("input {i}");
                 let id = graph.in_arena(&name, name.clone(), input.ty.clone(), input.grad);
-                values.insert(id, input.elements(i));
+                values.insert(id, input.numbers(i));
                 id
             })
             .collect();
@@ -182,7 +62,7 @@ impl Case {
         }
         let mut gradients = HashMap::new();
         if self.inputs.iter().any(|i| i.grad) {
-            // Workspace outputs, those that the twin does not make, are nobody's business.
+            // Ignore workspace outputs: the twin does not compute them.
             let mut forward = values.clone();
             twin::run(&graph, &mut forward)?;
             outputs.retain(|o| forward.contains_key(o));
@@ -190,7 +70,7 @@ impl Case {
             let y = outputs[0];
             let dy = Input::normal(graph.shape(y).to_vec());
             let seed = graph.in_arena("upstream", "upstream", dy.ty.clone(), false);
-            values.insert(seed, dy.elements(99));
+            values.insert(seed, dy.numbers(99));
             gradients = backward_from(&mut graph, &[(y, seed)])?;
         }
         Ok(Recorded { graph, values, outputs, ids, gradients })
@@ -236,15 +116,34 @@ fn worse(error: f64, worst: f64) -> bool {
 ///
 /// # Errors
 /// [`Error::Device`] when the device fails, [`Error::Shape`] when the case is malformed.
+pub async fn run_async(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
+    run_changed_async(case, kernels, &|launch| launch).await
+}
+
+/// As [`run_async`]; blocks.
+///
+/// # Errors
+/// As [`run_async`].
+#[cfg(not(target_arch = "wasm32"))]
 pub fn run(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
-    run_changed(case, kernels, &|launch| launch)
+    pollster::block_on(run_async(case, kernels))
 }
 
 /// As [`run`], with every launch changed first: a test breaks one to see that the outcome fails.
 ///
 /// # Errors
 /// As [`run`].
+#[doc(hidden)]
+#[cfg(not(target_arch = "wasm32"))]
 pub fn run_changed(
+    case: &Case,
+    kernels: &mut Kernels,
+    change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
+) -> Result<Outcome> {
+    pollster::block_on(run_changed_async(case, kernels, change))
+}
+
+async fn run_changed_async(
     case: &Case,
     kernels: &mut Kernels,
     change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
@@ -254,18 +153,18 @@ pub fn run_changed(
     twin::run(&graph, &mut values)?;
     let mut made: Vec<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.clone()).collect();
     made.retain(|id| values.contains_key(id));
-    let executor = Executor::with_canaries(kernels, &mut Arenas::new(), graph, change)?;
+    let executor = Executor::with_canaries_async(kernels, &mut Arenas::new(), graph, change).await?;
     for (id, data) in &given {
-        executor.write_f64(*id, data)?;
+        executor.write_f64_async(*id, data).await?;
     }
-    executor.submit();
+    executor.submit_async().await?;
     let mut outcome = Outcome { name: case.name.clone(), error: 0.0, tolerance: case.tolerance, worst: String::new() };
-    if let Some(&id) = executor.overrun()?.first() {
+    if let Some(&id) = executor.overrun_async().await?.first() {
         outcome.error = f64::INFINITY;
         outcome.worst = format!("what follows {}", executor.graph().value(id).name);
     }
     for id in made {
-        let (got, wanted) = (executor.read_f64(id)?, &values[&id]);
+        let (got, wanted) = (executor.read_f64_async(id).await?, &values[&id]);
         let scale = wanted.iter().fold(1e-30_f64, |m, v| m.max(v.abs()));
         for (g, w) in got.iter().zip(wanted) {
             let error = (g - w).abs() / scale;
@@ -291,7 +190,7 @@ pub fn finite_differences(case: &Case) -> Result<f64> {
     }
     let given = values.clone();
     twin::run(&graph, &mut values)?;
-    let seed = Input::normal(graph.shape(outputs[0]).to_vec()).elements(99);
+    let seed = Input::normal(graph.shape(outputs[0]).to_vec()).numbers(99);
     let objective = |changed: ValueId, data: Vec<f64>| -> Result<f64> {
         let mut forward = graph.clone();
         forward.nodes.truncate(1);
@@ -324,33 +223,4 @@ pub fn finite_differences(case: &Case) -> Result<f64> {
         }
     }
     Ok(worst)
-}
-
-/// Every case of every operation.
-pub fn cases() -> Vec<Case> {
-    [
-        super::elementwise::cases(),
-        super::reduce::cases(),
-        super::softmax_xent::cases(),
-        super::contrast::cases(),
-        super::distill::cases(),
-        super::bank::cases(),
-        super::health::cases(),
-        super::sgd::cases(),
-        super::accumulate::cases(),
-        super::conv2d::cases(),
-        super::matmul::cases(),
-        super::batch_norm::cases(),
-        super::pool::cases(),
-        super::dropout::cases(),
-        super::views::cases(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// Kernels on a device, for those who run cases.
-pub fn kernels(gpu: Arc<Gpu>) -> Kernels {
-    Kernels::new(gpu)
 }

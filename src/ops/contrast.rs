@@ -1,7 +1,7 @@
 //! The contrastive loss between bank rows, views and negatives: normalisation, anchors, loss.
 
-use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, axes, same};
+use super::case::{Case, Elements, Input};
+use super::{Host, Operand, Operation, shape};
 use crate::gpu::Launch;
 use crate::gpu::kernel::WORKGROUP;
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -61,8 +61,9 @@ impl Operation for RowNormalise {
         "contrast.normalise"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, _] = axes::<2>(self.name(), inputs, 0, "the input")?;
-        Ok(vec![inputs[0].clone(), Type::f32([rows])])
+        let [x] = shape::exactly(self.name(), inputs, ["x"])?;
+        let [rows, _] = shape::floats(self.name(), x, "x")?;
+        Ok(vec![x.clone(), Type::f32([rows])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let (mut y, mut norms) = (Vec::new(), Vec::new());
@@ -85,8 +86,7 @@ impl Operation for RowNormalise {
     }
 }
 
-/// A launch of one workgroup a row with no more invocations than have eight columns each: the bank's rows are many and
-/// short.
+/// One workgroup per row, sized so that every invocation has at least eight columns: the bank's rows are many and short.
 fn of_columns(mut launch: Launch<ValueId>, columns: usize) -> Launch<ValueId> {
     launch.set_workgroup(columns.div_ceil(8).next_power_of_two().clamp(8, WORKGROUP as usize) as u32);
     launch
@@ -106,10 +106,11 @@ impl Operation for RowNormaliseBackward {
         "contrast.normalise_backward"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, _] = axes::<2>(self.name(), inputs, 0, "the input")?;
-        same(self.name(), "the saved norms", &inputs[1].shape, &[rows])?;
-        same(self.name(), "the upstream gradient", &inputs[2].shape, &inputs[0].shape)?;
-        Ok(inputs[..1].to_vec())
+        let [x, norms, dy] = shape::exactly(self.name(), inputs, ["x", "norms", "dy"])?;
+        let [rows, _] = shape::floats(self.name(), x, "x")?;
+        shape::floats_as(self.name(), norms, "the saved norms", &[rows])?;
+        shape::floats_as(self.name(), dy, "the upstream gradient", &x.shape)?;
+        Ok(vec![x.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let columns = inputs[0].shape[1];
@@ -136,6 +137,13 @@ impl Operation for RowNormaliseBackward {
     }
 }
 
+fn whole_batches(op: &'static str, rows: usize, batch: usize) -> Result<()> {
+    if batch == 0 || !rows.is_multiple_of(batch) {
+        return Err(Error::shape(op, format!("{rows} embeddings are not a whole number of batches of {batch}")));
+    }
+    Ok(())
+}
+
 /// The anchor of every row: row r < batch meets its bank row, row m batch + i meets z\[i\].
 ///
 /// Inputs: bank rows `[batch, columns]`, z `[copies batch, columns]`; output as z.
@@ -147,14 +155,12 @@ impl Operation for ContrastAnchors {
         "contrast.anchors"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [batch, columns] = axes::<2>(self.name(), inputs, 0, "the bank rows")?;
-        let [rows, wanted] = axes::<2>(self.name(), inputs, 1, "the embeddings")?;
-        same(self.name(), "a bank row", &[columns], &[wanted])?;
-        if batch == 0 || !rows.is_multiple_of(batch) {
-            let message = format!("{rows} embeddings are not a whole number of batches of {batch}");
-            return Err(Error::shape(self.name(), message));
-        }
-        Ok(inputs[1..].to_vec())
+        let [bank, z] = shape::exactly(self.name(), inputs, ["bank rows", "z"])?;
+        let [batch, columns] = shape::floats(self.name(), bank, "the bank rows")?;
+        let [rows, wanted] = shape::floats(self.name(), z, "the embeddings")?;
+        shape::same(self.name(), "a bank row", &[columns], &[wanted])?;
+        whole_batches(self.name(), rows, batch)?;
+        Ok(vec![z.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let block = inputs[0].data.len();
@@ -193,8 +199,10 @@ impl Operation for ContrastAnchorsBackward {
         "contrast.anchors_backward"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        axes::<2>(self.name(), inputs, 0, "the upstream gradient")?;
-        Ok(inputs.to_vec())
+        let [dy] = shape::exactly(self.name(), inputs, ["dy"])?;
+        let [rows, _] = shape::floats(self.name(), dy, "the upstream gradient")?;
+        whole_batches(self.name(), rows, self.batch)?;
+        Ok(vec![dy.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let block = self.batch * inputs[0].shape[1];
@@ -217,7 +225,7 @@ impl Operation for ContrastAnchorsBackward {
 /// The first `rows` rows of a matrix: the gradient of [`ContrastAnchors`] in its bank rows.
 #[derive(Clone, Debug)]
 pub struct FirstRows {
-    /// How many.
+    /// Rows of the result.
     pub rows: usize,
 }
 
@@ -226,8 +234,9 @@ impl Operation for FirstRows {
         "contrast.first_rows"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, columns] = axes::<2>(self.name(), inputs, 0, "the input")?;
-        if rows < self.rows {
+        let [x] = shape::exactly(self.name(), inputs, ["x"])?;
+        let [rows, columns] = shape::floats(self.name(), x, "x")?;
+        if rows < self.rows || self.rows == 0 {
             return Err(Error::shape(self.name(), format!("there are {rows} rows, {} wanted", self.rows)));
         }
         Ok(vec![Type::f32([self.rows, columns])])
@@ -255,16 +264,16 @@ pub struct Nce {
     pub tau: f32,
 }
 
-fn nce_sizes(op: &'static str, inputs: &[Type], tau: f32) -> Result<[usize; 3]> {
+/// The number of rows, after checking anchors, others and scores against each other.
+fn nce_rows(op: &'static str, [anchors, others, scores]: [&Type; 3], tau: f32) -> Result<usize> {
     if !(tau > 0.0 && tau.is_finite()) {
         return Err(Error::shape(op, format!("the temperature must be > 0, got {tau}")));
     }
-    let [rows, columns] = axes::<2>(op, inputs, 0, "the anchors")?;
-    axes::<2>(op, inputs, 1, "the others")?;
-    same(op, "the others", &inputs[1].shape, &[rows, columns])?;
-    let [scores, negatives] = axes::<2>(op, inputs, 2, "the scores")?;
-    same(op, "a column of the scores", &[scores], &[rows])?;
-    Ok([rows, columns, negatives])
+    let [rows, _] = shape::floats(op, anchors, "the anchors")?;
+    shape::floats_as(op, others, "the others", &anchors.shape)?;
+    let [scores, _] = shape::floats(op, scores, "the scores")?;
+    shape::same(op, "a column of the scores", &[scores], &[rows])?;
+    Ok(rows)
 }
 
 impl Operation for Nce {
@@ -272,7 +281,8 @@ impl Operation for Nce {
         "contrast.nce"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, ..] = nce_sizes(self.name(), inputs, self.tau)?;
+        let rows =
+            nce_rows(self.name(), shape::exactly(self.name(), inputs, ["anchors", "others", "scores"])?, self.tau)?;
         Ok(vec![Type::f32([rows]), Type::f32([rows, 3])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -323,9 +333,11 @@ impl Operation for NceBackward {
         "contrast.nce_backward"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, ..] = nce_sizes(self.name(), inputs, self.tau)?;
-        same(self.name(), "the saved statistics", &inputs[3].shape, &[rows, 3])?;
-        same(self.name(), "the upstream gradient", &inputs[4].shape, &[rows])?;
+        let names = ["anchors", "others", "scores", "statistics", "dloss"];
+        let [anchors, others, scores, statistics, dloss] = shape::exactly(self.name(), inputs, names)?;
+        let rows = nce_rows(self.name(), [anchors, others, scores], self.tau)?;
+        shape::floats_as(self.name(), statistics, "the saved statistics", &[rows, 3])?;
+        shape::floats_as(self.name(), dloss, "the upstream gradient", &[rows])?;
         Ok(inputs[..3].to_vec())
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -380,9 +392,9 @@ pub fn cases() -> Vec<Case> {
     }
     let many = vec![Input::normal([65_537, 1])];
     cases.push(Case::new("more rows than one axis holds", RowNormalise { epsilon: 0.5 }, many));
-    let zeros = Input::constant([3, 4], Fill::Values([[0.0; 4], [1.0, -2.0, 0.5, 3.0], [0.0; 4]].concat()));
-    let norms = Input::constant([3], Fill::Values(vec![0.0, 14.25_f64.sqrt(), 0.0]));
-    let dy = Input::constant([3, 4], Fill::Normal(0.0, 1.0));
+    let zeros = Input::constant([3, 4], Elements::Values([[0.0; 4], [1.0, -2.0, 0.5, 3.0], [0.0; 4]].concat()));
+    let norms = Input::constant([3], Elements::Values(vec![0.0, 14.25_f64.sqrt(), 0.0]));
+    let dy = Input::constant([3, 4], Elements::Normal(0.0, 1.0));
     let epsilon = NORM_EPSILON;
     cases.push(Case::new("a row of zeros", RowNormalise { epsilon }, vec![zeros.clone()]));
     cases.push(Case::new("a row of zeros", RowNormaliseBackward { epsilon }, vec![zeros, norms, dy]));
@@ -403,8 +415,8 @@ pub fn cases() -> Vec<Case> {
     ] {
         let what = format!("{rows} rows of {columns}, {negatives} negatives, tau {tau}");
         // Products of rows of length one.
-        let unit = || Input::normal([rows, columns]).with(Fill::Normal(0.0, (columns as f64).sqrt().recip()));
-        let scores = Input::normal([rows, negatives]).with(Fill::Uniform(-1.0, 1.0));
+        let unit = || Input::normal([rows, columns]).with(Elements::Normal(0.0, (columns as f64).sqrt().recip()));
+        let scores = Input::normal([rows, negatives]).with(Elements::Uniform(-1.0, 1.0));
         // An exponent of 1 / tau turns a score's rounding, 2^-24, into 2^-24 / tau.
         let tolerance = 2e-6 + 1.2e-7 / f64::from(tau);
         cases.push(Case::new(what, Nce { tau }, vec![unit(), unit(), scores]).tolerance(tolerance));
@@ -412,9 +424,9 @@ pub fn cases() -> Vec<Case> {
     for p in [1.0, -1.0] {
         // The positive alone at one end, the negatives at the other.
         let inputs = vec![
-            Input::normal([2, 2]).with(Fill::Values(vec![p, 0.0, 0.0, p])),
-            Input::normal([2, 2]).with(Fill::Values(vec![1.0, 0.0, 0.0, 1.0])),
-            Input::normal([2, 3]).with(Fill::Values(vec![-p; 6])),
+            Input::normal([2, 2]).with(Elements::Values(vec![p, 0.0, 0.0, p])),
+            Input::normal([2, 2]).with(Elements::Values(vec![1.0, 0.0, 0.0, 1.0])),
+            Input::normal([2, 3]).with(Elements::Values(vec![-p; 6])),
         ];
         cases.push(Case::new(format!("products of {p} and {}, tau 0.01", -p), Nce { tau: 0.01 }, inputs));
     }

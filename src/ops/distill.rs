@@ -1,16 +1,23 @@
 //! Distillation: Kullback-Leibler divergence at a temperature, and squared error.
 
-use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, axes, same};
+use super::case::{Case, Elements, Input};
+use super::{Host, Operand, Operation, shape};
 use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "distill";
 
-fn pair(op: &'static str, inputs: &[Type]) -> Result<()> {
-    let [student, teacher, ..] = inputs else { return Err(Error::shape(op, "wants a student and a teacher")) };
-    same(op, "the teacher", &teacher.shape, &student.shape)
+fn same_shape(op: &'static str, student: &Type, teacher: &Type) -> Result<()> {
+    shape::any_floats(op, student, "the student")?;
+    shape::floats_as(op, teacher, "the teacher", &student.shape)
+}
+
+fn check_temperature(op: &'static str, temperature: f32) -> Result<()> {
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(Error::shape(op, format!("the temperature must be > 0, got {temperature}")));
+    }
+    Ok(())
 }
 
 /// Largest logit of a row and the sum of exponentials relative to it, at a temperature.
@@ -34,11 +41,10 @@ impl Operation for KlDivergence {
         "distill.kl"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return Err(Error::shape(self.name(), format!("the temperature must be > 0, got {}", self.temperature)));
-        }
-        let [rows, _] = axes::<2>(self.name(), inputs, 0, "the student")?;
-        pair(self.name(), inputs)?;
+        check_temperature(self.name(), self.temperature)?;
+        let [student, teacher] = shape::exactly(self.name(), inputs, ["student", "teacher"])?;
+        let [rows, _] = shape::floats(self.name(), student, "the student")?;
+        same_shape(self.name(), student, teacher)?;
         Ok(vec![Type::f32([rows]), Type::f32([rows, 4])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -96,11 +102,14 @@ impl Operation for KlDivergenceBackward {
         "distill.kl_backward"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, _] = axes::<2>(self.name(), inputs, 0, "the student")?;
-        pair(self.name(), inputs)?;
-        same(self.name(), "the saved statistics", &inputs[2].shape, &[rows, 4])?;
-        same(self.name(), "the upstream gradient", &inputs[3].shape, &[rows])?;
-        Ok(inputs[..1].to_vec())
+        check_temperature(self.name(), self.temperature)?;
+        let names = ["student", "teacher", "statistics", "dy"];
+        let [student, teacher, statistics, dy] = shape::exactly(self.name(), inputs, names)?;
+        let [rows, _] = shape::floats(self.name(), student, "the student")?;
+        same_shape(self.name(), student, teacher)?;
+        shape::floats_as(self.name(), statistics, "the saved statistics", &[rows, 4])?;
+        shape::floats_as(self.name(), dy, "the upstream gradient", &[rows])?;
+        Ok(vec![student.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let t = f64::from(self.temperature);
@@ -145,8 +154,9 @@ impl Operation for SquaredError {
         "distill.square"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        pair(self.name(), inputs)?;
-        Ok(inputs[..1].to_vec())
+        let [student, teacher] = shape::exactly(self.name(), inputs, ["student", "teacher"])?;
+        same_shape(self.name(), student, teacher)?;
+        Ok(vec![student.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         vec![inputs[0].data.iter().zip(inputs[1].data).map(|(s, t)| (s - t) * (s - t)).collect()]
@@ -174,9 +184,10 @@ impl Operation for SquaredErrorBackward {
         "distill.square_backward"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        pair(self.name(), inputs)?;
-        same(self.name(), "the upstream gradient", &inputs[2].shape, &inputs[0].shape)?;
-        Ok(inputs[..1].to_vec())
+        let [student, teacher, dy] = shape::exactly(self.name(), inputs, ["student", "teacher", "dy"])?;
+        same_shape(self.name(), student, teacher)?;
+        shape::floats_as(self.name(), dy, "the upstream gradient", &student.shape)?;
+        Ok(vec![student.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let [s, t, dy] = [inputs[0].data, inputs[1].data, inputs[2].data];
@@ -196,8 +207,8 @@ impl Operation for SquaredErrorBackward {
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let student = |shape: [usize; 2]| Input::normal(shape).with(Fill::Normal(0.0, 3.0));
-    let teacher = |shape: [usize; 2]| Input::constant(shape, Fill::Normal(0.5, 3.0));
+    let student = |shape: [usize; 2]| Input::normal(shape).with(Elements::Normal(0.0, 3.0));
+    let teacher = |shape: [usize; 2]| Input::constant(shape, Elements::Normal(0.5, 3.0));
     for (rows, columns, temperature) in
         [(1, 2, 4.0), (7, 16, 4.0), (13, 64, 1.0), (67, 10, 0.5), (5, 300, 4.0), (130, 65, 2.0)]
     {
@@ -208,17 +219,17 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(what, SquaredError, vec![student(shape), teacher(shape)]));
     }
     for size in [80.0, 1e4] {
-        let ends = Fill::Uniform(-size, size);
+        let ends = Elements::Uniform(-size, size);
         let inputs = vec![student([17, 23]).with(ends.clone()), teacher([17, 23]).with(ends)];
         cases.push(Case::new(format!("logits to {size}"), KlDivergence { temperature: 1.0 }, inputs));
     }
-    let hot = vec![teacher([9, 64]), teacher([9, 64]).with(Fill::Normal(0.0, 3.0))];
+    let hot = vec![teacher([9, 64]), teacher([9, 64]).with(Elements::Normal(0.0, 3.0))];
     cases.push(Case::new("temperature 10000", KlDivergence { temperature: 1e4 }, hot));
     // Close to each other, as at the end of a distillation: the divergence is of second order, and
     // the gradient, T (q - p), keeps 2^-24 p of rounding where q - p is a thousandth of p.
     let logits: Vec<f64> = (0..6 * 40).map(|i| f64::from((f64::from(i) * 0.37).sin() as f32)).collect();
     let near = logits.iter().enumerate().map(|(i, v)| v + 1e-3 * (i as f64 * 1.7).cos()).collect();
-    let inputs = vec![student([6, 40]).with(Fill::Values(near)), teacher([6, 40]).with(Fill::Values(logits))];
+    let inputs = vec![student([6, 40]).with(Elements::Values(near)), teacher([6, 40]).with(Elements::Values(logits))];
     cases.push(Case::new("close logits", KlDivergence { temperature: 4.0 }, inputs).tolerance(1e-3));
     cases
 }

@@ -1,8 +1,10 @@
 //! Dropout, DropBlock and the random masks behind them: pure functions of (seed, layer, step).
 
-use super::check::{Case, Fill as Elements, Input};
+use super::case::{Case, Elements, Input};
 use super::elementwise::Fill;
-use super::{Host, Operand, Operation, axes, same};
+use super::operation::{ROW, WHOLE, by_rows};
+use super::step_block::StepBlock;
+use super::{ByRows, Host, Operand, Operation, shape};
 use crate::gpu::Launch;
 use crate::gpu::kernel::WORKGROUP;
 use crate::random::{Rng, Stream, unit_f32};
@@ -10,15 +12,6 @@ use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "dropout";
-
-/// Words of the step block, the `u32` input that the host writes before every step: 0 the step, 1 and 2
-/// the seed's low and high half, 3 the learning rate (f32 bits), 4 DropBlock's 1 - keep (f32 bits).
-pub const STEP_WORDS: usize = 8;
-
-/// The step block without the optimiser's part.
-pub fn step_block(step: u32, seed: u64, learning_rate: f32, drop: f32) -> [u32; STEP_WORDS] {
-    [step, seed as u32, (seed >> 32) as u32, learning_rate.to_bits(), drop.to_bits(), 0, 0, 0]
-}
 
 /// Values of the shader's `Params`; each launch sets what it uses.
 #[derive(Clone, Copy, Default)]
@@ -51,18 +44,9 @@ fn groups_of(invocations: usize) -> usize {
     invocations.div_ceil(WORKGROUP as usize)
 }
 
-fn is_step_block(op: &'static str, input: Option<&Type>) -> Result<()> {
-    match input {
-        Some(ty) if *ty == Type::u32([STEP_WORDS]) => Ok(()),
-        other => Err(Error::shape(op, format!("the step block must be {STEP_WORDS} integers, it is {other:?}"))),
-    }
-}
-
 /// The uniform draws of a layer at a step, in the order of the elements.
-fn draws(step: &Host, layer: u32, stream: Stream, n: usize) -> Vec<f32> {
-    let word = |i: usize| step.data[i] as u32;
-    let seed = u64::from(word(1)) | u64::from(word(2)) << 32;
-    let mut rng = Rng::new(seed, stream, word(0), layer);
+fn draws(step: &StepBlock, layer: u32, stream: Stream, n: usize) -> Vec<f32> {
+    let mut rng = Rng::new(step.seed(), stream, step.draw, layer);
     (0..n).map(|_| unit_f32(rng.next_bits())).collect()
 }
 
@@ -111,16 +95,18 @@ impl Operation for Bernoulli {
         "dropout.bernoulli"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        is_step_block(self.name(), inputs.first())?;
+        let [step] = shape::exactly(self.name(), inputs, ["step block"])?;
+        StepBlock::check(self.name(), step)?;
         Ok(vec![Type::f32(self.shape.clone())])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        let step = StepBlock::of(&inputs[0]);
         let p = match self.probability {
             Probability::Constant(p) => f64::from(p),
-            gamma @ Probability::Gamma { .. } => f64::from(f32::from_bits(inputs[0].data[4] as u32)) * gamma.factor(),
+            gamma @ Probability::Gamma { .. } => f64::from(step.drop_rate) * gamma.factor(),
         };
         let n = self.shape.iter().product();
-        let draws = draws(&inputs[0], self.layer, self.stream, n);
+        let draws = draws(&step, self.layer, self.stream, n);
         vec![draws.into_iter().map(|u| f64::from(u8::from(f64::from(u) < p))).collect()]
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
@@ -133,6 +119,9 @@ impl Operation for Bernoulli {
         let (layer, stream) = (self.layer, self.stream as u32);
         let params = Params { n, layer, stream, scheduled, probability, scale, ..Params::default() };
         vec![launch("bernoulli", groups_of(n.div_ceil(4)), params).bind("step", inputs[0].id).bind("y", outputs[0].id)]
+    }
+    fn output_elements(&self, _: usize) -> Elements {
+        Elements::Mask(0.9)
     }
 }
 
@@ -158,11 +147,13 @@ impl Operation for Dropout {
         "dropout.dropout"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        is_step_block(self.name(), inputs.get(1))?;
-        Ok(inputs[..1].to_vec())
+        let [x, step] = shape::exactly(self.name(), inputs, ["x", "step block"])?;
+        shape::any_floats(self.name(), x, "x")?;
+        StepBlock::check(self.name(), step)?;
+        Ok(vec![x.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let draws = draws(&inputs[1], self.layer, Stream::Dropout, inputs[0].data.len());
+        let draws = draws(&StepBlock::of(&inputs[1]), self.layer, Stream::Dropout, inputs[0].data.len());
         let scale = f64::from(self.scale());
         vec![draws.iter().zip(inputs[0].data).map(|(&u, x)| if u < self.keep { x * scale } else { 0.0 }).collect()]
     }
@@ -196,8 +187,10 @@ impl Operation for DropBlockKeep {
         "dropout.block_keep"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [n, c, rows, cols] = axes::<4>(self.name(), inputs, 0, "the seeds")?;
-        if rows != cols || rows == 0 || self.block == 0 {
+        let [seeds] = shape::exactly(self.name(), inputs, ["seeds"])?;
+        let [n, c, rows, cols] = shape::floats(self.name(), seeds, "the seeds")?;
+        // A side of 2^16 or more has more pixels than a tensor may have.
+        if rows != cols || self.block == 0 || self.block > usize::from(u16::MAX) {
             return Err(Error::shape(
                 self.name(),
                 format!("wants square seeds and a block of at least 1, got {rows}x{cols} and {}", self.block),
@@ -228,6 +221,9 @@ impl Operation for DropBlockKeep {
         let params = Params { n, block: self.block, side: outputs[0].shape[3], ..Params::default() };
         vec![launch("block_keep", groups_of(n), params).bind("a", inputs[0].id).bind("y", outputs[0].id)]
     }
+    fn output_elements(&self, _: usize) -> Elements {
+        Elements::Mask(0.9)
+    }
 }
 
 /// elements / kept elements of a mask, `[1]`; 0 when nothing is kept.
@@ -246,7 +242,8 @@ impl Operation for KeepScale {
         "dropout.scale_kept"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [mask] = inputs else { return Err(Error::shape(self.name(), "wants one mask")) };
+        let [mask] = shape::exactly(self.name(), inputs, ["mask"])?;
+        shape::any_floats(self.name(), mask, "the mask")?;
         Ok(vec![Type::f32([1]), Type::u32([Self::groups(mask.len())])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -272,9 +269,10 @@ impl Operation for ApplyMask {
         "dropout.apply_mask"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [x, mask, scale] = inputs else { return Err(Error::shape(self.name(), "wants x, a mask and a scale")) };
-        same(self.name(), "the mask", &mask.shape, &x.shape)?;
-        same(self.name(), "the scale", &scale.shape, &[1])?;
+        let [x, mask, scale] = shape::exactly(self.name(), inputs, ["x", "mask", "scale"])?;
+        shape::any_floats(self.name(), x, "x")?;
+        shape::floats_as(self.name(), mask, "the mask", &x.shape)?;
+        shape::floats_as(self.name(), scale, "the scale", &[1])?;
         Ok(vec![x.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -295,6 +293,9 @@ impl Operation for ApplyMask {
                 .bind("y", outputs[0].id),
         ]
     }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW, ROW, WHOLE], &[ROW])
+    }
 }
 
 /// Appends dropout with drop probability `p`; `layer` must differ between the layers of a step.
@@ -309,12 +310,12 @@ pub fn dropout(graph: &mut Graph, x: ValueId, step: ValueId, layer: u32, p: f32)
 }
 
 /// Appends DropBlock with squares of side `block`, or of the map's side where that is smaller; the drop rate
-/// is word 4 of `step`. `layer` must differ between the layers of a step.
+/// is that of the step block. `layer` must differ between the layers of a step.
 ///
 /// # Errors
 /// [`Error::Shape`] when `x` is not a batch of square maps.
 pub fn drop_block(graph: &mut Graph, x: ValueId, step: ValueId, layer: u32, block: usize) -> Result<ValueId> {
-    let [n, c, side, width] = axes::<4>("dropout.bernoulli", std::slice::from_ref(&graph.value(x).ty), 0, "x")?;
+    let [n, c, side, width] = shape::floats("dropout.bernoulli", &graph.value(x).ty, "x")?;
     let block = block.min(side);
     if side != width || block == 0 {
         let message = format!("DropBlock wants square maps and a block of at least 1, got {side}x{width} and {block}");
@@ -348,10 +349,7 @@ pub fn apply_given_mask(graph: &mut Graph, x: ValueId, mask: ValueId, scale: f32
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
-    let step = |number: u32, drop: f32| {
-        let block = step_block(number, 0x0123_4567_89ab_cdef, 0.05, drop);
-        Input::integers([STEP_WORDS], Elements::Values(block.iter().map(|&w| f64::from(w)).collect()))
-    };
+    let step = |draw: u32, drop: f32| StepBlock::new(draw, 0x0123_4567_89ab_cdef, 0.05, drop).input();
     let mut cases = Vec::new();
     for (n, p) in [(1, 0.5), (3, 0.9), (64, 0.1), (259, 0.9), (1021, 0.0), (1022, 1.0), (40_000, 0.9)] {
         let op = |stream, layer| {

@@ -1,7 +1,8 @@
 //! Scale, sum, constant and (leaky) ReLU of float tensors of any shape.
 
-use super::check::{Case, Fill as Elements, Input};
-use super::{Host, Operand, Operation, same};
+use super::case::{Case, Elements, Input};
+use super::operation::{ROW, by_rows};
+use super::{ByRows, Host, Operand, Operation, shape};
 use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
@@ -13,8 +14,15 @@ fn launch(entry: &'static str, n: usize, alpha: f32, beta: f32) -> Launch<ValueI
 }
 
 fn two_equal(op: &'static str, inputs: &[Type]) -> Result<Vec<Type>> {
-    let [a, b] = inputs else { return Err(Error::shape(op, "wants two inputs")) };
-    same(op, "the second input", &b.shape, &a.shape)?;
+    let [a, b] = shape::exactly(op, inputs, ["a", "b"])?;
+    shape::any_floats(op, a, "a")?;
+    shape::floats_as(op, b, "b", &a.shape)?;
+    Ok(vec![a.clone()])
+}
+
+fn one(op: &'static str, inputs: &[Type]) -> Result<Vec<Type>> {
+    let [a] = shape::exactly(op, inputs, ["a"])?;
+    shape::any_floats(op, a, "a")?;
     Ok(vec![a.clone()])
 }
 
@@ -30,7 +38,7 @@ impl Operation for Scale {
         "elementwise.scale"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        Ok(inputs[..1].to_vec())
+        one(self.name(), inputs)
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         vec![inputs[0].data.iter().map(|a| f64::from(self.alpha) * a).collect()]
@@ -41,6 +49,9 @@ impl Operation for Scale {
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         vec![launch("scale", inputs[0].len(), self.alpha, 0.0).bind("a", inputs[0].id).bind("y", outputs[0].id)]
+    }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW], &[ROW])
     }
 }
 
@@ -56,12 +67,15 @@ impl Operation for Reshape {
         "elementwise.reshape"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let (old, new): (usize, usize) = (inputs[0].len(), self.shape.iter().product());
-        if old != new {
-            let what = format!("{:?} has {old} elements, {:?} has {new}", inputs[0].shape, self.shape);
+        let [a] = shape::exactly(self.name(), inputs, ["a"])?;
+        shape::any_floats(self.name(), a, "a")?;
+        let new = Type::f32(self.shape.clone());
+        shape::output(self.name(), &new)?;
+        if shape::product(&a.shape) != shape::product(&new.shape) {
+            let what = format!("{:?} and {:?} differ in their number of elements", a.shape, self.shape);
             return Err(Error::shape(self.name(), what));
         }
-        Ok(vec![Type::f32(self.shape.clone())])
+        Ok(vec![new])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         vec![inputs[0].data.to_vec()]
@@ -112,6 +126,9 @@ impl Operation for Add {
                 .bind("y", outputs[0].id),
         ]
     }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW, ROW], &[ROW])
+    }
 }
 
 /// A constant tensor.
@@ -127,7 +144,9 @@ impl Operation for Fill {
     fn name(&self) -> &'static str {
         "elementwise.fill"
     }
-    fn outputs(&self, _: &[Type]) -> Result<Vec<Type>> {
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [] = shape::exactly(self.name(), inputs, [])?;
+        shape::any_floats(self.name(), &self.ty, "the constant")?;
         Ok(vec![self.ty.clone()])
     }
     fn twin(&self, _: &[Host]) -> Vec<Vec<f64>> {
@@ -135,6 +154,9 @@ impl Operation for Fill {
     }
     fn launches(&self, _: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         vec![launch("fill", outputs[0].len(), self.value, 0.0).bind("y", outputs[0].id)]
+    }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[], &[ROW])
     }
 }
 
@@ -150,7 +172,7 @@ impl Operation for LeakyRelu {
         "elementwise.leaky_relu"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        Ok(inputs[..1].to_vec())
+        one(self.name(), inputs)
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let slope = f64::from(self.slope);
@@ -164,6 +186,9 @@ impl Operation for LeakyRelu {
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         vec![launch("leaky_relu", inputs[0].len(), self.slope, 0.0).bind("a", inputs[0].id).bind("y", outputs[0].id)]
+    }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW], &[ROW])
     }
 }
 
@@ -193,6 +218,9 @@ impl Operation for LeakyReluBackward {
                 .bind("b", inputs[1].id)
                 .bind("y", outputs[0].id),
         ]
+    }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW, ROW], &[ROW])
     }
 }
 

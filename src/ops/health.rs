@@ -1,9 +1,10 @@
 //! Health bits: what the device saw go wrong, read by the host together with the loss.
 
-use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, same};
+use super::case::{Case, Elements, Input};
+use super::operation::{ROW, WHOLE, by_rows};
+use super::{ByRows, Host, Operand, Operation, shape};
 use crate::gpu::Launch;
-use crate::tape::{Element, Type, ValueId};
+use crate::tape::{Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "health";
@@ -22,11 +23,8 @@ pub(super) fn raise(health: &mut [f64], bit: u32) {
 
 /// Fails unless `ty` is a health value.
 pub(super) fn check_type(op: &'static str, ty: &Type) -> Result<()> {
-    same(op, "the health value", &ty.shape, &[WORDS])?;
-    if ty.element != Element::U32 {
-        return Err(Error::shape(op, "the health value must hold unsigned integers, it holds floats"));
-    }
-    Ok(())
+    let words = shape::words::<1>(op, ty, "the health value")?;
+    shape::same(op, "the health value", &words, &[WORDS])
 }
 
 /// Raises `bit` when any element of x is not finite. Input: x, floats of any shape; target: health u32 `[4]`.
@@ -44,9 +42,13 @@ impl Operation for HealthCheck {
         true
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [_, health] = inputs else { return Err(Error::shape(self.name(), "wants a tensor and a health value")) };
+        let [x, health] = shape::exactly(self.name(), inputs, ["x", "health"])?;
+        shape::any_floats(self.name(), x, "x")?;
         check_type(self.name(), health)?;
-        Ok(inputs[1..].to_vec())
+        if self.bit > 31 {
+            return Err(Error::shape(self.name(), format!("a word has bits 0 to 31, not {}", self.bit)));
+        }
+        Ok(vec![health.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let mut health = inputs[1].data.to_vec();
@@ -63,20 +65,27 @@ impl Operation for HealthCheck {
                 .bind("health", outputs[0].id),
         ]
     }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW], &[WHOLE])
+    }
 }
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
-    let health = || Input::integers([WORDS], Fill::Values(vec![4.0, 0.0, 7.0, 0.0]));
+    let health = || Input::integers([WORDS], Elements::Values(vec![4.0, 0.0, 7.0, 0.0]));
     let mut cases = vec![
-        Case::new("finite", HealthCheck { bit: LOSS }, vec![Input::constant([997], Fill::Normal(0.0, 1e30)), health()])
-            .tolerance(0.0),
+        Case::new(
+            "finite",
+            HealthCheck { bit: LOSS },
+            vec![Input::constant([997], Elements::Normal(0.0, 1e30)), health()],
+        )
+        .tolerance(0.0),
     ];
     for (what, odd) in [("NaN", f64::NAN), ("inf", f64::INFINITY), ("-inf", f64::NEG_INFINITY)] {
         for n in [1, 65] {
             let mut x = vec![f64::from(f32::MAX); n];
             x[n - 1] = odd;
-            let x = Input::constant([n], Fill::Values(x));
+            let x = Input::constant([n], Elements::Values(x));
             let case = Case::new(format!("{what} last of {n}"), HealthCheck { bit: LOSS }, vec![x, health()]);
             cases.push(case.tolerance(0.0));
         }

@@ -1,22 +1,27 @@
 //! Matrix product, bias and bias gradient: the linear layer and the contrastive similarities.
 
-use super::check::{Case, Input};
-use super::{Cost, Host, Operand, Operation, Pieces, axes, same};
+use super::case::{Case, Input};
+use super::tile::Tile;
+use super::{Cost, Host, Operand, Operation, Pieces, shape};
 use crate::gpu::Launch;
-use crate::gpu::kernel::{Alternative, WORKGROUP, fold};
+use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "matmul";
 
-/// Rows that one invocation computes.
-const TILE: usize = 16;
+/// What one invocation computes.
+const PRODUCT: Tile = Tile { entry: "product", down: 16, across: 4, lanes: 4, accumulators: 64, memory: 0 };
 
-/// Rows and columns that a workgroup of `product_tiled` computes.
-const SHARED_TILE: usize = 32;
+/// What a workgroup computes that brings both operands to its memory: 32 terms of 32 rows, spread over the banks.
+const PRODUCT_TILED: Tile =
+    Tile { entry: "product_tiled", down: 32, across: 32, lanes: 0, accumulators: 4, memory: 2 * 4 * 32 * 34 };
 
 fn launch(entry: &'static str, n: usize, rows: usize, columns: usize) -> Launch<ValueId> {
-    Launch::items(SHADER, entry, n).param("rows", rows).param("columns", columns).param("blocks", rows.div_ceil(TILE))
+    Launch::items(SHADER, entry, n)
+        .param("rows", rows)
+        .param("columns", columns)
+        .param("blocks", rows.div_ceil(PRODUCT.down))
 }
 
 fn without_strides(launch: Launch<ValueId>) -> Launch<ValueId> {
@@ -47,9 +52,9 @@ impl Operation for Matmul {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [a, b] = inputs else { return Err(Error::shape(self.name(), "wants two matrices")) };
-        axes::<2>(self.name(), inputs, 0, "the first matrix")?;
-        axes::<2>(self.name(), inputs, 1, "the second matrix")?;
+        let [a, b] = shape::exactly(self.name(), inputs, ["a", "b"])?;
+        shape::floats::<2>(self.name(), a, "the first matrix")?;
+        shape::floats::<2>(self.name(), b, "the second matrix")?;
         let (m, k, inner, n) = self.sizes(&a.shape, &b.shape);
         if k != inner {
             let (a, b) = (&a.shape, &b.shape);
@@ -95,8 +100,8 @@ impl Operation for Matmul {
         let (m, k, _, n) = self.sizes(inputs[0].shape, inputs[1].shape);
         let (a_m, a_k) = if self.trans_a { (1, m) } else { (k, 1) };
         let (b_k, b_n) = if self.trans_b { (1, k) } else { (n, 1) };
-        let lanes = n.div_ceil(4).next_power_of_two().clamp(8, WORKGROUP as usize);
-        let mut product = launch("product", 0, m, n)
+        let lanes = n.div_ceil(PRODUCT.across).next_power_of_two().clamp(8, WORKGROUP as usize);
+        let mut product = launch(PRODUCT.entry, 0, m, n)
             .param("inner", k)
             .param("a_m", a_m)
             .param("a_k", a_k)
@@ -106,20 +111,15 @@ impl Operation for Matmul {
             .bind("b", inputs[1].id)
             .bind("y", outputs[0].id);
         product.constants = vec![("WG", lanes as f64)];
-        product.groups = fold(m.div_ceil(TILE) * n.div_ceil(4 * lanes));
-        product.alternatives = vec![Alternative {
-            entry: "product_tiled",
-            groups: fold(m.div_ceil(SHARED_TILE) * n.div_ceil(SHARED_TILE)),
-            lanes: 0,
-            sums: 4,
-            memory: (2 * 4 * SHARED_TILE * 34) as u32,
-        }];
+        product.groups = fold(m.div_ceil(PRODUCT.down) * n.div_ceil(PRODUCT.across * lanes));
+        let tiles = m.div_ceil(PRODUCT_TILED.down) * n.div_ceil(PRODUCT_TILED.across);
+        product.alternatives = vec![PRODUCT_TILED.alternative(fold(tiles))];
         vec![product]
     }
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         let (m, k, _, n) = self.sizes(inputs[0].shape, inputs[1].shape);
-        Cost::moving(inputs.iter().chain(outputs)).multiply_adds(m * k * n)
+        Cost::moving(inputs.iter().chain(outputs)).multiply_adds(&[m, k, n])
     }
 
     fn pieces(&self) -> Option<Pieces> {
@@ -138,10 +138,10 @@ impl Operation for AddRow {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [_, c] = axes::<2>(self.name(), inputs, 0, "x")?;
-        let bias = inputs.get(1).map(|t| t.shape.as_slice()).unwrap_or_default();
-        same(self.name(), "bias", bias, &[c])?;
-        Ok(inputs[..1].to_vec())
+        let [x, bias] = shape::exactly(self.name(), inputs, ["x", "bias"])?;
+        let [_, c] = shape::floats(self.name(), x, "x")?;
+        shape::floats_as(self.name(), bias, "bias", &[c])?;
+        Ok(vec![x.clone()])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -171,7 +171,8 @@ impl Operation for ColumnSum {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [_, c] = axes::<2>(self.name(), inputs, 0, "x")?;
+        let [x] = shape::exactly(self.name(), inputs, ["x"])?;
+        let [_, c] = shape::floats(self.name(), x, "x")?;
         Ok(vec![Type::f32([c])])
     }
 
@@ -212,4 +213,17 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new("7x5", AddRow, vec![Input::normal([7, 5]), Input::normal([5])]));
     cases.push(Case::new("129x70", AddRow, vec![Input::normal([129, 70]), Input::normal([70])]));
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::tile::tests::agree;
+
+    #[test]
+    fn tiles_are_those_of_the_shader() {
+        for shader in [SHADER, "matmul_subgroup"] {
+            agree(shader, &[(PRODUCT, 1), (PRODUCT_TILED, 1)]);
+        }
+    }
 }

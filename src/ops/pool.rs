@@ -1,8 +1,9 @@
 //! 2x2 max pooling, with the sum and LeakyReLU at the end of a block, and global average pooling of NCHW images.
 
 use super::batch_norm::{activated, check_statistics};
-use super::check::{Case, Fill, Input};
-use super::{Host, Op, Operand, Operation, axes, same};
+use super::case::{Case, Elements, Input};
+use super::operation::{ROW, WHOLE, by_rows};
+use super::{ByRows, Host, Op, Operand, Operation, Rewrites, shape};
 use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
@@ -40,6 +41,8 @@ fn first_maximum(x: &[f64], plane: usize, width: usize, row: usize, column: usiz
     best
 }
 
+const WANTED: &str = "wants one or two images and the statistics of those that are normalised";
+
 /// What is pooled: v = leaky_relu(x), or of x + x2 at the end of a residual block.
 ///
 /// Inputs: x and maybe x2, then for each that is `normed` the statistics of the batch norm behind it.
@@ -54,28 +57,29 @@ pub struct Pooled {
 impl Pooled {
     /// Operands and statistics among `inputs`: one of the former or two, as many of the latter as are normed.
     fn split<'i, T>(&self, inputs: &'i [T]) -> (&'i [T], [Option<&'i T>; 2]) {
-        let statistics = self.normed.iter().filter(|n| **n).count();
-        let (operands, statistics) = inputs.split_at(inputs.len().saturating_sub(statistics));
+        let (operands, statistics) = inputs.split_at(self.operands(inputs.len()));
         let mut rest = statistics.iter();
         (operands, self.normed.map(|normed| if normed { rest.next() } else { None }))
     }
 
-    /// Images among `inputs`: one or two.
-    pub(super) fn images<T>(&self, inputs: &[T]) -> usize {
-        self.split(inputs).0.len()
+    /// Operands among `inputs` inputs: one or two.
+    fn operands(&self, inputs: usize) -> usize {
+        inputs.saturating_sub(self.normed.iter().filter(|n| **n).count())
     }
 
     fn check(&self, op: &'static str, inputs: &[Type]) -> Result<[usize; 4]> {
-        let shape = axes::<4>(op, inputs, 0, "x")?;
         let (operands, statistics) = self.split(inputs);
-        if operands.is_empty() || operands.len() > 2 || (self.normed[1] && operands.len() < 2) {
-            return Err(Error::shape(op, "wants one or two images and the statistics of those that are normalised"));
+        let [x, ..] = operands else { return Err(Error::shape(op, WANTED)) };
+        if operands.len() > 2 || (self.normed[1] && operands.len() < 2) {
+            return Err(Error::shape(op, WANTED));
         }
+        let sizes = shape::stored::<4>(op, x, "x")?;
         for (operand, statistics) in operands.iter().zip(statistics) {
-            same(op, "the second image", &operand.shape, &shape)?;
+            shape::stored::<4>(op, operand, "x")?;
+            shape::same(op, "the second image", &operand.shape, &sizes)?;
             statistics.map_or(Ok(()), |s| check_statistics(op, s, operand))?;
         }
-        Ok(shape)
+        Ok(sizes)
     }
 
     /// u of every element.
@@ -113,8 +117,8 @@ impl Pooled {
             .bind("statistics2", statistics[1])
     }
 
-    /// As [`Operation::absorbing`]: the statistics of x come before those of x2.
-    fn absorbing(&self, index: usize, slope: f32) -> Option<Pooled> {
+    /// As [`Rewrites::with_fused_norm`]: the statistics of x come before those of x2.
+    fn with_fused_norm(&self, index: usize, slope: f32) -> Option<Pooled> {
         let mut normed = self.normed;
         let free = slope == 1.0 && index < 2 && !normed[index] && !(index == 0 && normed[1]);
         free.then(|| {
@@ -181,8 +185,20 @@ impl Operation for MaxPool {
         vec![self.0.launch("max_2x2", outputs[0].len(), inputs).bind("y", outputs[0].id)]
     }
 
-    fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
-        self.0.absorbing(index, slope).map(|pooled| MaxPool(pooled).into())
+    fn by_rows(&self, inputs: usize) -> Option<ByRows> {
+        // One image or two, then the statistics.
+        let inputs: &[bool] = if self.0.operands(inputs) == 1 { &[ROW, WHOLE] } else { &[ROW, ROW, WHOLE, WHOLE] };
+        by_rows(inputs, &[ROW])
+    }
+
+    fn rewrites(&self) -> &dyn Rewrites {
+        self
+    }
+}
+
+impl Rewrites for MaxPool {
+    fn with_fused_norm(&self, index: usize, slope: f32) -> Option<Op> {
+        self.0.with_fused_norm(index, slope).map(|pooled| MaxPool(pooled).into())
     }
 
     fn reads_half(&self, index: usize) -> bool {
@@ -202,7 +218,7 @@ impl Operation for MaxPoolBackward {
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let Some((dy, rest)) = inputs.split_first() else { return Err(Error::shape(self.name(), "wants dy and x")) };
         let [n, c, h, w] = self.0.check(self.name(), rest)?;
-        same(self.name(), "dy", &dy.shape, &[n, c, h / 2, w / 2])?;
+        shape::floats_as(self.name(), dy, "dy", &[n, c, h / 2, w / 2])?;
         Ok(vec![Type::f32([n, c, h, w])])
     }
 
@@ -230,12 +246,23 @@ impl Operation for MaxPoolBackward {
         vec![self.0.launch("max_2x2_backward", windows, rest).bind("dy", dy).bind("y", outputs[0].id)]
     }
 
-    fn reads_half(&self, index: usize) -> bool {
-        index == 1 || index == 2
+    fn by_rows(&self, inputs: usize) -> Option<ByRows> {
+        let one = self.0.operands(inputs.saturating_sub(1)) == 1;
+        by_rows(if one { &[ROW, ROW, WHOLE] } else { &[ROW, ROW, ROW, WHOLE, WHOLE] }, &[ROW])
     }
 
-    fn absorbing(&self, index: usize, slope: f32) -> Option<Op> {
-        self.0.absorbing(index.checked_sub(1)?, slope).map(|pooled| MaxPoolBackward(pooled).into())
+    fn rewrites(&self) -> &dyn Rewrites {
+        self
+    }
+}
+
+impl Rewrites for MaxPoolBackward {
+    fn with_fused_norm(&self, index: usize, slope: f32) -> Option<Op> {
+        self.0.with_fused_norm(index.checked_sub(1)?, slope).map(|pooled| MaxPoolBackward(pooled).into())
+    }
+
+    fn reads_half(&self, index: usize) -> bool {
+        index == 1 || index == 2
     }
 }
 
@@ -249,10 +276,8 @@ impl Operation for GlobalAveragePool {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [n, c, h, w] = axes::<4>(self.name(), inputs, 0, "x")?;
-        if h * w == 0 {
-            return Err(Error::shape(self.name(), "x has no pixels"));
-        }
+        let [x] = shape::exactly(self.name(), inputs, ["x"])?;
+        let [n, c, ..] = shape::floats::<4>(self.name(), x, "x")?;
         Ok(vec![Type::f32([n, c])])
     }
 
@@ -271,6 +296,10 @@ impl Operation for GlobalAveragePool {
         let (planes, h, w) = planes(inputs[0].shape);
         vec![mean_launch("mean", planes, h, w).bind("x", inputs[0].id).bind("y", outputs[0].id)]
     }
+
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW], &[ROW])
+    }
 }
 
 /// dx of [`GlobalAveragePool`]: dy / (h w) everywhere. Input: dy `[n,c]`.
@@ -288,7 +317,8 @@ impl Operation for GlobalAveragePoolBackward {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [n, c] = axes::<2>(self.name(), inputs, 0, "dy")?;
+        let [dy] = shape::exactly(self.name(), inputs, ["dy"])?;
+        let [n, c] = shape::floats(self.name(), dy, "dy")?;
         Ok(vec![Type::f32([n, c, self.h, self.w])])
     }
 
@@ -304,23 +334,27 @@ impl Operation for GlobalAveragePoolBackward {
                 .bind("y", outputs[0].id),
         ]
     }
+
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW], &[ROW])
+    }
 }
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for shape in [[2, 3, 8, 8], [2, 5, 7, 5], [1, 4, 21, 21], [2, 3, 3, 3], [1, 1, 2, 2], [3, 2, 2, 9]] {
-        let apart = Input::normal(shape).with(Fill::Permutation);
+        let apart = Input::normal(shape).with(Elements::Permutation);
         cases.push(Case::new(format!("{shape:?}"), MaxPool::new(1.0), vec![apart.clone()]));
-        let other = Input::normal(shape).with(Fill::Uniform(-0.001, 0.001));
+        let other = Input::normal(shape).with(Elements::Uniform(-0.001, 0.001));
         cases.push(Case::new(format!("sum {shape:?}"), MaxPool::new(0.1), vec![apart, other]));
         cases.push(Case::new(format!("{shape:?}"), GlobalAveragePool, vec![Input::normal(shape)]));
     }
-    let ties = || Input::constant([2, 3, 6, 6], Fill::Below(3));
-    let dy = || Input::constant([2, 3, 3, 3], Fill::Normal(0.0, 1.0));
+    let ties = || Input::constant([2, 3, 6, 6], Elements::Below(3));
+    let dy = || Input::constant([2, 3, 3, 3], Elements::Normal(0.0, 1.0));
     let plain = MaxPool::new(1.0).0;
     cases.push(Case::new("ties go to the first", MaxPoolBackward(plain), vec![dy(), ties()]));
-    let given = |shape: &[usize]| Input::constant(shape.to_vec(), Fill::Normal(0.2, 1.0));
+    let given = |shape: &[usize]| Input::constant(shape.to_vec(), Elements::Normal(0.2, 1.0));
     for (operands, normed) in [(1, [true, false]), (2, [true, false]), (2, [false, true]), (2, [true, true])] {
         let pooled = Pooled { slope: 0.1, normed };
         let shape: &[usize] = &[2, 3, 5, 7];

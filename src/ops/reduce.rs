@@ -1,11 +1,11 @@
 //! Mean of all elements of a float tensor.
 
-use super::check::{Case, Fill, Input};
-use super::{Cost, Host, Operand, Operation};
+use super::case::{Case, Elements, Input};
+use super::{Cost, Host, Operand, Operation, shape};
+use crate::Result;
 use crate::gpu::Launch;
 use crate::gpu::kernel::WORKGROUP;
-use crate::tape::{Element, Graph, Node, Type, ValueId};
-use crate::{Error, Result};
+use crate::tape::{Graph, Node, Type, ValueId};
 
 const SHADER: &str = "reduce";
 
@@ -24,11 +24,8 @@ impl Operation for Mean {
         "reduce.mean"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [x] = inputs else { return Err(Error::shape(self.name(), "wants one input")) };
-        if x.is_empty() || x.element != Element::F32 {
-            let message = format!("the input must hold floats and not be empty, it is {:?} {:?}", x.element, x.shape);
-            return Err(Error::shape(self.name(), message));
-        }
+        let [x] = shape::exactly(self.name(), inputs, ["x"])?;
+        shape::any_floats(self.name(), x, "x")?;
         let mut outputs = vec![Type::f32([1])];
         let mut left = x.len();
         while left > CHUNK {
@@ -78,7 +75,9 @@ impl Operation for MeanBackward {
     fn name(&self) -> &'static str {
         "reduce.mean_backward"
     }
-    fn outputs(&self, _: &[Type]) -> Result<Vec<Type>> {
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [dy] = shape::exactly(self.name(), inputs, ["dy"])?;
+        shape::floats_as(self.name(), dy, "dy", &[1])?;
         Ok(vec![Type::f32(self.shape.clone())])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -99,7 +98,7 @@ impl Operation for MeanBackward {
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
     // Away from a mean of zero, where an error relative to the result says nothing about the sum.
-    let x = |shape: Vec<usize>| vec![Input::normal(shape).with(Fill::Normal(1.0, 0.5))];
+    let x = |shape: Vec<usize>| vec![Input::normal(shape).with(Elements::Normal(1.0, 0.5))];
     let around = [1, 63, 64, 65, 997, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK * CHUNK, CHUNK * CHUNK + 1];
     let mut cases: Vec<Case> =
         around.into_iter().map(|n| Case::new(format!("{n} elements"), Mean, x(vec![n])).tolerance(5e-7)).collect();

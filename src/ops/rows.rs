@@ -1,57 +1,27 @@
 //! Operations that can be computed a few rows at a time, for tensors larger than one binding.
 //!
-//! Where every row of the outputs comes from the same row of some inputs and from the whole of the others, a node is
-//! its own launches over fewer rows, with the bindings moved along: no kernel knows of it. What sums over rows does so
-//! in parts anyway: their launches are made for some parts at a time, and then those that join them. No number changes.
+//! Where every row of the outputs comes from the same row of some inputs and from the whole of the others
+//! ([`Operation::by_rows`](super::Operation::by_rows)), the node's own launches are made over fewer rows, with the bindings
+//! moved along: no kernel knows of it. What sums over rows does so in parts ([`super::PartialSums`]): the launches of the
+//! parts are made for some parts at a time, and then those that join them. No number changes.
 
 use std::ops::Range;
 
-use super::{Op, Operand};
+use super::Operand;
+use crate::error::{Change, Limit};
 use crate::gpu::Launch;
 use crate::tape::graph::ARENA_ALIGNMENT;
 use crate::tape::{Graph, Node, ValueId};
 use crate::{Error, Result};
 
-/// Whether each input and each output goes along with the rows; what does not is bound whole in every slice.
-type Rows = (&'static [bool], &'static [bool]);
-
-/// How a node can be cut by rows, if it can.
-fn rows_of(node: &Node) -> Option<Rows> {
-    const ROW: bool = true;
-    const WHOLE: bool = false;
-    Some(match &node.op {
-        Op::Fill(_) => (&[], &[ROW]),
-        Op::Scale(_) | Op::LeakyRelu(_) => (&[ROW], &[ROW]),
-        Op::GlobalAveragePool(_) | Op::GlobalAveragePoolBackward(_) => (&[ROW], &[ROW]),
-        Op::Add(_) | Op::LeakyReluBackward(_) => (&[ROW, ROW], &[ROW]),
-        // One image or two, then the statistics.
-        Op::MaxPool(pool) if pool.0.images(&node.inputs) == 1 => (&[ROW, WHOLE], &[ROW]),
-        Op::MaxPool(_) => (&[ROW, ROW, WHOLE, WHOLE], &[ROW]),
-        Op::MaxPoolBackward(pool) if pool.0.images(&node.inputs[1..]) == 1 => (&[ROW, ROW, WHOLE], &[ROW]),
-        Op::MaxPoolBackward(_) => (&[ROW, ROW, ROW, WHOLE, WHOLE], &[ROW]),
-        Op::ApplyMask(_) => (&[ROW, ROW, WHOLE], &[ROW]),
-        Op::Conv2d(_) | Op::Conv2dBackwardInput(_) => (&[ROW, WHOLE, WHOLE], &[ROW, WHOLE]),
-        Op::BatchNormEval(norm) if norm.apply => (&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], &[ROW, WHOLE]),
-        Op::BatchNormEval(_) => (&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], &[WHOLE]),
-        Op::BatchNormBackward(_) => (&[ROW, WHOLE, WHOLE, ROW], &[ROW]),
-        Op::BatchNorm(norm) if !norm.apply => (&[ROW, WHOLE, WHOLE], &[WHOLE, WHOLE]),
-        Op::BatchNormSums(_) => (&[ROW, ROW, WHOLE], &[WHOLE, WHOLE, WHOLE, WHOLE]),
-        Op::Conv2dBackwardWeight(_) => (&[ROW, ROW, WHOLE], &[WHOLE, WHOLE]),
-        Op::HealthCheck(_) => (&[ROW], &[WHOLE]),
-        Op::Accumulate(_) => (&[ROW, WHOLE], &[ROW]),
-        Op::Sgd(_) => (&[ROW, WHOLE], &[ROW, ROW, WHOLE]),
-        _ => return None,
-    })
-}
-
 /// The operands of a node that go along with its rows.
 fn moving(node: &Node) -> Vec<ValueId> {
-    let Some((inputs, outputs)) = rows_of(node) else { return Vec::new() };
-    let pairs = node.inputs.iter().zip(inputs).chain(node.outputs.iter().zip(outputs));
+    let Some(rows) = node.op.operation().by_rows(node.inputs.len()) else { return Vec::new() };
+    let pairs = node.inputs.iter().zip(rows.inputs).chain(node.outputs.iter().zip(rows.outputs));
     pairs.filter(|(_, moves)| **moves).map(|(id, _)| *id).collect()
 }
 
-/// Which launches of a node a slice has.
+/// Which launches of a node a range of rows has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Launches {
     /// All of them, over its rows.
@@ -63,16 +33,16 @@ enum Launches {
     Joining,
 }
 
-/// One slice of a node: its rows, or all of it.
+/// Some rows of a node, or all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slice {
+pub struct RowRange {
     rows: Option<Range<usize>>,
     moving: Vec<ValueId>,
     launches: Launches,
 }
 
-impl Slice {
-    /// The bytes of a value that the slice binds, relative to the value's first.
+impl RowRange {
+    /// The bytes of a value that these rows bind, relative to the value's first.
     pub fn bytes(&self, graph: &Graph, id: ValueId) -> Range<u64> {
         let ty = &graph.value(id).ty;
         match &self.rows {
@@ -84,7 +54,7 @@ impl Slice {
         }
     }
 
-    /// The launches of the slice.
+    /// The launches over these rows.
     pub fn launches(&self, graph: &Graph, node: &Node) -> Vec<Launch<ValueId>> {
         let rows = self.rows.clone().unwrap_or_default();
         let shape = |id: ValueId| {
@@ -103,32 +73,35 @@ impl Slice {
         let operation = node.op.operation();
         match self.launches {
             Launches::All => operation.launches(&inputs, &outputs),
-            Launches::Parts => operation.part_launches(&inputs, &outputs, rows),
-            Launches::Joining => operation.joining_launches(&inputs, &outputs),
+            Launches::Parts => {
+                operation.partial_sums().map(|sums| sums.part_launches(&inputs, &outputs, rows)).unwrap_or_default()
+            }
+            Launches::Joining => {
+                operation.partial_sums().map(|sums| sums.joining_launches(&inputs, &outputs)).unwrap_or_default()
+            }
         }
     }
 }
 
-/// The slices of a node that keep every binding within `most` bytes: one with everything where that suffices.
+/// The ranges of rows of a node that keep every binding within `most` bytes: one with everything where that suffices.
 ///
 /// # Errors
-/// [`Error::Device`] naming the tensor that is too large, where the operation cannot be cut.
-pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
+/// [`Error::TooLarge`] naming the tensor, where the operation cannot be cut.
+pub fn row_ranges(graph: &Graph, node: &Node, most: u64) -> Result<Vec<RowRange>> {
     let moving = moving(node);
     let bytes = |id: ValueId| graph.value(id).ty.bytes();
     let too_large = |id: &&ValueId| bytes(**id) > most;
     let Some(&largest) = node.inputs.iter().chain(&node.outputs).filter(too_large).max_by_key(|id| bytes(**id)) else {
-        return Ok(vec![Slice::default()]);
+        return Ok(vec![RowRange::default()]);
     };
-    let refused = |how: &str| {
-        Error::Device(format!(
-            "{} of {} has {} bytes, a binding of this device holds at most {most}, and {} {how}; {}",
-            graph.value(largest).name,
-            if node.scope.is_empty() { "the step" } else { &node.scope },
-            bytes(largest),
-            node.op.operation().name(),
-            crate::gpu::device::LESS
-        ))
+    let refused = |how: &str| Error::TooLarge {
+        what: format!("{} ({} {how})", graph.value(largest).name, node.op.operation().name()),
+        scope: if node.scope.is_empty() { "the step".into() } else { node.scope.clone() },
+        size: bytes(largest),
+        limit: most,
+        of: Limit::Binding,
+        holder: "a binding of this device".into(),
+        changes: vec![Change::Lower("optimiser.batch"), Change::Lower("model.widths")],
     };
     const WHOLE: &str = "cannot be cut by rows";
     if node.inputs.iter().chain(&node.outputs).filter(too_large).any(|id| !moving.contains(id)) {
@@ -139,25 +112,25 @@ pub fn slices(graph: &Graph, node: &Node, most: u64) -> Result<Vec<Slice>> {
         return Err(refused(WHOLE));
     }
     let inputs: Vec<Operand> = node.inputs.iter().map(|&id| super::operand(graph, id)).collect();
-    let parts = node.op.operation().part_rows(&inputs);
+    let parts = node.op.operation().partial_sums().map(|sums| sums.rows_per_part(&inputs));
     let (mut unit, mut most_rows) = (parts.unwrap_or(1) as u64, rows as u64);
     for &id in &moving {
         let row = bytes(id) / rows as u64;
-        // A slice begins where a binding may: so many rows at a time make every operand's offset a multiple.
+        // A range begins where a binding may: with multiples of `unit` rows every operand's offset is aligned.
         let own = ARENA_ALIGNMENT / gcd(row, ARENA_ALIGNMENT);
         unit = unit / gcd(unit, own) * own;
         most_rows = most_rows.min(most / row);
     }
     let step = (most_rows / unit * unit) as usize;
     if step == 0 {
-        return Err(refused(&format!("can be cut into slices of {unit} rows at the least")));
+        return Err(refused(&format!("can be cut into no less than {unit} rows")));
     }
     let ranges = (0..rows).step_by(step).map(|first| first..(first + step).min(rows));
     let launches = if parts.is_some() { Launches::Parts } else { Launches::All };
-    let mut slices: Vec<Slice> =
-        ranges.map(|range| Slice { rows: Some(range), moving: moving.clone(), launches }).collect();
-    slices.extend(parts.map(|_| Slice { launches: Launches::Joining, ..Slice::default() }));
-    Ok(slices)
+    let mut all: Vec<RowRange> =
+        ranges.map(|range| RowRange { rows: Some(range), moving: moving.clone(), launches }).collect();
+    all.extend(parts.map(|_| RowRange { launches: Launches::Joining, ..RowRange::default() }));
+    Ok(all)
 }
 
 /// Greatest common divisor.
@@ -174,29 +147,29 @@ mod tests {
     use crate::tape::Type;
 
     #[test]
-    fn slices_cover_the_rows_at_offsets_that_bind() {
+    fn ranges_cover_the_rows_at_offsets_that_bind() {
         let mut graph = Graph::new();
-        // 12 bytes a row of x and 20 of y: only multiples of 64 rows begin at multiples of 256 bytes in both.
+        // 12 bytes per row of x and 20 of y: only multiples of 64 rows begin at multiples of 256 bytes in both.
         let x = graph.in_arena("x", "x", Type::f32([1000, 3, 1, 1]), false);
         let w = graph.in_arena("w", "w", Type::f32([5, 3, 1, 1]), false);
         let y = graph.one(Conv2d::new(1, 0), &[x, w]).unwrap();
         let node = graph.nodes[0].clone();
-        assert_eq!(slices(&graph, &node, 20_000).unwrap(), [Slice::default()]);
-        let cut = slices(&graph, &node, 6000).unwrap();
+        assert_eq!(row_ranges(&graph, &node, 20_000).unwrap(), [RowRange::default()]);
+        let cut = row_ranges(&graph, &node, 6000).unwrap();
         assert_eq!(cut.len(), 4);
         let mut end = [0, 0];
-        for slice in &cut {
+        for range in &cut {
             for (end, id) in end.iter_mut().zip([x, y]) {
-                let bytes = slice.bytes(&graph, id);
+                let bytes = range.bytes(&graph, id);
                 assert!(bytes.start == *end && bytes.start % 256 == 0 && bytes.end - bytes.start <= 6000);
                 *end = bytes.end;
             }
-            assert_eq!(slice.bytes(&graph, w), 0..60);
+            assert_eq!(range.bytes(&graph, w), 0..60);
         }
         assert_eq!(end, [12_000, 20_000]);
-        assert!(slices(&graph, &node, 1000).unwrap_err().to_string().contains("20000 bytes"));
+        assert!(row_ranges(&graph, &node, 1000).unwrap_err().to_string().contains("20000 bytes"));
         graph.one(Mean, &[y]).unwrap();
-        let refusal = slices(&graph, &graph.nodes[1].clone(), 6000).unwrap_err().to_string();
+        let refusal = row_ranges(&graph, &graph.nodes[1].clone(), 6000).unwrap_err().to_string();
         assert!(refusal.contains("reduce.mean cannot be cut") && refusal.contains("6000"), "{refusal}");
     }
 }

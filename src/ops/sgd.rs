@@ -1,9 +1,10 @@
 //! Stochastic gradient descent with momentum and weight decay.
 
-use super::check::{Case, Fill, Input};
-use super::dropout::{STEP_WORDS, step_block};
+use super::case::{Case, Elements, Input};
 use super::health::{self, raise};
-use super::{Host, Operand, Operation, axes, same};
+use super::operation::{ROW, WHOLE, by_rows};
+use super::step_block::StepBlock;
+use super::{ByRows, Host, Operand, Operation, shape};
 use crate::Result;
 use crate::gpu::Launch;
 use crate::tape::{Type, ValueId};
@@ -30,20 +31,18 @@ impl Operation for Sgd {
         true
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [n] = axes::<1>(self.name(), inputs, 0, "the gradient")?;
-        let [words] = axes::<1>(self.name(), inputs, 1, "the step block")?;
-        same(self.name(), "the step block", &[words], &[STEP_WORDS])?;
-        let [parameters] = axes::<1>(self.name(), inputs, 2, "the parameters")?;
-        same(self.name(), "the parameters", &[parameters], &[n])?;
-        let [velocity] = axes::<1>(self.name(), inputs, 3, "the momentum")?;
-        same(self.name(), "the momentum", &[velocity], &[n])?;
-        axes::<1>(self.name(), inputs, 4, "the health value")?;
-        health::check_type(self.name(), &inputs[4])?;
+        let names = ["gradient", "step block", "parameters", "momentum", "health"];
+        let [gradient, step, parameters, velocity, health] = shape::exactly(self.name(), inputs, names)?;
+        let [n] = shape::floats(self.name(), gradient, "the gradient")?;
+        StepBlock::check(self.name(), step)?;
+        shape::floats_as(self.name(), parameters, "the parameters", &[n])?;
+        shape::floats_as(self.name(), velocity, "the momentum", &[n])?;
+        health::check_type(self.name(), health)?;
         Ok(inputs[2..].to_vec())
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let (mu, decay) = (f64::from(self.momentum), f64::from(self.weight_decay));
-        let rate = f64::from(f32::from_bits(inputs[1].data[3] as u32));
+        let rate = f64::from(StepBlock::of(&inputs[1]).learning_rate);
         let [mut p, mut v, mut health] = [2, 3, 4].map(|i| inputs[i].data.to_vec());
         for (i, &g) in inputs[0].data.iter().enumerate() {
             if g.is_finite() {
@@ -68,23 +67,26 @@ impl Operation for Sgd {
                 .bind("health", outputs[2].id),
         ]
     }
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW, WHOLE], &[ROW, ROW, WHOLE])
+    }
 }
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
-    let vector = |n: usize| Input::constant([n], Fill::Normal(0.0, 1.0));
-    let block = step_block(7, 1 << 40 | 3, 0.05, 0.1).map(f64::from).to_vec();
+    let vector = |n: usize| Input::constant([n], Elements::Normal(0.0, 1.0));
+    let block = StepBlock::new(7, 1 << 40 | 3, 0.05, 0.1).input();
     let inputs = |gradient: Input| {
         let n = gradient.ty.len();
-        let health = Input::integers([health::WORDS], Fill::Values(vec![2.0, 0.0, 0.0, 0.0]));
-        vec![gradient, Input::integers([STEP_WORDS], Fill::Values(block.clone())), vector(n), vector(n), health]
+        let health = Input::integers([health::WORDS], Elements::Values(vec![2.0, 0.0, 0.0, 0.0]));
+        vec![gradient, block.clone(), vector(n), vector(n), health]
     };
     let sgd = Sgd { momentum: 0.9, weight_decay: 5e-4 };
     let mut cases = Vec::new();
     for n in [1, 63, 64, 65, 997, 64 * 65_536 + 3] {
         cases.push(Case::new(format!("{n} parameters"), sgd.clone(), inputs(vector(n))));
     }
-    let odd = Input::constant([5], Fill::Values(vec![1.0, f64::NAN, f64::INFINITY, -2.0, f64::NEG_INFINITY]));
+    let odd = Input::constant([5], Elements::Values(vec![1.0, f64::NAN, f64::INFINITY, -2.0, f64::NEG_INFINITY]));
     cases.push(Case::new("gradients that are not finite", sgd, inputs(odd)));
     cases
 }

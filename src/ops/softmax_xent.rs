@@ -1,24 +1,18 @@
 //! Cross-entropy of logits and class labels, and which rows are right.
 
-use super::check::{Case, Fill, Input};
-use super::{Host, Operand, Operation, axes, same};
+use super::case::{Case, Elements, Input};
+use super::{Host, Operand, Operation, shape};
+use crate::Result;
 use crate::gpu::Launch;
-use crate::tape::{Element, Graph, Node, Type, ValueId};
-use crate::{Error, Result};
+use crate::tape::{Graph, Node, Type, ValueId};
 
 const SHADER: &str = "softmax_xent";
 
 /// Rows and columns of the logits, after checking the targets against them.
-fn sizes(op: &'static str, inputs: &[Type]) -> Result<[usize; 2]> {
-    let [rows, columns] = axes::<2>(op, inputs, 0, "the logits")?;
-    let [targets] = axes::<1>(op, inputs, 1, "the targets")?;
-    same(op, "the list of targets", &[targets], &[rows])?;
-    if inputs[1].element != Element::U32 {
-        return Err(Error::shape(op, "the targets must be unsigned integers, they are floats"));
-    }
-    if columns == 0 {
-        return Err(Error::shape(op, "the logits have no columns; at least one class is needed"));
-    }
+fn sizes(op: &'static str, logits: &Type, targets: &Type) -> Result<[usize; 2]> {
+    let [rows, columns] = shape::floats(op, logits, "the logits")?;
+    let given = shape::words::<1>(op, targets, "the targets")?;
+    shape::same(op, "the list of targets", &given, &[rows])?;
     Ok([rows, columns])
 }
 
@@ -34,7 +28,8 @@ impl Operation for CrossEntropy {
         "softmax_xent.forward"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, _] = sizes(self.name(), inputs)?;
+        let [logits, targets] = shape::exactly(self.name(), inputs, ["logits", "targets"])?;
+        let [rows, _] = sizes(self.name(), logits, targets)?;
         Ok(vec![Type::f32([rows]), Type::f32([rows, 3])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -77,9 +72,11 @@ impl Operation for CrossEntropyBackward {
         "softmax_xent.backward"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, columns] = sizes(self.name(), inputs)?;
-        same(self.name(), "the saved statistics", &inputs[2].shape, &[rows, 3])?;
-        same(self.name(), "the upstream gradient", &inputs[3].shape, &[rows])?;
+        let names = ["logits", "targets", "statistics", "dloss"];
+        let [logits, targets, statistics, dloss] = shape::exactly(self.name(), inputs, names)?;
+        let [rows, columns] = sizes(self.name(), logits, targets)?;
+        shape::floats_as(self.name(), statistics, "the saved statistics", &[rows, 3])?;
+        shape::floats_as(self.name(), dloss, "the upstream gradient", &[rows])?;
         Ok(vec![Type::f32([rows, columns])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -115,7 +112,8 @@ impl Operation for Correct {
         "softmax_xent.correct"
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [rows, _] = sizes(self.name(), inputs)?;
+        let [logits, targets] = shape::exactly(self.name(), inputs, ["logits", "targets"])?;
+        let [rows, _] = sizes(self.name(), logits, targets)?;
         Ok(vec![Type::f32([rows])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -146,8 +144,8 @@ impl Operation for Correct {
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
-    let logits = |rows: usize, columns: usize| Input::normal([rows, columns]).with(Fill::Normal(0.0, 2.0));
-    let targets = |rows: usize, columns: usize| Input::integers([rows], Fill::Below(columns as u32));
+    let logits = |rows: usize, columns: usize| Input::normal([rows, columns]).with(Elements::Normal(0.0, 2.0));
+    let targets = |rows: usize, columns: usize| Input::integers([rows], Elements::Below(columns as u32));
     let mut cases = Vec::new();
     for (rows, columns) in
         [(1, 2), (1, 1), (7, 16), (13, 64), (5, 63), (3, 65), (67, 10), (130, 97), (11, 300), (2, 2003)]
@@ -157,15 +155,15 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("{rows} rows of {columns}"), Correct, without_gradient(inputs)).tolerance(0.0));
     }
     for size in [80.0, 1e4] {
-        let spread = logits(31, 40).with(Fill::Uniform(-size, size));
+        let spread = logits(31, 40).with(Elements::Uniform(-size, size));
         cases.push(Case::new(format!("logits to {size}"), CrossEntropy, vec![spread, targets(31, 40)]));
         let row = [size, -size, 0.0, size, size, -size, -size, -size, 1.0 - size];
-        let ends = logits(3, 3).with(Fill::Values(row.to_vec()));
-        let first = Input::integers([3], Fill::Values(vec![1.0, 0.0, 2.0]));
+        let ends = logits(3, 3).with(Elements::Values(row.to_vec()));
+        let first = Input::integers([3], Elements::Values(vec![1.0, 0.0, 2.0]));
         cases.push(Case::new(format!("logits at {size}"), CrossEntropy, vec![ends, first]));
     }
     // Close together, far from zero: a log-sum-exp kept as one number has no digits left for the softmax.
-    let far = logits(19, 12).with(Fill::Normal(1e4, 1.0));
+    let far = logits(19, 12).with(Elements::Normal(1e4, 1.0));
     cases.push(Case::new("logits around 1e4", CrossEntropy, vec![far, targets(19, 12)]));
     let many = vec![logits(65_537, 2), targets(65_537, 2)];
     cases.push(Case::new("more rows than one axis holds", CrossEntropy, many.clone()));
@@ -179,8 +177,8 @@ pub fn cases() -> Vec<Case> {
         [-inf, 0.0, inf],
         [3.0, 2.0, 1.0], // a target beyond the columns
     ];
-    let ties = Input::constant([6, 3], Fill::Values(odd.concat()));
-    let wanted = Input::integers([6], Fill::Values(vec![0.0, 1.0, 2.0, 1.0, 2.0, 3.0]));
+    let ties = Input::constant([6, 3], Elements::Values(odd.concat()));
+    let wanted = Input::integers([6], Elements::Values(vec![0.0, 1.0, 2.0, 1.0, 2.0, 3.0]));
     cases.push(Case::new("ties and NaN", Correct, vec![ties, wanted]).tolerance(0.0));
     cases
 }

@@ -3,10 +3,10 @@
 //! The random numbers come from the host as [`ViewParameters`], a few words for each view of each image:
 //! the operation itself is a deterministic function that the twin repeats. There is no gradient.
 
-use super::check::{Case, Fill, Input};
-use super::{Cost, Host, Operand, Operation, axes, same};
+use super::case::{Case, Elements, Input};
+use super::{Cost, Host, Operand, Operation, shape};
 use crate::gpu::Launch;
-use crate::tape::{Element, Type, ValueId};
+use crate::tape::{Type, ValueId};
 use crate::{Error, Result};
 
 /// Invocations of a workgroup: one workgroup makes a whole view.
@@ -149,7 +149,7 @@ impl Views {
         Views { views: 1, rotations: 1, padding: 0, float_images: false, mean, std }
     }
 
-    /// One view of `image` ([3][row][column], in [0, 1]) before normalisation, in the words of METHOD section 1.
+    /// One view of `image` ([3][row][column], in [0, 1]) before normalisation, as in docs/method.md, Views.
     fn view(&self, image: &dyn Fn(usize, i64, i64) -> f64, side: usize, p: &ViewParameters) -> Vec<f64> {
         let s = side as i64;
         let inside = |v: i64| (0..s).contains(&v);
@@ -219,32 +219,31 @@ impl Operation for Views {
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let fail = |message: String| Err(Error::shape("views.views", message));
-        let [images, index, parameters] = inputs else { return fail("wants images, an index and parameters".into()) };
+        let [images, index, parameters] = shape::exactly(self.name(), inputs, ["images", "index", "parameters"])?;
+        // A shader's index has 32 bits: `words` refuses larger images.
         let (side, width) = if self.float_images {
-            let [_, channels, side, width] = axes::<4>(self.name(), inputs, 0, "the images")?;
+            let [_, channels, side, width] = shape::words(self.name(), images, "the images")?;
             if channels != 3 {
                 return fail(format!("images of floats must have 3 channels, they have {channels}"));
             }
             (side, width)
         } else {
-            let [_, side, width] = axes::<3>(self.name(), inputs, 0, "the images")?;
+            let [_, side, width] = shape::words(self.name(), images, "the images")?;
             (side, width)
         };
-        if [images, index, parameters].iter().any(|t| t.element != Element::U32) {
-            return fail("all inputs must be u32 words".into());
-        }
-        if side != width || side == 0 {
+        if side != width {
             return fail(format!("images must be square, they are {side}x{width}"));
         }
         if self.views == 0 || ![1, 4].contains(&self.rotations) {
             return fail(format!("wants views and 1 or 4 rotations, got {} and {}", self.views, self.rotations));
         }
-        // The shader's addresses are 32 bits wide.
-        if images.len() as u64 > u64::from(u32::MAX) {
-            return fail(format!("images of shape {:?} exceed 2^32 words", images.shape));
-        }
-        let [batch] = axes::<1>(self.name(), inputs, 1, "the index")?;
-        same(self.name(), "the parameters", &parameters.shape, &[self.views * batch, PARAMETER_WORDS])?;
+        let [batch] = shape::words(self.name(), index, "the index")?;
+        let given = shape::words::<2>(self.name(), parameters, "the parameters")?;
+        // With their rotations they are counted in 32 bits.
+        let Some(rows) = self.views.checked_mul(batch).filter(|&rows| rows < 1 << 30) else {
+            return fail(format!("{} views of {batch} images are too many", self.views));
+        };
+        shape::same(self.name(), "the parameters", &given, &[rows, PARAMETER_WORDS])?;
         Ok(vec![Type::f32([self.views * self.rotations * batch, 3, side, side])])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -302,8 +301,8 @@ impl Operation for Views {
     }
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         // Of all images only the batch's.
-        let image: usize = inputs[0].shape[1..].iter().product();
-        let read = Cost { bytes: 4 * (inputs[1].len() * image) as u64, flops: 0 };
+        let image: u64 = inputs[0].shape[1..].iter().map(|&size| size as u64).product();
+        let read = Cost { bytes: 4 * inputs[1].len() as u64 * image, flops: 0 };
         read.and_moving(&inputs[1..]).and_moving(outputs)
     }
 }
@@ -313,7 +312,7 @@ pub fn cases() -> Vec<Case> {
     use Colour::{Brightness as B, Contrast as C, Nothing as N, Saturation as S};
     const IMAGES: usize = 5;
     let words =
-        |count: usize, word: &dyn Fn(usize) -> u32| Fill::Values((0..count).map(|i| f64::from(word(i))).collect());
+        |count: usize, word: &dyn Fn(usize) -> u32| Elements::Values((0..count).map(|i| f64::from(word(i))).collect());
     let noise = |i: usize| crate::random::philox([i as u32, 0, 0, 0], [7, 7])[0];
     let case = |what: String, side: usize, batch: usize, views: Views, parameters: Vec<ViewParameters>| {
         let images = if views.float_images {

@@ -1,7 +1,8 @@
 //! How many steps a run has, and the learning rate at each.
 
-use super::validate::setting;
-use super::{DecayAt, Length, OptimiserConfig};
+use super::choices::{DecayAt, Length};
+use super::table::OptimiserConfig;
+use crate::error::Change;
 use crate::{Error, Result};
 
 /// The steps of a run and its learning rate at each, once the number of training images is known.
@@ -19,16 +20,26 @@ pub struct Schedule {
 
 impl Schedule {
     /// The schedule of `optimiser` over `n_images` training images.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the batch is larger than the data, or the run too long to count its steps.
     pub fn new(optimiser: &OptimiserConfig, n_images: usize) -> Result<Schedule> {
         let steps_per_epoch = n_images / optimiser.batch.max(1);
         if steps_per_epoch == 0 {
-            return Err(Error::usage(format!(
-                "{} {} is more than the {n_images} training images: take {n_images} or fewer, or more data",
-                setting("optimiser.batch"),
-                optimiser.batch
-            )));
+            return Err(Error::Conflict {
+                keys: vec!["optimiser.batch"],
+                why: format!(
+                    "optimiser.batch {} is more than the {n_images} training images: take {n_images} or fewer, or more data",
+                    optimiser.batch
+                ),
+                changes: Vec::new(),
+            });
         }
-        let too_long = || Error::usage("the run is longer than 4294967295 steps: take fewer epochs (--epochs)");
+        let too_long = || Error::Conflict {
+            keys: vec!["optimiser.length"],
+            why: format!("optimiser.length is more than {} steps", u32::MAX),
+            changes: vec![Change::Lower("optimiser.length.epochs")],
+        };
         let steps_per_epoch = u32::try_from(steps_per_epoch).map_err(|_| too_long())?;
         let total_steps = match optimiser.length {
             Length::Epochs(epochs) => epochs.checked_mul(steps_per_epoch).ok_or_else(too_long)?,
@@ -49,6 +60,18 @@ impl Schedule {
     pub fn lr_at(&self, step: u32) -> f64 {
         let n_decays = self.decay_steps.iter().filter(|&&at| step >= at).count();
         self.lr * self.decay.powi(n_decays as i32)
+    }
+
+    /// A sentence where the learning rate is to fall, but only after the end of the run.
+    pub fn warning(&self) -> Option<String> {
+        let first = self.decay_steps.iter().min()?;
+        (*first >= self.total_steps).then(|| {
+            format!(
+                "the learning rate never falls: the run ends after step {}, and the first fall is after step {first} \
+                 (optimiser.decay_at)",
+                self.total_steps
+            )
+        })
     }
 
     /// The epoch of `step`, both counted from 0.
@@ -80,6 +103,14 @@ mod tests {
         optimiser.length = Length::Steps(1);
         optimiser.decay_at = DecayAt::Fractions(vec![0.01]);
         assert_eq!(Schedule::new(&optimiser, 2725).unwrap().lr_at(0), 0.05, "a run begins with its rate");
+        optimiser.length = Length::Steps(10);
+        optimiser.decay_at = DecayAt::Steps(vec![100]);
+        let warning = Schedule::new(&optimiser, 2725).unwrap().warning().unwrap();
+        assert!(warning.contains("after step 10") && warning.contains("after step 100"), "{warning}");
+        optimiser.decay_at = DecayAt::Steps(vec![9, 100]);
+        assert_eq!(Schedule::new(&optimiser, 2725).unwrap().warning(), None);
+        optimiser.decay_at = DecayAt::Steps(vec![]);
+        assert_eq!(Schedule::new(&optimiser, 2725).unwrap().warning(), None);
         assert!(Schedule::new(&optimiser, 15).unwrap_err().to_string().contains("15 training images"));
     }
 }

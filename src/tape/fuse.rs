@@ -35,11 +35,11 @@ fn absorb_batch_norms(graph: &mut Graph) {
         for index in 0..graph.nodes[at].inputs.len() {
             let (node, input) = (&graph.nodes[at], graph.nodes[at].inputs[index]);
             let Some(maker) = producers.get(&input).map(|&p| &graph.nodes[p]) else { continue };
-            let Some(norm) = maker.op.operation().normalises() else { continue };
+            let Some(norm) = maker.op.operation().rewrites().as_norm() else { continue };
             if maker.outputs[0] != input {
                 continue;
             }
-            let Some(op) = node.op.operation().absorbing(index, norm.slope) else { continue };
+            let Some(op) = node.op.operation().rewrites().with_fused_norm(index, norm.slope) else { continue };
             let (x, statistics) = (maker.inputs[0], maker.outputs[1]);
             let node = &mut graph.nodes[at];
             node.op = op;
@@ -49,7 +49,7 @@ fn absorb_batch_norms(graph: &mut Graph) {
     }
     for at in 0..graph.nodes.len() {
         let node = &graph.nodes[at];
-        let Some(norm) = node.op.operation().normalises() else { continue };
+        let Some(norm) = node.op.operation().rewrites().as_norm() else { continue };
         let y = node.outputs[0];
         if private(graph, y) && !graph.nodes.iter().any(|node| node.inputs.contains(&y)) {
             let node = &mut graph.nodes[at];
@@ -62,7 +62,9 @@ fn absorb_batch_norms(graph: &mut Graph) {
 fn replace_in_place(graph: &mut Graph) {
     for at in 0..graph.nodes.len() {
         let node = &graph.nodes[at];
-        let (Some(op), Some(&old)) = (node.op.operation().replacing_last_input(), node.inputs.last()) else { continue };
+        let (Some(op), Some(&old)) = (node.op.operation().rewrites().in_place_variant(), node.inputs.last()) else {
+            continue;
+        };
         let new = node.outputs[0];
         let later = &graph.nodes[at + 1..];
         let read_again = later.iter().any(|node| node.inputs.contains(&old) || node.outputs.contains(&old));

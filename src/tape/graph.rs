@@ -1,6 +1,7 @@
 //! The recorded step: values and the nodes that make them. Plain data, printable, no device.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::ops::{Op, Operation};
 use crate::{Error, Result};
@@ -43,9 +44,16 @@ impl Type {
         Type { shape: shape.into(), element: Element::U32 }
     }
 
-    /// Number of elements.
+    /// Number of elements; the largest number there is where it is larger, which no graph takes.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |n, &size| n.saturating_mul(size))
+    }
+
+    /// Number of elements, also of a tensor that the host cannot address.
+    fn elements(&self) -> u64 {
+        // A zero behind sizes that overflow is still a zero.
+        let zero = self.shape.contains(&0);
+        if zero { 0 } else { self.shape.iter().fold(1, |n, &size| n.saturating_mul(size as u64)) }
     }
 
     /// Whether there are no elements.
@@ -55,13 +63,41 @@ impl Type {
 
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
-        self.element.bytes() * self.len() as u64
+        self.element.bytes().saturating_mul(self.elements())
+    }
+
+    /// Fails unless there are elements, and no more than `most`.
+    fn check(&self, op: &'static str, what: &str, most: u64) -> Result<()> {
+        let shape = &self.shape;
+        match self.elements() {
+            0 => Err(Error::shape(op, format!("{what} of shape {shape:?} has no elements"))),
+            n if n > most => {
+                let power = (most + 1).next_power_of_two().ilog2();
+                Err(Error::shape(
+                    op,
+                    format!("{what} of shape {shape:?} exceeds 2^{power} elements; use a smaller batch"),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// A value of a graph.
+/// The most elements that an operation makes: their bytes can be counted in 32 bits.
+const MOST_MADE: u64 = u32::MAX as u64 / 4 - 1;
+/// The most elements that an operation reads: their positions can be counted in 32 bits.
+const MOST_READ: u64 = u32::MAX as u64;
+
+/// A value of a graph; it means nothing to another graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ValueId(pub u32);
+pub struct ValueId(pub(crate) u32);
+
+impl ValueId {
+    /// Position of the value in [`Graph::values`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Where a value lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,15 +146,12 @@ pub const ARENA_ALIGNMENT: u64 = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     /// All values; a [`ValueId`] is a position.
-    pub values: Vec<Value>,
-    /// All nodes in execution order.
-    pub nodes: Vec<Node>,
-    /// Bytes of each arena.
-    pub arenas: BTreeMap<String, u64>,
+    pub(crate) values: Vec<Value>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) arenas: BTreeMap<String, u64>,
     /// Transient values that must survive until the end of the step.
-    pub kept: Vec<ValueId>,
-    /// The number of nodes before the backward pass, once there is one: what is alive across it was kept for it.
-    pub backward_at: Option<usize>,
+    pub(crate) kept: Vec<ValueId>,
+    pub(crate) backward_at: Option<usize>,
     scope: String,
 }
 
@@ -133,12 +166,63 @@ impl Graph {
         self.scope = scope.into();
     }
 
+    /// The ids of all values.
+    pub fn ids(&self) -> impl Iterator<Item = ValueId> + use<> {
+        (0..self.values.len() as u32).map(ValueId)
+    }
+
+    /// All values, in the order of [`Graph::ids`].
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// All nodes in execution order.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Bytes of each arena, by name.
+    pub fn arenas(&self) -> &BTreeMap<String, u64> {
+        &self.arenas
+    }
+
+    /// Transient values that survive until the end of the step.
+    pub fn kept(&self) -> &[ValueId] {
+        &self.kept
+    }
+
+    /// The number of nodes before the backward pass, once there is one: what is alive across it was kept for it.
+    pub fn backward_at(&self) -> Option<usize> {
+        self.backward_at
+    }
+
+    /// Fails unless the id can be one of this graph's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the graph has fewer values.
+    pub fn check_id(&self, id: ValueId) -> Result<()> {
+        if (id.0 as usize) < self.values.len() {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            what: "a value",
+            got: format!("number {}", id.0),
+            wanted: format!("one of the graph's own {}", self.values.len()),
+        })
+    }
+
     /// The value behind an id.
+    ///
+    /// # Panics
+    /// For an id of another graph, where this one has fewer values: see [`Graph::check_id`].
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.0 as usize]
     }
 
     /// The shape of a value.
+    ///
+    /// # Panics
+    /// As [`Graph::value`].
     pub fn shape(&self, id: ValueId) -> &[usize] {
         &self.value(id).ty.shape
     }
@@ -148,12 +232,20 @@ impl Graph {
         ValueId(self.values.len() as u32 - 1)
     }
 
-    /// A new value at the end of the named arena.
-    pub fn in_arena(&mut self, arena: &str, name: impl Into<String>, ty: Type, requires_grad: bool) -> ValueId {
+    /// The place of so many bytes at the end of the named arena.
+    fn place(&mut self, arena: &str, bytes: u64) -> Storage {
         let end = self.arenas.entry(arena.to_string()).or_insert(0);
         let offset = *end;
-        *end = (offset + ty.bytes()).next_multiple_of(ARENA_ALIGNMENT);
-        let storage = Storage::Arena { arena: arena.to_string(), offset };
+        // An arena that is too large stays so: no device has it.
+        let most = u64::MAX - (ARENA_ALIGNMENT - 1);
+        *end = offset.saturating_add(bytes).min(most).next_multiple_of(ARENA_ALIGNMENT);
+        Storage::Arena { arena: arena.to_string(), offset }
+    }
+
+    /// A new value at the end of the named arena. One that is empty, or has more than 2^32 elements, is refused by the
+    /// operation that reads it.
+    pub fn in_arena(&mut self, arena: &str, name: impl Into<String>, ty: Type, requires_grad: bool) -> ValueId {
+        let storage = self.place(arena, ty.bytes());
         self.push(Value { name: name.into(), ty, storage, requires_grad })
     }
 
@@ -162,21 +254,30 @@ impl Graph {
         self.in_arena(name, name, ty, false)
     }
 
-    /// One value that covers a whole arena as a vector of floats, as the optimiser sees it.
+    /// One value that covers a whole arena as a vector of floats `[bytes / 4]`, as the optimiser sees it.
     pub fn whole_arena(&mut self, arena: &str) -> ValueId {
         let bytes = self.arenas.get(arena).copied().unwrap_or(0);
-        let storage = Storage::Arena { arena: arena.to_string(), offset: 0 };
-        let ty = Type::f32([(bytes / 4) as usize]);
+        self.part_of_arena(arena, 0..bytes)
+    }
+
+    /// One value that covers these bytes of an arena as a vector of floats. They must begin and end where values do.
+    pub(crate) fn part_of_arena(&mut self, arena: &str, bytes: Range<u64>) -> ValueId {
+        let storage = Storage::Arena { arena: arena.to_string(), offset: bytes.start };
+        let ty = Type::f32([(bytes.end.saturating_sub(bytes.start) / 4) as usize]);
         self.push(Value { name: arena.to_string(), ty, storage, requires_grad: false })
     }
 
-    /// Moves a transient value into an arena, so that it survives the step (losses, embeddings).
-    pub fn persist(&mut self, id: ValueId, arena: &str) {
-        let bytes = self.value(id).ty.bytes();
-        let end = self.arenas.entry(arena.to_string()).or_insert(0);
-        let offset = *end;
-        *end = (offset + bytes).next_multiple_of(ARENA_ALIGNMENT);
-        self.values[id.0 as usize].storage = Storage::Arena { arena: arena.to_string(), offset };
+    /// Moves a transient value into an arena, so that it survives the step (losses, embeddings). One that is in an arena
+    /// stays there.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the value is none of the graph's.
+    pub fn persist(&mut self, id: ValueId, arena: &str) -> Result<()> {
+        self.check_id(id)?;
+        if self.value(id).storage == Storage::Transient {
+            self.values[id.0 as usize].storage = self.place(arena, self.value(id).ty.bytes());
+        }
+        Ok(())
     }
 
     /// Keeps a transient value until the end of the step, so that it can be read back.
@@ -187,19 +288,16 @@ impl Graph {
     /// Appends an operation; returns its outputs.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the inputs do not fit the operation.
+    /// [`Error::Shape`] when the inputs do not fit the operation, or it would make a value that is empty or has 2^30
+    /// elements or more; [`Error::Argument`] when an input is none of the graph's.
     pub fn apply(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
         let op = op.into();
-        let types: Vec<Type> = inputs.iter().map(|&i| self.value(i).ty.clone()).collect();
-        let outputs = op.operation().outputs(&types)?;
-        for ty in &outputs {
-            if ty.len() as u64 >= u64::from(u32::MAX) / 4 {
-                return Err(Error::shape(
-                    op.operation().name(),
-                    format!("an output of shape {:?} exceeds 2^30 elements; use a smaller batch", ty.shape),
-                ));
-            }
+        if op.operation().in_place() {
+            return Err(Error::shape(op.operation().name(), "updates values in place: record it with `update`"));
         }
+        let types = self.types(&op, inputs)?;
+        let outputs = op.outputs(&types)?;
+        outputs.iter().try_for_each(|ty| ty.check(op.operation().name(), "an output", MOST_MADE))?;
         let requires_grad = inputs.iter().any(|&i| self.value(i).requires_grad);
         let name = op.operation().name();
         let outputs: Vec<ValueId> = outputs
@@ -214,22 +312,34 @@ impl Graph {
         Ok(outputs)
     }
 
+    /// The types of what an operation reads.
+    fn types(&self, op: &Op, inputs: &[ValueId]) -> Result<Vec<Type>> {
+        inputs.iter().try_for_each(|&id| self.check_id(id))?;
+        let types: Vec<Type> = inputs.iter().map(|&id| self.value(id).ty.clone()).collect();
+        types.iter().try_for_each(|ty| ty.check(op.operation().name(), "an input", MOST_READ))?;
+        Ok(types)
+    }
+
     /// Appends an operation and returns its first output.
     ///
     /// # Errors
     /// As [`Graph::apply`].
     pub fn one(&mut self, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
-        Ok(self.apply(op, inputs)?[0])
+        let outputs = self.apply(op, inputs)?;
+        outputs.first().copied().ok_or_else(|| Error::Internal("an operation without an output was recorded".into()))
     }
 
     /// Appends an operation that updates persistent values in place.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the values do not fit the operation.
+    /// [`Error::Shape`] when the values do not fit the operation; [`Error::Argument`] when one is none of the graph's.
     pub fn update(&mut self, op: impl Into<Op>, inputs: &[ValueId], targets: &[ValueId]) -> Result<()> {
         let op = op.into();
-        let types: Vec<Type> = inputs.iter().chain(targets).map(|&i| self.value(i).ty.clone()).collect();
-        op.operation().outputs(&types)?;
+        if !op.operation().in_place() {
+            return Err(Error::shape(op.operation().name(), "makes new values: record it with `apply`"));
+        }
+        let types = self.types(&op, &[inputs, targets].concat())?;
+        op.outputs(&types)?;
         let scope = self.scope.clone();
         self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: targets.to_vec(), scope });
         Ok(())

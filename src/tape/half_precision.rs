@@ -7,7 +7,7 @@ use super::graph::{Element, Graph, Storage, ValueId};
 /// word that one invocation writes, so rows of an odd length stay f32.
 pub fn store_half(graph: &mut Graph) {
     let half: Vec<ValueId> =
-        graph.nodes.iter().filter(|n| n.op.operation().writes_half()).map(|n| n.outputs[0]).collect();
+        graph.nodes.iter().filter(|n| n.op.operation().rewrites().writes_half()).map(|n| n.outputs[0]).collect();
     for y in half {
         let value = graph.value(y);
         let even = value.ty.shape.last().is_some_and(|width| width.is_multiple_of(2));
@@ -15,7 +15,7 @@ pub fn store_half(graph: &mut Graph) {
             continue;
         }
         let readable = graph.nodes.iter().all(|node| {
-            node.inputs.iter().enumerate().all(|(i, &input)| input != y || node.op.operation().reads_half(i))
+            node.inputs.iter().enumerate().all(|(i, &input)| input != y || node.op.operation().rewrites().reads_half(i))
                 && (!node.op.operation().in_place() || !node.outputs.contains(&y))
         });
         if readable {

@@ -2,40 +2,50 @@
 
 use super::exec::Executor;
 use super::graph::ValueId;
-use crate::{Error, Result};
+use crate::Result;
+use crate::gpu::Buffer;
 
 /// Some values of an executor that are read together, again and again.
 pub struct Readback {
-    staging: wgpu::Buffer,
+    staging: Buffer,
     values: Vec<ValueId>,
 }
 
 impl Readback {
-    /// Makes the staging buffer. They should be small: large tensors are read with [`Executor::read`], in pieces.
+    /// Makes the staging buffer. They should be small: large tensors are read with [`Executor::read_async`], in pieces.
     ///
     /// # Errors
-    /// [`Error::Device`] when it does not fit the device; [`Error::Argument`] when a value is none of the executor's.
-    pub fn new(executor: &Executor, values: &[ValueId]) -> Result<Self> {
+    /// [`Error::Device`](crate::Error::Device) when it does not fit the device; [`Error::Argument`](crate::Error::Argument) when a value is none of the executor's.
+    pub async fn new_async(executor: &Executor, values: &[ValueId]) -> Result<Self> {
         let mut bytes = 0;
         for &id in values {
             executor.check_id(id)?;
             bytes += executor.graph().value(id).ty.bytes();
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = executor.gpu().buffer_with("read-back", bytes, usage)?;
+        let staging = executor.gpu().buffer_with_async("read-back", bytes, usage).await?;
         Ok(Readback { staging, values: values.to_vec() })
+    }
+
+    /// As [`Readback::new_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Readback::new_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(executor: &Executor, values: &[ValueId]) -> Result<Self> {
+        pollster::block_on(Self::new_async(executor, values))
     }
 
     /// The words of all values, one value after the other, as the last submission left them; waits for it.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device failed.
-    pub fn read(&self, executor: &Executor) -> Result<Vec<u32>> {
+    /// [`Error::Device`](crate::Error::Device) when the device failed.
+    pub async fn read_async(&self, executor: &Executor) -> Result<Vec<u32>> {
         if self.values.is_empty() {
             return Ok(Vec::new());
         }
         let gpu = executor.gpu();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut encoder = gpu.encoder();
         let mut end = 0;
         for &id in &self.values {
             let (buffer, offset) = executor.locate(id);
@@ -43,20 +53,16 @@ impl Readback {
             encoder.copy_buffer_to_buffer(buffer, offset, &self.staging, end, bytes);
             end += bytes;
         }
-        gpu.submit(encoder);
-        let (sender, receiver) = std::sync::mpsc::channel();
-        self.staging.slice(..end).map_async(wgpu::MapMode::Read, move |result| drop(sender.send(result)));
-        gpu.wait()?;
-        let failed = |e: &dyn std::fmt::Display| Error::Device(format!("the device could not map memory ({e})"));
-        receiver
-            .try_recv()
-            .map_err(|e| Error::Device(format!("the device did not answer a read ({e})")))?
-            .map_err(|e| failed(&e))?;
-        let words = {
-            let view = self.staging.slice(..end).get_mapped_range().map_err(|e| failed(&e))?;
-            bytemuck::pod_collect_to_vec(&view)
-        };
-        self.staging.unmap();
-        Ok(words)
+        gpu.submit(encoder)?;
+        gpu.read_staging_async(&self.staging, end as usize / 4).await
+    }
+
+    /// As [`Readback::read_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Readback::read_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read(&self, executor: &Executor) -> Result<Vec<u32>> {
+        pollster::block_on(self.read_async(executor))
     }
 }

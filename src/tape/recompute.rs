@@ -13,7 +13,7 @@ pub fn candidates(graph: &Graph) -> Vec<usize> {
     let possible = |at: &usize| {
         let node = &graph.nodes[*at];
         let y = node.outputs[0];
-        if !node.op.operation().recomputable() || arena(graph, y).is_some() || graph.kept.contains(&y) {
+        if !node.op.operation().rewrites().recomputable() || arena(graph, y).is_some() || graph.kept.contains(&y) {
             return false;
         }
         // What is read again must not have changed in between.

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::graph::{Graph, Storage, ValueId};
+use super::graph::{Graph, Node, Storage, ValueId};
 use crate::ops::Host;
 use crate::{Error, Result};
 
 /// Executes every node in order; `values` holds the inputs and persistent values and receives the rest.
 ///
 /// # Errors
-/// [`Error::Internal`] when an input is missing or a twin returns the wrong number of elements.
+/// [`Error::Internal`] when an input is missing, or a twin makes too few outputs or the wrong number of elements.
 pub fn run(graph: &Graph, values: &mut HashMap<ValueId, Vec<f64>>) -> Result<()> {
     for node in &graph.nodes {
         let in_place = node.op.operation().in_place();
@@ -25,6 +25,20 @@ pub fn run(graph: &Graph, values: &mut HashMap<ValueId, Vec<f64>>) -> Result<()>
             })
             .collect::<Result<Vec<_>>>()?;
         let results = node.op.operation().twin(&hosts);
+        // What the twin does not make is workspace, which nobody else wants.
+        for &output in node.outputs.iter().skip(results.len()) {
+            let read = |other: &Node| !std::ptr::eq(other, node) && other.inputs.contains(&output);
+            if graph.value(output).storage != Storage::Transient
+                || graph.kept.contains(&output)
+                || graph.nodes.iter().any(read)
+            {
+                return Err(Error::Internal(format!(
+                    "the twin of {} made no {}",
+                    node.op.operation().name(),
+                    graph.value(output).name
+                )));
+            }
+        }
         for (&output, result) in node.outputs.iter().zip(results) {
             if result.len() != graph.value(output).ty.len() {
                 return Err(Error::Internal(format!(

@@ -13,8 +13,8 @@ pub fn use_winograd(graph: &mut Graph) -> Result<()> {
     for at in 0..graph.nodes.len() {
         let node = &graph.nodes[at];
         let types: Vec<Type> = node.inputs.iter().map(|&id| graph.value(id).ty.clone()).collect();
-        let Some(op) = node.op.operation().by_winograd(&types) else { continue };
-        let outputs = op.operation().outputs(&types)?;
+        let Some(op) = node.op.operation().rewrites().by_winograd(&types) else { continue };
+        let outputs = op.outputs(&types)?;
         let (result, scope) = (node.outputs[0], node.scope.clone());
         // The result stays the value it is; the workspace is another.
         let mut ids = vec![result];

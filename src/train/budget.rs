@@ -1,5 +1,5 @@
-//! Fits a run into memory: tries what costs nothing first, and says what it chose and what that costs.
-//! Needs no device, so `plan` answers the same as `train`.
+//! Fits a run into memory: tries what costs nothing first, and says what it chose and what that costs. Needs no device,
+//! only its [`Room`].
 
 use super::memory::Memory;
 use super::record::{DataShape, training_step};
@@ -20,13 +20,12 @@ pub struct Room {
 }
 
 impl Room {
-    /// Where no device is at hand: the largest buffers in use, and the ways of a software adapter, which take a little more
-    /// memory.
+    /// Used without a device: 2 GiB buffers, and Winograd as on software adapters, which takes slightly more memory.
     pub const LARGE: Room = Room { buffer: (1 << 31) - 1, software: true };
 
     /// That of a device.
     pub fn of(gpu: &Gpu) -> Room {
-        let buffer = gpu.limits.max_storage_buffer_binding_size.min(gpu.limits.max_buffer_size);
+        let buffer = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
         Room { buffer, software: gpu.is_software() }
     }
 }
@@ -40,7 +39,7 @@ pub struct Fitted {
     pub resident: bool,
     /// What the run holds on the device.
     pub memory: Memory,
-    /// What was chosen beyond the settings, and what it costs; a sentence each.
+    /// What was chosen beyond the settings, and what it costs; one sentence per choice, with settings by their keys.
     pub choices: Vec<String>,
 }
 
@@ -81,24 +80,24 @@ impl Attempt {
             before.config.run.recompute = config.run.recompute;
             let (now, before) = (flops(&self.step()?) as f64, flops(&before.step()?) as f64);
             choices.push(format!(
-                "--recompute {}: the backward pass computes the cheapest convolutions again instead of keeping them; {:.1} \
-                 % more arithmetic a step, the numbers stay the same",
+                "run.recompute = {}: the backward pass computes the cheapest convolutions again instead of keeping them; \
+                 {:.1} % more arithmetic per step, the numbers stay the same",
                 chosen.recompute,
                 100.0 * (now / before - 1.0)
             ));
         }
         if chosen.activations != config.run.activations {
             choices.push(
-                "--activations f16: the outputs of convolutions are stored in half precision; the numbers change within \
-                 its rounding"
+                "run.activations = f16: the outputs of convolutions are stored in half precision; the numbers change \
+                 within its rounding"
                     .into(),
             );
         }
         if chosen.micro_batch != config.run.micro_batch {
             let images = chosen.micro_batch.unwrap_or(batch);
             choices.push(format!(
-                "micro-batches of {images} of the {batch} images (--micro-batch {images}): {} passes a step, each with \
-                 batch statistics of its own",
+                "run.micro_batch = {images}: {} passes per step over {images} of the {batch} images, each with batch \
+                 statistics of its own",
                 batch / images
             ));
         }
@@ -108,8 +107,7 @@ impl Attempt {
     /// `given`: the settings before anything was chosen.
     fn fitted(mut self, given: &Config, memory: Memory) -> Result<Fitted> {
         let choices = self.choices(given)?;
-        let keys = self.config.differences(given)?;
-        self.config.run.chosen = keys.into_iter().map(|key| key.trim_start_matches("run.").to_owned()).collect();
+        self.config.note_choices(given);
         Ok(Fitted { config: self.config, resident: self.resident, memory, choices })
     }
 }
@@ -169,11 +167,11 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 /// The first way to run that is within `run.memory_budget` and the device's buffers. Without a budget only the images
-/// give way, and a step that is too large for the device is the device's to refuse. What was chosen before is chosen
-/// anew, but for what decides the numbers of a run that goes on.
+/// give way, and the device refuses a step that is too large for it. What was chosen before is chosen
+/// anew, except what decides the numbers of a run that continues.
 ///
 /// # Errors
-/// [`Error::Usage`] with numbers, and the settings that would fit, when nothing that is allowed fits the budget;
+/// [`Error::Conflict`] with sizes, and the settings that would fit, when nothing that is allowed fits the budget;
 /// otherwise as [`Memory::of`].
 pub fn fit(config: &Config, data: DataShape, distill: bool, room: Room) -> Result<Fitted> {
     let set_bytes = (4 * data.images * data.side * data.side) as u64;
@@ -265,8 +263,8 @@ fn refusal(
         let images = way.config.run.micro_batch.unwrap_or(way.config.optimiser.batch);
         let exact = base.config.run.batch_norm == BatchStatistics::Exact;
         ways.push(format!(
-            "{}--micro-batch {images} would fit in {:.1} MiB",
-            if exact { "--bn micro with " } else { "" },
+            "{}run.micro_batch = {images} would fit in {:.1} MiB",
+            if exact { "run.batch_norm = micro with " } else { "" },
             mebibytes(memory.peak_bytes)
         ));
     }
@@ -276,22 +274,22 @@ fn refusal(
         smaller.config.optimiser.batch /= 2;
         if let Ok((way, memory)) = search(&smaller, fits)? {
             ways.push(format!(
-                "--batch {} would fit in {:.1} MiB",
+                "optimiser.batch = {} would fit in {:.1} MiB",
                 way.config.optimiser.batch,
                 mebibytes(memory.peak_bytes)
             ));
         }
     }
     if ways.is_empty() {
-        ways.push("a smaller network (--widths) or smaller images (--side) would need less".into());
+        ways.push("a smaller network (model.widths) or smaller images (data.side) would need less".into());
     }
-    Ok(Error::usage(format!(
-        "--memory-budget {budget} (run.memory_budget) is {:.1} MiB, and a step needs {:.1} MiB, at the least {:.1} MiB \
-         ({}; MiB): {}",
+    let why = format!(
+        "{budget} is {:.1} MiB, and a step needs {:.1} MiB, at least {:.1} MiB ({}; MiB): {}",
         mebibytes(budget.0),
         mebibytes(whole.peak_bytes),
         mebibytes(least.peak_bytes),
         parts.join(", "),
         ways.join(", or ")
-    )))
+    );
+    Ok(Error::Conflict { keys: vec!["run.memory_budget"], why, changes: Vec::new() })
 }

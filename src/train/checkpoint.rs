@@ -1,7 +1,7 @@
 //! Checkpoints: the bytes of a safetensors file that PyTorch reads, equal bytes for equal state. Files are read and
 //! written by [`super::checkpoint_file`].
 //!
-//! Weights carry PyTorch's state-dict names (METHOD section 2). Whatever else a run needs to resume
+//! Weights carry PyTorch's state-dict names (`docs/method.md`, section 2). Whatever else a run needs to resume
 //! (momentum, memory bank, ...) goes under [`TRAINING_PREFIX`]; settings and counters are strings in the
 //! file's metadata.
 
@@ -117,16 +117,16 @@ impl Checkpoint {
     /// that a diverged run cannot replace the last good state.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] for those; [`Error::Argument`] when a tensor's shape and numbers do not fit together.
+    /// [`Error::NonFinite`] for those; [`Error::Internal`] when a tensor's shape and numbers do not fit together.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         for (name, tensor) in &self.tensors {
             let size = tensor.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
             if size != Some(tensor.data.len()) || name == METADATA {
-                return Err(Error::Argument {
-                    what: "a tensor of a checkpoint",
-                    got: format!("{} numbers in {name:?} of shape {:?}", tensor.data.len(), tensor.shape),
-                    wanted: "as large as its shape says, under a name that the format has not reserved".into(),
-                });
+                return Err(Error::Internal(format!(
+                    "tensor {name:?} of shape {:?} holds {} numbers",
+                    tensor.shape,
+                    tensor.data.len()
+                )));
             }
             if let Some(i) = not_finite(&tensor.data) {
                 return Err(Error::NonFinite(format!(
@@ -284,8 +284,9 @@ fn not_finite(data: &TensorData) -> Option<usize> {
 
 /// What a file of `length` bytes is that starts with `head`, if it is no safetensors file.
 pub(super) fn foreign(head: &[u8], length: u64) -> Option<String> {
-    const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(state_dict, \"model.safetensors\"), \
-                           where state_dict is torch.load(...) or the entry \"model\" of it";
+    const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(state_dict, \
+                           \"checkpoint.safetensors\"), where state_dict is torch.load(...) or the entry \"model\" of \
+                           it, and put the config.toml of its run beside it";
     if head.is_empty() {
         return Some("is empty; copy it again or use an earlier checkpoint".to_owned());
     }

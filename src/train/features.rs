@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::limit_submission_time;
-use super::record::evaluation_passes;
+use super::record::{evaluation_passes, net_spec};
 use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
+use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::ier::transforms::ViewSampler;
 use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
@@ -23,10 +24,9 @@ use crate::{Error, Result};
 const BATCH: usize = 64;
 
 /// An output of the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// The embedding.
-    #[value(name = "feat")]
     Feature,
     /// Class logits.
     Class,
@@ -36,8 +36,39 @@ pub enum Layer {
     Invariant,
 }
 
+impl Layer {
+    /// The names of the layers.
+    pub const NAMES: &[&str] = &["feat", "class", "transform", "invariant"];
+
+    /// The name in requests and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layer::Feature => "feat",
+            Layer::Class => "class",
+            Layer::Transform => "transform",
+            Layer::Invariant => "invariant",
+        }
+    }
+}
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Layer {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let all = [Layer::Feature, Layer::Class, Layer::Transform, Layer::Invariant];
+        let found = all.into_iter().find(|layer| layer.name() == text);
+        found.ok_or_else(|| format!("one of {} is wanted, got `{text}`", Layer::NAMES.join(", ")))
+    }
+}
+
 /// The handles of the network in evaluation mode.
-pub(super) struct Recorded {
+pub(super) struct Evaluation {
     images: ValueId,
     index: ValueId,
     parameters: ValueId,
@@ -48,7 +79,7 @@ pub(super) struct Recorded {
 /// The network in evaluation mode on a device, made for batches of images.
 pub struct Extractor {
     executor: Executor,
-    recorded: Recorded,
+    recorded: Evaluation,
     batch: usize,
     side: usize,
     padding: usize,
@@ -56,11 +87,12 @@ pub struct Extractor {
 
 /// More classes than any data set has, and a classifier that no adapter holds.
 const MAX_CLASSES: usize = 1_000_000;
+
 /// The network in evaluation mode, over one batch of images: no more than `rows`, what a training step has room for.
 ///
 /// # Errors
 /// [`crate::Error::Shape`] when the images are too small for the network.
-pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usize) -> Result<(Graph, Recorded)> {
+pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usize) -> Result<(Graph, Evaluation)> {
     let batch = rows.min(BATCH);
     let mut graph = Graph::new();
     let input = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
@@ -79,32 +111,40 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
         output.into_iter().for_each(|o| graph.keep(o));
     }
     evaluation_passes(config).apply(&mut graph)?;
-    Ok((graph, Recorded { images, index, parameters, outputs, entries }))
+    Ok((graph, Evaluation { images, index, parameters, outputs, entries }))
 }
 
 impl Extractor {
     /// Shares the arenas `parameters` and `statistics` with a network that is being trained.
-    pub(super) fn shared(
+    pub(super) async fn shared(
         kernels: &mut Kernels,
         arenas: &mut Arenas,
         config: &Config,
         net: &NetSpec,
         side: usize,
         rows: usize,
+        clock: Option<Clock>,
     ) -> Result<Self> {
         let (graph, recorded) = evaluation(config, net, side, rows)?;
         let batch = graph.shape(recorded.index)[0];
-        let mut executor = Executor::new(kernels, arenas, graph)?;
-        limit_submission_time(&mut executor, config);
-        executor.write(recorded.index, &(0..batch as u32).collect::<Vec<_>>())?;
+        let mut executor = Executor::new_async(kernels, arenas, graph).await?;
+        limit_submission_time(&mut executor, config, clock);
+        executor.write_async(recorded.index, &(0..batch as u32).collect::<Vec<_>>()).await?;
         Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
     }
 
-    /// The network of a checkpoint, or with `untrained` the one its run began with.
+    /// The network of a checkpoint, or with `untrained` the one its run began with. Without a clock `run.slice_ms` has
+    /// no effect: it divides a pass by measured time.
     ///
     /// # Errors
     /// [`crate::Error::Data`] when the file is not a checkpoint or does not fit its own configuration.
-    pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
+    pub async fn open_async(
+        gpu: Arc<Gpu>,
+        path: &Path,
+        checkpoint: &Checkpoint,
+        untrained: bool,
+        clock: Option<Clock>,
+    ) -> Result<(Self, Config)> {
         let mut config = stored_config(path, checkpoint)?;
         // What the run's device chose is its own.
         config.run.winograd = config.as_given()?.run.winograd.resolved(gpu.is_software());
@@ -116,19 +156,27 @@ impl Extractor {
                 format!("it claims {classes} classes, and a network has 2 to {MAX_CLASSES}: copy the checkpoint again"),
             ));
         }
-        let shape = super::record::DataShape { side, classes, images: 2 * config.optimiser.batch };
-        let net = super::record::spec(&config, shape, false).net;
+        let net = net_spec(&config, classes);
         let mut kernels = Kernels::new(gpu);
-        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH)?;
+        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH, clock).await?;
         checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
         if untrained {
             for (position, entry) in extractor.recorded.entries.iter().enumerate() {
-                extractor.executor.write(entry.value, &entry.initial(config.run.seed, position))?;
+                extractor.executor.write_async(entry.value, &entry.initial(config.run.seed, position)).await?;
             }
         } else {
-            load(&extractor.executor, &extractor.recorded.entries, checkpoint)?;
+            load(&extractor.executor, &extractor.recorded.entries, checkpoint).await?;
         }
         Ok((extractor, config))
+    }
+
+    /// As [`Extractor::open_async`], with the system's clock; blocks.
+    ///
+    /// # Errors
+    /// As [`Extractor::open_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
+        pollster::block_on(Self::open_async(gpu, path, checkpoint, untrained, Some(super::clock)))
     }
 
     /// Side of the images it takes.
@@ -150,14 +198,15 @@ impl Extractor {
         }
     }
 
-    /// The output of every image, [images, width] row-major.
+    /// The output of every image, `[images, width]` row-major. The images have the [`side`](Extractor::side) of the
+    /// network; they need no labels.
     ///
     /// With a sampler the images are augmented (crop, flip) as copy number `copy`.
     ///
     /// # Errors
-    /// [`crate::Error::Device`] when the device fails; [`crate::Error::Usage`] when the network lacks the layer;
-    /// [`crate::Error::Interrupted`] when the caller asks to stop.
-    pub fn features(
+    /// [`Error::Device`] when the device fails; [`Error::Usage`] when the network lacks the layer; [`Error::Argument`]
+    /// when the images have another side, or not all their pixels; [`Error::Interrupted`] when the caller asks to stop.
+    pub async fn features_async(
         &self,
         images: &ImageSet,
         layer: Layer,
@@ -166,29 +215,53 @@ impl Extractor {
     ) -> Result<Vec<f32>> {
         let value = self
             .value(layer)
-            .ok_or_else(|| Error::usage("the network was trained without this head: choose another --layer"))?;
+            .ok_or_else(|| Error::usage("the network was trained without this head: choose another layer"))?;
+        images.validate()?;
+        if images.side != self.side {
+            return Err(Error::Argument {
+                what: "the side of the images",
+                got: images.side.to_string(),
+                wanted: format!("{}, the side that the network was trained on", self.side),
+            });
+        }
         let width = self.executor.graph().shape(value)[1];
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);
         if augmented.is_none() {
-            self.executor.write(self.recorded.parameters, &identity_words(self.side, self.padding, self.batch))?;
+            let words = identity_words(self.side, self.padding, self.batch);
+            self.executor.write_async(self.recorded.parameters, &words).await?;
         }
         for first in (0..images.len()).step_by(self.batch) {
             progress.go_on()?;
             let n = (images.len() - first).min(self.batch);
             let mut pixels = images.pixels[first * size..(first + n) * size].to_vec();
             pixels.resize(self.batch * size, 0);
-            self.executor.write(self.recorded.images, &pixels)?;
+            self.executor.write_async(self.recorded.images, &pixels).await?;
             if let Some((sampler, copy)) = augmented {
                 // Each pass draws from its own counter, so a copy does not repeat over the passes.
                 let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / self.batch) as u32);
-                self.executor.write(self.recorded.parameters, &sampler.parameters(pass, self.batch))?;
+                self.executor.write_async(self.recorded.parameters, &sampler.parameters(pass, self.batch)).await?;
             }
-            self.executor.submit();
-            let rows: Vec<f32> = self.executor.read(value)?;
+            self.executor.submit_async().await?;
+            let rows: Vec<f32> = self.executor.read_async(value).await?;
             features.extend_from_slice(&rows[..n * width]);
             progress.advance("embedding", (first + n) as u64, images.len() as u64);
         }
         Ok(features)
+    }
+
+    /// As [`Extractor::features_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Extractor::features_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn features(
+        &self,
+        images: &ImageSet,
+        layer: Layer,
+        augmented: Option<(&ViewSampler, u32)>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<f32>> {
+        pollster::block_on(self.features_async(images, layer, augmented, progress))
     }
 }

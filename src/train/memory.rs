@@ -68,7 +68,7 @@ impl Memory {
     /// # Errors
     /// As [`training_step`].
     pub fn of(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<Memory> {
-        let (step, _) = training_step(config, data, distill, resident)?;
+        let (step, recorded) = training_step(config, data, distill, resident)?;
         let spec = spec(config, data, distill);
         let (scoring, _) = evaluation(config, &spec.net, data.side, spec.rows())?;
         let plan = Plan::new(&step);
@@ -88,7 +88,7 @@ impl Memory {
         let mut slots: Vec<u64> = Vec::new();
         if spec.parts > 1 {
             // The optimiser's graph of a split batch has no memory but the other graphs'; only its launches count.
-            memory.inputs += params_bytes(&record_update(&step, &spec)?);
+            memory.inputs += params_bytes(&record_update(&step, &recorded.step, &spec)?);
         }
         for (graph, plan) in [(&step, plan), (&scoring, Plan::new(&scoring))] {
             for (name, &bytes) in &graph.arenas {
@@ -140,10 +140,10 @@ mod tests {
         let mut config = Config::from_preset("demo").unwrap();
         (config.run.micro_batch, config.run.batch_norm) = (Some(8), BatchStatistics::Micro);
         let data = DataShape { side: 28, classes: 64, images: 1280 };
-        let (step, _) = training_step(&config, data, false, true).unwrap();
+        let (step, recorded) = training_step(&config, data, false, true).unwrap();
         let spec = spec(&config, data, false);
         let (scoring, _) = evaluation(&config, &spec.net, data.side, spec.rows()).unwrap();
-        let update = record_update(&step, &spec).unwrap();
+        let update = record_update(&step, &recorded.step, &spec).unwrap();
         let mut arenas = Memory::default();
         for (name, bytes) in step.arenas.iter().chain(&scoring.arenas) {
             *arenas.class_of(name) += bytes;

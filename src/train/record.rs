@@ -2,9 +2,10 @@
 
 use crate::data::ImageSet;
 use crate::error::Change;
-use crate::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
+use crate::ier::spec::{StepInputs, StepSpec};
+use crate::ier::step::{Step, record};
 use crate::nn::{Drop, NetSpec};
-use crate::ops::dropout::STEP_WORDS;
+use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
 use crate::settings::{Activations, Config, Method, Schedule, TransformSet, Winograd};
 use crate::tape::passes::Passes;
@@ -49,22 +50,26 @@ impl DataShape {
 /// Validates settings and data together, before anything is recorded: the schedule of the run.
 ///
 /// # Errors
-/// [`Error::Usage`] or [`Error::Data`] where no run can come of them.
+/// [`Error::Conflict`], [`Error::Usage`] or [`Error::Data`] where no run can come of them.
 pub fn validate(config: &Config, data: DataShape) -> Result<Schedule> {
     config.check_side(data.side)?;
     if data.classes < 2 {
         return Err(Error::data(
             &config.data.source,
-            "the train split has one class, and a classifier needs two or more: add classes or change --split-seed",
+            "the train split has one class, and a classifier needs two or more: add classes or change data.split_seed",
         ));
     }
     let schedule = Schedule::new(&config.optimiser, data.images)?;
     let spec = spec(config, data, false);
     if spec.net.projection.is_some() && spec.negatives == 0 {
-        return Err(Error::usage(format!(
-            "the batch of {} is all {} training images, which leaves no negatives: use a smaller --batch",
-            spec.batch, data.images
-        )));
+        return Err(Error::Conflict {
+            keys: vec!["optimiser.batch"],
+            why: format!(
+                "the batch of {} is all {} training images, which leaves no negatives",
+                spec.batch, data.images
+            ),
+            changes: vec![Change::Lower("optimiser.batch")],
+        });
     }
     Ok(schedule)
 }
@@ -78,34 +83,27 @@ pub fn views_of(config: &Config) -> (TransformSet, usize, usize) {
     }
 }
 
+/// The network of a configuration for this many classes.
+pub fn net_spec(config: &Config, classes: usize) -> NetSpec {
+    let terms = config.method.terms();
+    let (_, views, rotations) = views_of(config);
+    NetSpec::new(&config.model, classes, terms.equivariance.then_some(views * rotations), terms.invariance)
+}
+
 /// The step of a configuration.
 pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
-    let (method, terms) = (&config.method, config.method.terms());
     let (_, views, rotations) = views_of(config);
-    let copies = views * rotations;
-    let d = &config.distill;
     StepSpec {
-        net: NetSpec::new(&config.model, data.classes, terms.equivariance.then_some(copies), terms.invariance),
+        net: net_spec(config, data.classes),
         batch: config.optimiser.batch,
         parts: config.parts(),
-        copies,
+        copies: views * rotations,
         bank_rows: data.images,
-        negatives: method.negatives.min(data.images.saturating_sub(config.optimiser.batch)),
-        cross_entropy: terms.cross_entropy,
-        gamma: method.gamma as f32,
-        tau: method.tau as f32,
-        bank_momentum: method.bank_momentum as f32,
+        negatives: config.method.negatives.min(data.images.saturating_sub(config.optimiser.batch)),
+        method: config.method.clone(),
         momentum: config.optimiser.momentum as f32,
         weight_decay: config.optimiser.weight_decay as f32,
-        distill: distill.then_some(DistillSpec {
-            temperature: d.temperature as f32,
-            weight_loss: d.weight_loss as f32,
-            weight_distill: d.weight_distill as f32,
-            kl_class: d.kl_class as f32,
-            kl_transform: d.kl_transform as f32,
-            mse_invariant: d.mse_invariant as f32,
-            mse_feature: d.mse_feature as f32,
-        }),
+        distill: distill.then(|| config.distill.clone()),
     }
 }
 
@@ -138,7 +136,7 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
     let images = graph.input("images", Type::u32([stored, data.side, data.side]));
     let view_index = graph.input("view index", Type::u32([batch]));
     let view_parameters = graph.input("view parameters", Type::u32([views * batch, PARAMETER_WORDS]));
-    let step = graph.input("step", Type::u32([STEP_WORDS]));
+    let step = graph.input("step", StepBlock::ty());
     let index = graph.input("index", Type::u32([batch]));
     graph.set_scope("views");
     let make = Views {

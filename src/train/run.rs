@@ -45,6 +45,9 @@ pub fn run_reopening(
     let (start, first) = (Instant::now(), trainer.steps_done());
     // A run that goes on was restored from its checkpoint.
     let mut saved = (first > 0).then_some(first);
+    if let Some(sentence) = trainer.schedule().warning() {
+        progress.warn(&sentence);
+    }
     for opening in 1.. {
         let error = match run(trainer, folder, resume_command, &mut saved, progress) {
             Ok(loss) => {

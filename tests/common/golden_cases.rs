@@ -9,12 +9,12 @@ use ieq_wgpu::ops::bank::BankUpdate;
 use ieq_wgpu::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormRunning, EPSILON, MOMENTUM};
 use ieq_wgpu::ops::contrast::RowNormalise;
 use ieq_wgpu::ops::conv2d::Conv2d;
-use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::elementwise::LeakyRelu;
 use ieq_wgpu::ops::health;
 use ieq_wgpu::ops::matmul::linear;
 use ieq_wgpu::ops::pool::{GlobalAveragePool, MaxPool};
 use ieq_wgpu::ops::sgd::Sgd;
+use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::tape::backward::{backward, backward_from};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Type, ValueId};
@@ -43,7 +43,7 @@ impl Bench<'_> {
         for (id, data) in given {
             executor.write_f64(*id, data).map_err(say)?;
         }
-        executor.submit();
+        executor.submit().map_err(say)?;
         no_overrun(&executor)?;
         outputs.iter().map(|&id| executor.read(id).map_err(say)).collect()
     }
@@ -328,7 +328,7 @@ fn sgd(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let ty = r.graph.value(p).ty.clone();
     let gradient = r.graph.input("gradient", ty.clone());
     let velocity = r.graph.input("momentum", ty);
-    let block = r.graph.input("step", Type::u32([STEP_WORDS]));
+    let block = r.graph.input("step", StepBlock::ty());
     let state = r.graph.input("health", Type::u32([health::WORDS]));
     let op = Sgd { momentum: r.setting("momentum")?, weight_decay: r.setting("weight_decay")? };
     r.graph.update(op, &[gradient, block], &[p, velocity, state]).map_err(say)?;
@@ -338,8 +338,8 @@ fn sgd(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut computed = Vec::new();
     for step in (0..).take_while(|step| golden.has(&r.name(&format!("g{step}")))) {
         executor.write(gradient, golden.data(&r.name(&format!("g{step}")))?).map_err(say)?;
-        executor.write(block, &step_block(step, 0, rate, 0.0)).map_err(say)?;
-        executor.submit();
+        executor.write(block, &StepBlock::new(step, 0, rate, 0.0).words()).map_err(say)?;
+        executor.submit().map_err(say)?;
         for (letter, id) in [("p", p), ("v", velocity)] {
             computed.push((format!("{letter}{}", step + 1), executor.read(id).map_err(say)?));
         }

@@ -1,4 +1,4 @@
-//! The few-shot classifiers against scikit-learn's converged solutions.
+//! The few-shot classifiers compared with scikit-learn's converged solutions.
 
 use ieq_wgpu::fewshot::{Classifier, Features, LogisticRegression};
 
@@ -10,7 +10,7 @@ pub fn classifiers(golden: &Golden, case: &str, _: &mut Bench) -> Computed {
     let name = |part: &str| format!("{case}.{part}");
     let features = |part: &str| -> Result<Features<'_>, String> {
         match *golden.shape(&name(part))? {
-            [rows, dim] => Ok(Features { rows, dim, data: golden.data(&name(part))? }),
+            [_, dim] => Features::new(golden.data(&name(part))?, dim).map_err(say),
             ref other => Err(format!("{part} has shape {other:?} and is no matrix")),
         }
     };
@@ -24,8 +24,8 @@ pub fn classifiers(golden: &Golden, case: &str, _: &mut Bench) -> Computed {
     let by_lr = Classifier::LogisticRegression.predict(support, &labels, ways, query).map_err(say)?;
     let by_centroid = Classifier::NearestCentroid.predict(support, &labels, ways, query).map_err(say)?;
     let computed = [
-        ("W", as_f32(&fit.weights)),
-        ("b", as_f32(&fit.bias)),
+        ("W", as_f32(fit.weights())),
+        ("b", as_f32(fit.bias())),
         ("logits", as_f32(&fit.decision(query).map_err(say)?)),
         ("pred", as_index(by_lr)),
         ("pred_centroid", as_index(by_centroid)),

@@ -2,11 +2,12 @@
 
 use ieq_wgpu::fewshot::l2_normalise;
 use ieq_wgpu::gpu::kernel::Kernels;
-use ieq_wgpu::ier::step::{DistillSpec, Step, StepInputs, StepSpec, record};
+use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
+use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
-use ieq_wgpu::ops::dropout::{STEP_WORDS, step_block};
 use ieq_wgpu::ops::health;
-use ieq_wgpu::settings::Backbone;
+use ieq_wgpu::ops::step_block::StepBlock;
+use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
@@ -71,10 +72,8 @@ fn net_spec(golden: &Golden, prefix: &str) -> Result<NetSpec, String> {
         shape.first().copied().ok_or_else(|| format!("{prefix}{name}.weight has no axis"))
     };
     let head = |name: &str| golden.has(&format!("{prefix}{name}.weight")).then(|| outputs(name)).transpose();
-    let mut widths = [0; 4];
-    for (block, width) in widths.iter_mut().enumerate() {
-        *width = outputs(&format!("layer{}.0.conv1", block + 1))?;
-    }
+    let blocks = (1..).take_while(|block| golden.has(&format!("{prefix}layer{block}.0.conv1.weight")));
+    let widths = blocks.map(|block| outputs(&format!("layer{block}.0.conv1"))).collect::<Result<Vec<_>, _>>()?;
     Ok(NetSpec {
         backbone: Backbone::Resnet12,
         widths,
@@ -85,23 +84,23 @@ fn net_spec(golden: &Golden, prefix: &str) -> Result<NetSpec, String> {
 }
 
 fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
-    let number = |key: &str| golden.number(key).map(|v| v as f32);
+    let number = |key: &str| golden.number(key);
     let rows = |name: &str| -> Result<usize, String> {
         golden.shape(name)?.first().copied().ok_or_else(|| format!("{name} is a scalar"))
     };
     let batch = rows("labels")?.max(1);
     let net = net_spec(golden, "init.")?;
-    let distill = golden.has("teacher.classifier.weight").then(|| -> Result<DistillSpec, String> {
-        Ok(DistillSpec {
-            temperature: number("T")?,
-            weight_loss: number("w_ce")?,
-            weight_distill: number("w_div")?,
-            kl_class: 1.0,
-            kl_transform: 1.0,
-            mse_invariant: 1.0,
-            mse_feature: 1.0,
-        })
+    let distill = golden.has("teacher.classifier.weight").then(|| -> Result<DistillConfig, String> {
+        let mut distill = DistillConfig::default();
+        distill.temperature = number("T")?;
+        distill.weight_loss = number("w_ce")?;
+        distill.weight_distill = number("w_div")?;
+        (distill.kl_class, distill.kl_transform) = (1.0, 1.0);
+        (distill.mse_invariant, distill.mse_feature) = (1.0, 1.0);
+        Ok(distill)
     });
+    let mut method = MethodConfig::default();
+    (method.gamma, method.tau, method.bank_momentum) = (number("gamma")?, number("tau")?, number("bank_rate")?);
     Ok(StepSpec {
         net,
         batch,
@@ -109,12 +108,9 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
         parts: 1,
         bank_rows: rows("bank")?,
         negatives: rows("neg_idx")?,
-        cross_entropy: true,
-        gamma: number("gamma")?,
-        tau: number("tau")?,
-        bank_momentum: number("bank_rate")?,
-        momentum: number("momentum")?,
-        weight_decay: number("weight_decay")?,
+        method,
+        momentum: number("momentum")? as f32,
+        weight_decay: number("weight_decay")? as f32,
         distill: distill.transpose()?,
     })
 }
@@ -156,7 +152,7 @@ impl Training {
     fn record(golden: &Golden, spec: &StepSpec, kernels: &mut Kernels) -> Result<Self, String> {
         let mut graph = Graph::new();
         let x = graph.input("x", Type::f32(golden.shape("x")?));
-        let block = graph.input("step", Type::u32([STEP_WORDS]));
+        let block = graph.input("step", StepBlock::ty());
         let index = graph.input("index", Type::u32([spec.batch]));
         let inputs = StepInputs::declare(&mut graph, spec, x, block, index);
         let mut masks = Vec::new();
@@ -206,8 +202,8 @@ impl Training {
     }
 
     fn step(&self, number: u32, rate: f32) -> Result<(), String> {
-        self.executor.write(self.step.inputs.step, &step_block(number, 0, rate, 0.0)).map_err(say)?;
-        self.executor.submit();
+        self.executor.write(self.step.inputs.step, &StepBlock::new(number, 0, rate, 0.0).words()).map_err(say)?;
+        self.executor.submit().map_err(say)?;
         let raised = self.read::<u32>(self.step.health)?;
         if raised == [0; health::WORDS] {
             Ok(())
@@ -323,7 +319,7 @@ fn embed(golden: &Golden, name: &str, kernels: &mut Kernels, report: &mut Report
     let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
     write_entries(&executor, golden, "state.", &entries)?;
     executor.write(x, golden.data(&format!("x{name}"))?).map_err(say)?;
-    executor.submit();
+    executor.submit().map_err(say)?;
     for (part, id) in named(&outputs) {
         let mut got: Vec<f32> = executor.read(id).map_err(say)?;
         report.check(&format!("{part}{name}"), &got);

@@ -1,0 +1,124 @@
+//! Assembles and validates every shader, and writes its tables as Rust: the crate needs no parser for them.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+#[path = "src/gpu/reflect.rs"]
+#[allow(dead_code, reason = "the crate uses the rest")]
+mod reflect;
+#[path = "src/gpu/tables.rs"]
+#[allow(dead_code, reason = "the crate uses the rest")]
+mod tables;
+#[path = "src/gpu/template.rs"]
+mod template;
+
+use tables::Shader;
+use template::Source;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    for path in ["shaders", "src/gpu/reflect.rs", "src/gpu/tables.rs", "src/gpu/template.rs"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    if let Err(message) = build() {
+        println!("cargo::error={message}");
+        std::process::exit(1);
+    }
+}
+
+fn build() -> Result<(), String> {
+    let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("shaders");
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    let mut sources = Vec::new();
+    collect(&root, &root, &mut sources)?;
+    sources.sort();
+    let find = |wanted: &str| {
+        let (name, text) = sources.iter().find(|(name, _)| name == wanted)?;
+        Some(Source { path: format!("shaders/{name}.wgsl"), text })
+    };
+    let mut code = String::from("/// Every WGSL file.\npub const SOURCES: &[(&str, &str)] = &[\n");
+    for (name, _) in &sources {
+        let path = root.join(format!("{name}.wgsl"));
+        writeln!(code, "    ({name:?}, include_str!({path:?})),").map_err(|e| e.to_string())?;
+    }
+    code.push_str("];\n\n/// The tables.\npub const SHADERS: &[Shader] = &[\n");
+    let mut wrong = Vec::new();
+    for (name, _) in sources.iter().filter(|(name, _)| !name.starts_with("common/")) {
+        match reflect::reflect(name, &find) {
+            Err(fault) => wrong.push(format!("{}:{}: {}", fault.file, fault.line, fault.message)),
+            Ok(reflected) => {
+                let path = out.join(format!("{name}.wgsl"));
+                write(&path, &reflected.shader.text)?;
+                code.push_str(&table(&reflected.shader, &path));
+            }
+        }
+    }
+    code.push_str("];\n");
+    if !wrong.is_empty() {
+        return Err(wrong.join("\ncargo::error="));
+    }
+    write(&out.join("shaders.rs"), &code)
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    std::env::var(name).map_err(|e| format!("{name}: {e}"))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The WGSL files below `folder`: path below `root` without extension, and text.
+fn collect(folder: &Path, root: &Path, found: &mut Vec<(String, String)>) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            collect(&path, root, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "wgsl") {
+            let name = path.with_extension("");
+            let name = name.strip_prefix(root).map_err(|e| e.to_string())?.to_string_lossy().replace('\\', "/");
+            found.push((name, std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?));
+        }
+    }
+    Ok(())
+}
+
+/// A shader's tables as a Rust expression. Its text is at `path`.
+fn table(shader: &Shader, path: &Path) -> String {
+    let list = |items: Vec<String>| format!("Borrowed(&[{}])", items.join(", "));
+    let text = |text: &str| format!("Borrowed({text:?})");
+    let entries = shader.entries.iter().map(|entry| {
+        let extent = |extent: &tables::Extent| match extent {
+            tables::Extent::Fixed(n) => format!("Extent::Fixed({n})"),
+            tables::Extent::Constant(name) => format!("Extent::Constant({})", text(name)),
+        };
+        let storage = entry.storage.iter().map(|r| {
+            format!("Resource {{ name: {}, binding: {}, writable: {} }}", text(&r.name), r.binding, r.writable)
+        });
+        format!(
+            "Entry {{ name: {}, line: {}, workgroup: [{}], storage: {}, params: {:?} }}",
+            text(&entry.name),
+            entry.line,
+            entry.workgroup.iter().map(extent).collect::<Vec<_>>().join(", "),
+            list(storage.collect()),
+            entry.params
+        )
+    });
+    let members = shader
+        .members
+        .iter()
+        .map(|m| format!("Member {{ name: {}, kind: MemberType::{:?}, offset: {} }}", text(&m.name), m.kind, m.offset));
+    format!(
+        "    Shader {{\n        name: {},\n        text: Borrowed(include_str!({path:?})),\n        origins: Origins {{ \
+         files: {}, lines: {} }},\n        constants: {},\n        entries: {},\n        members: {},\n        \
+         params_bytes: {},\n    }},\n",
+        text(&shader.name),
+        list(shader.origins.files.iter().map(|file| text(file)).collect()),
+        list(shader.origins.lines.iter().map(|(file, line)| format!("({file}, {line})")).collect()),
+        list(shader.constants.iter().map(|name| text(name)).collect()),
+        list(entries.collect()),
+        list(members.collect()),
+        shader.params_bytes
+    )
+}

@@ -1,0 +1,190 @@
+//! One dispatch as data: which kernel, over what, how large, and the other ways to do the same.
+
+/// Invocations per workgroup of one-dimensional kernels; the shader's constant `WG`.
+pub const WORKGROUP: u32 = 64;
+
+/// Most workgroups along one axis that every adapter accepts.
+const GRID_AXIS: u32 = 65_535;
+
+/// One value of a kernel's `Params`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scalar {
+    /// `u32`
+    U32(u32),
+    /// `i32`
+    I32(i32),
+    /// `f32`
+    F32(f32),
+    /// A size that no `u32` holds: a launch with it is refused when it is prepared.
+    TooLarge(u64),
+}
+
+impl Scalar {
+    /// The value of an unsigned integer, which is a size.
+    pub fn size(self) -> Option<u32> {
+        if let Scalar::U32(n) = self { Some(n) } else { None }
+    }
+}
+
+impl From<u32> for Scalar {
+    fn from(v: u32) -> Self {
+        Scalar::U32(v)
+    }
+}
+impl From<usize> for Scalar {
+    fn from(v: usize) -> Self {
+        u32::try_from(v).map_or(Scalar::TooLarge(v as u64), Scalar::U32)
+    }
+}
+impl From<i32> for Scalar {
+    fn from(v: i32) -> Self {
+        Scalar::I32(v)
+    }
+}
+impl From<f32> for Scalar {
+    fn from(v: f32) -> Self {
+        Scalar::F32(v)
+    }
+}
+
+/// One dispatch. `B` names a buffer: a value of a graph or a region of a device buffer.
+#[derive(Clone, Debug)]
+pub struct Launch<B> {
+    /// Stem of the WGSL file.
+    pub shader: &'static str,
+    /// Entry point.
+    pub entry: &'static str,
+    /// Pipeline-overridable constants.
+    pub constants: Vec<(&'static str, f64)>,
+    /// Values of `Params`, by member name.
+    pub params: Vec<(&'static str, Scalar)>,
+    /// Storage bindings, by variable name.
+    pub bindings: Vec<(&'static str, B)>,
+    /// Workgroups per axis.
+    pub groups: [u32; 3],
+    /// Other ways to do the same, the preferred one first. A device that can run none of them runs `entry`.
+    pub alternatives: Vec<Alternative>,
+}
+
+/// Another entry point of a launch's file, with the same parameters, constants and bindings.
+#[derive(Clone, Debug)]
+pub struct Alternative {
+    /// Entry point.
+    pub entry: &'static str,
+    /// Workgroups per axis.
+    pub groups: [u32; 3],
+    /// Fewest lanes of a subgroup with which it can share loads. Without subgroups it does not share them.
+    pub lanes: u32,
+    /// Accumulators per invocation.
+    pub accumulators: u32,
+    /// Bytes of workgroup memory; 0 where it uses none.
+    pub memory: u32,
+}
+
+/// What a device offers to a kernel; it decides among the alternatives of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelBudget {
+    /// Lanes per subgroup that kernels may count on to share loads; 0 without subgroups.
+    pub lanes: u32,
+    /// Most accumulators per invocation that are fast.
+    pub accumulators: u32,
+    /// Bytes of workgroup memory.
+    pub memory: u32,
+    /// Whether workgroup memory is faster than the caches.
+    pub fast_memory: bool,
+}
+
+impl<B> Launch<B> {
+    /// A launch of `groups` workgroups of [`WORKGROUP`] invocations, folded over two axes.
+    ///
+    /// The shader recovers the linear group with `group_index` of `common/index.wgsl`.
+    pub fn groups(shader: &'static str, entry: &'static str, groups: usize) -> Self {
+        let constants = vec![("WG", f64::from(WORKGROUP))];
+        let (params, bindings, alternatives) = (Vec::new(), Vec::new(), Vec::new());
+        Launch { shader, entry, constants, params, bindings, groups: fold(groups), alternatives }
+    }
+
+    /// A launch of one invocation for each of `n` items.
+    pub fn items(shader: &'static str, entry: &'static str, n: usize) -> Self {
+        Self::groups(shader, entry, n.div_ceil(WORKGROUP as usize)).param("n", n)
+    }
+
+    /// Sets a member of `Params`.
+    pub fn param(mut self, name: &'static str, value: impl Into<Scalar>) -> Self {
+        self.params.push((name, value.into()));
+        self
+    }
+
+    /// Changes a member of `Params` that was set.
+    pub fn set(&mut self, name: &'static str, value: impl Into<Scalar>) {
+        self.params.retain(|(other, _)| *other != name);
+        self.params.push((name, value.into()));
+    }
+
+    /// Sets a pipeline-overridable constant.
+    pub fn constant(mut self, name: &'static str, value: impl Into<f64>) -> Self {
+        self.constants.push((name, value.into()));
+        self
+    }
+
+    /// Binds a buffer to a storage variable.
+    pub fn bind(mut self, name: &'static str, buffer: B) -> Self {
+        self.bindings.push((name, buffer));
+        self
+    }
+
+    /// The same launch over other buffers.
+    pub fn map<C>(&self, mut f: impl FnMut(&B) -> C) -> Launch<C> {
+        Launch {
+            shader: self.shader,
+            entry: self.entry,
+            constants: self.constants.clone(),
+            params: self.params.clone(),
+            bindings: self.bindings.iter().map(|(n, b)| (*n, f(b))).collect(),
+            groups: self.groups,
+            alternatives: self.alternatives.clone(),
+        }
+    }
+
+    /// Another number of invocations in a workgroup than [`WORKGROUP`].
+    pub fn set_workgroup(&mut self, lanes: u32) {
+        self.constants.retain(|(name, _)| *name != "WG");
+        self.constants.push(("WG", f64::from(lanes)));
+    }
+
+    /// What a device can run, the preferred one first: the alternatives that are within its budget, or with `all` every
+    /// one that it can run at all; then the launch itself.
+    pub(super) fn choices(&self, budget: KernelBudget, all: bool) -> Vec<Launch<B>>
+    where
+        B: Clone,
+    {
+        let can = |a: &&Alternative| (budget.lanes == 0 || a.lanes <= budget.lanes) && a.memory <= budget.memory;
+        let is_fast =
+            |a: &&Alternative| all || (a.accumulators <= budget.accumulators && (a.memory == 0 || budget.fast_memory));
+        let alternatives = self.alternatives.iter().filter(can).filter(is_fast).map(|a| (a.entry, a.groups));
+        let one = |(entry, groups)| Launch { entry, groups, alternatives: Vec::new(), ..self.clone() };
+        alternatives.chain([(self.entry, self.groups)]).map(one).collect()
+    }
+
+    /// `file.entry`, as it appears in plans, labels and reports.
+    pub fn label(&self) -> String {
+        format!("{}.{}", self.shader, self.entry)
+    }
+}
+
+/// The largest workgroup size that wastes less than 1/8 of its invocations on `items`; otherwise the least wasteful one.
+pub fn lanes_for(items: usize) -> usize {
+    let sizes = [64, 32, 16, 8];
+    let used = |lanes: &usize| items.next_multiple_of(*lanes);
+    let good = sizes.into_iter().find(|lanes| 8 * used(lanes) < 9 * items);
+    good.or_else(|| sizes.into_iter().min_by_key(used)).unwrap_or(WORKGROUP as usize)
+}
+
+/// Folds a number of workgroups into two axes, each within the limit that every adapter has.
+pub fn fold(groups: usize) -> [u32; 3] {
+    let groups = groups.max(1);
+    let rows = groups.div_ceil(GRID_AXIS as usize);
+    // What no adapter can run stays too large: the device refuses it.
+    let axis = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    [axis(groups.div_ceil(rows)), axis(rows), 1]
+}

@@ -1,0 +1,120 @@
+//! The jobs of the product: a request goes in, an outcome comes out. Nothing here parses words, prints, reads an
+//! environment variable or keeps state of the process; every job validates its request before it works.
+//!
+//! Messages name a setting by its key (`optimiser.batch`) and a member of a request as `request.out`, in backticks; the
+//! command line turns both into flags.
+
+pub mod bench;
+pub mod check;
+pub mod devices;
+pub mod distill;
+pub mod embed;
+pub mod eval;
+pub mod plan;
+pub mod score;
+pub mod stored;
+pub mod train;
+mod tuning;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::data::{DataOptions, ImageSet};
+use crate::gpu::device::{Gpu, Options};
+use crate::progress::Progress;
+use crate::settings::{DataConfig, Tune};
+use crate::{Error, Result};
+
+pub use stored::Stored;
+
+/// What jobs share: how a device is opened, and where measured choices of kernels are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    /// The adapter and its limits.
+    pub gpu: Options,
+    /// Folder of the tuning cache; none: nothing is kept beyond the run folders.
+    pub cache: Option<PathBuf>,
+}
+
+impl Session {
+    /// Opens the device, takes over what was measured on it before, and measures more as `tune` says.
+    fn open(&self, tune: Tune, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
+        let gpu = Gpu::open(&self.gpu)?;
+        tuning::begin(&gpu, tune, self.cache.as_deref());
+        progress.note(&format!("adapter: {}", gpu.describe()));
+        Ok(gpu)
+    }
+
+    /// Opens a device for features alone: with the kernels that training chose on it, and without measuring more.
+    fn open_for_features(&self, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
+        let gpu = self.open(Tune::Auto, progress)?;
+        gpu.tuning(|tuning| tuning.measure = None);
+        Ok(gpu)
+    }
+}
+
+/// How a run's data is read; `side` overrides the setting.
+fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
+    DataOptions { side: side.or(data.side), split_seed: data.split_seed, split_file: data.split_file.clone() }
+}
+
+/// Passes on what is suspicious about the images.
+fn warn_of(images: &ImageSet, progress: &mut dyn Progress) {
+    images.warnings.iter().for_each(|warning| progress.warn(&warning.message));
+}
+
+/// Validates a number of a request.
+fn within(what: &'static str, n: usize, low: usize, high: usize) -> Result<()> {
+    if (low..=high).contains(&n) {
+        return Ok(());
+    }
+    Err(Error::Argument { what, got: n.to_string(), wanted: format!("from {low} to {high}") })
+}
+
+/// Validates a target accuracy, percent.
+fn percentage(target: Option<f64>) -> Result<()> {
+    match target {
+        Some(pct) if !(0.0..=100.0).contains(&pct) => Err(Error::Argument {
+            what: "request.min_acc",
+            got: pct.to_string(),
+            wanted: "from 0 to 100 percent (try 60)".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Validates a source of data that a request names.
+fn source(data: &str) -> Result<()> {
+    if data.is_empty() {
+        return Err(Error::usage("`request.data` is empty (try glyphs, or a folder)"));
+    }
+    Ok(())
+}
+
+/// Validates the path of a file that is to be written, before the work that goes into it.
+fn output_file(what: &str, path: &Path, example: &str) -> Result<()> {
+    if path.file_name().is_none() {
+        let got = path.display();
+        return Err(Error::usage(format!("`{what}` wants the name of a file, got `{got}` (try {example})")));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(Error::data(
+            path,
+            format!("this is a folder or a device, and `{what}` wants to write a file: name another (try {example})"),
+        ));
+    }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        Some(folder) => {
+            Err(Error::data(folder, format!("there is no such folder to write `{what}` in: create it first")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether two paths lead to the same file or folder.
+fn same_path(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}

@@ -1,0 +1,297 @@
+//! `train`: one network in one run folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::plan::{self, PlanOutcome};
+use super::score::{Score, novel_classes, score_run};
+use super::stored::Stored;
+use super::{Session, data_options, percentage, same_path, tuning, warn_of};
+use crate::data::{self, Split};
+use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
+use crate::progress::Progress;
+use crate::settings::{ByteSize, Config, Tune, may_change_on_resume};
+use crate::train::record::{DataShape, validate};
+use crate::train::run::run_reopening;
+use crate::train::{Teacher, Trainer};
+use crate::{Error, Result};
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainRequest {
+    /// The settings. `run.out` has no effect: equal runs in two folders have equal checkpoints.
+    pub config: Config,
+    /// The run folder.
+    pub out: PathBuf,
+    /// What happens to a run that the folder holds.
+    pub begin: Begin,
+    /// Whether the network is scored on the novel classes before and after.
+    pub score: bool,
+    /// Accuracy that the first score of the trained network is to reach, percent: then there must be a score.
+    pub min_acc: Option<f64>,
+    /// What the user is told continues the run when it is stopped.
+    pub resume_command: String,
+}
+
+/// How a run begins.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Begin {
+    /// In a folder without a run.
+    New,
+    /// In a folder whose run it replaces.
+    Overwrite,
+    /// At the folder's checkpoint.
+    Resume(Box<Stored>),
+}
+
+impl Begin {
+    /// Continues the run in `out`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when there is none, or its checkpoint cannot be read.
+    pub fn resume(out: &Path) -> Result<Begin> {
+        if !out.join(CHECKPOINT_FILE).is_file() {
+            return Err(Error::data(
+                out,
+                "there is no run to resume here: name the folder of one that has saved a checkpoint",
+            ));
+        }
+        Ok(Begin::Resume(Box::new(Stored::open(out)?)))
+    }
+
+    fn existing(&self) -> Existing {
+        match self {
+            Begin::New => Existing::Refuse,
+            Begin::Overwrite => Existing::Replace,
+            Begin::Resume(_) => Existing::Resume,
+        }
+    }
+
+    /// What is resumed, if anything.
+    pub fn stored(&self) -> Option<&Stored> {
+        match self {
+            Begin::Resume(stored) => Some(stored),
+            _ => None,
+        }
+    }
+}
+
+/// A finished training run.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainOutcome {
+    /// The final checkpoint.
+    pub checkpoint: PathBuf,
+    /// Steps of the run.
+    pub steps: u32,
+    /// Last loss; none where no step was left to do and the run's metrics are gone.
+    pub loss: Option<f64>,
+    /// Wall time of this process's share of the steps, seconds.
+    pub seconds: f64,
+    /// Images per second over these steps.
+    pub images_per_second: f64,
+    /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
+    /// run is not scored.
+    pub untrained: Vec<Score>,
+    /// Scores of the trained network, in the same order.
+    pub trained: Vec<Score>,
+}
+
+/// Trains, and scores the novel classes before and after where the request says so.
+///
+/// # Errors
+/// Settings or data that cannot be used; a folder that holds another run; what the device refuses; a run that was
+/// stopped, with what is saved of it.
+pub fn run(request: &TrainRequest, session: &Session, progress: &mut dyn Progress) -> Result<TrainOutcome> {
+    run_explained(request, session, progress, None)
+}
+
+/// Who is shown a plan.
+pub type Explain<'a> = &'a mut dyn FnMut(&PlanOutcome) -> Result<()>;
+
+/// As [`run`]; `explain` is given the plan of a step on the device that trains before the first step.
+///
+/// # Errors
+/// As [`run`], and those of `explain`.
+pub fn run_explained(
+    request: &TrainRequest,
+    session: &Session,
+    progress: &mut dyn Progress,
+    explain: Option<Explain>,
+) -> Result<TrainOutcome> {
+    percentage(request.min_acc)?;
+    request.config.validate()?;
+    if let (Some(other), Begin::Resume(_)) = (&request.config.run.out, &request.begin)
+        && !same_path(other, &request.out)
+    {
+        return Err(Error::usage(format!(
+            "`request.resume` goes on in {}, and `run.out` names {}: leave one of them out",
+            request.out.display(),
+            other.display()
+        )));
+    }
+    run_folder::check_free(&request.out, request.begin.existing())?;
+    if let Some(stored) = request.begin.stored() {
+        check_resumable(&request.config, stored, progress)?;
+    }
+    train(request, None, session, progress, explain)
+}
+
+/// Refuses to continue `stored` with settings that change its numbers, and where its folder's configuration was edited.
+pub(super) fn check_resumable(config: &Config, stored: &Stored, progress: &mut dyn Progress) -> Result<()> {
+    let changed = decisive(config.differences(&stored.config));
+    if !changed.is_empty() {
+        return Err(other_settings(stored, &changed.join(", ")));
+    }
+    let file = stored.file.with_file_name(CONFIG_FILE);
+    if !file.is_file() {
+        return Ok(());
+    }
+    let edited = Config::from_layers(None, &file)?.differences(&stored.config);
+    let changed = decisive(edited.clone());
+    if !changed.is_empty() {
+        return Err(Error::data(
+            file,
+            format!(
+                "it differs from the checkpoint in {}, and a run continues with the settings of its checkpoint: change \
+                 it back, or start a new run from it with `request.config` and `request.out`",
+                changed.join(", ")
+            ),
+        ));
+    }
+    // A path as the run was begun with is as good as another one to the same data.
+    let unused: Vec<_> = edited.into_iter().filter(|key| !PATHS.contains(key)).collect();
+    if !unused.is_empty() {
+        progress.warn(&format!(
+            "{} differs from the checkpoint, whose settings count: {}; flags change them",
+            file.display(),
+            unused.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+/// Where the data lies: another place is fine as long as it holds the same images.
+const PATHS: [&str; 2] = ["data.source", "data.split_file"];
+
+/// Those of `keys` that decide a run's numbers. Of the data its fingerprint counts, not its path.
+fn decisive(mut keys: Vec<&'static str>) -> Vec<&'static str> {
+    keys.retain(|key| !may_change_on_resume(key) && !PATHS.contains(key));
+    keys
+}
+
+fn other_settings(stored: &Stored, what: &str) -> Error {
+    Error::usage(format!(
+        "`request.resume` goes on with the settings of {}, and this call changes {what}: leave them out, or start a new \
+         run with `request.out`",
+        stored.folder().display(),
+    ))
+}
+
+/// The interruption of a run's scoring, with what is saved of the run.
+fn interrupted(error: Error, saved: impl FnOnce() -> String) -> Error {
+    match error {
+        Error::Interrupted(_) => Error::Interrupted(saved()),
+        other => other,
+    }
+}
+
+/// Trains one network, a student where there is a teacher; the request was validated.
+pub(super) fn train(
+    request: &TrainRequest,
+    teacher: Option<Arc<Teacher>>,
+    session: &Session,
+    progress: &mut dyn Progress,
+    explain: Option<Explain>,
+) -> Result<TrainOutcome> {
+    let (folder, begun) = (&request.out, request.begin.stored());
+    let mut config = request.config.clone();
+    config.run.out = None;
+    let config = &config;
+    let source = &config.data.source;
+    let data = data::load(source, Split::Train, &data_options(&config.data, None)).map_err(|error| match error {
+        Error::Io { path, what, source: why } if begun.is_some() && path.as_os_str() == source.as_str() => {
+            Error::io(path, format!("{what}; it is the run's data: `data.source` names where it is now"), why)
+        }
+        other => other,
+    })?;
+    let shape = DataShape::of(&data);
+    // Data at another place must be the run's all the same.
+    let moved = begun.filter(|stored| stored.config.data.source != *source);
+    let other_data = |error: Error| match (moved, error) {
+        (
+            Some(stored),
+            error @ (Error::Data { .. }
+            | Error::Usage(_)
+            | Error::Shape { .. }
+            | Error::Setting { .. }
+            | Error::Conflict { .. }),
+        ) => other_settings(stored, &format!("data.source to other data ({error})")),
+        (_, error) => error,
+    };
+    validate(config, shape).map_err(other_data)?;
+    warn_of(&data, progress);
+    let novel = match request.score {
+        true => novel_classes(config, data.side, request.min_acc.is_some(), progress)?,
+        false => None,
+    };
+    progress.note(&format!(
+        "{source}: {} training images of {} classes, {} x {} pixels",
+        data.len(),
+        data.n_classes(),
+        data.side,
+        data.side
+    ));
+    let open = |goes_on: bool, progress: &mut dyn Progress| {
+        let gpu = session.open(config.run.tune, progress)?;
+        if goes_on && matches!(config.run.tune, Tune::Auto | Tune::Quick) {
+            tuning::take(&gpu, folder);
+        }
+        Ok(gpu)
+    };
+    let distill = teacher.is_some();
+    let data = Arc::new(data);
+    let mut trainer = Trainer::new(open(begun.is_some(), progress)?, config, data, teacher)?;
+    if let Some(stored) = begun {
+        trainer.check(&stored.file, &stored.checkpoint).map_err(other_data)?;
+    }
+    let fitted = trainer.fitted();
+    let peak = ByteSize(fitted.memory.peak_bytes).rounded();
+    progress.note(&format!("memory: {peak} at the most, in {}", fitted.memory.peak_operation));
+    fitted.choices.iter().for_each(|choice| progress.note(choice));
+    if let Some(explain) = explain {
+        explain(&plan::outcome(fitted, shape, distill)?)?;
+    }
+    let file = folder.join(CHECKPOINT_FILE);
+    let command = &request.resume_command;
+    let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress).map_err(|error| {
+        interrupted(error, || match begun {
+            Some(_) => format!("{} stays as it was; `{command}` continues", file.display()),
+            None => format!("no step was done, and nothing was written to {}", folder.display()),
+        })
+    })?;
+    if let Some(stored) = begun {
+        trainer.restore(&stored.file, &stored.checkpoint)?;
+        progress.note(&format!("continuing at step {} of {}", trainer.steps_done(), trainer.total_steps()));
+    }
+    let _open = run_folder::open(folder, &trainer.fitted().config.to_toml()?, request.begin.existing())?;
+    tuning::keep(trainer.gpu(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
+    let reopen = &|progress: &mut dyn Progress| open(true, progress);
+    let finished = run_reopening(&mut trainer, reopen, folder, command, progress)?;
+    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {
+        interrupted(error, || {
+            let steps = trainer.total_steps();
+            format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display())
+        })
+    })?;
+    Ok(TrainOutcome {
+        checkpoint: file,
+        steps: trainer.total_steps(),
+        loss: finished.loss,
+        seconds: finished.seconds,
+        images_per_second: f64::from(finished.steps) * config.optimiser.batch as f64 / finished.seconds.max(1e-9),
+        untrained,
+        trained,
+    })
+}

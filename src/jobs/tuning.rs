@@ -1,0 +1,119 @@
+//! What tuning chose, kept between runs: for each adapter in the session's cache folder, and with each run in its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::replace_file;
+use crate::files::run_folder::TUNING_FILE;
+use crate::gpu::tune::Measure;
+use crate::gpu::{Gpu, shader};
+use crate::settings::Tune;
+use crate::{Error, Result};
+
+/// Choices and what they are valid for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    adapter: String,
+    driver: String,
+    /// A number that differs where the shaders differ.
+    shaders: String,
+    /// Entry point by launch.
+    chosen: BTreeMap<String, String>,
+}
+
+impl Kept {
+    fn of(gpu: &Gpu) -> Kept {
+        let bytes = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes()));
+        let words: Vec<u32> = bytes.map(u32::from).collect();
+        Kept {
+            adapter: format!("{} ({:?})", gpu.info().name, gpu.info().backend),
+            driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
+            shaders: crate::train::state::fingerprint([words.as_slice()]),
+            chosen: gpu.tuning(|tuning| tuning.chosen.clone()),
+        }
+    }
+
+    /// Whether both are of the same adapter, driver and shaders.
+    fn fits(&self, other: &Kept) -> bool {
+        (&self.adapter, &self.driver, &self.shaders) == (&other.adapter, &other.driver, &other.shaders)
+    }
+
+    /// The choices of a file that are valid for `gpu`; none where it is missing or of something else.
+    fn read(path: &Path, gpu: &Gpu) -> BTreeMap<String, String> {
+        let kept = std::fs::read_to_string(path).ok().and_then(|text| toml::from_str::<Kept>(&text).ok());
+        kept.filter(|kept| kept.fits(&Kept::of(gpu))).map(|kept| kept.chosen).unwrap_or_default()
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let text = toml::to_string(self).map_err(|e| Error::Internal(format!("tuning: {e}")))?;
+        replace_file(path, "cannot keep what tuning chose", text.as_bytes())
+    }
+}
+
+/// The file in the cache folder for an adapter.
+fn cache_file(gpu: &Gpu, folder: &Path) -> PathBuf {
+    let name = format!("{}-{:?}", gpu.info().name, gpu.info().backend).to_lowercase();
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    folder.join(format!("tuning-{plain}.toml"))
+}
+
+/// Takes over what was chosen before on this device, and measures the rest as `tune` says.
+pub fn begin(gpu: &Gpu, tune: Tune, cache: Option<&Path>) {
+    let clock = crate::train::clock;
+    let effort = match tune {
+        Tune::Auto if gpu.is_software() => Tune::Off,
+        Tune::Auto => Tune::Quick,
+        other => other,
+    };
+    // A full search does not trust a quick one.
+    let cached = cache.filter(|_| effort == Tune::Quick).map(|folder| Kept::read(&cache_file(gpu, folder), gpu));
+    gpu.tuning(|tuning| {
+        tuning.chosen = cached.unwrap_or_default();
+        tuning.measure = match effort {
+            Tune::Quick => Some(Measure { samples: 2, all: false, clock }),
+            Tune::Full => Some(Measure { samples: 7, all: true, clock }),
+            _ => None,
+        };
+    });
+}
+
+/// Takes over what the run in `folder` chose: it goes on with the same kernels.
+pub fn take(gpu: &Gpu, folder: &Path) {
+    let chosen = Kept::read(&folder.join(TUNING_FILE), gpu);
+    gpu.tuning(|tuning| tuning.chosen.extend(chosen));
+}
+
+/// Keeps what was chosen for later runs and with the run in `run`. A cache that cannot be written is a note: the next
+/// run measures again.
+///
+/// # Errors
+/// [`Error::Io`] when the run's folder cannot be written.
+pub fn keep(gpu: &Gpu, run: Option<&Path>, cache: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result<()> {
+    if gpu.tuning(|tuning| tuning.chosen.is_empty()) {
+        return Ok(());
+    }
+    let kept = Kept::of(gpu);
+    if let Some(run) = run {
+        kept.write(&run.join(TUNING_FILE))?;
+    }
+    // What a run brought along does not replace what the cache has learnt since.
+    let measured = gpu.tuning(|tuning| tuning.measured.clone());
+    if !measured.is_empty()
+        && let Some(folder) = cache
+    {
+        let file = cache_file(gpu, folder);
+        let mut all = kept;
+        all.chosen.retain(|site, _| measured.contains(site));
+        for (site, entry) in Kept::read(&file, gpu) {
+            all.chosen.entry(site).or_insert(entry);
+        }
+        let made = std::fs::create_dir_all(folder).map_err(|e| Error::io(&file, "cannot keep what tuning chose", e));
+        if let Err(error) = made.and_then(|()| all.write(&file)) {
+            note(&format!("{error}; the next run will measure again"));
+        }
+    }
+    Ok(())
+}

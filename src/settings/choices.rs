@@ -1,0 +1,126 @@
+//! The types of settings that are a choice: by name, or of one form among several.
+
+use serde::{Deserialize, Serialize};
+
+use super::names::named;
+
+named! {
+    /// The feature extractor.
+    pub enum Backbone {
+        /// Residual blocks of three 3x3 convolutions, averaged at the end; four of them are ResNet-12.
+        Resnet12 = "resnet12",
+        /// Blocks of one 3x3 convolution, flattened at the end; four of them are Conv4.
+        Conv4 = "conv4",
+    }
+}
+
+impl Backbone {
+    /// Channels per block as published: 64, 160, 320, 640 for ResNet-12 and 64 four times for Conv4.
+    pub fn default_widths(self) -> Vec<usize> {
+        match self {
+            Backbone::Resnet12 => vec![64, 160, 320, 640],
+            Backbone::Conv4 => vec![64; 4],
+        }
+    }
+}
+
+named! {
+    /// What is trained.
+    pub enum Method {
+        /// Class, transform and instance losses over all transforms of an image.
+        Ier = "ier",
+        /// Cross-entropy on one augmented view of an image.
+        Baseline = "baseline",
+    }
+}
+
+named! {
+    /// What to do when the device is lost: reset by the system, unplugged, or taken away.
+    pub enum OnDeviceLost {
+        /// End with the command that resumes the run.
+        Stop = "stop",
+        /// Open the device again and continue from the last checkpoint, a bounded number of times.
+        Resume = "resume",
+    }
+}
+
+named! {
+    /// How the fastest of several kernels for the same work is found.
+    pub enum Tune {
+        /// Quick on a GPU, off on a software adapter, whose order is known.
+        Auto = "auto",
+        /// By the kind of device alone.
+        Off = "off",
+        /// By measuring those that suit the device, once for each size.
+        Quick = "quick",
+        /// By measuring all, thoroughly, whatever was chosen before.
+        Full = "full",
+    }
+}
+
+named! {
+    /// How the outputs of convolutions are stored until the backward pass; all arithmetic is f32.
+    pub enum Activations {
+        /// As they are computed.
+        F32 = "f32",
+        /// Rounded to half precision: half the memory, other numbers.
+        F16 = "f16",
+    }
+}
+
+named! {
+    /// Whether 3 x 3 convolutions with many channels are computed by Winograd's minimal filtering, with less than half of
+    /// the multiplications; the numbers differ within rounding.
+    pub enum Winograd {
+        /// On a software adapter, where it was measured to be faster; a run keeps what its first device made of it. A
+        /// plan, which has no device, counts it as on: a little more memory.
+        Auto = "auto",
+        /// On every adapter.
+        On = "on",
+        /// On none.
+        Off = "off",
+    }
+}
+
+impl Winograd {
+    /// What `auto` is on such an adapter.
+    pub fn resolved(self, software: bool) -> Self {
+        match (self, software) {
+            (Winograd::Auto, true) => Winograd::On,
+            (Winograd::Auto, false) => Winograd::Off,
+            (given, _) => given,
+        }
+    }
+}
+
+named! {
+    /// What batch norm normalises with where a batch is split into micro-batches.
+    pub enum BatchStatistics {
+        /// The statistics of the whole batch: the same numbers as without splitting.
+        Exact = "exact",
+        /// The statistics of each micro-batch, as replicas on several GPUs have them.
+        Micro = "micro",
+    }
+}
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Length {
+    /// Passes over the training images; an incomplete last batch is dropped.
+    Epochs(u32),
+    /// Training steps.
+    Steps(u32),
+}
+
+/// When the learning rate falls; an empty list keeps it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayAt {
+    /// After each of these numbers of passes over the training images.
+    Epochs(Vec<u32>),
+    /// After each of these shares of the run.
+    Fractions(Vec<f64>),
+    /// After each of these numbers of steps, whatever the length of the run.
+    Steps(Vec<u32>),
+}
