@@ -102,10 +102,10 @@ pub fn output(op: &'static str, ty: &Type) -> Result<()> {
 fn sized(op: &'static str, ty: &Type, what: &str, bits: u32) -> Result<()> {
     let shape = &ty.shape;
     if shape.is_empty() || shape.contains(&0) {
-        return Err(Error::shape(op, format!("{what} has shape {shape:?}; it must have axes, and no size may be 0")));
+        return Err(Error::shape(op, format!("{what} of shape {shape:?} has no elements or no axes")));
     }
     match product(shape) {
-        Some(n) if n < (1 << bits) - 1 => Ok(()),
+        Some(n) if n < 1 << bits => Ok(()),
         _ => Err(Error::shape(op, format!("{what} of shape {shape:?} exceeds 2^{bits} elements; use a smaller batch"))),
     }
 }
