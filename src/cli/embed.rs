@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "SRC", conflicts_with = "inputs", help_heading = DATA)]
     data: Option<String>,
     /// Split of --data
-    #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
+    #[arg(long, value_name = "NAME", default_value = "novel", requires = "data", help_heading = DATA)]
     split: String,
     /// File that lists the split's classes, or none
     ///

@@ -35,6 +35,9 @@ pub struct BenchOutcome {
     /// The comparison with the earlier run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
+    /// Why there is none, where the request names an earlier run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_comparable: Option<String>,
 }
 
 impl BenchRequest {
@@ -55,12 +58,15 @@ impl BenchRequest {
             return Err(Error::Argument {
                 what: "request.threshold",
                 got: self.threshold.to_string(),
-                wanted: "from 0 to 1000 percent (try 10)".into(),
+                wanted: "from 0 to 1000 percent".into(),
             });
         }
         let files = [("request.csv", &self.csv, "kernels.csv"), ("request.svg", &self.svg, "roofline.svg")];
         for (what, path, example) in files {
             path.as_deref().map_or(Ok(()), |path| output_file(what, path, example))?;
+        }
+        if self.csv.is_some() && self.csv == self.svg {
+            return Err(Error::usage("`request.csv` and `request.svg` name the same file: name two"));
         }
         Ok(())
     }
@@ -76,11 +82,16 @@ pub fn run(request: &BenchRequest, session: &Session, progress: &mut dyn Progres
     let gpu = session.open(request.options.config.run.tune, progress)?;
     let run = bench::run(&request.options, gpu.clone(), progress)?;
     tuning::keep(&gpu, None, session.cache.as_deref(), &mut |text| progress.note(text))?;
-    let comparison = before.map(|before| compare::compare(&before, &run, request.threshold)).transpose()?;
+    // What was measured is not lost to an earlier run of something else.
+    let compared = before.map(|before| compare::compare(&before, &run, request.threshold)).transpose();
+    let (comparison, not_comparable) = match compared {
+        Ok(comparison) => (comparison, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     if comparison.as_ref().is_some_and(|c| !c.same_device) {
         progress.warn("the earlier run is of another adapter or driver");
     }
-    Ok(BenchOutcome { run, comparison })
+    Ok(BenchOutcome { run, comparison, not_comparable })
 }
 
 impl BenchOutcome {
@@ -100,10 +111,10 @@ impl BenchOutcome {
         Ok(())
     }
 
-    /// [`Error::TargetMissed`] where a kernel is off or a time has regressed.
+    /// Whether every kernel is right and no time has regressed.
     ///
     /// # Errors
-    /// So.
+    /// [`Error::TargetMissed`] where not, [`Error::Usage`] where the earlier run is of something else.
     pub fn passed(&self) -> Result<()> {
         if self.run.failed() > 0 {
             return Err(Error::TargetMissed(format!(
@@ -112,6 +123,9 @@ impl BenchOutcome {
                 self.run.failed(),
                 self.run.kernels.len()
             )));
+        }
+        if let Some(why) = &self.not_comparable {
+            return Err(Error::usage(why));
         }
         match &self.comparison {
             Some(c) if c.regressed > 0 => Err(Error::TargetMissed(format!(

@@ -75,7 +75,9 @@ impl Type {
                 let power = (most + 1).next_power_of_two().ilog2();
                 Err(Error::shape(
                     op,
-                    format!("{what} of shape {shape:?} exceeds 2^{power} elements; use a smaller batch"),
+                    format!(
+                        "{what} of shape {shape:?} exceeds 2^{power} elements; use a smaller batch or narrower layers"
+                    ),
                 ))
             }
             _ => Ok(()),
