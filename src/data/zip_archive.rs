@@ -68,10 +68,22 @@ pub(super) fn check_method(path: &Path, archive: &mut ZipArchive<BufReader<File>
     let method = archive.by_index_raw(entry).map_err(|error| explain(path, &error))?.compression();
     match method {
         CompressionMethod::Stored | CompressionMethod::Deflated => Ok(()),
-        other => Err(Error::data(
-            path,
-            format!("is packed by the zip method {other:?}; repack it with the deflate or stored method"),
-        )),
+        other => {
+            let number = other.to_u16();
+            let name = match number {
+                9 => "Deflate64",
+                12 => "bzip2",
+                14 => "LZMA",
+                20 | 93 => "Zstandard",
+                95 => "XZ",
+                99 => "AES encryption",
+                _ => "unknown to this program",
+            };
+            Err(Error::data(
+                path,
+                format!("is packed by zip method {number} ({name}); repack it with the deflate or stored method"),
+            ))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod png;
 mod pnm;
 mod tga;
 mod tiff;
+mod webp;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -181,6 +182,11 @@ fn decode_content(path: &Path, bytes: &[u8]) -> std::result::Result<RgbImage, Re
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => return tiff::decode(bytes),
         [b'G', b'I', b'F', b'8', ..] => return gif::decode(bytes),
         [b'P', b'1'..=b'7', blank, ..] if blank.is_ascii_whitespace() || *blank == b'#' => return pnm::decode(bytes),
+        [b'R', b'I', b'F', b'F', ..] => {
+            if let Some(frame) = webp::Frame::first(bytes) {
+                return frame.decode();
+            }
+        }
         _ => {}
     }
     let named = || ImageFormat::from_path(path).ok().filter(|&format| format == ImageFormat::Tga);
@@ -194,7 +200,12 @@ fn decode_content(path: &Path, bytes: &[u8]) -> std::result::Result<RgbImage, Re
         None => return Err(unknown(path, bytes)),
     };
     let bytes = if format == ImageFormat::Png { png::with_end(bytes) } else { bytes.into() };
-    let mut reader = ImageReader::with_format(Cursor::new(&bytes[..]), format);
+    read_format(&bytes, format)
+}
+
+/// Decodes by the `image` crate.
+fn read_format(bytes: &[u8], format: ImageFormat) -> std::result::Result<RgbImage, Refusal> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_EDGE);
     limits.max_image_height = Some(MAX_EDGE);
@@ -253,7 +264,12 @@ pub(super) fn square(path: &Path, image: RgbImage, side: Option<usize>) -> Resul
     }
     // Cutting before resizing keeps the work bounded for very long images.
     let short = width.min(height);
-    let image = imageops::crop_imm(&image, (width - short) / 2, (height - short) / 2, short, short).to_image();
+    let (left, top) = (((width - short) / 2) as usize, ((height - short) / 2) as usize);
+    let mut pixels = Vec::with_capacity(short as usize * short as usize * 3);
+    for row in image.as_raw().chunks_exact(width as usize * 3).skip(top).take(short as usize) {
+        pixels.extend_from_slice(&row[left * 3..(left + short as usize) * 3]);
+    }
+    let image = RgbImage::from_raw(short, short, pixels).unwrap_or_default();
     Ok(if image.dimensions() == (side, side) {
         image
     } else {
