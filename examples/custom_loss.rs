@@ -1,7 +1,7 @@
-//! A loss of one's own on the tape, with its own WGSL: a robust regression in the middle of the crate's operations.
+//! A custom loss on the tape, with its own WGSL: a robust regression in the middle of the crate's operations.
 //!
 //! The loss is sqrt(1 + d^2) - 1 of every difference d, quadratic near 0 and linear far from it, so that an outlier does
-//! not drag the fit away. An operation says its shape rule, its f64 twin, its gradient and its launches, and
+//! not drag the fit away. An operation has a shape rule, an f64 twin, a gradient and launches, and
 //! `ops::check` compares the WGSL with the twin as it does for the crate's own.
 //!
 //! `cargo run --release --example custom_loss`

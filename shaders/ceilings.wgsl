@@ -1,7 +1,7 @@
 // What a device can do at best, measured by `bench`. No operation uses these.
-//   multiply_add_N: N independent chains of vec4 a = a factor + addend, 8 links a round: the arithmetic ceiling.
+//   multiply_add_N: N independent chains of vec4 a = a factor + addend, 8 links per round: the arithmetic ceiling.
 //                   How many chains fill a device differs: latency wants many, registers want few.
-//   copy:           y = x, ITEMS vec4 an invocation: memory read and written.
+//   copy:           y = x, ITEMS vec4 per invocation: memory read and written.
 //   total:          y = the sum of ITEMS vec4 of x: memory read, almost nothing written.
 //   touch:          y[0] += 1 by one workgroup: what a launch costs that does nothing.
 // The chains converge to addend / (1 - factor): no overflow, no denormal numbers.

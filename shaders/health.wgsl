@@ -1,5 +1,5 @@
 // Raises `mask` in health[0] when any of the n elements of x is not finite.
-// One invocation looks at one element.
+// One invocation tests one element.
 #import common/index
 #import common/finite
 

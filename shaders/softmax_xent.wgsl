@@ -98,7 +98,7 @@ fn correct(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             right = x[first + t];
         }
     }
-    // Counts the logits that speak against the target.
+    // Counts the logits because of which the target is not the largest.
     var part = 0.0;
     for (var c = local; c < columns; c += WG) {
         let v = x[first + c];

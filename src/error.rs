@@ -197,7 +197,7 @@ pub enum Error {
     /// The device is gone: reset by the system, unplugged, or taken away.
     #[error("{0}")]
     DeviceLost(String),
-    /// Training left the finite numbers.
+    /// Training reached a number that is not finite.
     #[error("{what} was not finite at or before step {step}: lower optimiser.lr (it is {lr}) and train again{}", intact(*saved))]
     Diverged {
         /// What was not finite.
@@ -212,13 +212,13 @@ pub enum Error {
     /// A number that is not finite where it cannot be used.
     #[error("{0}")]
     NonFinite(String),
-    /// The work was done but a stated target was missed (`--min-acc`, `check`).
+    /// The work was done, but a stated target was missed: a least accuracy, or a check.
     #[error("{0}")]
     TargetMissed(String),
     /// The user interrupted; the message says what is saved.
     #[error("{0}")]
     Interrupted(String),
-    /// A defect of this program.
+    /// A defect of this crate.
     #[error("internal error: {0}")]
     Internal(String),
 }

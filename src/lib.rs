@@ -8,7 +8,7 @@
 //!
 //! [`gpu::Gpu`] is an opened device. A [`tape::Graph`] records operations ([`ops`]), forward and backward, and an
 //! [`Executor`](tape::exec::Executor) plans its memory once, compiles its shaders, and then runs it any number of times
-//! without allocating:
+//! without allocating buffers:
 //!
 //! ```
 //! use ieq_wgpu::gpu::{Gpu, device::Options, kernel::Kernels};
@@ -74,7 +74,7 @@
 //! # Ok::<(), ieq_wgpu::Error>(())
 //! ```
 //!
-//! The folder `examples/` has more: training from arrays, a loss of one's own with its own WGSL, embeddings to a matrix.
+//! The folder `examples/` has more: training from arrays, a custom loss with its own WGSL, embeddings to a matrix.
 //!
 //! # Features
 //!
@@ -90,7 +90,7 @@
 //!
 //! # Layers
 //!
-//! Imports point downwards only, and no two files import each other: `cli` → `jobs` → [`bench`](mod@bench) → [`train`] →
+//! Imports point downwards only, from file to file: `cli` → `jobs` → [`bench`](mod@bench) → [`train`] →
 //! [`fewshot`] → [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] → [`gpu`] → [`random`] → [`settings`] →
 //! [`progress`] → [`files`] → [`error`]. `ARCHITECTURE.md` is the map.
 

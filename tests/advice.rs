@@ -250,7 +250,7 @@ fn a_bad_picture_is_left_out_and_said() {
     fails(folder.path(), "embed run bad", 2, &["bad/x.png: cannot be decoded"]);
 }
 
-/// What a run and a call leave in the folder of the pictures is in nobody's way.
+/// What a run and a call leave in the folder of the pictures does not disturb the next.
 #[test]
 fn results_may_lie_among_the_pictures() {
     let folder = tempfile::tempdir().unwrap();

@@ -309,7 +309,7 @@ fn tree(root: &Path, name: &str, classes: u32, images: u32) {
     }
 }
 
-/// A good tree but for one picture.
+/// A good tree except for one picture.
 fn tree_with(root: &Path, name: &str, odd: &str, bytes: impl AsRef<[u8]>) {
     tree(root, name, 4, 2);
     write(root, &format!("data/{name}/train/train0/{odd}"), bytes);
@@ -555,7 +555,7 @@ fn every_refusal_names_the_thing_and_the_way_out() {
         for path in before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)) {
             wrong.push(format!("{words}: {} was changed", path.display()));
         }
-        // Each case is blamed for its own.
+        // Each case starts from the files as they are now.
         let _ = std::fs::remove_dir_all(folder.join("new"));
         before = state(folder);
     }
@@ -580,7 +580,7 @@ fn a_run_takes_its_split_file_along() {
     }
 }
 
-/// Data without novel classes enough is trained on all the same, which is said; a target wants them.
+/// Data with too few novel classes is trained on with a warning; a target accuracy needs them.
 #[test]
 fn a_run_that_cannot_be_scored_says_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -687,7 +687,7 @@ fn odd_pictures_and_names_are_taken() {
     let output = run(root, "embed new tiny --out all.npy", &[]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let list = std::fs::read_to_string(root.join("all.txt")).unwrap();
-    assert_eq!(list.lines().count(), 20, "one line an image:\n{list}");
+    assert_eq!(list.lines().count(), 20, "one line per image:\n{list}");
     assert!(list.contains("3\\n.png"), "{list}");
 }
 

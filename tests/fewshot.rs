@@ -32,7 +32,7 @@ fn the_logistic_regression_is_converged() {
     }
 }
 
-/// `classes * each` rows around one centre a class.
+/// `classes * each` rows around one centre per class.
 fn clusters(seed: u64, classes: usize, each: usize, dim: usize, noise: f32) -> Vec<f32> {
     let mut rng = Rng::new(seed, Stream::Episodes, 0, 0);
     let mut draw = || (0..4).map(|_| rng.unit()).sum::<f32>() - 2.0;

@@ -1,4 +1,4 @@
-//! The engine against PyTorch's and scikit-learn's numbers: every file of `tests/golden`, or of the folder that
+//! The engine compared with PyTorch's and scikit-learn's numbers: every file of `tests/golden`, or of the folder that
 //! `IEQ_GOLDEN_DIR` names. What is in a file is found by its tensors' names and its metadata; a tensor with a
 //! tolerance that nothing computes is a failure.
 

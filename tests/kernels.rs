@@ -1,4 +1,4 @@
-//! Every operation on the device against its f64 twin, and every gradient against finite differences.
+//! Every operation on the device compared with its f64 twin, and every gradient with finite differences.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports its adapter and its measured errors")]
 
@@ -40,7 +40,7 @@ fn every_kernel_agrees_with_its_twin() {
     all_cases(&check::cases(), Kernels::new(open(false)));
 }
 
-/// Tuning may choose any of them, and the adapter at hand prefers but one.
+/// Tuning may choose any of them, and this adapter prefers only one.
 #[test]
 fn every_alternative_agrees_with_the_twin() {
     let gpu = open(false);

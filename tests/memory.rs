@@ -253,7 +253,7 @@ fn a_split_batch_trains_with_less_memory_and_resumes_bit_for_bit() {
     resumed.restore(Path::new("half"), &half).unwrap();
     assert!(same(&straight, &steps(&mut resumed, 2)));
 
-    // A run in whole batches is not gone on with in parts, whatever the budget.
+    // A run in whole batches does not continue in parts, whatever the budget.
     config.run.micro_batch = None;
     let whole = steps(&mut Trainer::new(gpu(), &config, data.clone(), None).unwrap(), 1);
     config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape(&data), false, true).unwrap().peak_bytes / 3));
@@ -323,7 +323,7 @@ fn half_precision_halves_what_is_kept_and_changes_the_numbers_little() {
     let (exact, whole) = (losses(&config), kept(&config));
     config.run.activations = Activations::F16;
     let (half, less) = (losses(&config), kept(&config));
-    // Maps of 28, 14 and 7 pixels a side: the last stay f32, and so does what pooling makes.
+    // Maps of 28, 14 and 7 pixels per side: the last stay f32, and so does what pooling makes.
     assert!((0.5..0.65).contains(&(less / whole)), "{less} of {whole}");
     assert!(!same(&exact.1, &half.1), "nothing was rounded");
     for ((name, a), (_, b)) in exact.0.iter().zip(&half.0) {

@@ -1,5 +1,5 @@
 //! The checks must see a broken shader: every entry point, and every function that entry points share, is
-//! broken on purpose in one place, and the cases that `ieq-wgpu check` runs must then go red.
+//! broken on purpose in one place, and a case that `ieq-wgpu check` runs must then fail.
 //!
 //! A new entry point needs a row in [`BREAKS`]; a test says so. The break is the first occurrence of a text
 //! inside the function: take a mistake that one could make (a lost factor, a swapped operand, a row too few).
@@ -168,6 +168,10 @@ fn every_entry_point_is_broken_once() {
     // The shaders that measure a device's ceilings are no operation, and no case holds them.
     for (file, text) in SOURCES.iter().filter(|(file, _)| *file != "ceilings") {
         let functions = functions(text);
+        // A struct alone computes nothing; `ops::step_block` compares it with Rust's, member by member.
+        if functions.is_empty() && *file == "common/step_block" {
+            continue;
+        }
         let shared = file.starts_with("common/") && !functions.iter().any(|(_, entry)| *entry);
         // A file of imports has nothing of its own but how many lanes share their loads.
         let imports = !file.starts_with("common/") && functions.iter().all(|(name, _)| *name == "lane_rank");

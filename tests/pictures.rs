@@ -1,4 +1,5 @@
-//! Picture files of every kind against what Pillow sees in them: `ImageOps.exif_transpose`, then `convert("RGB")`.
+//! Picture files of every kind compared with what Pillow sees in them: `ImageOps.exif_transpose`, then
+//! `convert("RGB")`.
 //!
 //! `pictures/make.py` wrote the files and the expected pixels; where the program differs from Pillow on purpose
 //! (16-bit gray, for one), it says why. Everything is compared exactly except where `expected.json` has a tolerance.

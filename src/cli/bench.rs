@@ -55,9 +55,9 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS.map(|(name, _)| name)),
         help_heading = STEP, hide_possible_values = true)]
     preset: Option<String>,
-    /// Image sides, pixels; a step for each
+    /// Image sides, pixels; one step per side
     ///
-    /// Without it: 32, and 84 as well where the adapter is no software.
+    /// Without it: 32, and on a GPU 84 too.
     #[arg(long, value_name = "S,..", value_delimiter = ',', value_parser = count, help_heading = STEP)]
     side: Vec<usize>,
     /// Channels per block
@@ -77,7 +77,7 @@ pub struct Args {
     /// Without it: about half a second of the device's arithmetic, from 16 to 256.
     #[arg(long, value_name = "N", value_parser = count, help_heading = STEP, hide_short_help = true)]
     rows: Option<usize>,
-    /// Measurements of each time; median, least and most are shown
+    /// Samples per time; median, smallest and largest are shown
     ///
     /// Without it: 5, and 3 of a step that takes longer than a second.
     #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
@@ -85,7 +85,7 @@ pub struct Args {
     /// Exit 1 where this run is slower than an earlier one
     ///
     /// FILE is what an earlier `bench --json` printed. A time has regressed if its median is slower by more than
-    /// --threshold and every sample is slower than all of the earlier run.
+    /// --threshold and the middle half of its samples lies above that of the earlier run.
     #[arg(long, value_name = "FILE", help_heading = RUN)]
     compare: Option<PathBuf>,
     /// How much slower --compare lets a time be, percent
@@ -105,7 +105,7 @@ fn request(args: Args) -> Result<BenchRequest> {
     config.run.tune = args.tune.unwrap_or(config.run.tune);
     config.run.winograd = args.winograd.unwrap_or(config.run.winograd);
     let shapes = cases::parse_shapes(&args.shapes)?;
-    // Whoever names a part wants that part; whoever names none wants everything.
+    // Without a named part, everything is measured.
     let kernels = args.kernels.is_some() || !shapes.is_empty();
     let options = Options {
         config,

@@ -33,7 +33,7 @@ pub struct Args {
     config: ConfigFlags,
     /// Continue the run in the folder
     ///
-    /// With the same --teacher and --out: finished generations stay, the one that was stopped goes on bit for bit.
+    /// With the same --teacher and --out: finished generations stay, the one that was stopped continues bit for bit.
     /// --data may name another path to the same data.
     #[arg(long, help_heading = "Run", conflicts_with = "overwrite", hide_short_help = true)]
     resume: bool,

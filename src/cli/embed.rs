@@ -28,6 +28,8 @@ pub struct Args {
     #[arg(long, value_name = "SRC", conflicts_with = "inputs", help_heading = DATA)]
     data: Option<String>,
     /// Split of --data
+    ///
+    /// train, val or novel; all: every class, whatever its split.
     #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
     split: String,
     /// File that lists the split's classes, or none
@@ -48,7 +50,7 @@ pub struct Args {
     normalise: bool,
     /// Refuse all files where one cannot be read
     ///
-    /// Otherwise it is left out, which is said, and the exit code is 1.
+    /// Otherwise such a file is left out with a warning, and the exit code is 1.
     #[arg(long, conflicts_with = "data", help_heading = OUTPUT)]
     strict: bool,
 }

@@ -29,6 +29,8 @@ pub struct Args {
     #[arg(long, value_name = "SRC", help_heading = DATA)]
     data: Option<String>,
     /// Split whose classes the episodes use
+    ///
+    /// train, val or novel; all: every class, whatever its split.
     #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
     split: String,
     /// File that lists the split's classes, or none
@@ -69,7 +71,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, help_heading = EPISODES,
         hide_short_help = true)]
     seed: u64,
-    /// Of lr, cosine, centroid and nn
+    /// One or more of lr, cosine, centroid and nn
     ///
     /// lr: multinomial logistic regression (L2, C = 1); cosine: nearest mean by cosine; centroid: nearest mean;
     /// nn: nearest neighbour.
@@ -78,7 +80,7 @@ pub struct Args {
     classifier: Vec<Classifier>,
     /// Copies of each support image, cropped and flipped
     ///
-    /// 1 uses the images as they are; 5 is the authors' evaluation.
+    /// 1 uses the images as they are. 5, as in the authors' evaluation, adds four cropped and flipped copies of each.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count, help_heading = SCORE,
         hide_short_help = true)]
     support_copies: usize,

@@ -1,6 +1,6 @@
-//! Words in, words out: a file per command turns its flags into the request of a job ([`crate::jobs`]) and the job's
-//! outcome into text; the table of commands is here, [`sentence`] has the words of errors, [`report`] is where every
-//! word leaves.
+//! The command line. A file per command turns its flags into the request of a job ([`crate::jobs`]) and the job's
+//! outcome into text. The table of commands is here; [`sentence`] has the words of errors, and [`report`] alone writes to
+//! the terminal.
 
 pub mod args;
 pub mod bench;

@@ -99,8 +99,8 @@ fn flag_and_key(key: &str, value: Option<&str>) -> String {
     }
 }
 
-/// `text` with every key of a setting and member of a request, and every `key = value`, as its flag; backticks around it go. A key in parentheses
-/// follows its flag already.
+/// `text` with every key of a setting, every member of a request and every `key = value` as its flag, without backticks
+/// around it. A key in parentheses follows its flag already.
 pub fn named(text: &str) -> String {
     let of_key = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
     let mut out = String::with_capacity(text.len());

@@ -26,7 +26,7 @@ pub struct Args {
     config: ConfigFlags,
     /// Continue the run in this folder
     ///
-    /// Without a folder: the one that the other flags name. The run goes on bit for bit as if it had never stopped.
+    /// Without a folder: the one that the other flags name. The run continues bit for bit as if it had never stopped.
     /// --data may name another path to the same data.
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, help_heading = "Run", conflicts_with = "overwrite")]
     resume: Option<Option<PathBuf>>,

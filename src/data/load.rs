@@ -18,7 +18,8 @@ use crate::{Error, Result};
 /// a path, told apart by content and layout:
 ///
 /// - a folder or zip of class folders, with split folders above them or not;
-/// - a folder with one pickle (or `.npz` and labels pickle) per split, or a single such file;
+/// - a folder with one pickle, `.npz` or `.npy` per split, its labels in it or in a file beside it, or a single such
+///   file;
 /// - a folder of idx files, or one idx file of images beside its labels.
 ///
 /// Where the data has no splits, its classes are split by seed ([`super::class_split`]).

@@ -1,8 +1,8 @@
 //! Data sets: reading the field's formats into host memory, splitting classes, ordering epochs, and
 //! sampling episodes.
 //!
-//! Every random choice is a pure function of (seed, epoch or episode index): nothing here keeps generator state. Readers
-//! have one file per format; `load` tells them apart by content and layout.
+//! Every random choice is a pure function of (seed, epoch or episode index): nothing here keeps generator state. There
+//! is one file per format; `load` tells formats apart by content and layout.
 
 #[cfg(feature = "formats")]
 mod array_files;

@@ -1,10 +1,9 @@
 //! Pickles, protocols 0 to 5, parsed and never executed.
 //!
 //! A pickle is a program for a stack machine that can call any Python function. This reader knows the
-//! handful of functions that NumPy arrays need; what else is called is an error, and what else is made is a value that
-//! nothing is asked of. Values live
-//! in one arena and refer to each other by index, so neither cycles nor nesting cost any stack; their
-//! number is bounded, and text and bytes are borrowed from the file.
+//! few functions that NumPy arrays need. A call of anything else is an error; an object of any other type is a value
+//! that is never looked into. Values live in one arena and refer to each other by index, so neither cycles nor nesting
+//! cost any stack. Their number is bounded, and text and bytes are borrowed from the file.
 
 mod literal;
 mod machine;

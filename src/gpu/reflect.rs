@@ -1,7 +1,7 @@
 //! Reads the tables of a shader from its text with naga, and validates it on the way. Shared with `build.rs`, so a
 //! program needs it only for shaders of its own.
 
-use naga::valid::Capabilities;
+use naga::valid::{Capabilities, ValidationError};
 use naga::{AddressSpace, Expression, StorageAccess, TypeInner};
 
 use super::tables::{Entry, Extent, Member, MemberType, Resource, Shader};
@@ -38,7 +38,13 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
     let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|error| {
-            let line = error.location(&text).map(|location| location.line_number);
+            // Where naga does not say the place, the function that it is in.
+            let function = || match error.as_inner() {
+                ValidationError::Function { handle, .. } => line_of(module.functions.get_span(*handle)),
+                ValidationError::EntryPoint { name, .. } => line_of_entry(&text, name),
+                _ => None,
+            };
+            let line = error.location(&text).map(|location| location.line_number).or_else(function);
             let mut causes = Vec::new();
             let mut cause = std::error::Error::source(error.as_inner());
             while let Some(inner) = cause {
@@ -96,7 +102,7 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
                 *extent = Extent::Constant(module.overrides[handle].name.clone().unwrap_or_default().into());
             }
         }
-        let line = text.lines().position(|line| declares(line, &point.name)).map_or(1, |at| at as u32 + 1);
+        let line = line_of_entry(&text, &point.name).unwrap_or(1);
         entries.push(Entry { name: point.name.clone().into(), line, workgroup, storage: storage.into(), params });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -117,6 +123,11 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
 fn declares(line: &str, name: &str) -> bool {
     let after = line.split_once("fn ").and_then(|(_, rest)| rest.trim_start().strip_prefix(name));
     after.is_some_and(|rest| rest.trim_start().starts_with('('))
+}
+
+/// The line, counted from 1, that declares the function `name`.
+fn line_of_entry(text: &str, name: &str) -> Option<u32> {
+    text.lines().position(|line| declares(line, name)).map(|at| at as u32 + 1)
 }
 
 /// A message and what it says about the places and causes.

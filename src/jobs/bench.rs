@@ -55,7 +55,7 @@ impl BenchRequest {
             return Err(Error::Argument {
                 what: "request.threshold",
                 got: self.threshold.to_string(),
-                wanted: "from 0 to 1000 percent (try 10)".into(),
+                wanted: "from 0 to 1000 percent".into(),
             });
         }
         let files = [("request.csv", &self.csv, "kernels.csv"), ("request.svg", &self.svg, "roofline.svg")];
@@ -100,10 +100,10 @@ impl BenchOutcome {
         Ok(())
     }
 
-    /// [`Error::TargetMissed`] where a kernel is off or a time has regressed.
+    /// Fails where a kernel is off or a time has regressed.
     ///
     /// # Errors
-    /// So.
+    /// [`Error::TargetMissed`] with how many there are.
     pub fn passed(&self) -> Result<()> {
         if self.run.failed() > 0 {
             return Err(Error::TargetMissed(format!(

@@ -1,4 +1,4 @@
-//! `check`: every shader against its CPU twin on this device.
+//! `check`: every shader compared with its CPU twin on this device.
 
 use serde::Serialize;
 
@@ -40,10 +40,10 @@ pub struct CheckEntry {
 }
 
 impl CheckOutcome {
-    /// [`Error::TargetMissed`] where a check is off.
+    /// Fails where a check is off.
     ///
     /// # Errors
-    /// So.
+    /// [`Error::TargetMissed`] with how many there are.
     pub fn passed(&self) -> Result<()> {
         match self.failed {
             0 => Ok(()),

@@ -67,10 +67,10 @@ pub struct EmbedOutcome {
 }
 
 impl EmbedOutcome {
-    /// [`Error::TargetMissed`] where a file was left out.
+    /// Fails where a file was left out.
     ///
     /// # Errors
-    /// So.
+    /// [`Error::TargetMissed`] with how many there are.
     pub fn complete(&self) -> Result<()> {
         match self.left_out.len() {
             0 => Ok(()),

@@ -30,7 +30,7 @@ pub struct PlanRequest {
 pub struct PlanOutcome {
     /// The settings in effect.
     pub config: Config,
-    /// What the memory budget chose, and what it costs; a sentence each.
+    /// What the memory budget chose, and what it costs; one sentence per choice.
     pub choices: Vec<String>,
     /// Micro-batches per step; `ops` are those of one.
     pub parts: usize,
@@ -71,8 +71,8 @@ pub struct PlanEntry {
     pub bytes: u64,
 }
 
-/// Plans a step for a device that is not at hand: with buffers of 2 GiB, and in the ways of a software adapter, which
-/// take a little more memory. A training run plans for its own device.
+/// Plans a step without a device: for buffers of 2 GiB, and for Winograd as on a software adapter, which takes slightly
+/// more memory. A training run plans for its own device.
 ///
 /// # Errors
 /// As for training: settings that contradict each other or the data, and data that cannot be read.

@@ -116,8 +116,17 @@ fn worse(error: f64, worst: f64) -> bool {
 ///
 /// # Errors
 /// [`Error::Device`] when the device fails, [`Error::Shape`] when the case is malformed.
+pub async fn run_async(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
+    run_changed_async(case, kernels, &|launch| launch).await
+}
+
+/// As [`run_async`]; blocks.
+///
+/// # Errors
+/// As [`run_async`].
+#[cfg(not(target_arch = "wasm32"))]
 pub fn run(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
-    run_changed(case, kernels, &|launch| launch)
+    pollster::block_on(run_async(case, kernels))
 }
 
 /// As [`run`], with every launch changed first: a test breaks one to see that the outcome fails.
@@ -125,7 +134,16 @@ pub fn run(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
 /// # Errors
 /// As [`run`].
 #[doc(hidden)]
+#[cfg(not(target_arch = "wasm32"))]
 pub fn run_changed(
+    case: &Case,
+    kernels: &mut Kernels,
+    change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
+) -> Result<Outcome> {
+    pollster::block_on(run_changed_async(case, kernels, change))
+}
+
+async fn run_changed_async(
     case: &Case,
     kernels: &mut Kernels,
     change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
@@ -135,18 +153,18 @@ pub fn run_changed(
     twin::run(&graph, &mut values)?;
     let mut made: Vec<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.clone()).collect();
     made.retain(|id| values.contains_key(id));
-    let executor = Executor::with_canaries(kernels, &mut Arenas::new(), graph, change)?;
+    let executor = Executor::with_canaries_async(kernels, &mut Arenas::new(), graph, change).await?;
     for (id, data) in &given {
-        executor.write_f64(*id, data)?;
+        executor.write_f64_async(*id, data).await?;
     }
-    executor.submit()?;
+    executor.submit_async().await?;
     let mut outcome = Outcome { name: case.name.clone(), error: 0.0, tolerance: case.tolerance, worst: String::new() };
-    if let Some(&id) = executor.overrun()?.first() {
+    if let Some(&id) = executor.overrun_async().await?.first() {
         outcome.error = f64::INFINITY;
         outcome.worst = format!("what follows {}", executor.graph().value(id).name);
     }
     for id in made {
-        let (got, wanted) = (executor.read_f64(id)?, &values[&id]);
+        let (got, wanted) = (executor.read_f64_async(id).await?, &values[&id]);
         let scale = wanted.iter().fold(1e-30_f64, |m, v| m.max(v.abs()));
         for (g, w) in got.iter().zip(wanted) {
             let error = (g - w).abs() / scale;

@@ -11,11 +11,11 @@ use crate::{Error, Result};
 const SHADER: &str = "matmul";
 
 /// What one invocation computes.
-const PRODUCT: Tile = Tile { entry: "product", down: 16, across: 4, lanes: 4, sums: 64, memory: 0 };
+const PRODUCT: Tile = Tile { entry: "product", down: 16, across: 4, lanes: 4, accumulators: 64, memory: 0 };
 
 /// What a workgroup computes that brings both operands to its memory: 32 terms of 32 rows, spread over the banks.
 const PRODUCT_TILED: Tile =
-    Tile { entry: "product_tiled", down: 32, across: 32, lanes: 0, sums: 4, memory: 2 * 4 * 32 * 34 };
+    Tile { entry: "product_tiled", down: 32, across: 32, lanes: 0, accumulators: 4, memory: 2 * 4 * 32 * 34 };
 
 fn launch(entry: &'static str, n: usize, rows: usize, columns: usize) -> Launch<ValueId> {
     Launch::items(SHADER, entry, n)

@@ -16,8 +16,8 @@ pub(super) struct Tile {
     pub(super) across: usize,
     /// Least lanes of a subgroup with which it shares its loads.
     pub(super) lanes: u32,
-    /// Sums that an invocation keeps.
-    pub(super) sums: u32,
+    /// Running sums of an invocation.
+    pub(super) accumulators: u32,
     /// Bytes of workgroup memory; 0: none.
     pub(super) memory: u32,
 }
@@ -25,7 +25,7 @@ pub(super) struct Tile {
 impl Tile {
     /// The entry point as an alternative of a launch.
     pub(super) fn alternative(&self, groups: [u32; 3]) -> Alternative {
-        let Tile { entry, lanes, sums: accumulators, memory, .. } = *self;
+        let Tile { entry, lanes, accumulators, memory, .. } = *self;
         Alternative { entry, groups, lanes, accumulators, memory }
     }
 }
@@ -56,7 +56,11 @@ pub(super) mod tests {
             let [down, across] = ["DOWN", "ACROSS"].map(|axis| constant(&module, &format!("{entry}_{axis}")));
             assert_eq!((down, across), (Some(tile.down), Some(tile.across)), "{shader}.{entry}");
             let sharing = if tile.memory > 0 { point.workgroup_size[0] as usize } else { 1 };
-            assert_eq!(tile.sums as usize * sharing, tile.down * tile.across * products, "{shader}.{entry}: sums");
+            assert_eq!(
+                tile.accumulators as usize * sharing,
+                tile.down * tile.across * products,
+                "{shader}.{entry}: sums"
+            );
         }
         let named = module.constants.iter().filter_map(|(_, c)| c.name.as_deref()?.strip_suffix("_DOWN"));
         for entry in named {

@@ -91,7 +91,7 @@ pub fn may_change_on_resume(key: &str) -> bool {
     setting(key).is_some_and(|it| it.effect != Effect::Numbers)
 }
 
-/// The flags, without dashes, of what a resumed run may change; all but the run folder, which is how it is named.
+/// The flags, without dashes, of what a resumed run may change; all except that of the run folder, which names the run.
 pub fn flags_for_resume() -> impl Iterator<Item = &'static str> {
     let free = settings().filter(|it| it.effect != Effect::Numbers && it.key != "run.out");
     free.flat_map(|it| it.flags).filter(|flag| !flag.hidden).map(|flag| flag.name)
@@ -137,8 +137,8 @@ settings! {
     struct DataConfig at [data] under "Data" {
         /// glyphs (embedded), or the path of images
         ///
-        /// The path of a folder of class folders, a zip of one, a folder of idx files, or of pickles. glyphs are drawn
-        /// by the program and need no file.
+        /// The path of class folders or a zip of them, of idx files, pickles, .npz or .npy files, or of a folder of
+        /// such files. glyphs are drawn by the program and need no file.
         source: String = "glyphs".into(),
             [Numbers, User, flag("data", "SRC").range(Range::NotEmpty, &["glyphs", "a folder"]).on_screen()];
         /// Image side, pixels
@@ -163,6 +163,9 @@ settings! {
         /// Seed of the class split where the data has none
         split_seed: u64 = 0, [Numbers, User, flag("split-seed", "N").whole(0, MAX_SEED, &["0"])];
         /// File that lists the split's classes
+        ///
+        /// JSON with a list of class names under each of train, val and novel; or a CSV table of image files and labels,
+        /// beside the tables of the other splits or with a column named split.
         split_file: Option<PathBuf> = None,
             [Numbers, User, flag("split-file", "FILE").range(Range::NotEmpty, &["split.json"])];
     }
@@ -180,15 +183,15 @@ settings! {
             [Numbers, User, flag("widths", "W,W,..").range(WIDTHS, &["64,64,64,64"])];
         /// Outputs of the invariance head
         projection: usize = 64, [Numbers, User, flag("projection", "N").whole(1, 4096, &["64"])];
-        /// Dropout probability after blocks 1 and 2
+        /// Dropout probability after the first half of the blocks
         dropout: f64 = 0.1, [Numbers, User, flag("dropout", "P").below(0.0, 1.0, &["0.1"])];
-        /// DropBlock after block 3 and those behind it.
+        /// DropBlock after the second half of the blocks.
         drop_block: DropBlockConfig = DropBlockConfig::default(), [];
     }
 
-    /// DropBlock after block 3 and those behind it.
+    /// DropBlock after the second half of the blocks.
     struct DropBlockConfig at [model.drop_block] under "Model" {
-        /// Share dropped by DropBlock after block 3 and later ones
+        /// Share dropped by DropBlock, after the second half of the blocks
         ///
         /// The share of the map once the ramp is over; 0 switches DropBlock off.
         rate: f64 = 0.1, [Numbers, User, flag("drop-block-rate", "P").below(0.0, 1.0, &["0.1"])];

@@ -61,7 +61,7 @@ pub enum Range {
     Whole(u64, u64),
     /// Numbers between two ends.
     Real(End, End),
-    /// Every text but the empty one.
+    /// Every text except the empty one.
     NotEmpty,
     /// A list.
     List {

@@ -1,4 +1,6 @@
 //! Puts a planned graph on a device and replays it. The only code inside the training loop that meets wgpu.
+//!
+//! Everything that may wait for the device is an `async` function. On native there is a blocking one beside it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +38,7 @@ impl Arenas {
     ///
     /// # Errors
     /// [`Error::Device`] when it does not fit the device; [`Error::Internal`] when two graphs disagree on its size.
-    pub fn ensure(&mut self, gpu: &Gpu, name: &str, bytes: u64) -> Result<Buffer> {
+    pub async fn ensure_async(&mut self, gpu: &Gpu, name: &str, bytes: u64) -> Result<Buffer> {
         let bytes = bytes.clamp(16, u64::MAX - 3).next_multiple_of(4);
         if let Some(buffer) = self.buffers.get(name) {
             if buffer.size() < bytes {
@@ -44,19 +46,28 @@ impl Arenas {
             }
             return Ok(buffer.clone());
         }
-        let buffer = gpu.buffer(name, bytes)?;
+        let buffer = gpu.buffer_async(name, bytes).await?;
         self.buffers.insert(name.to_string(), buffer.clone());
         Ok(buffer)
     }
 
+    /// As [`Arenas::ensure_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Arenas::ensure_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn ensure(&mut self, gpu: &Gpu, name: &str, bytes: u64) -> Result<Buffer> {
+        pollster::block_on(self.ensure_async(gpu, name, bytes))
+    }
+
     /// A buffer for each slot of a graph: those that other graphs have, where they are large enough, or new ones.
-    fn slots(&mut self, gpu: &Gpu, wanted: &[u64]) -> Result<Vec<Buffer>> {
+    async fn slots(&mut self, gpu: &Gpu, wanted: &[u64]) -> Result<Vec<Buffer>> {
         let existing: Vec<u64> = self.slots.iter().map(|buffer| buffer.size()).collect();
         let places = pooled(&existing, wanted);
         let mut taken = Vec::new();
         for (&bytes, &place) in wanted.iter().zip(&places) {
             if place == self.slots.len() {
-                self.slots.push(gpu.buffer(&format!("activations (slot {place})"), bytes)?);
+                self.slots.push(gpu.buffer_async(&format!("activations (slot {place})"), bytes).await?);
             }
             taken.push(self.slots[place].clone());
         }
@@ -103,9 +114,18 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::Device`] when the device refuses a buffer or a pipeline.
-    pub fn new(kernels: &mut Kernels, arenas: &mut Arenas, graph: Graph) -> Result<Self> {
+    pub async fn new_async(kernels: &mut Kernels, arenas: &mut Arenas, graph: Graph) -> Result<Self> {
         let plan = Plan::new(&graph);
-        Self::build(kernels, arenas, graph, plan, Vec::new(), &|launch| launch)
+        Self::build(kernels, arenas, graph, plan, Vec::new(), &|launch| launch).await
+    }
+
+    /// As [`Executor::new_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::new_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(kernels: &mut Kernels, arenas: &mut Arenas, graph: Graph) -> Result<Self> {
+        pollster::block_on(Self::new_async(kernels, arenas, graph))
     }
 
     /// The graph that is executed.
@@ -118,15 +138,15 @@ impl Executor {
         &self.plan
     }
 
-    /// As [`Executor::new`], for checks: keeps every value, binds 256 bytes more than a value has and
+    /// As [`Executor::new_async`], for checks: keeps every value, binds 256 bytes more than a value has and
     /// fills them with canaries. A load from behind a value yields NaN; a store to it is found by
-    /// [`Executor::overrun`]. `change` sees every launch first, so that tests can break one on purpose.
+    /// [`Executor::overrun_async`]. `change` sees every launch first, so that tests can break one on purpose.
     ///
     /// Only a value that is the last of its arena has canaries; behind others lies the next value.
     ///
     /// # Errors
-    /// As [`Executor::new`].
-    pub fn with_canaries(
+    /// As [`Executor::new_async`].
+    pub async fn with_canaries_async(
         kernels: &mut Kernels,
         arenas: &mut Arenas,
         graph: Graph,
@@ -148,15 +168,29 @@ impl Executor {
         let mut all_kept = graph.clone();
         all_kept.kept = all().filter(|&id| graph.value(id).storage == Storage::Transient).collect();
         let plan = Plan::apart(&all_kept);
-        let executor = Self::build(kernels, arenas, graph, plan, guarded, change)?;
+        let executor = Self::build(kernels, arenas, graph, plan, guarded, change).await?;
         for &id in &executor.guarded {
             let (buffer, end) = executor.end(id);
-            executor.gpu.write(buffer, end, &executor.canaries(id))?;
+            executor.gpu.write_async(buffer, end, &executor.canaries(id)).await?;
         }
         Ok(executor)
     }
 
-    fn build(
+    /// As [`Executor::with_canaries_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::new_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn with_canaries(
+        kernels: &mut Kernels,
+        arenas: &mut Arenas,
+        graph: Graph,
+        change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
+    ) -> Result<Self> {
+        pollster::block_on(Self::with_canaries_async(kernels, arenas, graph, change))
+    }
+
+    async fn build(
         kernels: &mut Kernels,
         arenas: &mut Arenas,
         graph: Graph,
@@ -168,10 +202,10 @@ impl Executor {
         let surplus = if guarded.is_empty() { 0 } else { CANARY_BYTES };
         plan.verify(&graph)?;
         let wanted: Vec<u64> = plan.slot_bytes.iter().map(|bytes| bytes + surplus).collect();
-        let slots = arenas.slots(&gpu, &wanted)?;
+        let slots = arenas.slots(&gpu, &wanted).await?;
         let mut own = BTreeMap::new();
         for (name, &bytes) in &graph.arenas {
-            own.insert(name.clone(), arenas.ensure(&gpu, name, bytes.saturating_add(surplus))?);
+            own.insert(name.clone(), arenas.ensure_async(&gpu, name, bytes.saturating_add(surplus)).await?);
         }
         let region = |id: &ValueId, rows: &RowRange| -> Region {
             let canaries = if guarded.contains(id) { surplus } else { 0 };
@@ -195,12 +229,11 @@ impl Executor {
             ends.push(launches.len());
         }
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let params = gpu.buffer_with("params", PARAMS_STRIDE * launches.len() as u64, usage)?;
-        let dispatches = launches
-            .iter()
-            .enumerate()
-            .map(|(i, launch)| kernels.prepare(launch, &params, PARAMS_STRIDE * i as u64))
-            .collect::<Result<Vec<_>>>()?;
+        let params = gpu.buffer_with_async("params", PARAMS_STRIDE * launches.len() as u64, usage).await?;
+        let mut dispatches = Vec::new();
+        for (launch, offset) in launches.iter().zip((0..).step_by(PARAMS_STRIDE as usize)) {
+            dispatches.push(kernels.prepare_async(launch, &params, offset).await?);
+        }
         gpu.check()?;
         let cuts = RefCell::new(SubmissionCuts::whole(dispatches.len()));
         Ok(Executor { gpu, graph, plan, dispatches, ends, arenas: own, slots, guarded, cuts })
@@ -225,15 +258,24 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::Device`] when the device failed.
-    pub fn overrun(&self) -> Result<Vec<ValueId>> {
+    pub async fn overrun_async(&self) -> Result<Vec<ValueId>> {
         let mut found = Vec::new();
         for &id in &self.guarded {
             let (buffer, end) = self.end(id);
-            if self.gpu.read::<u32>(buffer, end, CANARY_BYTES as usize / 4)? != self.canaries(id) {
+            if self.gpu.read_async::<u32>(buffer, end, CANARY_BYTES as usize / 4).await? != self.canaries(id) {
                 found.push(id);
             }
         }
         Ok(found)
+    }
+
+    /// As [`Executor::overrun_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::overrun_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn overrun(&self) -> Result<Vec<ValueId>> {
+        pollster::block_on(self.overrun_async())
     }
 
     /// From now on no submission holds the device longer than `target`, as measured by `clock`, where a single dispatch
@@ -250,29 +292,40 @@ impl Executor {
         self.cuts.borrow().measuring().is_some()
     }
 
-    /// Encodes and submits one execution of the graph; returns its last submission.
+    /// Encodes and submits one execution of the graph; returns its last submission. Waits for the device only while
+    /// dispatches are measured: see [`Executor::limit_submission_time`].
     ///
     /// # Errors
     /// As [`Gpu::submit`]; the work itself may fail later, which the next wait or read tells.
-    pub fn submit(&self) -> Result<Submission> {
-        let mut cuts = self.cuts.borrow_mut();
-        if let Some(clock) = cuts.measuring() {
+    pub async fn submit_async(&self) -> Result<Submission> {
+        let measuring = self.cuts.borrow().measuring();
+        if let Some(clock) = measuring {
             // What was submitted before must not count.
-            self.gpu.wait()?;
+            self.gpu.wait_async().await?;
+            let mut times = Vec::new();
             for i in 0..self.dispatches.len() {
                 let begun = clock();
                 let submission = self.submit_range(i..i + 1)?;
-                self.gpu.wait_for(&submission)?;
-                cuts.note(i, clock().saturating_sub(begun));
+                self.gpu.wait_for_async(&submission).await?;
+                times.push(clock().saturating_sub(begun));
             }
-            cuts.cut();
+            self.cuts.borrow_mut().cut(&times);
             return self.submit_range(0..0);
         }
         let mut last = None;
-        for range in cuts.ranges() {
+        for range in self.cuts.borrow().ranges() {
             last = Some(self.submit_range(range.clone())?);
         }
         last.map_or_else(|| self.submit_range(0..0), Ok)
+    }
+
+    /// As [`Executor::submit_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::submit_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn submit(&self) -> Result<Submission> {
+        pollster::block_on(self.submit_async())
     }
 
     fn submit_range(&self, range: Range<usize>) -> Result<Submission> {
@@ -315,8 +368,9 @@ impl Executor {
     /// Writes a value before the next submission.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the length is not the value's, or the value none of the graph's.
-    pub fn write<T: bytemuck::NoUninit>(&self, id: ValueId, data: &[T]) -> Result<()> {
+    /// [`Error::Argument`] when the length is not the value's, or the value none of the graph's; [`Error::Device`] when
+    /// the device failed.
+    pub async fn write_async<T: bytemuck::NoUninit>(&self, id: ValueId, data: &[T]) -> Result<()> {
         self.check_id(id)?;
         let value = self.graph.value(id);
         if size_of_val(data) as u64 != value.ty.bytes() {
@@ -327,7 +381,16 @@ impl Executor {
             });
         }
         let (buffer, offset) = self.locate(id);
-        self.gpu.write(buffer, offset, data)
+        self.gpu.write_async(buffer, offset, data).await
+    }
+
+    /// As [`Executor::write_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::write_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn write<T: bytemuck::NoUninit>(&self, id: ValueId, data: &[T]) -> Result<()> {
+        pollster::block_on(self.write_async(id, data))
     }
 
     /// Reads a value after waiting for the device. A transient one must have been kept.
@@ -335,7 +398,7 @@ impl Executor {
     /// # Errors
     /// [`Error::Device`] when the device failed; [`Error::Argument`] when the value is none of the graph's or `T` has
     /// another size than its elements.
-    pub fn read<T: bytemuck::Pod>(&self, id: ValueId) -> Result<Vec<T>> {
+    pub async fn read_async<T: bytemuck::Pod>(&self, id: ValueId) -> Result<Vec<T>> {
         self.check_id(id)?;
         let ty = &self.graph.value(id).ty;
         if size_of::<T>() as u64 != ty.element.bytes() {
@@ -346,19 +409,37 @@ impl Executor {
             });
         }
         let (buffer, offset) = self.locate(id);
-        self.gpu.read(buffer, offset, ty.len())
+        self.gpu.read_async(buffer, offset, ty.len()).await
+    }
+
+    /// As [`Executor::read_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::read_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read<T: bytemuck::Pod>(&self, id: ValueId) -> Result<Vec<T>> {
+        pollster::block_on(self.read_async(id))
     }
 
     /// Reads a whole arena as floats, after waiting for the device: the values in it are at their offsets.
     ///
     /// # Errors
     /// [`Error::Internal`] when the graph has no such arena, [`Error::Device`] when the device failed.
-    pub fn read_arena(&self, name: &str) -> Result<Vec<f32>> {
+    pub async fn read_arena_async(&self, name: &str) -> Result<Vec<f32>> {
         let bytes = self.graph.arenas.get(name).copied();
         let (Some(buffer), Some(bytes)) = (self.arenas.get(name), bytes) else {
             return Err(Error::Internal(format!("there is no arena {name}")));
         };
-        self.gpu.read(buffer, 0, (bytes / 4) as usize)
+        self.gpu.read_async(buffer, 0, (bytes / 4) as usize).await
+    }
+
+    /// As [`Executor::read_arena_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::read_arena_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_arena(&self, name: &str) -> Result<Vec<f32>> {
+        pollster::block_on(self.read_arena_async(name))
     }
 
     /// Fails unless the id is that of a value which has a place on the device.
@@ -383,27 +464,45 @@ impl Executor {
     /// Writes a value from the twin's numbers.
     ///
     /// # Errors
-    /// As [`Executor::write`].
-    pub fn write_f64(&self, id: ValueId, data: &[f64]) -> Result<()> {
+    /// As [`Executor::write_async`].
+    pub async fn write_f64_async(&self, id: ValueId, data: &[f64]) -> Result<()> {
         self.check_id(id)?;
         match self.graph.value(id).ty.element {
-            Element::F32 => self.write(id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>()),
-            Element::F16 => self.write(id, &data.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>()),
-            Element::U32 => self.write(id, &data.iter().map(|&v| v as u32).collect::<Vec<_>>()),
+            Element::F32 => self.write_async(id, &data.iter().map(|&v| v as f32).collect::<Vec<_>>()).await,
+            Element::F16 => self.write_async(id, &data.iter().map(|&v| f16::from_f64(v)).collect::<Vec<_>>()).await,
+            Element::U32 => self.write_async(id, &data.iter().map(|&v| v as u32).collect::<Vec<_>>()).await,
         }
+    }
+
+    /// As [`Executor::write_f64_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::write_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn write_f64(&self, id: ValueId, data: &[f64]) -> Result<()> {
+        pollster::block_on(self.write_f64_async(id, data))
     }
 
     /// Reads a value as the twin's numbers.
     ///
     /// # Errors
-    /// As [`Executor::read`].
-    pub fn read_f64(&self, id: ValueId) -> Result<Vec<f64>> {
+    /// As [`Executor::read_async`].
+    pub async fn read_f64_async(&self, id: ValueId) -> Result<Vec<f64>> {
         self.check_id(id)?;
         Ok(match self.graph.value(id).ty.element {
-            Element::F32 => self.read::<f32>(id)?.into_iter().map(f64::from).collect(),
-            Element::F16 => self.read::<f16>(id)?.into_iter().map(f64::from).collect(),
-            Element::U32 => self.read::<u32>(id)?.into_iter().map(f64::from).collect(),
+            Element::F32 => self.read_async::<f32>(id).await?.into_iter().map(f64::from).collect(),
+            Element::F16 => self.read_async::<f16>(id).await?.into_iter().map(f64::from).collect(),
+            Element::U32 => self.read_async::<u32>(id).await?.into_iter().map(f64::from).collect(),
         })
+    }
+
+    /// As [`Executor::read_f64_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Executor::read_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_f64(&self, id: ValueId) -> Result<Vec<f64>> {
+        pollster::block_on(self.read_f64_async(id))
     }
 
     /// The device.

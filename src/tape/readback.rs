@@ -12,26 +12,35 @@ pub struct Readback {
 }
 
 impl Readback {
-    /// Makes the staging buffer. They should be small: large tensors are read with [`Executor::read`], in pieces.
+    /// Makes the staging buffer. They should be small: large tensors are read with [`Executor::read_async`], in pieces.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when it does not fit the device; [`Error::Argument`](crate::Error::Argument) when a value is none of the executor's.
-    pub fn new(executor: &Executor, values: &[ValueId]) -> Result<Self> {
+    pub async fn new_async(executor: &Executor, values: &[ValueId]) -> Result<Self> {
         let mut bytes = 0;
         for &id in values {
             executor.check_id(id)?;
             bytes += executor.graph().value(id).ty.bytes();
         }
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        let staging = executor.gpu().buffer_with("read-back", bytes, usage)?;
+        let staging = executor.gpu().buffer_with_async("read-back", bytes, usage).await?;
         Ok(Readback { staging, values: values.to_vec() })
+    }
+
+    /// As [`Readback::new_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Readback::new_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(executor: &Executor, values: &[ValueId]) -> Result<Self> {
+        pollster::block_on(Self::new_async(executor, values))
     }
 
     /// The words of all values, one value after the other, as the last submission left them; waits for it.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when the device failed.
-    pub fn read(&self, executor: &Executor) -> Result<Vec<u32>> {
+    pub async fn read_async(&self, executor: &Executor) -> Result<Vec<u32>> {
         if self.values.is_empty() {
             return Ok(Vec::new());
         }
@@ -45,6 +54,15 @@ impl Readback {
             end += bytes;
         }
         gpu.submit(encoder)?;
-        gpu.read_staging(&self.staging, end as usize / 4)
+        gpu.read_staging_async(&self.staging, end as usize / 4).await
+    }
+
+    /// As [`Readback::read_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Readback::read_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read(&self, executor: &Executor) -> Result<Vec<u32>> {
+        pollster::block_on(self.read_async(executor))
     }
 }

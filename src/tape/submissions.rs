@@ -38,15 +38,11 @@ impl SubmissionCuts {
         self.clock.filter(|_| self.left > 0)
     }
 
-    /// A dispatch took this long.
-    pub fn note(&mut self, dispatch: usize, time: Duration) {
-        self.times[dispatch] = self.times[dispatch].min(time);
-    }
-
-    /// Ends a measured execution: every submission is the longest run of dispatches within the target. A dispatch that
+    /// Ends a measured execution, whose dispatches took `times`. From now on every submission is the longest run of dispatches within the target. A dispatch that
     /// exceeds it alone is a submission of its own.
-    pub fn cut(&mut self) {
+    pub fn cut(&mut self, times: &[Duration]) {
         self.left = self.left.saturating_sub(1);
+        self.times.iter_mut().zip(times).for_each(|(least, time)| *least = (*least).min(*time));
         self.ranges.clear();
         let (mut begin, mut sum) = (0, Duration::ZERO);
         for (i, &time) in self.times.iter().enumerate() {
@@ -79,8 +75,8 @@ mod tests {
         let mut cuts = SubmissionCuts::measured(times.len(), Duration::from_millis(target), || Duration::ZERO);
         for slower in [3, 1, 2] {
             assert!(cuts.measuring().is_some());
-            times.iter().enumerate().for_each(|(i, &t)| cuts.note(i, Duration::from_millis(slower * t)));
-            cuts.cut();
+            let measured: Vec<_> = times.iter().map(|t| Duration::from_millis(slower * t)).collect();
+            cuts.cut(&measured);
             assert!(cuts.measuring().is_none() || cuts.over_target().is_none());
         }
         assert!(cuts.measuring().is_none());

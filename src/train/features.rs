@@ -9,6 +9,7 @@ use super::record::{evaluation_passes, net_spec};
 use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::data::ImageSet;
 use crate::gpu::Gpu;
+use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::ier::transforms::ViewSampler;
 use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
@@ -115,27 +116,35 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
 
 impl Extractor {
     /// Shares the arenas `parameters` and `statistics` with a network that is being trained.
-    pub(super) fn shared(
+    pub(super) async fn shared(
         kernels: &mut Kernels,
         arenas: &mut Arenas,
         config: &Config,
         net: &NetSpec,
         side: usize,
         rows: usize,
+        clock: Option<Clock>,
     ) -> Result<Self> {
         let (graph, recorded) = evaluation(config, net, side, rows)?;
         let batch = graph.shape(recorded.index)[0];
-        let mut executor = Executor::new(kernels, arenas, graph)?;
-        limit_submission_time(&mut executor, config);
-        executor.write(recorded.index, &(0..batch as u32).collect::<Vec<_>>())?;
+        let mut executor = Executor::new_async(kernels, arenas, graph).await?;
+        limit_submission_time(&mut executor, config, clock);
+        executor.write_async(recorded.index, &(0..batch as u32).collect::<Vec<_>>()).await?;
         Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
     }
 
-    /// The network of a checkpoint, or with `untrained` the one its run began with.
+    /// The network of a checkpoint, or with `untrained` the one its run began with. Without a clock `run.slice_ms` has
+    /// no effect: it divides a pass by measured time.
     ///
     /// # Errors
     /// [`crate::Error::Data`] when the file is not a checkpoint or does not fit its own configuration.
-    pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
+    pub async fn open_async(
+        gpu: Arc<Gpu>,
+        path: &Path,
+        checkpoint: &Checkpoint,
+        untrained: bool,
+        clock: Option<Clock>,
+    ) -> Result<(Self, Config)> {
         let mut config = stored_config(path, checkpoint)?;
         // What the run's device chose is its own.
         config.run.winograd = config.as_given()?.run.winograd.resolved(gpu.is_software());
@@ -149,16 +158,25 @@ impl Extractor {
         }
         let net = net_spec(&config, classes);
         let mut kernels = Kernels::new(gpu);
-        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH)?;
+        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH, clock).await?;
         checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
         if untrained {
             for (position, entry) in extractor.recorded.entries.iter().enumerate() {
-                extractor.executor.write(entry.value, &entry.initial(config.run.seed, position))?;
+                extractor.executor.write_async(entry.value, &entry.initial(config.run.seed, position)).await?;
             }
         } else {
-            load(&extractor.executor, &extractor.recorded.entries, checkpoint)?;
+            load(&extractor.executor, &extractor.recorded.entries, checkpoint).await?;
         }
         Ok((extractor, config))
+    }
+
+    /// As [`Extractor::open_async`], with the system's clock; blocks.
+    ///
+    /// # Errors
+    /// As [`Extractor::open_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
+        pollster::block_on(Self::open_async(gpu, path, checkpoint, untrained, Some(super::clock)))
     }
 
     /// Side of the images it takes.
@@ -188,7 +206,7 @@ impl Extractor {
     /// # Errors
     /// [`Error::Device`] when the device fails; [`Error::Usage`] when the network lacks the layer; [`Error::Argument`]
     /// when the images have another side, or not all their pixels; [`Error::Interrupted`] when the caller asks to stop.
-    pub fn features(
+    pub async fn features_async(
         &self,
         images: &ImageSet,
         layer: Layer,
@@ -210,24 +228,40 @@ impl Extractor {
         let size = self.side * self.side;
         let mut features = Vec::with_capacity(images.len() * width);
         if augmented.is_none() {
-            self.executor.write(self.recorded.parameters, &identity_words(self.side, self.padding, self.batch))?;
+            let words = identity_words(self.side, self.padding, self.batch);
+            self.executor.write_async(self.recorded.parameters, &words).await?;
         }
         for first in (0..images.len()).step_by(self.batch) {
             progress.go_on()?;
             let n = (images.len() - first).min(self.batch);
             let mut pixels = images.pixels[first * size..(first + n) * size].to_vec();
             pixels.resize(self.batch * size, 0);
-            self.executor.write(self.recorded.images, &pixels)?;
+            self.executor.write_async(self.recorded.images, &pixels).await?;
             if let Some((sampler, copy)) = augmented {
                 // Each pass draws from its own counter, so a copy does not repeat over the passes.
                 let pass = copy.wrapping_mul(1 << 16).wrapping_add((first / self.batch) as u32);
-                self.executor.write(self.recorded.parameters, &sampler.parameters(pass, self.batch))?;
+                self.executor.write_async(self.recorded.parameters, &sampler.parameters(pass, self.batch)).await?;
             }
-            self.executor.submit()?;
-            let rows: Vec<f32> = self.executor.read(value)?;
+            self.executor.submit_async().await?;
+            let rows: Vec<f32> = self.executor.read_async(value).await?;
             features.extend_from_slice(&rows[..n * width]);
             progress.advance("embedding", (first + n) as u64, images.len() as u64);
         }
         Ok(features)
+    }
+
+    /// As [`Extractor::features_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Extractor::features_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn features(
+        &self,
+        images: &ImageSet,
+        layer: Layer,
+        augmented: Option<(&ViewSampler, u32)>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<f32>> {
+        pollster::block_on(self.features_async(images, layer, augmented, progress))
     }
 }

@@ -7,6 +7,7 @@ pub mod features;
 pub mod memory;
 pub mod metrics;
 pub mod record;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod run;
 pub mod state;
 pub mod trainer;
@@ -14,21 +15,23 @@ pub mod trainer;
 pub use features::Extractor;
 pub use trainer::{Observer, Teacher, Trainer};
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::gpu::clock::Clock;
 use crate::settings::Config;
 use crate::tape::exec::Executor;
 
-/// The clock that the core has none of: the time since it was first asked.
+/// The system's clock: the time since it was first asked. A web page has none that the standard library knows, and
+/// passes its own.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn clock() -> Duration {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed()
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// Cuts the executions of `executor` into submissions as the configuration says.
-fn limit_submission_time(executor: &mut Executor, config: &Config) {
-    if config.run.slice_ms > 0 {
+/// Cuts the executions of `executor` into submissions as the configuration says. Without a clock they stay whole.
+fn limit_submission_time(executor: &mut Executor, config: &Config, clock: Option<Clock>) {
+    if let (Some(clock), 1..) = (clock, config.run.slice_ms) {
         executor.limit_submission_time(Duration::from_millis(config.run.slice_ms.into()), clock);
     }
 }

@@ -123,9 +123,9 @@ pub(super) fn floats<'c>(checkpoint: &'c Checkpoint, name: &str) -> Result<&'c [
 }
 
 /// Writes the entries' tensors from a checkpoint that was checked to have them.
-pub(super) fn load(executor: &Executor, entries: &[Entry], checkpoint: &Checkpoint) -> Result<()> {
+pub(super) async fn load(executor: &Executor, entries: &[Entry], checkpoint: &Checkpoint) -> Result<()> {
     for entry in entries {
-        executor.write(entry.value, floats(checkpoint, &entry.name)?)?;
+        executor.write_async(entry.value, floats(checkpoint, &entry.name)?).await?;
     }
     Ok(())
 }

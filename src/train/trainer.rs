@@ -1,5 +1,8 @@
-//! A run on a device: its state, one step at a time, and the loop over the rest of them. It writes no file and has no
-//! clock; [`super::run`] trains into a folder.
+//! A run on a device: its state, one step at a time, and the loop over the rest of them. It writes no file;
+//! `train::run` trains into a folder.
+//!
+//! Everything that may wait for the device is an `async` function. On native there is a blocking one beside it. A future
+//! of a step that is dropped before its end leaves half a step on the device: go on with [`Trainer::restore_async`].
 //!
 //! Everything random is a pure function of (seed, step), so the state of a run is: weights, momentum,
 //! running statistics, bank, and the number of finished steps. The DropBlock counter, the position in
@@ -20,6 +23,7 @@ use super::state::{
 };
 use crate::data::{ImageSet, epoch_order};
 use crate::error::Change;
+use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
 use crate::gpu::{Gpu, Submission};
@@ -58,7 +62,7 @@ pub trait Observer {
     }
 
     /// The state after a step was read: every `run.checkpoint_every` steps, after the last one, and when the run is
-    /// stopped. [`Trainer::restore`] takes it.
+    /// stopped. [`Trainer::restore_async`] takes it.
     ///
     /// # Errors
     /// Its own, which end the run.
@@ -103,18 +107,26 @@ pub struct Trainer {
     arenas: Arenas,
     uploads: Option<UploadRing>,
     order: (u32, Vec<u32>),
+    clock: Option<Clock>,
     origins: Origins,
     steps_done: u32,
 }
 
 impl Trainer {
-    /// Records, plans and allocates the step, and puts the initial state on the device.
+    /// Records, plans and allocates the step, and puts the initial state on the device. Without a clock `run.slice_ms`
+    /// has no effect: it divides a step by measured time.
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Conflict`], [`Error::Usage`] or [`Error::Shape`] when the configuration is out of
     /// range or does not fit the data, [`Error::Argument`] when the images are not whole or have no labels,
     /// [`Error::Device`] when the step does not fit the device, [`Error::Data`] when the teacher is another network.
-    pub fn new(gpu: Arc<Gpu>, config: &Config, data: Arc<ImageSet>, teacher: Option<Arc<Teacher>>) -> Result<Self> {
+    pub async fn new_async(
+        gpu: Arc<Gpu>,
+        config: &Config,
+        data: Arc<ImageSet>,
+        teacher: Option<Arc<Teacher>>,
+        clock: Option<Clock>,
+    ) -> Result<Self> {
         config.validate()?;
         data.validate_labelled()?;
         let shape = DataShape::of(&data);
@@ -125,16 +137,20 @@ impl Trainer {
         let (graph, recorded) = training_step(config, shape, teacher.is_some(), fitted.resident)?;
         let uploads = match fitted.resident {
             true => None,
-            false => Some(UploadRing::new(&gpu, (4 * spec.images() * data.side * data.side) as u64, UPLOADS)?),
+            false => {
+                let bytes = (4 * spec.images() * data.side * data.side) as u64;
+                Some(UploadRing::new_async(&gpu, bytes, UPLOADS).await?)
+            }
         };
         let mut kernels = Kernels::new(gpu);
         let mut arenas = Arenas::new();
-        let mut executor = Executor::new(&mut kernels, &mut arenas, graph)?;
-        super::limit_submission_time(&mut executor, config);
+        let mut executor = Executor::new_async(&mut kernels, &mut arenas, graph).await?;
+        super::limit_submission_time(&mut executor, config, clock);
         let update = match spec.parts {
             1 => None,
             _ => {
-                Some(Executor::new(&mut kernels, &mut arenas, record_update(executor.graph(), &recorded.step, &spec)?)?)
+                let graph = record_update(executor.graph(), &recorded.step, &spec)?;
+                Some(Executor::new_async(&mut kernels, &mut arenas, graph).await?)
             }
         };
         let (set, ..) = views_of(config);
@@ -143,7 +159,7 @@ impl Trainer {
         let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
         let step = &recorded.step;
         let scalars: Vec<_> = [step.health].into_iter().chain(step.losses.iter().map(|(_, id)| *id)).collect();
-        let metrics = Readback::new(&executor, &[scalars, vec![step.accuracy]].concat())?;
+        let metrics = Readback::new_async(&executor, &[scalars, vec![step.accuracy]].concat()).await?;
         let trainer = Trainer {
             config: config.clone(),
             fitted,
@@ -161,40 +177,59 @@ impl Trainer {
             arenas,
             uploads,
             order: (u32::MAX, Vec::new()),
+            clock,
             steps_done: 0,
         };
-        trainer.initialise()?;
+        trainer.initialise().await?;
         Ok(trainer)
+    }
+
+    /// As [`Trainer::new_async`], with the system's clock; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::new_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new(gpu: Arc<Gpu>, config: &Config, data: Arc<ImageSet>, teacher: Option<Arc<Teacher>>) -> Result<Self> {
+        pollster::block_on(Self::new_async(gpu, config, data, teacher, Some(super::clock)))
     }
 
     /// A trainer of the same run on another device, at its first step.
     ///
     /// # Errors
-    /// As [`Trainer::new`].
-    pub fn on_device(&self, gpu: Arc<Gpu>) -> Result<Self> {
-        Trainer::new(gpu, &self.config, self.data.clone(), self.teacher.clone())
+    /// As [`Trainer::new_async`].
+    pub async fn on_device_async(&self, gpu: Arc<Gpu>) -> Result<Self> {
+        Trainer::new_async(gpu, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await
     }
 
-    fn initialise(&self) -> Result<()> {
+    /// As [`Trainer::on_device_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::new_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn on_device(&self, gpu: Arc<Gpu>) -> Result<Self> {
+        pollster::block_on(self.on_device_async(gpu))
+    }
+
+    async fn initialise(&self) -> Result<()> {
         let (ex, step, seed) = (&self.executor, &self.recorded.step, self.config.run.seed);
         for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
-            ex.write(entry.value, &entry.initial(seed, position))?;
+            ex.write_async(entry.value, &entry.initial(seed, position)).await?;
         }
         if self.spec.net.projection.is_some() {
             let width = ex.graph().shape(step.inputs.bank)[1];
-            ex.write(step.inputs.bank, &bank_init(seed, self.spec.bank_rows, width))?;
+            ex.write_async(step.inputs.bank, &bank_init(seed, self.spec.bank_rows, width)).await?;
         }
         let rows =
             |f: &dyn Fn(usize) -> usize| -> Vec<u32> { (0..self.spec.rows()).map(|row| f(row) as u32).collect() };
-        ex.write(step.inputs.transforms, &rows(&|row| row / self.spec.images()))?;
+        ex.write_async(step.inputs.transforms, &rows(&|row| row / self.spec.images())).await?;
         if self.recorded.resident {
-            ex.write(self.recorded.images, &self.data.pixels)?;
+            ex.write_async(self.recorded.images, &self.data.pixels).await?;
         } else {
-            ex.write(self.recorded.view_index, &(0..self.spec.images() as u32).collect::<Vec<_>>())?;
+            ex.write_async(self.recorded.view_index, &(0..self.spec.images() as u32).collect::<Vec<_>>()).await?;
         }
         if let Some(teacher) = &self.teacher {
             teacher.weights.check_contains(&teacher.path, &expected(&step.teacher))?;
-            load(ex, &step.teacher, &teacher.weights)?;
+            load(ex, &step.teacher, &teacher.weights).await?;
         }
         Ok(())
     }
@@ -243,15 +278,18 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Device`] when it does not fit the device.
+    pub async fn extractor_async(&mut self) -> Result<Extractor> {
+        let (config, net, side, rows) = (&self.config, &self.spec.net, self.data.side, self.spec.rows());
+        Extractor::shared(&mut self.kernels, &mut self.arenas, config, net, side, rows, self.clock).await
+    }
+
+    /// As [`Trainer::extractor_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::extractor_async`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn extractor(&mut self) -> Result<Extractor> {
-        Extractor::shared(
-            &mut self.kernels,
-            &mut self.arenas,
-            &self.config,
-            &self.spec.net,
-            self.data.side,
-            self.spec.rows(),
-        )
+        pollster::block_on(self.extractor_async())
     }
 
     /// Training images of the batch slots at `step`.
@@ -269,9 +307,18 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Diverged`] when the loss or a gradient was not finite, [`Error::Device`] when the device failed.
+    pub async fn step_async(&mut self) -> Result<StepReport> {
+        self.submit_async().await?;
+        self.report_async().await
+    }
+
+    /// As [`Trainer::step_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::step_async`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn step(&mut self) -> Result<StepReport> {
-        self.submit()?;
-        self.report()
+        pollster::block_on(self.step_async())
     }
 
     /// Writes the inputs of the next step and submits it. For steps whose losses are not wanted: the device works on
@@ -279,14 +326,14 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Device`] when the device has failed.
-    pub fn submit(&mut self) -> Result<Submission> {
+    pub async fn submit_async(&mut self) -> Result<Submission> {
         let (seed, step) = (self.config.run.seed, self.steps_done);
         let batch = self.batch(step);
         let recorded = &self.recorded;
         let (ex, inputs) = (&self.executor, &recorded.step.inputs);
         if self.spec.net.projection.is_some() {
             let drawn = negatives(seed, step, self.spec.bank_rows, &batch, self.spec.negatives);
-            ex.write(inputs.negatives, &drawn)?;
+            ex.write_async(inputs.negatives, &drawn).await?;
         }
         let views = self.sampler.parameters(step, self.spec.batch);
         let drop = 1.0 - self.config.model.drop_block.keep_at(step);
@@ -296,32 +343,41 @@ impl Trainer {
             // Every micro-batch has dropout of its own: the device draws by this number.
             let draw = step.wrapping_mul(parts).wrapping_add(part);
             let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part);
-            ex.write(inputs.step, &[block])?;
-            ex.write(recorded.view_parameters, &part_of(&self.spec, &views, part as usize))?;
+            ex.write_async(inputs.step, &[block]).await?;
+            ex.write_async(recorded.view_parameters, &part_of(&self.spec, &views, part as usize)).await?;
             let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
-            ex.write(inputs.classes, &labels.repeat(self.spec.copies))?;
-            ex.write(inputs.index, images)?;
+            ex.write_async(inputs.classes, &labels.repeat(self.spec.copies)).await?;
+            ex.write_async(inputs.index, images).await?;
             match &mut self.uploads {
-                None => ex.write(recorded.view_index, images)?,
+                None => ex.write_async(recorded.view_index, images).await?,
                 Some(ring) => {
                     let pixels = images.iter().map(|&i| self.data.image(i as usize));
-                    ring.upload(ex.gpu(), ex.locate(recorded.images).0, pixels)?;
+                    ring.upload_async(ex.gpu(), ex.locate(recorded.images).0, pixels).await?;
                 }
             }
-            submission = Some(ex.submit()?);
+            submission = Some(ex.submit_async().await?);
         }
         if let Some(update) = &self.update {
-            submission = Some(update.submit()?);
+            submission = Some(update.submit_async().await?);
         }
         self.steps_done += 1;
         submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
     }
 
+    /// As [`Trainer::submit_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::submit_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn submit(&mut self) -> Result<Submission> {
+        pollster::block_on(self.submit_async())
+    }
+
     /// Reads the losses of the last step; waits for it.
     ///
     /// # Errors
-    /// As [`Trainer::step`], and [`Error::Argument`] before the first step.
-    pub fn report(&self) -> Result<StepReport> {
+    /// As [`Trainer::step_async`], and [`Error::Argument`] before the first step.
+    pub async fn report_async(&self) -> Result<StepReport> {
         let Some(last) = self.steps_done.checked_sub(1) else {
             return Err(Error::Argument {
                 what: "the number of finished steps",
@@ -329,7 +385,7 @@ impl Trainer {
                 wanted: "at least 1: before the first step there are no losses".into(),
             });
         };
-        let (losses, accuracy) = self.read_metrics()?;
+        let (losses, accuracy) = self.read_metrics_async().await?;
         let Some((loss, terms)) = losses.split_first() else {
             return Err(Error::Internal("a step has no loss".into()));
         };
@@ -345,12 +401,21 @@ impl Trainer {
         })
     }
 
+    /// As [`Trainer::report_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::report_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn report(&self) -> Result<StepReport> {
+        pollster::block_on(self.report_async())
+    }
+
     /// Reads the losses, total first, and the accuracy of the last step; waits for it.
     ///
     /// # Errors
-    /// As [`Trainer::step`].
-    pub fn read_metrics(&self) -> Result<(Vec<(&'static str, f64)>, f64)> {
-        let words = self.metrics.read(&self.executor)?;
+    /// As [`Trainer::step_async`].
+    pub async fn read_metrics_async(&self) -> Result<(Vec<(&'static str, f64)>, f64)> {
+        let words = self.metrics.read_async(&self.executor).await?;
         let (Some((&bits, words)), Some(accuracy)) = (words.split_first(), words.last()) else {
             return Err(Error::Internal("a step has no losses".into()));
         };
@@ -368,22 +433,31 @@ impl Trainer {
         Ok((losses.collect(), number(accuracy)))
     }
 
+    /// As [`Trainer::read_metrics_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::step_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_metrics(&self) -> Result<(Vec<(&'static str, f64)>, f64)> {
+        pollster::block_on(self.read_metrics_async())
+    }
+
     /// Trains to the end of the run, and tells `observer`. Returns whether all steps are done: not where the observer
     /// asked to stop.
     ///
     /// # Errors
-    /// As [`Trainer::step`], and the observer's.
-    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+    /// As [`Trainer::step_async`], and the observer's.
+    pub async fn train_async(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         let total = self.schedule.total_steps;
         let mut in_flight = VecDeque::new();
         let mut told = false;
         while self.steps_done < total {
-            in_flight.push_back(self.submit()?);
+            in_flight.push_back(self.submit_async().await?);
             // Two steps in flight keep the device busy; more would only queue up memory.
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                self.executor.gpu().wait_for(&oldest)?;
+                self.executor.gpu().wait_for_async(&oldest).await?;
             }
             if !told && let Some((dispatch, time)) = self.over_target() {
                 told = true;
@@ -393,10 +467,10 @@ impl Trainer {
             let last = done == total || observer.stop_requested();
             let due = |every: u32| last || (every > 0 && done.is_multiple_of(every));
             if due(self.config.run.log_every) {
-                observer.on_step(&self.report()?)?;
+                observer.on_step(&self.report_async().await?)?;
             }
             if due(self.config.run.checkpoint_every) {
-                observer.on_checkpoint(&self.checkpoint()?)?;
+                observer.on_checkpoint(&self.checkpoint_async().await?)?;
             }
             if last {
                 return Ok(done == total);
@@ -405,13 +479,22 @@ impl Trainer {
         Ok(true)
     }
 
+    /// As [`Trainer::train_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::train_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        pollster::block_on(self.train_async(observer))
+    }
+
     /// The whole state as a checkpoint.
     ///
     /// # Errors
     /// [`Error::Diverged`] when the device has seen a loss or gradient that is not finite.
-    pub fn checkpoint(&self) -> Result<Checkpoint> {
+    pub async fn checkpoint_async(&self) -> Result<Checkpoint> {
         if self.steps_done > 0 {
-            self.read_metrics()?;
+            self.read_metrics_async().await?;
         }
         let (ex, step) = (&self.executor, &self.recorded.step);
         let mut checkpoint = Checkpoint::default();
@@ -425,14 +508,14 @@ impl Trainer {
         };
         // One read for each arena, not for each tensor.
         for (arena, entries) in [(PARAMETERS, &step.parameters), (STATISTICS, &step.statistics)] {
-            let all = ex.read_arena(arena)?;
+            let all = ex.read_arena_async(arena).await?;
             entries.iter().try_for_each(|entry| put(entry.name.clone(), entry, &all))?;
         }
-        let momentum: Vec<f32> = ex.read(step.flat.momentum)?;
+        let momentum: Vec<f32> = ex.read_async(step.flat.momentum).await?;
         step.parameters.iter().try_for_each(|entry| put(momentum_name(entry), entry, &momentum))?;
         if self.spec.net.projection.is_some() {
             let bank = step.inputs.bank;
-            let tensor = Tensor::f32(ex.graph().shape(bank).to_vec(), ex.read(bank)?);
+            let tensor = Tensor::f32(ex.graph().shape(bank).to_vec(), ex.read_async(bank).await?);
             checkpoint.tensors.insert(bank_name(), tensor);
         }
         let mut put = |key: &str, value: String| drop(checkpoint.metadata.insert(key.into(), value));
@@ -443,6 +526,15 @@ impl Trainer {
         put(SIDE_KEY, self.data.side.to_string());
         self.origins.metadata().for_each(|(key, print)| put(key, print.to_owned()));
         Ok(checkpoint)
+    }
+
+    /// As [`Trainer::checkpoint_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::checkpoint_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        pollster::block_on(self.checkpoint_async())
     }
 
     /// Checks whether this run can continue from a checkpoint, before any work is done: the checkpoint's finished steps.
@@ -514,7 +606,7 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::check`], and [`Error::Data`] when the checkpoint belongs to another network.
-    pub fn restore(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    pub async fn restore_async(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
         let done = self.check(path, checkpoint)?;
         let (ex, step) = (&self.executor, &self.recorded.step);
         let model = [step.parameters.clone(), step.statistics.clone()].concat();
@@ -525,18 +617,27 @@ impl Trainer {
         if self.spec.net.projection.is_some() {
             let bank = (bank_name(), ex.graph().shape(step.inputs.bank).to_vec());
             checkpoint.check_contains(path, std::slice::from_ref(&bank))?;
-            ex.write(step.inputs.bank, floats(checkpoint, &bank.0)?)?;
+            ex.write_async(step.inputs.bank, floats(checkpoint, &bank.0)?).await?;
         }
-        load(ex, &model, checkpoint)?;
+        load(ex, &model, checkpoint).await?;
         let mut flat = vec![0.0_f32; ex.graph().value(step.flat.momentum).ty.len()];
         for (entry, (name, _)) in step.parameters.iter().zip(&momentum) {
             let (_, offset) = ex.locate(entry.value);
             let data = floats(checkpoint, name)?;
             flat[offset as usize / 4..][..data.len()].copy_from_slice(data);
         }
-        ex.write(step.flat.momentum, &flat)?;
+        ex.write_async(step.flat.momentum, &flat).await?;
         self.steps_done = done;
         Ok(())
+    }
+
+    /// As [`Trainer::restore_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::restore_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn restore(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
+        pollster::block_on(self.restore_async(path, checkpoint))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The few-shot classifiers against scikit-learn's converged solutions.
+//! The few-shot classifiers compared with scikit-learn's converged solutions.
 
 use ieq_wgpu::fewshot::{Classifier, Features, LogisticRegression};
 

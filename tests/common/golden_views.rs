@@ -1,4 +1,4 @@
-//! The view generator and DropBlock on the device against PyTorch's numbers. What a case holds decides what is
+//! The view generator and DropBlock on the device compared with PyTorch's numbers. What a case holds decides what is
 //! computed.
 
 use ieq_wgpu::ops::dropout::{ApplyMask, DropBlockKeep, KeepScale, drop_blocks_at};

@@ -169,7 +169,7 @@ fn check_size(width: u32, height: u32) -> std::result::Result<(), Refusal> {
 /// # Errors
 /// One sentence where the file is no image, is damaged, is of a kind that is not read, or is too large.
 pub fn decode_rgb(path: &Path, bytes: &[u8]) -> Result<RgbImage> {
-    // Of libraries for hostile files one more panic is to be expected.
+    // A decoder of hostile files may still have a panic in it.
     let decode = || decode_content(path, bytes).map(|picture| orientation::upright(picture, bytes));
     std::panic::catch_unwind(decode)
         .unwrap_or_else(|_| Err(Refusal::broken("its content confuses the decoder")))

@@ -21,7 +21,7 @@ const WEIGHT_CHAIN: usize = 32;
 
 /// A tile of the forward kernel that one invocation computes in registers.
 const fn plain(entry: &'static str, down: usize, across: usize, lanes: u32) -> Tile {
-    Tile { entry, down, across, lanes, sums: (down * across) as u32, memory: 0 }
+    Tile { entry, down, across, lanes, accumulators: (down * across) as u32, memory: 0 }
 }
 
 const FORWARD_8X4: Tile = plain("forward_8x4", 8, 4, 4);
@@ -36,9 +36,15 @@ const FORWARD_3X3: [(Tile, usize); 3] = [
     forward_3x3("forward_3x3_32x128", 32, 128, 32, 160),
 ];
 
-const fn forward_3x3(entry: &'static str, down: usize, across: usize, sums: u32, patch: usize) -> (Tile, usize) {
+const fn forward_3x3(
+    entry: &'static str,
+    down: usize,
+    across: usize,
+    accumulators: u32,
+    patch: usize,
+) -> (Tile, usize) {
     // The weights of a stage, and the patches of its four channels.
-    (Tile { entry, down, across, lanes: 0, sums, memory: (4 * CHAIN * down + 4 * 16 * patch) as u32 }, patch)
+    (Tile { entry, down, across, lanes: 0, accumulators, memory: (4 * CHAIN * down + 4 * 16 * patch) as u32 }, patch)
 }
 
 const FORWARD_1X1: Tile = Tile {
@@ -46,14 +52,14 @@ const FORWARD_1X1: Tile = Tile {
     down: 32,
     across: 128,
     lanes: 0,
-    sums: 32,
+    accumulators: 32,
     memory: (4 * CHAIN * (32 + 128)) as u32,
 };
 
 /// A tile of the weight gradient that one invocation computes in registers: output channels for 3 x 3 taps of one input
 /// channel.
 const fn weight(entry: &'static str, down: usize, lanes: u32) -> Tile {
-    Tile { entry, down, across: 1, lanes, sums: 9 * down as u32, memory: 0 }
+    Tile { entry, down, across: 1, lanes, accumulators: 9 * down as u32, memory: 0 }
 }
 
 const WEIGHT_4: Tile = weight("backward_weight_4", 4, 4);
@@ -68,7 +74,7 @@ const WEIGHT_3X3: [Tile; 2] =
 
 const fn weight_3x3(entry: &'static str, down: usize) -> Tile {
     let memory = (4 * (WEIGHT_PATCH * 4 * 17 + upstream(down))) as u32;
-    Tile { entry, down, across: 16, lanes: 0, sums: 36, memory }
+    Tile { entry, down, across: 16, lanes: 0, accumulators: 36, memory }
 }
 
 const WEIGHT_1X1: Tile = Tile {
@@ -76,7 +82,7 @@ const WEIGHT_1X1: Tile = Tile {
     down: 32,
     across: 80,
     lanes: 0,
-    sums: 20,
+    accumulators: 20,
     memory: (4 * (WEIGHT_CHAIN * 17 * 80 / 16 + upstream(32))) as u32,
 };
 

@@ -38,7 +38,7 @@ const PRODUCTS: [Tile; 5] = [
 ];
 
 const fn product(entry: &'static str, down: usize, lanes: u32) -> Tile {
-    Tile { entry, down, across: 4, lanes, sums: 4 * down as u32, memory: 0 }
+    Tile { entry, down, across: 4, lanes, accumulators: 4 * down as u32, memory: 0 }
 }
 
 impl Sizes {
