@@ -991,7 +991,7 @@ fn other_archives_are_called_by_their_names() {
         };
         bzip2[method] = 12;
     }
-    says_of("x.zip", &bzip2, &["x.zip", "repack it with the deflate or stored method"]);
+    says_of("x.zip", &bzip2, &["x.zip", "zip method bzip2", "repack it with the deflate or stored method"]);
     let path = write(
         dir.path(),
         "y.zip",

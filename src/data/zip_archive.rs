@@ -69,19 +69,18 @@ pub(super) fn check_method(path: &Path, archive: &mut ZipArchive<BufReader<File>
     match method {
         CompressionMethod::Stored | CompressionMethod::Deflated => Ok(()),
         other => {
-            let number = other.to_u16();
-            let name = match number {
-                9 => "Deflate64",
-                12 => "bzip2",
-                14 => "LZMA",
-                20 | 93 => "Zstandard",
-                95 => "XZ",
-                99 => "AES encryption",
-                _ => "unknown to this program",
-            };
+            const NAMES: [(CompressionMethod, &str); 6] = [
+                (CompressionMethod::DEFLATE64, "Deflate64"),
+                (CompressionMethod::BZIP2, "bzip2"),
+                (CompressionMethod::LZMA, "LZMA"),
+                (CompressionMethod::ZSTD, "Zstandard"),
+                (CompressionMethod::XZ, "XZ"),
+                (CompressionMethod::AES, "AES"),
+            ];
+            let name = NAMES.iter().find(|(method, _)| *method == other).map_or("of another program", |(_, name)| name);
             Err(Error::data(
                 path,
-                format!("is packed by zip method {number} ({name}); repack it with the deflate or stored method"),
+                format!("is packed by the zip method {name}; repack it with the deflate or stored method"),
             ))
         }
     }
