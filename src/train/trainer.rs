@@ -114,8 +114,8 @@ pub struct Trainer {
 
 impl Trainer {
     /// Records, plans and allocates the step, and puts the initial state on the device. `kernels` is that device, or
-    /// kernels on it, which choose among alternatives by their [`Tuning`](crate::gpu::tune::Tuning). Without a clock `run.slice_ms`
-    /// has no effect: it divides a step by measured time.
+    /// kernels on it, which choose among alternatives by their [`Tuning`](crate::gpu::tune::Tuning). Without a clock
+    /// `run.slice_ms` has no effect: it divides a step by measured time.
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Conflict`], [`Error::Usage`] or [`Error::Shape`] when the configuration is out of
@@ -141,7 +141,7 @@ impl Trainer {
         let uploads = match fitted.resident {
             true => None,
             false => {
-                let bytes = (4 * spec.images() * data.side * data.side) as u64;
+                let bytes = 4 * spec.images() as u64 * (data.side * data.side) as u64;
                 Some(UploadRing::new_async(&gpu, bytes, UPLOADS).await?)
             }
         };
