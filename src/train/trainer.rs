@@ -1,8 +1,9 @@
 //! A run on a device: its state, one step at a time, and the loop over the rest of them. It writes no file;
 //! `train::run` trains into a folder.
 //!
-//! Everything that may wait for the device is an `async` function. On native there is a blocking one beside it. A future
-//! of a step that is dropped before its end leaves half a step on the device: go on with [`Trainer::restore_async`].
+//! Everything that may wait for the device is an `async` function. On native there is a blocking one beside it. The
+//! future of a step that is dropped before its end leaves half a step on the device: go on from a checkpoint, with
+//! [`Trainer::restore_async`].
 //!
 //! Everything random is a pure function of (seed, step), so the state of a run is: weights, momentum,
 //! running statistics, bank, and the number of finished steps. The DropBlock counter, the position in
