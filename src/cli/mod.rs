@@ -1,5 +1,5 @@
 //! The command line. A file per command turns its flags into the request of a job ([`crate::jobs`]) and the job's
-//! outcome into text. The table of commands is here; [`sentence`] has the words of errors, and [`report`] alone writes to
+//! outcome into text. The table of commands is here; [`sentence`] has the words of errors; only [`report`] writes to
 //! the terminal.
 
 pub mod args;

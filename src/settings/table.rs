@@ -164,7 +164,7 @@ settings! {
         split_seed: u64 = 0, [Numbers, User, flag("split-seed", "N").whole(0, MAX_SEED, &["0"])];
         /// File that lists the split's classes
         ///
-        /// JSON with a list of class names under each of train, val and novel; or a CSV table of image files and labels,
+        /// JSON with a list of class names under each of train, val and novel; or a CSV table of images and labels,
         /// beside the tables of the other splits or with a column named split.
         split_file: Option<PathBuf> = None,
             [Numbers, User, flag("split-file", "FILE").range(Range::NotEmpty, &["split.json"])];
