@@ -344,7 +344,8 @@ impl Executor {
         self.cuts.borrow().ranges().len()
     }
 
-    /// The dispatch that took longest when it was measured, if it alone exceeds the target of [`Executor::limit_submission_time`].
+    /// The dispatch that took longest when it was measured, if it alone exceeds the target of
+    /// [`Executor::limit_submission_time`].
     pub fn over_target(&self) -> Option<(String, Duration)> {
         self.cuts.borrow().over_target().map(|(i, time)| (self.dispatches[i].label.clone(), time))
     }

@@ -15,7 +15,8 @@ impl Readback {
     /// Makes the staging buffer. They should be small: large tensors are read with [`Executor::read_async`], in pieces.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) when it does not fit the device; [`Error::Argument`](crate::Error::Argument) when a value is none of the executor's.
+    /// [`Error::Device`](crate::Error::Device) when it does not fit the device;
+    /// [`Error::Argument`](crate::Error::Argument) when a value is none of the executor's.
     pub async fn new_async(executor: &Executor, values: &[ValueId]) -> Result<Self> {
         let mut bytes = 0;
         for &id in values {

@@ -131,8 +131,8 @@ impl Extractor {
         Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
     }
 
-    /// The network of a checkpoint, or with `untrained` the one its run began with, on a device or by kernels on it. Without a clock `run.slice_ms` has
-    /// no effect: it divides a pass by measured time.
+    /// The network of a checkpoint, or with `untrained` the one its run began with. `kernels` is a device, or kernels
+    /// on it. Without a clock `run.slice_ms` has no effect: it divides a pass by measured time.
     ///
     /// # Errors
     /// [`crate::Error::Data`] when the file is not a checkpoint or does not fit its own configuration.

@@ -1,8 +1,9 @@
 //! A run on a device: its state, one step at a time, and the loop over the rest of them. It writes no file;
 //! `train::run` trains into a folder.
 //!
-//! Everything that may wait for the device is an `async` function. On native there is a blocking one beside it. A future
-//! of a step that is dropped before its end leaves half a step on the device: go on with [`Trainer::restore_async`].
+//! Everything that may wait for the device is an `async` function. On native there is a blocking one beside it. The
+//! future of a step that is dropped before its end leaves half a step on the device: go on from a checkpoint, with
+//! [`Trainer::restore_async`].
 //!
 //! Everything random is a pure function of (seed, step), so the state of a run is: weights, momentum,
 //! running statistics, bank, and the number of finished steps. The DropBlock counter, the position in
@@ -114,8 +115,8 @@ pub struct Trainer {
 
 impl Trainer {
     /// Records, plans and allocates the step, and puts the initial state on the device. `kernels` is that device, or
-    /// kernels on it, which choose among alternatives by their [`Tuning`](crate::gpu::tune::Tuning). Without a clock `run.slice_ms`
-    /// has no effect: it divides a step by measured time.
+    /// kernels on it, which choose among alternatives by their [`Tuning`](crate::gpu::tune::Tuning). Without a clock
+    /// `run.slice_ms` has no effect: it divides a step by measured time.
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Conflict`], [`Error::Usage`] or [`Error::Shape`] when the configuration is out of
@@ -141,7 +142,7 @@ impl Trainer {
         let uploads = match fitted.resident {
             true => None,
             false => {
-                let bytes = (4 * spec.images() * data.side * data.side) as u64;
+                let bytes = 4 * spec.images() as u64 * (data.side * data.side) as u64;
                 Some(UploadRing::new_async(&gpu, bytes, UPLOADS).await?)
             }
         };
