@@ -2,7 +2,7 @@
 //! `train::run` trains into a folder.
 //!
 //! Everything that may wait for the device is an `async` function. On native there is a blocking one beside it. A future
-//! of a step that is dropped before its end leaves half a step on the device: go on with [`Trainer::restore_async`].
+//! of a step that is dropped before its end leaves half a step on the device: continue with [`Trainer::restore_async`].
 //!
 //! Everything random is a pure function of (seed, step), so the state of a run is: weights, momentum,
 //! running statistics, bank, and the number of finished steps. The DropBlock counter, the position in
