@@ -283,6 +283,13 @@ fn the_prefix_of_parallel_training_goes() {
     teacher.save(&path).unwrap();
     let names: Vec<String> = Checkpoint::load(&path).unwrap().tensors.into_keys().collect();
     assert_eq!(names, ["classifier.bias", "layer1.0.conv1.weight"]);
+    // Other wrappers, and several.
+    for prefix in ["model.", "state_dict.model.", "module.net."] {
+        let mut wrapped = Checkpoint::default();
+        wrapped.tensors.insert(format!("{prefix}classifier.bias"), Tensor::f32([1], vec![2.0]));
+        wrapped.save(&path).unwrap();
+        assert!(Checkpoint::load(&path).unwrap().tensors.contains_key("classifier.bias"), "{prefix}");
+    }
     // Only when it is before every name.
     teacher.tensors.insert("other".into(), Tensor::f32([1], vec![3.0]));
     teacher.save(&path).unwrap();

@@ -777,6 +777,11 @@ fn what_is_in_two_splits_or_twice_is_said() {
     write(dir.path(), "Training/c1/b.png", &png(6, 10));
     write(dir.path(), "Training/c2/b.png", &png(6, 10));
     warns(&load_path(dir.path(), Split::Train, &options()).unwrap(), &[LeftOut, Duplicates, Contradictions]);
+    // Upper and lower case make no other class.
+    let cased = tmp();
+    write(cased.path(), "train/Cat/a.png", &png(6, 1));
+    write(cased.path(), "test/cat/a.png", &png(6, 2));
+    warns(&load_path(cased.path(), Split::Novel, &options()).unwrap(), &[SharedClasses]);
     // Every class, whatever its split; of one name one class.
     check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["c0", "c1", "c2", "other"], 12, 6);
 
@@ -815,6 +820,16 @@ fn structure_decides_what_is_a_split() {
     says(load_path(dir.path(), Split::Train, &options()), &["train/", "bus/", "rename"]);
     fs::rename(dir.path().join("train"), dir.path().join("railway")).unwrap();
     check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["bus", "car", "railway/more"], 5, 4);
+    // Folders whose names hold split words are no classes.
+    let dir = tmp();
+    for (top, class) in [("cars_train", "a"), ("cars_train", "b"), ("cars_test", "c"), ("cars_test", "d")] {
+        write(dir.path(), &format!("{top}/{class}/a.png"), &png(4, class.as_bytes()[0]));
+    }
+    says(load_path(dir.path(), Split::Train, &options()), &["cars_test/, cars_train/", "call them train/"]);
+    for (old, new) in [("cars_train", "train"), ("cars_test", "test")] {
+        fs::rename(dir.path().join(old), dir.path().join(new)).unwrap();
+    }
+    check(&load_path(dir.path(), Split::Train, &options()).unwrap(), &["a", "b"], 2, 4);
     // A split word around splits.
     let dir = tmp();
     folder_tree(&dir.path().join("data/test"));
@@ -827,7 +842,9 @@ fn runs_and_leftovers_are_no_classes() {
     for class in 0..3 {
         write(dir.path(), &format!("c{class}/a.jfif"), &encode(rgb(4, 4, 90 * class), ImageFormat::Jpeg));
         write(dir.path(), &format!("c{class}/b"), &png(4, class));
-        for name in ["Thumbs.db", "thumbs.db", "Desktop.ini", "ehthumbs.db", "Icon\r", "._b", "e.npy", "README"] {
+        for name in
+            ["Thumbs.db", "Thumbs.db:encryptable", "Desktop.ini", "ehthumbs.db", "Icon\r", "._b", "e.npy", "README"]
+        {
             write(dir.path(), &format!("c{class}/{name}"), b"left");
         }
     }
@@ -930,6 +947,14 @@ fn idx_files_beside_their_gzipped_copies_and_of_several_sets() {
         write(dir.path(), &format!("{name}.gz"), &gzip(bytes));
     }
     check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["0", "1", "2"], 6, 3);
+    // The same files under the name that others give them, and other files under that name.
+    write(dir.path(), "train-images-idx3-ubyte.gz", &gzip(&images));
+    write(dir.path(), "train-labels-idx1-ubyte.gz", &gzip(&labels));
+    check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["0", "1", "2"], 6, 3);
+    write(dir.path(), "train-images-idx3-ubyte.gz", &gzip(&idx(&[6, 3, 3], &[7; 54])));
+    says(load_path(dir.path(), Split::All, &options()), &["is not the same as train-images", "keep one"]);
+    fs::remove_file(dir.path().join("train-images-idx3-ubyte.gz")).unwrap();
+    fs::remove_file(dir.path().join("train-labels-idx1-ubyte.gz")).unwrap();
     write(dir.path(), "train-images.idx3-ubyte.gz", &gzip(&labels));
     check(&load_path(dir.path(), Split::All, &options()).unwrap(), &["0", "1", "2"], 6, 3);
     write(dir.path(), "letters-images-idx3-ubyte", &images);
@@ -966,7 +991,7 @@ fn other_archives_are_called_by_their_names() {
         };
         bzip2[method] = 12;
     }
-    says_of("x.zip", &bzip2, &["x.zip", "repack it with the deflate or stored method"]);
+    says_of("x.zip", &bzip2, &["x.zip", "zip method bzip2", "repack it with the deflate or stored method"]);
     let path = write(
         dir.path(),
         "y.zip",

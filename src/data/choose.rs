@@ -87,10 +87,8 @@ fn read_json(file: &Path) -> Result<BTreeMap<Split, BTreeSet<String>>> {
                 _ => return Err(wrong(format!("has something that is not a class name under {key:?}"))),
             };
             if let Some(other) = seen.insert(name.clone(), split) {
-                return Err(Error::data(
-                    file,
-                    format!("lists {name:?} twice ({other} and {split}); a class belongs to one split"),
-                ));
+                let remedy = if other == split { "remove one" } else { "a class belongs to one split" };
+                return Err(Error::data(file, format!("lists {name:?} twice ({other} and {split}); {remedy}")));
             }
             names.insert(name);
         }

@@ -22,7 +22,7 @@ pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(images)
 }
 
-/// The idx files of images and of labels in a folder, of a file and its gzipped copy the plain one.
+/// The idx files of images and of labels in a folder, of a file and its copies the first.
 fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let entries = std::fs::read_dir(folder).map_err(|source| Error::io(folder, "cannot list the folder", source))?;
     let mut files: Vec<PathBuf> = entries
@@ -64,18 +64,19 @@ fn plain(path: &Path) -> String {
     name.strip_suffix(".gz").map_or(name.clone(), str::to_owned)
 }
 
-/// Of a file and its gzipped copy the plain one, as torchvision leaves both.
+/// Of a file and its copy the first, as torchvision leaves `train-images-idx3-ubyte` beside its `.gz`, and others
+/// `train-images.idx3-ubyte`.
 fn without_copies(files: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut own: Vec<PathBuf> = Vec::new();
     for path in files {
-        // Sorted: the plain one comes first.
-        match own.iter().find(|other| plain(other) == plain(&path)) {
+        match own.iter().find(|other| family(other) == family(&path)) {
             None => own.push(path),
             Some(other) if same_content(other, &path)? => {}
             Some(other) => {
+                let gzipped = if plain(other) == plain(&path) { "gzipped " } else { "same as " };
                 return Err(Error::data(
                     &path,
-                    format!("is not the gzipped {}; keep one of the two", file_name(other)),
+                    format!("is not the {gzipped}{}; keep one of the two", file_name(other)),
                 ));
             }
         }

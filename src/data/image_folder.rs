@@ -78,7 +78,9 @@ fn select(listing: &dyn Listing, split: Split, options: &DataOptions) -> Result<
 fn shared(listing: &dyn Listing, split: Split, own: &Classes, train: &Classes) -> Result<Vec<Warning>> {
     let origin = listing.origin().display();
     let mut warnings = Vec::new();
-    let classes: Vec<&String> = own.keys().filter(|class| train.contains_key(*class)).collect();
+    // `Cat` is hardly another class than `cat`.
+    let of_train: HashSet<String> = train.keys().map(|class| class.to_lowercase()).collect();
+    let classes: Vec<&String> = own.keys().filter(|class| of_train.contains(&class.to_lowercase())).collect();
     if !classes.is_empty() {
         warnings.push(Warning {
             kind: WarningKind::SharedClasses,
@@ -178,7 +180,11 @@ fn by_table(listing: &dyn Listing, split: Split, file: &Path) -> Result<Selectio
             (_, []) => {
                 return Err(Error::data(
                     &table.path,
-                    format!("lists {:?}, which is not in {}; remove the line", row.name, origin.display()),
+                    format!(
+                        "lists {:?}, which is not in {}; correct the name or remove the line",
+                        row.name,
+                        origin.display()
+                    ),
                 ));
             }
             _ => {
@@ -258,7 +264,10 @@ impl<'a> Layout<'a> {
         let mut warnings = Vec::new();
         // A class may be called `train`: beside other classes, one folder that is named like a split is none.
         let has_splits = match (splits.as_slice(), others.as_slice()) {
-            ([], _) => false,
+            ([], _) => {
+                refuse_resembling(listing, &nested, direct.is_empty())?;
+                false
+            }
             (_, []) => true,
             _ if distinct.len() >= 2 => {
                 warnings.push(Warning {
@@ -400,6 +409,23 @@ impl<'a> Layout<'a> {
         }
         Ok(())
     }
+}
+
+/// Refuses `cars_train/class/` beside `cars_test/class/`: as classes, those of the test split would be trained on.
+fn refuse_resembling(listing: &dyn Listing, tops: &BTreeSet<&str>, all_nested: bool) -> Result<()> {
+    let splits: BTreeSet<Option<Split>> = tops.iter().map(|top| Split::resembled(top)).collect();
+    if !all_nested || splits.len() < 2 || splits.contains(&None) {
+        return Ok(());
+    }
+    let names: Vec<String> = tops.iter().map(|top| format!("{top}/")).collect();
+    Err(Error::data(
+        listing.origin(),
+        format!(
+            "has the folders {}, whose names resemble splits; call them train/, val/ and test/ if they are, or else \
+             rename them",
+            few(&names.iter().collect::<Vec<_>>())
+        ),
+    ))
 }
 
 /// Length of the folders (with their slashes) that hold everything and are neither split nor class.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::DataOptions;
-use super::decode::decode_all;
+use super::decode::{decode_one, reserve, words};
 use super::listing::Listing;
 use crate::{Error, Result};
 
@@ -38,13 +38,20 @@ pub(super) struct Decoded<'a> {
     pub left_out: Vec<LeftOut>,
 }
 
-/// Decodes one file of each pair in order, on all cores, as [`decode_all`] does, and leaves out those that it refuses.
+/// Decodes one file of each pair in order, on all cores, and leaves out those that it refuses.
 /// Where no side is set the first image decides.
 pub(super) fn decode_readable<'a>(items: &[(&'a dyn Listing, usize)], options: &DataOptions) -> Result<Decoded<'a>> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     let share = items.len().div_ceil(workers).max(1);
     let decode_share = |items: &[(&dyn Listing, usize)]| -> Vec<Result<(usize, Vec<u32>)>> {
-        items.iter().map(|item| decode_all(std::slice::from_ref(item), options)).collect()
+        let decode = |&(listing, file): &(&dyn Listing, usize)| {
+            decode_one(listing, file, options).map(|image| (image.width() as usize, words(&image).collect()))
+        };
+        items.iter().map(decode).collect()
+    };
+    let pixels = match (items.first(), options.side) {
+        (Some((listing, _)), Some(side)) => reserve(listing.origin(), items.len(), side)?,
+        _ => Vec::new(),
     };
     let results = std::thread::scope(|scope| {
         let running: Vec<_> = items.chunks(share).map(|items| scope.spawn(move || decode_share(items))).collect();
@@ -52,8 +59,7 @@ pub(super) fn decode_readable<'a>(items: &[(&'a dyn Listing, usize)], options: &
         joined.collect::<std::thread::Result<Vec<_>>>()
     });
     let results = results.map_err(|_| Error::Internal("an image decoder panicked".into()))?;
-    let mut decoded =
-        Decoded { side: options.side.unwrap_or(0), pixels: Vec::new(), items: Vec::new(), left_out: Vec::new() };
+    let mut decoded = Decoded { side: options.side.unwrap_or(0), pixels, items: Vec::new(), left_out: Vec::new() };
     for (&(listing, file), result) in items.iter().zip(results.into_iter().flatten()) {
         match result {
             Ok((side, pixels)) if decoded.items.is_empty() || side == decoded.side => {

@@ -107,7 +107,9 @@ pub(super) fn is_noise(component: &str) -> bool {
         "$recycle.bin",
         "system volume information",
     ];
-    component.starts_with('.') || NOISE.contains(&component.to_ascii_lowercase().as_str())
+    // Windows keeps a stream beside a file, which other systems unpack as `Thumbs.db:encryptable`.
+    let name = component.split_once(':').map_or(component, |(name, _)| name);
+    component.starts_with('.') || NOISE.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// The run folders of this program among `files`: those with settings beside a checkpoint or metrics. What the data lies

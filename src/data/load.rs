@@ -73,7 +73,7 @@ fn load_folder(folder: &Path, split: Split, options: &DataOptions) -> Result<Ima
     let image = (0..listing.files().len())
         .find(|&i| listing.files()[i].contains('/') && listing::is_image(&listing, i))
         .map(|i| listing.files()[i].clone());
-    let array = arrays.first().map(|(_, path)| listing::file_name(path));
+    let array = arrays.iter().map(|(_, path)| listing::file_name(path)).min();
     let two = match (idx.first(), array.as_ref().filter(|_| has_splits || image.is_none()), &image) {
         (Some(idx), Some(array), _) => Some((listing::file_name(idx), array)),
         (Some(idx), None, Some(image)) => Some((listing::file_name(idx), image)),

@@ -64,7 +64,7 @@ fn pixels<'p>(path: &Path, pickle: &'p Pickle<'_>, key: &str, id: Id) -> Result<
             Some(files) => Ok((Pixels::Files(files), None)),
             None => Err(Error::data(
                 path,
-                format!("{key:?} is {}, not a NumPy array; save numpy.stack(..) of the images", pickle.kind(id)),
+                format!("{key:?} is {}, not one array of numbers; save numpy.stack(..) of the images", pickle.kind(id)),
             )),
         };
     }

@@ -34,6 +34,11 @@ impl Split {
         words.next().is_none().then_some(split)
     }
 
+    /// The split that one word of `name` means, whatever the others: `cars_train`, `train2017`.
+    pub(super) fn resembled(name: &str) -> Option<Split> {
+        words(name).iter().find_map(|word| split_word(word.trim_end_matches(|c: char| c.is_ascii_digit())))
+    }
+
     /// The split that a file is named after, by the last word of its name without extension: `FC100_val`,
     /// `mini-imagenet-cache-test`, `train_images`; and the rest of the name, which says what it is a split of.
     pub(super) fn of_stem(stem: &str) -> Option<(Split, String)> {

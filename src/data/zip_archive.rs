@@ -68,10 +68,21 @@ pub(super) fn check_method(path: &Path, archive: &mut ZipArchive<BufReader<File>
     let method = archive.by_index_raw(entry).map_err(|error| explain(path, &error))?.compression();
     match method {
         CompressionMethod::Stored | CompressionMethod::Deflated => Ok(()),
-        other => Err(Error::data(
-            path,
-            format!("is packed by the zip method {other:?}; repack it with the deflate or stored method"),
-        )),
+        other => {
+            const NAMES: [(CompressionMethod, &str); 6] = [
+                (CompressionMethod::DEFLATE64, "Deflate64"),
+                (CompressionMethod::BZIP2, "bzip2"),
+                (CompressionMethod::LZMA, "LZMA"),
+                (CompressionMethod::ZSTD, "Zstandard"),
+                (CompressionMethod::XZ, "XZ"),
+                (CompressionMethod::AES, "AES"),
+            ];
+            let name = NAMES.iter().find(|(method, _)| *method == other).map_or("of another program", |(_, name)| name);
+            Err(Error::data(
+                path,
+                format!("is packed by the zip method {name}; repack it with the deflate or stored method"),
+            ))
+        }
     }
 }
 

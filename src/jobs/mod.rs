@@ -58,6 +58,16 @@ fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
     DataOptions { side: side.or(data.side), split_seed: data.split_seed, split_file: data.split_file.clone() }
 }
 
+/// `error`, with the way to a run's own data, which `key` sets, where it is that data which cannot be read.
+fn moved(error: Error, source: &str, key: &str) -> Error {
+    match error {
+        Error::Io { path, what, source: why } if path.as_os_str() == source => {
+            Error::io(path, format!("{what}; it is the run's data: `{key}` names where it is now"), why)
+        }
+        other => other,
+    }
+}
+
 /// Passes on what is suspicious about the images.
 fn warn_of(images: &ImageSet, progress: &mut dyn Progress) {
     images.warnings.iter().for_each(|warning| progress.warn(&warning.message));
@@ -93,7 +103,8 @@ fn source(data: &str) -> Result<()> {
 
 /// Validates the path of a file that is to be written, before the work that goes into it.
 fn output_file(what: &str, path: &Path, example: &str) -> Result<()> {
-    if path.file_name().is_none() {
+    let ends_as_folder = path.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
+    if path.file_name().is_none() || ends_as_folder {
         let got = path.display();
         return Err(Error::usage(format!("`{what}` wants the name of a file, got `{got}` (try {example})")));
     }

@@ -106,7 +106,10 @@ fn sized(op: &'static str, ty: &Type, what: &str, bits: u32) -> Result<()> {
     }
     match product(shape) {
         Some(n) if n < 1 << bits => Ok(()),
-        _ => Err(Error::shape(op, format!("{what} of shape {shape:?} exceeds 2^{bits} elements; use a smaller batch"))),
+        _ => Err(Error::shape(
+            op,
+            format!("{what} of shape {shape:?} exceeds 2^{bits} elements; use a smaller batch or narrower layers"),
+        )),
     }
 }
 

@@ -21,8 +21,8 @@ pub const TRAINING_PREFIX: &str = "train.";
 const IGNORED_SUFFIX: &str = ".num_batches_tracked";
 /// What compiled models, sharded training and checkpointed activations of PyTorch put between the parts of names.
 const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-/// What data-parallel training and averaged models of PyTorch put before every name. They nest.
-const PARALLEL: &str = "module.";
+/// What data-parallel training, averaged models, Lightning and nested dicts put before every name. They nest.
+const AROUND: [&str; 6] = ["module.", "model.", "net.", "network.", "state_dict.", "model_state_dict."];
 /// The counter of PyTorch's averaged models.
 const AVERAGED: &str = "n_averaged";
 /// The metadata key that tells readers which library's conventions the file follows.
@@ -249,10 +249,13 @@ fn unwrapped(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<
         })
         .collect();
     // The counter of averaged models lies beside the module that they wrap.
-    let inside = |(name, _): &(String, Tensor)| name.starts_with(PARALLEL) || name == AVERAGED;
-    while network.iter().any(|(name, _)| name.starts_with(PARALLEL)) && network.iter().all(inside) {
+    let is_around = |prefix: &str, network: &[(String, Tensor)]| {
+        network.iter().any(|(name, _)| name.starts_with(prefix))
+            && network.iter().all(|(name, _)| name.starts_with(prefix) || name == AVERAGED)
+    };
+    while let Some(prefix) = AROUND.into_iter().find(|prefix| is_around(prefix, &network)) {
         network.retain(|(name, _)| name != AVERAGED);
-        network.iter_mut().for_each(|(name, _)| *name = name[PARALLEL.len()..].to_owned());
+        network.iter_mut().for_each(|(name, _)| *name = name[prefix.len()..].to_owned());
     }
     let mut all = BTreeMap::new();
     for (name, tensor) in training.into_iter().chain(network) {

@@ -326,6 +326,15 @@ def webp():
     open(f"{TMP}/2.webp", "wb").write(saved(RGB.resize((29, 21)), "WEBP", lossless=True))
     tool("webpmux", "-frame", f"{TMP}/1.webp", "+100+4+2", "-frame", f"{TMP}/2.webp", "+100+0+0", "-bgcolor", "255,255,200,0", "-o", f"{TMP}/3.webp")
     add("small-frame.webp", open(f"{TMP}/3.webp", "rb").read())
+    # The colours of the first frame's transparent pixels are kept: it is not blended.
+    big.resize((19, 13)).save(f"{TMP}/1.webp", quality=80, exact=True)
+    tool("webpmux", "-frame", f"{TMP}/1.webp", "+100+4+2", "-frame", f"{TMP}/2.webp", "+100+0+0", "-o", f"{TMP}/3.webp")
+    add("small-frame-alpha.webp", open(f"{TMP}/3.webp", "rb").read(), mean=1.0, most=12)
+    clear = RGB.copy()
+    clear.putalpha(0)
+    clear.save(f"{TMP}/1.webp", lossless=True, exact=True)
+    tool("webpmux", "-frame", f"{TMP}/1.webp", "+100+0+0+0-b", "-o", f"{TMP}/3.webp")
+    add("transparent-frame.webp", open(f"{TMP}/3.webp", "rb").read())
     for o in range(1, 9):
         add(f"exif-{o}.webp", saved(RGB, "WEBP", lossless=True, exif=exif(o)))
     add("xmp-6.webp", saved(RGB, "WEBP", lossless=True, xmp=b'<rdf:Description tiff:Orientation="6"/>'))

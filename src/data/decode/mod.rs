@@ -7,6 +7,7 @@ mod png;
 mod pnm;
 mod tga;
 mod tiff;
+mod webp;
 
 use std::io::Cursor;
 use std::path::Path;
@@ -49,46 +50,50 @@ pub(super) fn reserve(path: &Path, n: usize, side: usize) -> Result<Vec<u32>> {
     Ok(pixels)
 }
 
+/// Decodes one file to a square.
+pub(super) fn decode_one(listing: &dyn Listing, file: usize, options: &DataOptions) -> Result<RgbImage> {
+    let path = listing.locate(file);
+    square(&path, decode_rgb(&path, &listing.read(file)?)?, options.side)
+}
+
+/// The pixels as RGBA8 words.
+pub(super) fn words(image: &RgbImage) -> impl Iterator<Item = u32> {
+    image.pixels().map(|rgb| word(rgb[0], rgb[1], rgb[2]))
+}
+
 /// Decodes one file of each pair in order, on all cores; the side, and the pixels back to back.
 pub(super) fn decode_all(items: &[(&dyn Listing, usize)], options: &DataOptions) -> Result<(usize, Vec<u32>)> {
     let Some(&(first, file)) = items.first() else { return Ok((options.side.unwrap_or(0), Vec::new())) };
-    let decode = |&(listing, file): &(&dyn Listing, usize)| {
-        let path = listing.locate(file);
-        let image = square(&path, decode_rgb(&path, &listing.read(file)?)?, options.side)?;
-        Ok::<_, Error>((path, image))
-    };
     let side = match options.side {
         Some(side) => side,
-        None => decode(&(first, file))?.1.width() as usize,
+        None => decode_one(first, file, options)?.width() as usize,
     };
-    let words = side * side;
+    let area = side * side;
     let mut pixels = reserve(first.origin(), items.len(), side)?;
-    pixels.resize(items.len() * words, 0);
+    pixels.resize(items.len() * area, 0);
 
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     let share = items.len().div_ceil(workers);
     let decode_share = |items: &[(&dyn Listing, usize)], out: &mut [u32]| -> Result<()> {
-        for (item, out) in items.iter().zip(out.chunks_exact_mut(words)) {
-            let (path, image) = decode(item)?;
+        for (&(listing, file), out) in items.iter().zip(out.chunks_exact_mut(area)) {
+            let image = decode_one(listing, file, options)?;
             if image.width() as usize != side {
                 return Err(Error::data(
-                    path,
+                    listing.locate(file),
                     format!(
                         "is {0} x {0} but the images before it are {side} x {side}; set the side to resize them all",
                         image.width()
                     ),
                 ));
             }
-            for (out, rgb) in out.iter_mut().zip(image.pixels()) {
-                *out = word(rgb[0], rgb[1], rgb[2]);
-            }
+            out.iter_mut().zip(words(&image)).for_each(|(out, word)| *out = word);
         }
         Ok(())
     };
     std::thread::scope(|scope| {
         let running: Vec<_> = items
             .chunks(share)
-            .zip(pixels.chunks_mut(share * words))
+            .zip(pixels.chunks_mut(share * area))
             .map(|(items, out)| scope.spawn(move || decode_share(items, out)))
             .collect();
         // In order, so that the error reported is the same on every run.
@@ -126,8 +131,11 @@ impl Refusal {
     fn of_image(error: &ImageError) -> Self {
         match error {
             ImageError::Limits(_) => Refusal::TooLarge(0, 0),
-            // A decoder's message may have several lines.
-            other => Refusal::Broken(other.to_string().split_whitespace().collect::<Vec<_>>().join(" ")),
+            other => {
+                // A decoder's message may have several lines, and that of a wrong checksum shows the library's types.
+                let why = other.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+                Refusal::Broken(if why.contains("CRC error") { "one of its checksums is wrong".into() } else { why })
+            }
         }
     }
 
@@ -181,6 +189,11 @@ fn decode_content(path: &Path, bytes: &[u8]) -> std::result::Result<RgbImage, Re
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => return tiff::decode(bytes),
         [b'G', b'I', b'F', b'8', ..] => return gif::decode(bytes),
         [b'P', b'1'..=b'7', blank, ..] if blank.is_ascii_whitespace() || *blank == b'#' => return pnm::decode(bytes),
+        [b'R', b'I', b'F', b'F', ..] => {
+            if let Some(frame) = webp::Frame::first(bytes) {
+                return frame.decode();
+            }
+        }
         _ => {}
     }
     let named = || ImageFormat::from_path(path).ok().filter(|&format| format == ImageFormat::Tga);
@@ -194,7 +207,12 @@ fn decode_content(path: &Path, bytes: &[u8]) -> std::result::Result<RgbImage, Re
         None => return Err(unknown(path, bytes)),
     };
     let bytes = if format == ImageFormat::Png { png::with_end(bytes) } else { bytes.into() };
-    let mut reader = ImageReader::with_format(Cursor::new(&bytes[..]), format);
+    read_format(&bytes, format)
+}
+
+/// Decodes by the `image` crate.
+fn read_format(bytes: &[u8], format: ImageFormat) -> std::result::Result<RgbImage, Refusal> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_EDGE);
     limits.max_image_height = Some(MAX_EDGE);
@@ -253,7 +271,12 @@ pub(super) fn square(path: &Path, image: RgbImage, side: Option<usize>) -> Resul
     }
     // Cutting before resizing keeps the work bounded for very long images.
     let short = width.min(height);
-    let image = imageops::crop_imm(&image, (width - short) / 2, (height - short) / 2, short, short).to_image();
+    let (left, top) = (((width - short) / 2) as usize, ((height - short) / 2) as usize);
+    let mut pixels = Vec::with_capacity(short as usize * short as usize * 3);
+    for row in image.as_raw().chunks_exact(width as usize * 3).skip(top).take(short as usize) {
+        pixels.extend_from_slice(&row[left * 3..(left + short as usize) * 3]);
+    }
+    let image = RgbImage::from_raw(short, short, pixels).unwrap_or_default();
     Ok(if image.dimensions() == (side, side) {
         image
     } else {

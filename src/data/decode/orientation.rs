@@ -60,16 +60,13 @@ fn in_png(bytes: &[u8]) -> Both {
 }
 
 fn in_webp(bytes: &[u8]) -> Both {
-    let (mut exif, mut xmp, mut pos) = (None, None, 12);
-    while let Some(head) = bytes.get(pos..pos + 8) {
-        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let Some(content) = bytes.get(pos + 8..(pos + 8).saturating_add(length)) else { break };
-        match &head[..4] {
+    let (mut exif, mut xmp) = (None, None);
+    for (kind, content) in super::webp::chunks(bytes.get(12..).unwrap_or_default()) {
+        match kind {
             b"EXIF" => exif = of_exif(content),
             b"XMP " => xmp = of_xmp(content),
             _ => {}
         }
-        pos += 8 + length + length % 2;
     }
     (exif, xmp)
 }

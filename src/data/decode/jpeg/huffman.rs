@@ -107,6 +107,16 @@ impl<'a> Huffman<'a> {
     }
 
     fn refill(&mut self) {
+        // Four bytes at once where none of them is special.
+        if self.n_bits <= 32
+            && let Some(&bytes) = self.data.get(self.pos..).and_then(|rest| rest.first_chunk::<4>())
+            && !bytes.contains(&0xff)
+        {
+            self.bits = self.bits << 32 | u64::from(u32::from_be_bytes(bytes));
+            self.n_bits += 32;
+            self.pos += 4;
+            return;
+        }
         while self.n_bits <= 48 {
             let byte = match (self.data.get(self.pos), self.data.get(self.pos + 1)) {
                 (Some(0xff), Some(0)) => {
@@ -134,6 +144,7 @@ impl<'a> Huffman<'a> {
     }
 
     /// The next `n <= 16` bits; `symbol` has made sure that they are there.
+    #[inline]
     fn take(&mut self, n: u32) -> u32 {
         if self.n_bits < n {
             self.refill();
@@ -147,11 +158,13 @@ impl<'a> Huffman<'a> {
     }
 
     /// The next `n` bits as a signed value, T.81 figure F.12.
+    #[inline]
     fn value(&mut self, n: u32) -> i32 {
         let value = self.take(n) as i32;
         if n > 0 && value < 1 << (n - 1) { value - (1 << n) + 1 } else { value }
     }
 
+    #[inline]
     fn symbol(&mut self, table: Option<&'a Table>) -> Result<u32> {
         let table = table.ok_or_else(|| Refusal::broken("one of its Huffman tables is missing"))?;
         if self.n_bits < 32 {

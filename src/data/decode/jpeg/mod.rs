@@ -387,16 +387,7 @@ impl Decoder {
             for (component, row) in self.components.iter().zip(&mut rows) {
                 planes::upsample_row(component, self.most, y, row, &mut sums);
             }
-            for (x, out) in out.chunks_exact_mut(channels).enumerate() {
-                for (out, row) in out.iter_mut().zip(&rows) {
-                    *out = row[x];
-                }
-                if ycc {
-                    let rgb = ycc_to_rgb(out[0], out[1], out[2]);
-                    // With black there are inks: the complement of red, green and blue.
-                    out[..3].copy_from_slice(&if channels == 4 { rgb.map(|c| 255 - c) } else { rgb });
-                }
-            }
+            interleave(&rows, ycc, out);
         }
         Ok(Samples { width: width as u32, height: height as u32, channels, samples })
     }
@@ -429,6 +420,31 @@ impl Component {
             planes::inverse_dct(block, quant, &mut self.plane[start..], self.stride);
         }
         self.coefficients = Vec::new();
+    }
+}
+
+/// Writes one row of every component pixel by pixel, in RGB or CMYK where it is YCbCr or YCCK.
+fn interleave(rows: &[Vec<u8>], ycc: bool, out: &mut [u8]) {
+    match (rows, ycc) {
+        ([y, cb, cr], true) => {
+            for (((out, &y), &cb), &cr) in out.as_chunks_mut().0.iter_mut().zip(y).zip(cb).zip(cr) {
+                *out = ycc_to_rgb(y, cb, cr);
+            }
+        }
+        ([y, cb, cr, k], true) => {
+            for ((((out, &y), &cb), &cr), &k) in out.as_chunks_mut().0.iter_mut().zip(y).zip(cb).zip(cr).zip(k) {
+                // Inks are the complement of red, green and blue.
+                let [c, m, y] = ycc_to_rgb(y, cb, cr).map(|c| 255 - c);
+                *out = [c, m, y, k];
+            }
+        }
+        _ => {
+            for (x, out) in out.chunks_exact_mut(rows.len()).enumerate() {
+                for (out, row) in out.iter_mut().zip(rows) {
+                    *out = row[x];
+                }
+            }
+        }
     }
 }
 

@@ -27,7 +27,14 @@ pub(super) fn inverse_dct(block: &[i16; 64], quant: &[u16; 64], out: &mut [u8], 
         }
     }
     for (y, row) in work.chunks_exact(8).enumerate() {
-        let values = eight(std::array::from_fn(|x| row[x]), CONST_BITS + PASS_BITS + 3);
+        let row: [Wrapping<i32>; 8] = std::array::from_fn(|x| row[x]);
+        let shift = CONST_BITS + PASS_BITS + 3;
+        // Without further coefficients all eight are the mean.
+        let values = if row[1..].iter().all(|c| c.0 == 0) {
+            [((row[0] << CONST_BITS) + Wrapping(1 << (shift - 1))) >> shift; 8]
+        } else {
+            eight(row, shift)
+        };
         for (out, value) in out[y * stride..y * stride + 8].iter_mut().zip(values) {
             *out = (value + Wrapping(128)).0.clamp(0, 255) as u8;
         }
@@ -95,13 +102,13 @@ pub(super) fn upsample_row(component: &Component, most: (usize, usize), y: usize
             sums.clear();
             let pairs = row(source).iter().zip(row(neighbour));
             sums.extend(pairs.map(|(&near, &far)| 3 * i32::from(near) + i32::from(far)));
-            let last = sums.len() - 1;
-            for (x, out) in out.iter_mut().enumerate() {
-                let i = x / 2;
-                *out = match x % 2 {
-                    0 => (3 * sums[i] + sums[i.saturating_sub(1)] + 8) >> 4,
-                    _ => (3 * sums[i] + sums[(i + 1).min(last)] + 7) >> 4,
-                } as u8;
+            // The outermost ones are their own neighbours.
+            let (first, last) = (sums[0], sums[sums.len() - 1]);
+            let before = std::iter::once(&first).chain(&*sums);
+            let after = sums[1..].iter().chain(std::iter::once(&last));
+            for (((out, &sum), &before), &after) in out.chunks_mut(2).zip(&*sums).zip(before).zip(after) {
+                let pair = [(3 * sum + before + 8) >> 4, (3 * sum + after + 7) >> 4];
+                out.iter_mut().zip(pair).for_each(|(out, value)| *out = value as u8);
             }
         }
         _ => {
