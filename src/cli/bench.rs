@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PRESETS.map(|(name, _)| name)),
         help_heading = STEP, hide_possible_values = true)]
     preset: Option<String>,
-    /// Image sides, pixels; one step per side
+    /// Image sides, pixels; one step each
     ///
     /// Without it: 32, and on a GPU 84 too.
     #[arg(long, value_name = "S,..", value_delimiter = ',', value_parser = count, help_heading = STEP)]

@@ -71,7 +71,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, help_heading = EPISODES,
         hide_short_help = true)]
     seed: u64,
-    /// One or more of lr, cosine, centroid and nn
+    /// lr, cosine, centroid or nn; or a list
     ///
     /// lr: multinomial logistic regression (L2, C = 1); cosine: nearest mean by cosine; centroid: nearest mean;
     /// nn: nearest neighbour.

@@ -29,7 +29,7 @@ struct Queries {
 /// Whether an adapter's timestamps can be believed, by what it has reported so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// So many submissions in a row without a tick.
+    /// This number of submissions in a row without a tick.
     Silent(u32),
     /// The timestamps contradict the wall clock, or never tick.
     Lost,

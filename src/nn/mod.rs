@@ -255,7 +255,7 @@ impl<'g> Net<'g> {
     /// Also returns the outputs of the blocks, each half as large as the one before, with as many channels as `widths` says.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there is no block, or the images are too small for so many poolings.
+    /// [`Error::Shape`] when there is no block, or the images are too small for the number of poolings.
     pub fn embed(
         &mut self,
         x: ValueId,

@@ -2,7 +2,7 @@
 //! network is the outputs of its convolutions.
 //!
 //! - A reader that can compute y = leaky_relu(batch_norm(x)) where it loads x gets x and the statistics, a few numbers
-//!   a channel; where all readers can, y is not made at all.
+//!   per channel; where all readers can, y is not made at all.
 //! - A gradient that is read for the last time where the next one is made from it is replaced in place.
 //!
 //! The rewritten graph computes the same; its operations have twins, too. It is rewritten after it was differentiated.

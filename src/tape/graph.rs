@@ -297,7 +297,7 @@ impl Graph {
         ValueId(self.values.len() as u32 - 1)
     }
 
-    /// The place of so many bytes at the end of the named arena.
+    /// The place of this number of bytes at the end of the named arena.
     fn place(&mut self, arena: &str, bytes: u64) -> Storage {
         let end = self.arenas.entry(arena.to_string()).or_insert(0);
         let offset = *end;

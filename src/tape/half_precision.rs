@@ -1,5 +1,4 @@
-//! Stores activations in half precision: what is computed with stays f32, what lies in memory until the backward pass
-//! needs half of it.
+//! Stores activations in half precision. Arithmetic stays f32; values kept for the backward pass take half the memory.
 
 use super::{Element, Graph, Storage, ValueId};
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Graph, Node, Storage, ValueId};
 use crate::ops::cost;
 
-/// The nodes whose result need not be kept for the backward pass, those with the least arithmetic a byte first.
+/// The nodes whose result need not be kept for the backward pass, those with the least arithmetic per byte first.
 pub fn candidates(graph: &Graph) -> Vec<usize> {
     let Some(backward_at) = graph.backward_at else { return Vec::new() };
     let possible = |at: &usize| {

@@ -38,8 +38,8 @@ impl SubmissionCuts {
         self.clock.filter(|_| self.left > 0)
     }
 
-    /// Ends a measured execution, whose dispatches took `times`. From now on every submission is the longest run of dispatches within the target. A dispatch that
-    /// exceeds it alone is a submission of its own.
+    /// Ends a measured execution, whose dispatches took `times`. From now on every submission is the longest run of
+    /// dispatches within the target. A dispatch that exceeds it alone is a submission of its own.
     pub fn cut(&mut self, times: &[Duration]) {
         self.left = self.left.saturating_sub(1);
         self.times.iter_mut().zip(times).for_each(|(least, time)| *least = (*least).min(*time));

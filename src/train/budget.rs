@@ -119,7 +119,7 @@ type Remedy = fn(&Attempt, &Attempt) -> Result<Vec<Attempt>>;
 /// In the order of preference. A remedy that does not suffice alone stays while the next is tried.
 const REMEDIES: &[Remedy] = &[stream, recompute, store_half, micro_batches];
 
-/// The same bits, and a copy of each batch's pixels a step.
+/// The same bits, and a copy of each batch's pixels per step.
 fn stream(_: &Attempt, so_far: &Attempt) -> Result<Vec<Attempt>> {
     Ok(if so_far.resident { vec![Attempt { resident: false, ..so_far.clone() }] } else { Vec::new() })
 }

@@ -1,4 +1,4 @@
-//! The metric log of a run: `metrics.jsonl`, one JSON object a line.
+//! The metric log of a run: `metrics.jsonl`, one JSON object per line.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -23,7 +23,7 @@ pub struct Record {
     pub losses: BTreeMap<String, f32>,
     /// Share of the step's rows whose class was right, in 0..1.
     pub accuracy: f32,
-    /// Images (before views) a second of wall time since the last record. The one field that differs
+    /// Images (before views) per second of wall time since the last record. The one field that differs
     /// between two runs of one seed.
     pub images_per_second: f32,
 }
