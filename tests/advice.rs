@@ -114,7 +114,13 @@ const WORDS: &[Case] = &[
     ("embed run data --out x.txt", 2, &["end it in .npy"], "embed run data --out x.npy"),
     ("embed run data --out data", 2, &["try embeddings.npy"], "embed run data --out embeddings.npy"),
     ("embed run data --out x.npy/", 2, &["try embeddings.npy"], "embed run data --out x.npy"),
-    ("embed run data --split train", 2, &["--data <SRC>"], "embed run --data data --split train --out train.npy"),
+    ("embed run data --split-file none", 2, &["cannot be used with '[INPUT]...'"], "embed run data --out none.npy"),
+    (
+        "embed run data --split train",
+        2,
+        &["cannot be used with '[INPUT]...'"],
+        "embed run --data data --split train --out train.npy",
+    ),
     ("train --no-eval --resume run --steps 9", 2, &["changes --steps (optimiser.length.steps): leave them out"], AGAIN),
     ("train --no-eval --resume run --preset omniglot", 2, &["changes --preset, "], AGAIN),
     (

@@ -30,12 +30,12 @@ pub struct Args {
     /// Split of --data
     ///
     /// train, val or novel; all: every class, whatever its split.
-    #[arg(long, value_name = "NAME", default_value = "novel", requires = "data", help_heading = DATA)]
+    #[arg(long, value_name = "NAME", default_value = "novel", conflicts_with = "inputs", help_heading = DATA)]
     split: String,
     /// File that lists the split's classes, or none
     ///
     /// Default: that of the run.
-    #[arg(long, value_name = "FILE", requires = "data", help_heading = DATA, value_parser = split_file,
+    #[arg(long, value_name = "FILE", conflicts_with = "inputs", help_heading = DATA, value_parser = split_file,
         hide_short_help = true)]
     split_file: Option<SplitFile>,
     /// Array to write; the list goes beside it as .txt

@@ -48,7 +48,8 @@ pub struct Args {
         help_heading = EPISODES)]
     shots: Vec<usize>,
     /// Images to classify per class
-    #[arg(long, value_name = "N", default_value_t = 15, value_parser = count, help_heading = EPISODES)]
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = count, help_heading = EPISODES,
+        hide_short_help = true)]
     queries: usize,
     /// Episodes for each number of shots
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = count, help_heading = EPISODES)]
