@@ -17,7 +17,7 @@ use ieq_wgpu::ops::check::{self, Case, Input};
 use ieq_wgpu::ops::elementwise::Add;
 use ieq_wgpu::ops::matmul::Matmul;
 use ieq_wgpu::ops::reduce::Mean;
-use ieq_wgpu::ops::{Host, Op, Operand, Operation, shape};
+use ieq_wgpu::ops::{Host, Operand, Operation, shape};
 use ieq_wgpu::tape::backward::backward;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Node, Type, ValueId};
@@ -67,7 +67,7 @@ impl Operation for Robust {
     }
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
         let Some(dy) = upstream[0] else { return Ok(vec![None]) };
-        Ok(vec![Some(graph.one(Op::custom(RobustBackward), &[node.inputs[0], dy])?)])
+        Ok(vec![Some(graph.one(RobustBackward, &[node.inputs[0], dy])?)])
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         vec![Launch::items(SHADER, "forward", inputs[0].len()).bind("d", inputs[0].id).bind("y", outputs[0].id)]
@@ -102,7 +102,7 @@ fn main() -> Result<()> {
     let mut kernels = Kernels::new(Gpu::open(&Options::default())?);
     kernels.add(Shader::from_source(SHADER, WGSL)?)?;
     // The WGSL, forward and backward, agrees with the twin on this device.
-    let case = Case::new("100 elements", Op::custom(Robust), vec![Input::normal([100])]);
+    let case = Case::new("100 elements", Robust, vec![Input::normal([100])]);
     let outcome = check::run(&case, &mut kernels)?;
     println!("{}: error {:.1e}, allowed {:.1e}", outcome.name, outcome.error, outcome.tolerance);
     assert!(outcome.passed());
@@ -119,7 +119,7 @@ fn main() -> Result<()> {
     let weights = graph.in_arena("weights", "weights", Type::f32([2, 1]), true);
     let made = graph.one(Matmul { trans_a: false, trans_b: false }, &[inputs, weights])?;
     let difference = graph.one(Add { alpha: 1.0, beta: -1.0 }, &[made, wanted])?;
-    let losses = graph.one(Op::custom(Robust), &[difference])?;
+    let losses = graph.one(Robust, &[difference])?;
     let loss = graph.one(Mean, &[losses])?;
     let gradient = backward(&mut graph, loss)?[&weights];
     graph.keep(loss);

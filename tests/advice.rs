@@ -71,6 +71,8 @@ fn workplace() -> tempfile::TempDir {
 /// The words of a failure, its code, the advice, and words that follow it.
 type Case = (&'static str, i32, &'static [&'static str], &'static str);
 
+const AGAIN: &str = "train --no-eval --resume run";
+
 /// Advice that is other words on the command line.
 const WORDS: &[Case] = &[
     ("TRAIN --data data --out run", 2, &["--resume", "--overwrite", "--out"], "TRAIN --data data --out run --resume"),
@@ -111,6 +113,23 @@ const WORDS: &[Case] = &[
     ("embed run data --layer transform", 2, &["choose another --layer"], "embed run data --layer class"),
     ("embed run data --out x.txt", 2, &["end it in .npy"], "embed run data --out x.npy"),
     ("embed run data --out data", 2, &["try embeddings.npy"], "embed run data --out embeddings.npy"),
+    ("embed run data --out x.npy/", 2, &["try embeddings.npy"], "embed run data --out x.npy"),
+    ("embed run data --split train", 2, &["--data <SRC>"], "embed run --data data --split train --out train.npy"),
+    ("train --no-eval --resume run --steps 9", 2, &["changes --steps (optimiser.length.steps): leave them out"], AGAIN),
+    ("train --no-eval --resume run --preset omniglot", 2, &["changes --preset, "], AGAIN),
+    (
+        "plan --classes 5 --images 99999999",
+        2,
+        &["--images must be from 1 to 67108862, got 99999999"],
+        "plan --classes 5 --images 67108862",
+    ),
+    ("bench --shapes conv", 2, &["--shapes must be conv:NxCxHxW"], "bench --shapes matmul:8x8x8 --samples 3"),
+    (
+        "bench --csv a.x --svg a.x",
+        2,
+        &["name the same file"],
+        "bench --shapes matmul:8x8x8 --samples 3 --csv a.x --svg b.x",
+    ),
     ("embed run", 2, &["--help"], "embed run --help"),
 ];
 
@@ -138,6 +157,10 @@ fn a_budget_names_what_fits() {
         let rest = said.split(before).last().unwrap().trim_start();
         rest.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap().parse().unwrap()
     };
+    let least = "plan --memory-budget 1B";
+    let text = fails(folder.path(), least, 2, &["--widths (model.widths)", "--side (data.side) would need less"]);
+    let needed = text.split("give it ").nth(1).unwrap().split(" MiB").next().unwrap();
+    succeeds(folder.path(), &format!("plan --memory-budget {needed}MiB"));
     let (images, mebibytes) = (number("--micro-batch"), number("would fit in"));
     let budget = mebibytes.ceil();
     succeeds(folder.path(), &format!("plan --bn micro --micro-batch {images} --memory-budget {budget}MiB"));
@@ -155,6 +178,9 @@ fn a_run_finds_its_data_again() {
         &["data: cannot read the data", "--data (data.source) names where it is now"],
     );
     succeeds(folder.path(), "train --no-eval --resume run --data moved");
+    let score = "eval run --ways 2 --shots 1 --queries 2 --n-episodes 2 --split train";
+    fails(folder.path(), score, 2, &["data: cannot read the data", "--data names where it is now"]);
+    succeeds(folder.path(), &format!("{score} --data moved"));
     picture(&folder.path().join("moved/train/class2/1.png"), 200);
     fails(
         folder.path(),
@@ -184,6 +210,16 @@ fn an_edited_configuration_is_said() {
     assert!(std::fs::read_to_string(folder.path().join("other/config.toml")).unwrap().contains("lr = 0.5"));
     std::fs::write(&file, &before).unwrap();
     succeeds(folder.path(), "train --no-eval --resume run");
+    // A note of one's own stays.
+    let noted = format!("# the second try\n{before}");
+    std::fs::write(&file, &noted).unwrap();
+    succeeds(folder.path(), "train --no-eval --resume run");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), noted);
+    std::fs::write(&file, format!("{before}[[[")).unwrap();
+    fails(folder.path(), "train --no-eval --resume run", 2, &["run/config.toml: line ", "correct it or delete it"]);
+    std::fs::remove_file(&file).unwrap();
+    succeeds(folder.path(), "train --no-eval --resume run");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
     // What changes no number is not refused, and not passed over in silence either.
     std::fs::write(&file, before.replace("log_every = 10", "log_every = 7")).unwrap();
     let said = stderr(&succeeds(folder.path(), "train --no-eval --resume run"));

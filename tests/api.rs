@@ -120,7 +120,7 @@ fn executors_refuse_values_and_numbers_that_do_not_fit() {
     assert!(Readback::new(&ex, &[]).unwrap().read(&ex).unwrap().is_empty());
     let mut huge = Graph::new();
     let wide = huge.input("wide", Type::f32([u32::MAX as usize]));
-    assert!(huge.one(Mean, &[wide]).is_err(), "more elements than an index counts");
+    huge.one(Mean, &[wide]).unwrap();
     assert!(Executor::new(&mut kernels, &mut Arenas::new(), huge).is_err(), "16 GiB of input");
     let mut wrapped = Graph::new();
     wrapped.input("wrapped", Type::f32([usize::MAX, usize::MAX]));

@@ -73,7 +73,7 @@ const SETTINGS: &[Case] = &[
     ("TRAIN data/ok --side 1", 2, &["--side (data.side) must be at least 16"]),
     ("TRAIN data/ok --widths 0,4,4,4", 2, &["--widths (model.widths) must be from 1 to 4096", "try 64"]),
     // A step that no memory holds; an adapter says so by its limits or when it has run out.
-    ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 64", 3, &["needs 3288334336 bytes", "smaller --batch"]),
+    ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 64", 3, &["has 3288334336 bytes", "smaller --batch"]),
     ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 512", 2, &["exceeds 2^30 elements", "smaller batch"]),
     // A rate that is allowed, and too high: the run ends itself.
     (

@@ -12,7 +12,7 @@ use ieq_wgpu::gpu::shader::Shader;
 use ieq_wgpu::gpu::{AdapterChoice, Launch, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::check::{self, Case, Input};
 use ieq_wgpu::ops::reduce::Mean;
-use ieq_wgpu::ops::{Host, Op, Operand, Operation, shape};
+use ieq_wgpu::ops::{Host, Operand, Operation, shape};
 use ieq_wgpu::tape::backward::backward;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::{Graph, Node, Type, ValueId};
@@ -62,7 +62,7 @@ impl Operation for Square {
     }
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
         let Some(dy) = upstream[0] else { return Ok(vec![None]) };
-        Ok(vec![Some(graph.one(Op::custom(SquareBackward), &[node.inputs[0], dy])?)])
+        Ok(vec![Some(graph.one(SquareBackward, &[node.inputs[0], dy])?)])
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         vec![Launch::items(SHADER, "forward", inputs[0].len()).bind("x", inputs[0].id).bind("y", outputs[0].id)]
@@ -108,14 +108,14 @@ fn kernels() -> Kernels {
 fn an_operation_from_outside_agrees_with_its_twin_and_finite_differences() {
     let mut kernels = kernels();
     for n in [1, 63, 64, 65, 997] {
-        let case = Case::new(format!("{n} elements"), Op::custom(Square), vec![Input::normal([n])]);
+        let case = Case::new(format!("{n} elements"), Square, vec![Input::normal([n])]);
         let outcome = check::run(&case, &mut kernels).unwrap();
         assert!(outcome.passed(), "{}: {} is off by {:.1e}", outcome.name, outcome.worst, outcome.error);
         assert!(check::finite_differences(&case).unwrap() <= 1e-5);
     }
     // A broken one is seen.
     let mut broken = with_square(kernels.gpu().clone(), &WGSL.replace("2.0 *", "1.9 *"));
-    let case = Case::new("broken", Op::custom(Square), vec![Input::normal([65])]);
+    let case = Case::new("broken", Square, vec![Input::normal([65])]);
     assert!(!check::run(&case, &mut broken).unwrap().passed());
 }
 
@@ -123,7 +123,7 @@ fn an_operation_from_outside_agrees_with_its_twin_and_finite_differences() {
 fn an_operation_from_outside_is_a_loss_among_the_others() {
     let mut graph = Graph::new();
     let x = graph.in_arena("x", "x", Type::f32([4]), true);
-    let squares = graph.one(Op::custom(Square), &[x]).unwrap();
+    let squares = graph.one(Square, &[x]).unwrap();
     let loss = graph.one(Mean, &[squares]).unwrap();
     let dx = backward(&mut graph, loss).unwrap()[&x];
     graph.keep(loss);

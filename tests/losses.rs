@@ -120,7 +120,7 @@ fn shapes_that_do_not_fit_are_refused_with_a_sentence() {
     ]
     .map(|outcome| outcome.unwrap_err().to_string());
     for (message, wanted) in messages.iter().zip([
-        "the targets must hold u32, it holds f32",
+        "the targets must hold u32, not f32",
         "the list of targets has shape [3], it must be [4]",
         "9 embeddings are not a whole number of batches of 4",
         "the temperature must be > 0, got 0",

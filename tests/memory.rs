@@ -18,7 +18,7 @@ use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::Drop;
 use ieq_wgpu::ops::Op;
-use ieq_wgpu::ops::conv2d::Conv2d;
+use ieq_wgpu::ops::conv2d::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu};
 use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::ops::step_block::StepBlock;
@@ -369,13 +369,12 @@ fn a_step_by_winograd_agrees_with_one_without() {
     let mut gradients = |winograd| {
         config.run.winograd = winograd;
         let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
-        let by_winograd = trainer.executor().graph().nodes().iter().filter(|node| match &node.op {
-            Op::Conv2d(op) => op.winograd,
-            Op::Conv2dBackwardInput(op) => op.winograd,
-            Op::Conv2dBackwardWeight(op) => op.winograd,
-            _ => false,
-        });
-        let count = by_winograd.count();
+        let by_winograd = |op: &Op| {
+            op.downcast_ref().is_some_and(|op: &Conv2d| op.winograd)
+                || op.downcast_ref().is_some_and(|op: &Conv2dBackwardInput| op.winograd)
+                || op.downcast_ref().is_some_and(|op: &Conv2dBackwardWeight| op.winograd)
+        };
+        let count = trainer.executor().graph().nodes().iter().filter(|node| by_winograd(&node.op)).count();
         trainer.submit().unwrap();
         (count, trainer.executor().read_arena("gradients").unwrap())
     };
@@ -510,7 +509,7 @@ fn train_losing(config: &Config, at: &[u32]) -> (ieq_wgpu::Result<()>, Vec<Strin
     let reopen = |_: &mut dyn Progress| {
         let fresh = gpu();
         *current.lock().unwrap() = fresh.clone();
-        Ok(fresh)
+        Ok(Kernels::new(fresh))
     };
     let result = run_reopening(&mut trainer, &reopen, folder.path(), "ieq-wgpu train --resume here", &mut vandal);
     let file = folder.path().join("checkpoint.safetensors");

@@ -49,7 +49,8 @@ fn naga_names_the_line_of_the_source() {
     }
     // A caller's own text that imports the crate's files.
     let error = Shader::from_source("mine", "#import common/index\n\nfn f() -> u32 { return 1.5; }\n").err();
-    assert_eq!(place(&error.expect("1.5 is no u32")).1, 3);
+    let error = error.expect("1.5 is no u32");
+    assert_eq!(place(&error).1, 3, "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 
 use ieq_wgpu::data::{DataOptions, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
-use ieq_wgpu::gpu::tune::Measure;
+use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::tune::{Measure, Tuning};
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::check;
 use ieq_wgpu::settings::Config;
@@ -32,18 +34,22 @@ fn every_choice_gives_the_same_bits() {
     let options = DataOptions { side: config.data.side, ..DataOptions::default() };
     let data = Arc::new(load("glyphs", Split::Train, &options).unwrap());
     let gpu = gpu();
+    let tuned = RefCell::new(Tuning::default());
     let steps = || {
-        let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
+        let mut kernels = Kernels::new(gpu.clone());
+        kernels.tuning_mut().clone_from(&tuned.borrow());
+        let mut trainer = Trainer::new(kernels, &config, data.clone(), None).unwrap();
         for _ in 0..2 {
             trainer.submit().unwrap();
         }
+        tuned.borrow_mut().clone_from(trainer.kernels().tuning());
         trainer.checkpoint().unwrap().tensors
     };
     let untuned = steps();
-    assert!(gpu.tuning(|tuning| tuning.chosen.is_empty()), "nothing was to be measured");
-    gpu.tuning(|tuning| tuning.measure = Some(Measure { samples: 1, all: false, clock }));
+    assert!(tuned.borrow().chosen.is_empty(), "nothing was to be measured");
+    tuned.borrow_mut().measure = Some(Measure { samples: 1, all: false, clock });
     assert!(steps() == untuned, "measuring left its traces");
-    let chosen = gpu.tuning(|tuning| tuning.chosen.clone());
+    let chosen = tuned.borrow().chosen.clone();
     if !has_a_choice(&gpu) {
         assert!(chosen.is_empty(), "{chosen:?}");
         return;
@@ -52,16 +58,16 @@ fn every_choice_gives_the_same_bits() {
     // The plainest kernel everywhere, as if it had been the fastest.
     let plainest = |site: &str| if site.contains("backward_weight") { "backward_weight_4" } else { "forward_8x4" };
     let plain = chosen.keys().map(|site| (site.clone(), plainest(site).to_owned())).collect();
-    gpu.tuning(|tuning| tuning.chosen = plain);
+    tuned.borrow_mut().chosen = plain;
     assert!(steps() == untuned, "another kernel, other bits");
-    assert_eq!(gpu.tuning(|tuning| tuning.chosen.len()), chosen.len(), "what was chosen is not measured again");
+    assert_eq!(tuned.borrow().chosen.len(), chosen.len(), "what was chosen is not measured again");
     // And every other one, also those that this adapter would not choose.
     let launches = check::cases().into_iter().flat_map(|case| case.launches().unwrap());
     let entries: BTreeSet<_> = launches.flat_map(|launch| launch.alternatives).map(|other| other.entry).collect();
     assert!(entries.len() > 10, "{entries:?}");
     for entry in entries {
         let everywhere = chosen.keys().map(|site| (site.clone(), entry.to_owned())).collect();
-        gpu.tuning(|tuning| tuning.chosen = everywhere);
+        tuned.borrow_mut().chosen = everywhere;
         assert!(steps() == untuned, "{entry} gives other bits");
     }
 }

@@ -96,7 +96,7 @@ impl FromStr for Shape {
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || Error::Argument {
-            what: "a shape",
+            what: "request.shapes",
             got: text.to_owned(),
             wanted: "conv:NxCxHxW:OUTPUTS:KERNEL[:STRIDE] or matmul:ROWSxINNERxCOLUMNS".into(),
         };

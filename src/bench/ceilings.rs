@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Spread, measure};
 use crate::gpu::kernel::{Kernels, Prepared, Region, WORKGROUP};
-use crate::gpu::profile::PassTimer as Clock;
+use crate::gpu::profile::PassTimer;
 use crate::gpu::{Buffer, Launch};
 use crate::{Error, Result};
 
@@ -113,7 +113,7 @@ const WORKING_SETS: [u64; 4] = [1 << 19, 1 << 22, 1 << 25, 1 << 28];
 ///
 /// # Errors
 /// [`Error::Device`] when the device refuses or fails.
-pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<Ceilings> {
+pub fn find(timer: &mut PassTimer, kernels: &mut Kernels, samples: usize) -> Result<Ceilings> {
     let gpu = kernels.gpu().clone();
     let limit = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
     let half = (WORKING_SETS[WORKING_SETS.len() - 1] / 2).min(limit) / 16 * 16;
@@ -130,9 +130,9 @@ pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<
     let (mut groups, rounds) = (16, 128);
     loop {
         let prepared = bench.prepare(launch("multiply_add_1", groups * wg, groups, rounds), false, groups * wg)?;
-        let once = |clock: &mut Clock| Ok::<f64, Error>(clock.time(&[&|pass| prepared.encode(pass)])?[0]);
-        once(clock)?;
-        if once(clock)? > 2e-3 || groups >= 8192 {
+        let once = |timer: &mut PassTimer| Ok::<f64, Error>(timer.time(&[&|pass| prepared.encode(pass)])?[0]);
+        once(timer)?;
+        if once(timer)? > 2e-3 || groups >= 8192 {
             break;
         }
         groups *= 4;
@@ -142,7 +142,7 @@ pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<
         for fused in [false, true] {
             let launch = launch(entry, groups * wg, groups, rounds).constant("FUSED", u32::from(fused));
             let prepared = bench.prepare(launch, false, groups * wg)?;
-            let time = measure(clock, samples, &|pass| prepared.encode(pass))?;
+            let time = measure(timer, samples, &|pass| prepared.encode(pass))?;
             // Eight links of four lanes, two operations each.
             let flops = (groups * wg * u64::from(rounds) * chains * 8 * 4 * 2) as f64;
             if flops / time.min > best.0 {
@@ -163,7 +163,7 @@ pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<
             let n = if entry == "total" && set <= half { 2 * vectors } else { vectors };
             let launch = launch(entry, n, n.div_ceil(wg * items), 0).constant("ITEMS", items as u32);
             let prepared = bench.prepare(launch, true, n)?;
-            let time = measure(clock, samples, &|pass| prepared.encode(pass))?;
+            let time = measure(timer, samples, &|pass| prepared.encode(pass))?;
             let bytes = 16 * if entry == "total" { n + n / items } else { 2 * n };
             let rate = bytes as f64 / time.min;
             if rate > best.bytes_per_second {
@@ -174,7 +174,7 @@ pub fn find(clock: &mut Clock, kernels: &mut Kernels, samples: usize) -> Result<
     }
 
     let prepared = bench.prepare(launch("touch", 1, 1, 0), false, 1)?;
-    let launch_seconds = measure(clock, samples, &|pass| prepared.encode(pass))?.min;
+    let launch_seconds = measure(timer, samples, &|pass| prepared.encode(pass))?.min;
     let mut trips = Vec::new();
     for _ in 0..samples.max(5) {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());

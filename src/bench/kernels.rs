@@ -7,7 +7,7 @@ use super::ceilings::{Bound, Ceilings};
 use super::{Options, Spread, measure};
 use crate::Result;
 use crate::gpu::kernel::Kernels;
-use crate::gpu::profile::PassTimer as Clock;
+use crate::gpu::profile::PassTimer;
 use crate::ops::Host;
 use crate::tape::ValueId;
 use crate::tape::exec::{Arenas, Executor};
@@ -100,7 +100,7 @@ pub fn load(case: &Case, kernels: &mut Kernels) -> Result<(Executor, Vec<(ValueI
 pub fn run(
     case: &Case,
     options: &Options,
-    clock: &mut Clock,
+    timer: &mut PassTimer,
     kernels: &mut Kernels,
     ceilings: Option<&Ceilings>,
 ) -> Result<KernelResult> {
@@ -123,7 +123,7 @@ pub fn run(
         share: None,
     };
     if let (Some(ceilings), false) = (ceilings, result.check.failed()) {
-        let seconds = measure(clock, options.samples_of(0.0), &|pass| executor.encode(pass, 0..1))?;
+        let seconds = measure(timer, options.samples_of(0.0), &|pass| executor.encode(pass, 0..1))?;
         let (least, bound) = ceilings.least(result.flops, result.bytes, result.launches);
         result.seconds = Some(seconds);
         (result.bound, result.share) = (Some(bound), Some(least / seconds.median));

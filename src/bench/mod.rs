@@ -4,13 +4,11 @@
 //!
 //! Each kernel is compared with its f64 twin at the timed size before it is timed, through the code that trains.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::Gpu;
 use crate::gpu::kernel::Kernels;
-use crate::gpu::profile::PassTimer as Clock;
+use crate::gpu::profile::PassTimer;
 use crate::progress::Progress;
 use crate::settings::{Config, Winograd};
 use crate::{Error, Result};
@@ -151,7 +149,7 @@ const MAX_ROUNDS: usize = 12;
 ///
 /// # Errors
 /// [`Error::Device`] when the device failed.
-pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::ComputePass)) -> Result<Spread> {
+pub fn measure(timer: &mut PassTimer, samples: usize, encode: &dyn Fn(&mut wgpu::ComputePass)) -> Result<Spread> {
     let repeats_for = |seconds: f64| (TARGET_SECONDS / seconds.max(1e-9)).ceil().clamp(1.0, MAX_REPEATS) as usize;
     let mut repeats = 1;
     let mut before = f64::INFINITY;
@@ -160,7 +158,7 @@ pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::Com
     // is no number of repetitions to find.
     for round in 0..MAX_ROUNDS {
         let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
-        let one = clock.time(&[&many])?[0] / repeats as f64;
+        let one = timer.time(&[&many])?[0] / repeats as f64;
         repeats = repeats_for(one);
         if one > 10.0 * TARGET_SECONDS || (round > 1 && one > 0.97 * before) {
             break;
@@ -168,7 +166,7 @@ pub fn measure(clock: &mut Clock, samples: usize, encode: &dyn Fn(&mut wgpu::Com
         before = one;
     }
     let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
-    let times = (0..samples).map(|_| Ok(clock.time(&[&many])?[0] / repeats as f64)).collect::<Result<Vec<f64>>>()?;
+    let times = (0..samples).map(|_| Ok(timer.time(&[&many])?[0] / repeats as f64)).collect::<Result<Vec<f64>>>()?;
     Ok(Spread::of(times))
 }
 
@@ -189,22 +187,22 @@ fn rows_for(options: &Options, side: usize, gpu: &Gpu, ceilings: Option<&Ceiling
     Ok(rows)
 }
 
-/// Measures.
+/// Measures on the device of `kernels`, which also learn what is chosen on the way.
 ///
 /// # Errors
 /// [`Error::Usage`] or [`Error::Shape`] when a shape or a filter fits nothing, [`Error::Device`] when the device
 /// refuses or fails.
-pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Result<Run> {
+pub fn run(options: &Options, kernels: &mut Kernels, progress: &mut dyn Progress) -> Result<Run> {
+    let gpu = kernels.gpu().clone();
     let software = gpu.is_software();
     let mut options = options.clone();
     options.config.run.winograd = options.config.run.winograd.resolved(software);
     let (options, winograd) = (&options, options.config.run.winograd);
-    let mut clock = Clock::new(gpu.clone(), crate::train::clock)?;
-    let mut kernels = Kernels::new(gpu.clone());
+    let mut timer = PassTimer::new(gpu.clone(), crate::train::clock)?;
     let mut ceilings = None;
     if options.time {
         progress.note("measuring what the device can do at best");
-        ceilings = Some(ceilings::find(&mut clock, &mut kernels, options.samples_of(0.0))?);
+        ceilings = Some(ceilings::find(&mut timer, kernels, options.samples_of(0.0))?);
     }
     let sides = match (options.sides.as_slice(), software) {
         ([], true) => vec![32],
@@ -241,13 +239,13 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
     let total = cases.len() as u64;
     for (i, case) in cases.iter().enumerate() {
         progress.go_on()?;
-        results.push(kernels::run(case, options, &mut clock, &mut kernels, ceilings.as_ref())?);
+        results.push(kernels::run(case, options, &mut timer, kernels, ceilings.as_ref())?);
         progress.advance("kernel", i as u64 + 1, total);
     }
     let mut steps = Vec::new();
     if options.step && options.time {
         for recording in &recordings {
-            steps.push(step::run(recording, options, &mut clock, &gpu, progress)?);
+            steps.push(step::run(recording, options, &mut timer, kernels, progress)?);
         }
     }
     Ok(Run {
@@ -258,7 +256,7 @@ pub fn run(options: &Options, gpu: Arc<Gpu>, progress: &mut dyn Progress) -> Res
             driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
             software,
         },
-        clock: clock.source().into(),
+        clock: timer.source().into(),
         ceilings,
         kernels: results,
         steps,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::cases::Recording;
 use super::{Options, Spread};
 use crate::data::ImageSet;
-use crate::gpu::Gpu;
-use crate::gpu::profile::{Encode, PassTimer as Clock};
+use crate::gpu::kernel::Kernels;
+use crate::gpu::profile::{Encode, PassTimer};
 use crate::progress::Progress;
 use crate::random::{Rng, Stream};
 use crate::tape::Graph;
@@ -123,12 +123,13 @@ pub fn sample(executor: &Executor) -> Result<f64> {
 pub fn run(
     recording: &Recording,
     options: &Options,
-    clock: &mut Clock,
-    gpu: &Arc<Gpu>,
+    timer: &mut PassTimer,
+    kernels: &mut Kernels,
     progress: &mut dyn Progress,
 ) -> Result<StepResult> {
     let data = Arc::new(noise(recording));
-    let mut trainer = Trainer::new(gpu.clone(), &recording.config, data, None)?;
+    let mut trainer = Trainer::new(kernels.clone(), &recording.config, data, None)?;
+    kernels.tuning_mut().clone_from(trainer.kernels().tuning());
     // The first step writes the inputs.
     trainer.submit()?;
     trainer.read_metrics()?;
@@ -159,7 +160,7 @@ pub fn run(
     let passes: Vec<Encode> = encoders.iter().map(|encode| encode as Encode).collect();
     let mut by_phase: Vec<Vec<f64>> = vec![Vec::new(); PHASES.len()];
     for _ in 0..samples {
-        let times = clock.time(&passes)?;
+        let times = timer.time(&passes)?;
         for (phase, all) in PHASES.iter().zip(&mut by_phase) {
             all.push(runs.iter().zip(&times).filter(|((p, _), _)| p == phase).map(|(_, t)| t).sum());
         }
@@ -179,7 +180,7 @@ pub fn run(
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                gpu.wait_for(&oldest)?;
+                trainer.gpu().wait_for(&oldest)?;
             }
         }
         trainer.read_metrics()?;

@@ -20,7 +20,6 @@ const PRESET: &str = "cifar-fs";
 
 const PARTS: &str = "Parts";
 const STEP: &str = "Step";
-const RUN: &str = "Run";
 const OUTPUT: &str = "Output";
 
 /// Measure this device, every kernel and the training step
@@ -36,7 +35,7 @@ pub struct Args {
     /// Without the step, unless --step is given too. An empty TEXT means all.
     #[arg(long, value_name = "TEXT", help_heading = PARTS)]
     kernels: Option<String>,
-    /// Kernels at your shapes instead: conv:NxCxHxW:O:K or matmul:MxKxN
+    /// Kernels at conv:NxCxHxW:O:K or matmul:MxKxN instead
     ///
     /// conv: images x channels x height x width, output channels, side of the kernel and, after another colon, the
     /// stride; padded by half the kernel. matmul: rows x inner x columns. Each with its gradients.
@@ -80,16 +79,16 @@ pub struct Args {
     /// Samples per time; median, smallest and largest are shown
     ///
     /// Without it: 5, and 3 of a step that takes longer than a second.
-    #[arg(long, value_name = "N", value_parser = count, help_heading = RUN, hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = OUTPUT, hide_short_help = true)]
     samples: Option<usize>,
     /// Exit 1 where this run is slower than an earlier one
     ///
     /// FILE is what an earlier `bench --json` printed. A time has regressed if its median is slower by more than
     /// --threshold and the middle half of its samples lies above that of the earlier run.
-    #[arg(long, value_name = "FILE", help_heading = RUN)]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     compare: Option<PathBuf>,
     /// How much slower --compare lets a time be, percent
-    #[arg(long, value_name = "PCT", default_value_t = 10.0, value_parser = number, help_heading = RUN, hide_short_help = true)]
+    #[arg(long, value_name = "PCT", default_value_t = 10.0, value_parser = number, help_heading = OUTPUT, hide_short_help = true)]
     threshold: f64,
     /// Table of the kernels to write
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]

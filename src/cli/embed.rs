@@ -30,7 +30,7 @@ pub struct Args {
     /// Split of --data
     ///
     /// train, val or novel; all: every class, whatever its split.
-    #[arg(long, value_name = "NAME", default_value = "novel", help_heading = DATA)]
+    #[arg(long, value_name = "NAME", default_value = "novel", requires = "data", help_heading = DATA)]
     split: String,
     /// File that lists the split's classes, or none
     ///

@@ -1,5 +1,5 @@
 //! The command line. A file per command turns its flags into the request of a job ([`crate::jobs`]) and the job's
-//! outcome into text. The table of commands is here; [`sentence`] has the words of errors, and [`report`] alone writes to
+//! outcome into text. The table of commands is here; [`sentence`] has the words of errors; only [`report`] writes to
 //! the terminal.
 
 pub mod args;
@@ -18,6 +18,7 @@ pub mod train;
 
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::gpu::adapter::AdapterChoice;
@@ -29,6 +30,12 @@ use report::Report;
 
 const EVERYWHERE: &str = "Everywhere";
 
+const START: &str = "Start here:\n  ieq-wgpu train                 a small run on embedded images, no files needed\n  \
+    ieq-wgpu eval runs/demo        its accuracy on classes it has never seen";
+
+const EXIT: &str = "Exit: 0 done, 1 target missed, a number not finite or a file left out, 2 bad input, 3 no usable GPU, \
+    130 interrupted.";
+
 /// Few-shot image embeddings, trained on any GPU.
 #[derive(Debug, Parser)]
 #[command(
@@ -36,17 +43,18 @@ const EVERYWHERE: &str = "Everywhere";
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    disable_help_flag = true
-)]
-#[command(
-    after_help = "Start here:\n  ieq-wgpu train                 a small run on embedded images, no files needed\n  \
-    ieq-wgpu eval runs/demo        its accuracy on classes it has never seen\n\n\
-    Exit: 0 done, 1 target missed, a number not finite or a file left out, 2 bad input, 3 no usable GPU, 130 interrupted."
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = START,
+    after_long_help = format!("{START}\n\n{EXIT}")
 )]
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
     pub global: GlobalArgs,
+    /// Print version
+    #[arg(long, short = 'V', action = ArgAction::Version, help_heading = EVERYWHERE)]
+    pub version: Option<bool>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -184,6 +192,13 @@ pub fn run() -> u8 {
     let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let result = match parsed {
         Ok(cli) => cli.command.run(&Context::new(&cli.global)),
+        Err(words) if words.kind() == ErrorKind::InvalidUtf8 => {
+            let word = std::env::args_os().find(|word| word.to_str().is_none()).unwrap_or_default();
+            return report::fail(&Error::usage(format!(
+                "`{}` is not UTF-8 text, as settings are: rename the file or folder",
+                word.display()
+            )));
+        }
         Err(words) => {
             // Help, version and mistakes in spelling; a reader that has gone away is no error.
             let _ = words.print();

@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     distill_flags: DistillFlags,
     /// Plan a step of distillation: teacher and student
-    #[arg(long, help_heading = "Distillation")]
+    #[arg(long, help_heading = "Run")]
     distill: bool,
     /// Training classes, where the data is not at hand
     #[arg(long, value_name = "N", value_parser = count, requires = "images", help_heading = "Data")]

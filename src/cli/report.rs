@@ -222,12 +222,28 @@ pub fn percent(score: &Score) -> String {
 /// A path as a shell takes it.
 pub fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
+    if !cfg!(windows) && harmless(&text) != text {
+        return escaped_word(&text);
+    }
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c) || (cfg!(windows) && c == '\\');
     match (text.chars().all(plain) && !text.is_empty(), cfg!(windows)) {
         (true, _) => text,
         (false, true) => format!("\"{text}\""),
         (false, false) => format!("'{}'", text.replace('\'', "'\\''")),
     }
+}
+
+/// A word with what a terminal would obey as escapes, in the quotes that bash and zsh read them in.
+fn escaped_word(text: &str) -> String {
+    let mut out = String::from("$'");
+    for c in text.chars() {
+        match c {
+            '\\' | '\'' => out.extend(['\\', c]),
+            c if harmless(c.encode_utf8(&mut [0; 4])).starts_with(c) => out.push(c),
+            c => out += &format!("\\u{:04x}", u32::from(c)),
+        }
+    }
+    out + "'"
 }
 
 /// Rows of words in columns as wide as their widest word, two spaces between.
@@ -268,6 +284,21 @@ mod tests {
         (report.step, report.images) = (20, 320);
         report.terms.truncate(1);
         assert_eq!(step_line(&report, &meter), "epoch 1 step 20/110 loss 4.5679 acc 12.5% 16 images/s ETA 1 min 30 s");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_shell_reads_the_path_back() {
+        for (path, word) in [
+            ("runs/a-1", "runs/a-1"),
+            ("", "''"),
+            ("it's mine", "'it'\\''s mine'"),
+            ("a\nb\u{1b}[1m'\\", "$'a\\u000ab\\u001b[1m\\'\\\\'"),
+            ("\u{202e}x", "$'\\u202ex'"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+            assert_eq!(harmless(word), word);
+        }
     }
 
     #[test]

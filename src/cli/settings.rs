@@ -196,9 +196,27 @@ pub(super) fn with_defaults(command: Command) -> Result<Command> {
         false => arg,
     };
     Ok(command.mut_subcommands(|command| match command.get_name() {
-        "train" | "distill" | "plan" => command.mut_args(|arg| described(with_minus(arg), &demo)),
+        name @ ("train" | "distill" | "plan") => {
+            let less = less_used(name);
+            command.mut_args(|arg| {
+                let off = arg.get_long().is_some_and(|long| less.contains(&long));
+                let arg = if off { arg.hide_short_help(true) } else { arg };
+                described(with_minus(arg), &demo)
+            })
+        }
         _ => command.mut_args(with_minus),
     }))
+}
+
+/// Flags that a command has less use for than `train`: its one screen of help leaves them out.
+fn less_used(command: &str) -> &'static [&'static str] {
+    match command {
+        // Settings are the teacher's.
+        "distill" => &["preset", "config"],
+        // Memory and operations do not depend on them.
+        "plan" => &["epochs", "steps", "out", "generations"],
+        _ => &[],
+    }
 }
 
 /// The argument with its long help: of a setting with its key and its value in `demo`, of `--resume` with what a resumed

@@ -96,7 +96,10 @@ pub fn read_episodes(path: &Path, shots: usize, n_images: usize) -> Result<Vec<E
         names.sort_unstable();
         return Err(Error::data(
             path,
-            format!("has no tensor {name} (it has {}); choose other shots", names.join(", ")),
+            format!(
+                "has no tensor {name} (it has {}); choose other shots or a file of episodes",
+                super::image_set::few(&names)
+            ),
         ));
     };
     let (ways, per_class) = match *tensor.shape() {

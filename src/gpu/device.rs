@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, AdapterChoice};
 use super::buffer::{Buffer, Held};
-use super::tune::Tuning;
 use super::wait::{Answer, Submission};
 use crate::error::Limit;
 use crate::{Error, Result};
@@ -37,7 +36,6 @@ pub struct Gpu {
     limits: wgpu::Limits,
     features: wgpu::Features,
     trouble: Arc<Mutex<Option<Trouble>>>,
-    tuning: Mutex<Tuning>,
     held: Held,
     /// Bytes written since the last submission.
     pending: AtomicUsize,
@@ -105,8 +103,8 @@ impl Gpu {
     fn new(info: wgpu::AdapterInfo, why: String, device: wgpu::Device, queue: wgpu::Queue) -> Arc<Gpu> {
         let (limits, features) = (device.limits(), device.features());
         let trouble = watch(&device);
-        let (tuning, held, pending) = (Mutex::default(), Held::default(), AtomicUsize::new(0));
-        Arc::new(Gpu { info, why, device, queue, limits, features, trouble, tuning, held, pending })
+        let (held, pending) = (Held::default(), AtomicUsize::new(0));
+        Arc::new(Gpu { info, why, device, queue, limits, features, trouble, held, pending })
     }
 
     /// Name, backend, driver of the adapter.
@@ -137,11 +135,6 @@ impl Gpu {
     /// Whether the adapter is a program on the CPU.
     pub fn is_software(&self) -> bool {
         self.info.device_type == wgpu::DeviceType::Cpu
-    }
-
-    /// Reads or changes how kernels are chosen on this device.
-    pub fn tuning<T>(&self, f: impl FnOnce(&mut Tuning) -> T) -> T {
-        f(&mut self.tuning.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// One line: the adapter and why it was chosen.
@@ -276,19 +269,13 @@ impl Gpu {
         Ok(())
     }
 
-    /// As [`Gpu::write_async`]. On native it blocks; in a browser it never waits, and the copies take as much memory
-    /// as the data until the device has made them.
+    /// As [`Gpu::write_async`]; blocks.
     ///
     /// # Errors
     /// As [`Gpu::write_async`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn write<T: bytemuck::NoUninit>(&self, buffer: &wgpu::Buffer, offset: u64, data: &[T]) -> Result<()> {
-        #[cfg(not(target_arch = "wasm32"))]
-        return pollster::block_on(self.write_async(buffer, offset, data));
-        #[cfg(target_arch = "wasm32")]
-        {
-            self.queue.write_buffer(buffer, offset, bytemuck::cast_slice(data));
-            self.check()
-        }
+        pollster::block_on(self.write_async(buffer, offset, data))
     }
 
     /// Waits for the queue and reads `count` elements at byte `offset`.

@@ -9,7 +9,7 @@ use super::buffer::Buffer;
 use super::device::Gpu;
 pub use super::launch::{Alternative, KernelBudget, Launch, Scalar, WORKGROUP, fold, lanes_for};
 use super::shader::{self, Entry, Member, MemberType, Shader};
-use super::tune;
+use super::tune::{self, Tuning};
 use crate::error::Limit;
 use crate::{Error, Result};
 
@@ -91,10 +91,13 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 /// A shader and its module on the device.
 type Loaded = (Cow<'static, Shader>, wgpu::ShaderModule);
 
-/// Shaders and pipelines made so far on one device.
+/// Shaders and pipelines made so far on one device, and how alternatives are chosen on it. A device stands for kernels
+/// of which none has been made, and without measured choices.
+#[derive(Clone)]
 pub struct Kernels {
     gpu: Arc<Gpu>,
     budget: KernelBudget,
+    tuning: Tuning,
     preferred: Option<&'static str>,
     /// Shaders that are not the crate's own, or that stand for one of them, by name.
     added: HashMap<String, Shader>,
@@ -131,13 +134,29 @@ pub struct Region {
     pub bytes: u64,
 }
 
+impl From<Arc<Gpu>> for Kernels {
+    fn from(gpu: Arc<Gpu>) -> Self {
+        Kernels::new(gpu)
+    }
+}
+
 impl Kernels {
     /// An empty cache for `gpu`. Kernels with a variant for subgroups use it where the device has
     /// subgroups of at least four lanes.
     pub fn new(gpu: Arc<Gpu>) -> Self {
         let budget = KernelBudget::of(&gpu);
         let (added, loaded, pipelines) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Kernels { gpu, budget, preferred: None, added, loaded, pipelines }
+        Kernels { gpu, budget, tuning: Tuning::default(), preferred: None, added, loaded, pipelines }
+    }
+
+    /// How alternatives are chosen, and what was chosen so far.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+
+    /// To change how alternatives are chosen from now on.
+    pub fn tuning_mut(&mut self) -> &mut Tuning {
+        &mut self.tuning
     }
 
     /// Makes a shader of the caller known: launches name it by [`Shader::name`].
@@ -228,10 +247,11 @@ impl Kernels {
             return Ok(choice.clone());
         }
         let site = tune::site(launch);
-        let (known, measure) = gpu.tuning(|tuning| (tuning.chosen.get(&site).cloned(), tuning.measure));
+        let known = self.tuning.chosen.get(&site);
         if let Some(choice) = known.and_then(|entry| all.iter().find(|choice| choice.entry == entry)) {
             return Ok(choice.clone());
         }
+        let measure = self.tuning.measure;
         let mut choices = launch.choices(self.budget, measure.is_some_and(|m| m.all));
         let Some(measure) = measure.filter(|_| choices.len() > 1) else { return Ok(choices.swap_remove(0)) };
         let mut prepared = Vec::new();
@@ -247,10 +267,8 @@ impl Kernels {
         })
         .await?;
         let choice = choices.swap_remove(fastest);
-        gpu.tuning(|tuning| {
-            tuning.measured.insert(site.clone());
-            tuning.chosen.insert(site, choice.entry.to_owned());
-        });
+        self.tuning.measured.insert(site.clone());
+        self.tuning.chosen.insert(site, choice.entry.to_owned());
         Ok(choice)
     }
 

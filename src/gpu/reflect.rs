@@ -30,7 +30,8 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
     let line_of = |span: naga::Span| span.is_defined().then(|| span.location(&text).line_number);
     let module = naga::front::wgsl::parse_str(&text).map_err(|error| {
         let labels: Vec<&str> = error.labels().map(|(_, label)| label).filter(|label| !label.is_empty()).collect();
-        let line = error.location(&text).map(|location| location.line_number);
+        // The first label may have no place, as that of a type which the function's result gives.
+        let line = error.labels().find_map(|(span, _)| line_of(span));
         fault(line, with_details(error.message(), &labels))
     })?;
     // What packs halves into words is no feature of an adapter: WGSL has it everywhere.

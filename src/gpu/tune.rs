@@ -7,12 +7,13 @@ use super::clock::Clock;
 use super::launch::Launch;
 use crate::{Error, Result};
 
-/// What was chosen so far on a device, and how more is chosen.
+/// What was chosen so far on a device, and how more is chosen. It belongs to a
+/// [`Kernels`](super::kernel::Kernels).
 #[derive(Clone, Debug, Default)]
 pub struct Tuning {
     /// The entry point by [`site`].
     pub chosen: BTreeMap<String, String>,
-    /// Of these, the sites that were measured since the device was opened.
+    /// Of these, the sites that these kernels measured.
     pub measured: BTreeSet<String>,
     /// Measures what was not chosen yet. None: the alternatives' own order decides.
     pub measure: Option<Measure>,

@@ -10,7 +10,9 @@ use std::task::{Poll, Waker};
 #[cfg(not(target_arch = "wasm32"))]
 use std::time::Duration;
 
-use crate::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::Error;
+use crate::Result;
 
 /// The longest that one poll of a future waits for the device on native.
 #[cfg(not(target_arch = "wasm32"))]

@@ -35,6 +35,9 @@ pub struct BenchOutcome {
     /// The comparison with the earlier run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
+    /// Why there is none, where the request names an earlier run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_comparable: Option<String>,
 }
 
 impl BenchRequest {
@@ -62,6 +65,9 @@ impl BenchRequest {
         for (what, path, example) in files {
             path.as_deref().map_or(Ok(()), |path| output_file(what, path, example))?;
         }
+        if self.csv.is_some() && self.csv == self.svg {
+            return Err(Error::usage("`request.csv` and `request.svg` name the same file: name two"));
+        }
         Ok(())
     }
 }
@@ -73,14 +79,19 @@ impl BenchRequest {
 pub fn run(request: &BenchRequest, session: &Session, progress: &mut dyn Progress) -> Result<BenchOutcome> {
     request.validate()?;
     let before = request.compare.as_deref().map(compare::read).transpose()?;
-    let gpu = session.open(request.options.config.run.tune, progress)?;
-    let run = bench::run(&request.options, gpu.clone(), progress)?;
-    tuning::keep(&gpu, None, session.cache.as_deref(), &mut |text| progress.note(text))?;
-    let comparison = before.map(|before| compare::compare(&before, &run, request.threshold)).transpose()?;
+    let mut kernels = session.open(request.options.config.run.tune, progress)?;
+    let run = bench::run(&request.options, &mut kernels, progress)?;
+    tuning::keep(&kernels, None, session.cache.as_deref(), &mut |text| progress.note(text))?;
+    // What was measured is not lost to an earlier run of something else.
+    let compared = before.map(|before| compare::compare(&before, &run, request.threshold)).transpose();
+    let (comparison, not_comparable) = match compared {
+        Ok(comparison) => (comparison, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     if comparison.as_ref().is_some_and(|c| !c.same_device) {
         progress.warn("the earlier run is of another adapter or driver");
     }
-    Ok(BenchOutcome { run, comparison })
+    Ok(BenchOutcome { run, comparison, not_comparable })
 }
 
 impl BenchOutcome {
@@ -100,10 +111,10 @@ impl BenchOutcome {
         Ok(())
     }
 
-    /// Fails where a kernel is off or a time has regressed.
+    /// Whether every kernel is right and no time has regressed.
     ///
     /// # Errors
-    /// [`Error::TargetMissed`] with how many there are.
+    /// [`Error::TargetMissed`] where not, [`Error::Usage`] where the earlier run is of something else.
     pub fn passed(&self) -> Result<()> {
         if self.run.failed() > 0 {
             return Err(Error::TargetMissed(format!(
@@ -112,6 +123,9 @@ impl BenchOutcome {
                 self.run.failed(),
                 self.run.kernels.len()
             )));
+        }
+        if let Some(why) = &self.not_comparable {
+            return Err(Error::usage(why));
         }
         match &self.comparison {
             Some(c) if c.regressed > 0 => Err(Error::TargetMissed(format!(

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::Session;
-use crate::gpu::kernel::Kernels;
 use crate::ops;
 use crate::progress::Progress;
 use crate::settings::Tune;
@@ -62,7 +61,7 @@ impl CheckOutcome {
 pub fn run(request: &CheckRequest, session: &Session, progress: &mut dyn Progress) -> Result<CheckOutcome> {
     let cases: Vec<_> = ops::check::cases().into_iter().filter(|case| case.name.contains(&request.filter)).collect();
     // The device first: where there is none, that is the fault.
-    let mut kernels = Kernels::new(session.open(Tune::Off, progress)?);
+    let mut kernels = session.open(Tune::Off, progress)?;
     if cases.is_empty() {
         return Err(Error::usage(format!(
             "no check has `{}` in its name (`request.filter`): `check` lists all",

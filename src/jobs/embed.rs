@@ -153,10 +153,12 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
     };
     left_out.iter().for_each(|file| progress.warn(&format!("left out {}: {}", file.path.display(), file.why)));
     warn_of(&images, progress);
-    let gpu = session.open_for_features(progress)?;
-    let (extractor, _) = Extractor::open(gpu, &stored.file, &stored.checkpoint, false)?;
+    let kernels = session.open_for_features(progress)?;
+    let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;
+    let columns = extractor
+        .width(request.layer)
+        .ok_or_else(|| Error::usage("the network was trained without this head: choose another `request.layer`"))?;
     let mut features = extractor.features(&images, request.layer, None, progress)?;
-    let columns = extractor.width(request.layer).unwrap_or(1);
     if request.normalise {
         l2_normalise(&mut features, columns);
     }
@@ -175,7 +177,12 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
     let text: String = images.names.iter().map(line).collect();
     let list = request.list();
     replace_file(&request.out, "cannot write the embeddings", &array)?;
-    replace_file(&list, "cannot write the list of paths", text.as_bytes())?;
+    replace_file(&list, "cannot write the list of paths", text.as_bytes()).inspect_err(|_| {
+        // Neither is of use without the other, and an older list is that of another array.
+        for half in [&request.out, &list] {
+            let _ = std::fs::remove_file(half);
+        }
+    })?;
     let (array, rows) = (request.out.clone(), images.len());
     Ok(EmbedOutcome { checkpoint: stored.file, array, list, rows, columns, left_out })
 }

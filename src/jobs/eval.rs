@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::score::{Score, score};
 use super::stored::Stored;
-use super::{Session, data_options, percentage, source, warn_of, within};
+use super::{Session, data_options, moved, percentage, source, warn_of, within};
 use crate::data::{self, ImageSet, Split, read_episodes};
 use crate::error::Change;
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval};
@@ -174,6 +174,7 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
     let stored = Stored::open(&request.checkpoint)?;
     let side = stored.side()?;
     let source = request.data.clone().unwrap_or_else(|| stored.config.data.source.clone());
+    let own_data = |error| if request.data.is_none() { moved(error, &source, "request.data") } else { error };
     let classifiers = distinct(&request.classifiers);
     let mut outcome = EvalOutcome {
         checkpoint: stored.file.clone(),
@@ -187,21 +188,21 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
         scores: Vec::new(),
     };
     let open = |progress: &mut dyn Progress| {
-        let gpu = session.open_for_features(progress)?;
-        Extractor::open(gpu, &stored.file, &stored.checkpoint, request.untrained)
+        let kernels = session.open_for_features(progress)?;
+        Extractor::open(kernels, &stored.file, &stored.checkpoint, request.untrained)
     };
     if request.episodes == Episodes::OmniglotOneshot {
-        let runs =
-            data::read_oneshot_runs(&source, &data_options(&stored.config.data, Some(side)))?.ok_or_else(|| {
-                Error::data(&source, "there is no `oneshot` folder with run01, run02, ... in it for `request.oneshot`")
-            })?;
+        let runs = data::read_oneshot_runs(&source, &data_options(&stored.config.data, Some(side)));
+        let runs = runs.map_err(own_data)?.ok_or_else(|| {
+            Error::data(&source, "there is no `oneshot` folder with run01, run02, ... in it for `request.oneshot`")
+        })?;
         outcome.classes = runs.iter().map(|run| run.train.len()).sum();
         outcome.images = runs.iter().map(|run| run.train.len() + run.test.len()).sum();
         outcome.scores = oneshot(&open(progress)?.0, &runs, &classifiers, progress)?;
         return Ok(outcome);
     }
     let split: Split = request.split.parse()?;
-    let images = load_as_trained(&stored.config.data, side, &source, split, &request.split_file)?;
+    let images = load_as_trained(&stored.config.data, side, &source, split, &request.split_file).map_err(own_data)?;
     warn_of(&images, progress);
     let mut batches = Vec::new();
     match &request.episodes {

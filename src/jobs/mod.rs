@@ -17,10 +17,10 @@ pub mod train;
 mod tuning;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::data::{DataOptions, ImageSet};
 use crate::gpu::device::{Gpu, Options};
+use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
 use crate::settings::{DataConfig, Tune};
 use crate::{Error, Result};
@@ -38,24 +38,34 @@ pub struct Session {
 
 impl Session {
     /// Opens the device, takes over what was measured on it before, and measures more as `tune` says.
-    fn open(&self, tune: Tune, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
-        let gpu = Gpu::open(&self.gpu)?;
-        tuning::begin(&gpu, tune, self.cache.as_deref());
-        progress.note(&format!("adapter: {}", gpu.describe()));
-        Ok(gpu)
+    fn open(&self, tune: Tune, progress: &mut dyn Progress) -> Result<Kernels> {
+        let mut kernels = Kernels::new(Gpu::open(&self.gpu)?);
+        tuning::begin(&mut kernels, tune, self.cache.as_deref());
+        progress.note(&format!("adapter: {}", kernels.gpu().describe()));
+        Ok(kernels)
     }
 
     /// Opens a device for features alone: with the kernels that training chose on it, and without measuring more.
-    fn open_for_features(&self, progress: &mut dyn Progress) -> Result<Arc<Gpu>> {
-        let gpu = self.open(Tune::Auto, progress)?;
-        gpu.tuning(|tuning| tuning.measure = None);
-        Ok(gpu)
+    fn open_for_features(&self, progress: &mut dyn Progress) -> Result<Kernels> {
+        let mut kernels = self.open(Tune::Auto, progress)?;
+        kernels.tuning_mut().measure = None;
+        Ok(kernels)
     }
 }
 
 /// How a run's data is read; `side` overrides the setting.
 fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
     DataOptions { side: side.or(data.side), split_seed: data.split_seed, split_file: data.split_file.clone() }
+}
+
+/// `error`, with the way to a run's own data, which `key` sets, where it is that data which cannot be read.
+fn moved(error: Error, source: &str, key: &str) -> Error {
+    match error {
+        Error::Io { path, what, source: why } if path.as_os_str() == source => {
+            Error::io(path, format!("{what}; it is the run's data: `{key}` names where it is now"), why)
+        }
+        other => other,
+    }
 }
 
 /// Passes on what is suspicious about the images.
@@ -93,7 +103,8 @@ fn source(data: &str) -> Result<()> {
 
 /// Validates the path of a file that is to be written, before the work that goes into it.
 fn output_file(what: &str, path: &Path, example: &str) -> Result<()> {
-    if path.file_name().is_none() {
+    let ends_as_folder = path.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
+    if path.file_name().is_none() || ends_as_folder {
         let got = path.display();
         return Err(Error::usage(format!("`{what}` wants the name of a file, got `{got}` (try {example})")));
     }

@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::plan::{self, PlanOutcome};
 use super::score::{Score, novel_classes, score_run};
 use super::stored::Stored;
-use super::{Session, data_options, percentage, same_path, tuning, warn_of};
+use super::{Session, data_options, moved, percentage, same_path, tuning, warn_of};
 use crate::data::{self, Split};
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
-use crate::settings::{ByteSize, Config, Tune, may_change_on_resume};
+use crate::settings::{ByteSize, Config, Tune, may_change_on_resume, setting};
 use crate::train::record::{DataShape, validate};
 use crate::train::run::run_reopening;
 use crate::train::{Teacher, Trainer};
@@ -142,13 +142,20 @@ pub fn run_explained(
 pub(super) fn check_resumable(config: &Config, stored: &Stored, progress: &mut dyn Progress) -> Result<()> {
     let changed = decisive(config.differences(&stored.config));
     if !changed.is_empty() {
+        let changed: Vec<_> = changed.into_iter().map(|key| in_the_form_of(config, key)).collect();
         return Err(other_settings(stored, &changed.join(", ")));
     }
     let file = stored.file.with_file_name(CONFIG_FILE);
     if !file.is_file() {
         return Ok(());
     }
-    let edited = Config::from_layers(None, &file)?.differences(&stored.config);
+    let edited = Config::from_layers(None, &file).map_err(|error| match error {
+        Error::Data { path, message } => {
+            Error::data(path, format!("{message}; correct it or delete it: the settings are in the checkpoint, too"))
+        }
+        other => other,
+    })?;
+    let edited = edited.differences(&stored.config);
     let changed = decisive(edited.clone());
     if !changed.is_empty() {
         return Err(Error::data(
@@ -181,12 +188,33 @@ fn decisive(mut keys: Vec<&'static str>) -> Vec<&'static str> {
     keys
 }
 
+/// A setting as it is set in `config`: a length in steps is not one in epochs.
+fn in_the_form_of(config: &Config, key: &'static str) -> &'static str {
+    if key == "preset" {
+        return "`request.preset`";
+    }
+    let Some(row) = setting(key) else { return key };
+    let shown = row.shown(config);
+    let form = row.flags.iter().find(|flag| !flag.form.is_empty() && shown.split(' ').next() == Some(flag.form));
+    form.map_or(key, |flag| flag.form_key)
+}
+
 fn other_settings(stored: &Stored, what: &str) -> Error {
     Error::usage(format!(
         "`request.resume` goes on with the settings of {}, and this call changes {what}: leave them out, or start a new \
          run with `request.out`",
         stored.folder().display(),
     ))
+}
+
+/// What config.toml is to hold: of a resumed run its own text, with comments and order, where it means the same.
+fn config_text(config: &Config, folder: &Path, resumed: bool) -> Result<String> {
+    let file = folder.join(CONFIG_FILE);
+    let same = resumed && Config::from_layers(None, &file).is_ok_and(|own| own == *config);
+    match std::fs::read_to_string(&file) {
+        Ok(text) if same => Ok(text),
+        _ => config.to_toml(),
+    }
 }
 
 /// The interruption of a run's scoring, with what is saved of the run.
@@ -210,11 +238,9 @@ pub(super) fn train(
     config.run.out = None;
     let config = &config;
     let source = &config.data.source;
-    let data = data::load(source, Split::Train, &data_options(&config.data, None)).map_err(|error| match error {
-        Error::Io { path, what, source: why } if begun.is_some() && path.as_os_str() == source.as_str() => {
-            Error::io(path, format!("{what}; it is the run's data: `data.source` names where it is now"), why)
-        }
-        other => other,
+    let data = data::load(source, Split::Train, &data_options(&config.data, None)).map_err(|error| match begun {
+        Some(_) => moved(error, source, "data.source"),
+        None => error,
     })?;
     let shape = DataShape::of(&data);
     // Data at another place must be the run's all the same.
@@ -244,11 +270,11 @@ pub(super) fn train(
         data.side
     ));
     let open = |goes_on: bool, progress: &mut dyn Progress| {
-        let gpu = session.open(config.run.tune, progress)?;
+        let mut kernels = session.open(config.run.tune, progress)?;
         if goes_on && matches!(config.run.tune, Tune::Auto | Tune::Quick) {
-            tuning::take(&gpu, folder);
+            tuning::take(&mut kernels, folder);
         }
-        Ok(gpu)
+        Ok(kernels)
     };
     let distill = teacher.is_some();
     let data = Arc::new(data);
@@ -275,8 +301,9 @@ pub(super) fn train(
         trainer.restore(&stored.file, &stored.checkpoint)?;
         progress.note(&format!("continuing at step {} of {}", trainer.steps_done(), trainer.total_steps()));
     }
-    let _open = run_folder::open(folder, &trainer.fitted().config.to_toml()?, request.begin.existing())?;
-    tuning::keep(trainer.gpu(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
+    let settings = config_text(&trainer.fitted().config, folder, begun.is_some())?;
+    let _open = run_folder::open(folder, &settings, request.begin.existing())?;
+    tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
     let finished = run_reopening(&mut trainer, reopen, folder, command, progress)?;
     let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {

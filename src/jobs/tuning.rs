@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::replace_file;
 use crate::files::run_folder::TUNING_FILE;
+use crate::gpu::kernel::Kernels;
 use crate::gpu::tune::Measure;
 use crate::gpu::{Gpu, shader};
 use crate::settings::Tune;
@@ -25,14 +26,15 @@ struct Kept {
 }
 
 impl Kept {
-    fn of(gpu: &Gpu) -> Kept {
+    fn of(kernels: &Kernels) -> Kept {
+        let gpu = kernels.gpu();
         let bytes = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes()));
         let words: Vec<u32> = bytes.map(u32::from).collect();
         Kept {
             adapter: format!("{} ({:?})", gpu.info().name, gpu.info().backend),
             driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
             shaders: crate::train::state::fingerprint([words.as_slice()]),
-            chosen: gpu.tuning(|tuning| tuning.chosen.clone()),
+            chosen: kernels.tuning().chosen.clone(),
         }
     }
 
@@ -41,10 +43,10 @@ impl Kept {
         (&self.adapter, &self.driver, &self.shaders) == (&other.adapter, &other.driver, &other.shaders)
     }
 
-    /// The choices of a file that are valid for `gpu`; none where it is missing or of something else.
-    fn read(path: &Path, gpu: &Gpu) -> BTreeMap<String, String> {
+    /// The choices of a file that are valid for `kernels`; none where it is missing or of something else.
+    fn read(path: &Path, kernels: &Kernels) -> BTreeMap<String, String> {
         let kept = std::fs::read_to_string(path).ok().and_then(|text| toml::from_str::<Kept>(&text).ok());
-        kept.filter(|kept| kept.fits(&Kept::of(gpu))).map(|kept| kept.chosen).unwrap_or_default()
+        kept.filter(|kept| kept.fits(&Kept::of(kernels))).map(|kept| kept.chosen).unwrap_or_default()
     }
 
     fn write(&self, path: &Path) -> Result<()> {
@@ -61,29 +63,29 @@ fn cache_file(gpu: &Gpu, folder: &Path) -> PathBuf {
 }
 
 /// Takes over what was chosen before on this device, and measures the rest as `tune` says.
-pub fn begin(gpu: &Gpu, tune: Tune, cache: Option<&Path>) {
+pub fn begin(kernels: &mut Kernels, tune: Tune, cache: Option<&Path>) {
     let clock = crate::train::clock;
     let effort = match tune {
-        Tune::Auto if gpu.is_software() => Tune::Off,
+        Tune::Auto if kernels.gpu().is_software() => Tune::Off,
         Tune::Auto => Tune::Quick,
         other => other,
     };
     // A full search does not trust a quick one.
-    let cached = cache.filter(|_| effort == Tune::Quick).map(|folder| Kept::read(&cache_file(gpu, folder), gpu));
-    gpu.tuning(|tuning| {
-        tuning.chosen = cached.unwrap_or_default();
-        tuning.measure = match effort {
-            Tune::Quick => Some(Measure { samples: 2, all: false, clock }),
-            Tune::Full => Some(Measure { samples: 7, all: true, clock }),
-            _ => None,
-        };
-    });
+    let cached = cache.filter(|_| effort == Tune::Quick);
+    let cached = cached.map(|folder| Kept::read(&cache_file(kernels.gpu(), folder), kernels));
+    let tuning = kernels.tuning_mut();
+    tuning.chosen = cached.unwrap_or_default();
+    tuning.measure = match effort {
+        Tune::Quick => Some(Measure { samples: 2, all: false, clock }),
+        Tune::Full => Some(Measure { samples: 7, all: true, clock }),
+        _ => None,
+    };
 }
 
 /// Takes over what the run in `folder` chose: it goes on with the same kernels.
-pub fn take(gpu: &Gpu, folder: &Path) {
-    let chosen = Kept::read(&folder.join(TUNING_FILE), gpu);
-    gpu.tuning(|tuning| tuning.chosen.extend(chosen));
+pub fn take(kernels: &mut Kernels, folder: &Path) {
+    let chosen = Kept::read(&folder.join(TUNING_FILE), kernels);
+    kernels.tuning_mut().chosen.extend(chosen);
 }
 
 /// Keeps what was chosen for later runs and with the run in `run`. A cache that cannot be written is a note: the next
@@ -91,23 +93,23 @@ pub fn take(gpu: &Gpu, folder: &Path) {
 ///
 /// # Errors
 /// [`Error::Io`] when the run's folder cannot be written.
-pub fn keep(gpu: &Gpu, run: Option<&Path>, cache: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result<()> {
-    if gpu.tuning(|tuning| tuning.chosen.is_empty()) {
+pub fn keep(kernels: &Kernels, run: Option<&Path>, cache: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result<()> {
+    let tuning = kernels.tuning();
+    if tuning.chosen.is_empty() {
         return Ok(());
     }
-    let kept = Kept::of(gpu);
+    let kept = Kept::of(kernels);
     if let Some(run) = run {
         kept.write(&run.join(TUNING_FILE))?;
     }
     // What a run brought along does not replace what the cache has learnt since.
-    let measured = gpu.tuning(|tuning| tuning.measured.clone());
-    if !measured.is_empty()
+    if !tuning.measured.is_empty()
         && let Some(folder) = cache
     {
-        let file = cache_file(gpu, folder);
+        let file = cache_file(kernels.gpu(), folder);
         let mut all = kept;
-        all.chosen.retain(|site, _| measured.contains(site));
-        for (site, entry) in Kept::read(&file, gpu) {
+        all.chosen.retain(|site, _| tuning.measured.contains(site));
+        for (site, entry) in Kept::read(&file, kernels) {
             all.chosen.entry(site).or_insert(entry);
         }
         let made = std::fs::create_dir_all(folder).map_err(|e| Error::io(&file, "cannot keep what tuning chose", e));

@@ -1,7 +1,7 @@
 //! The sum of what the micro-batches of a step make: gradients and losses.
 
 use super::case::{Case, Elements, Input};
-use super::operation::{ROW, WHOLE, by_rows};
+use super::operand::{ROW, WHOLE, by_rows};
 use super::step_block::StepBlock;
 use super::{ByRows, Host, Operand, Operation, shape};
 use crate::Result;

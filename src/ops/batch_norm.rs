@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::case::{Case, Elements, Input};
-use super::operation::{ROW, WHOLE, by_rows};
+use super::operand::{ROW, WHOLE, by_rows};
 use super::{ByRows, Cost, Host, Norm, Op, Operand, Operation, PartialSums, Rewrites, shape};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{WORKGROUP, fold};

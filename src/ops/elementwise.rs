@@ -1,7 +1,7 @@
 //! Scale, sum, constant and (leaky) ReLU of float tensors of any shape.
 
 use super::case::{Case, Elements, Input};
-use super::operation::{ROW, by_rows};
+use super::operand::{ROW, by_rows};
 use super::{ByRows, Host, Operand, Operation, shape};
 use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};

@@ -1,7 +1,7 @@
 //! Health bits: what the device saw go wrong, read by the host together with the loss.
 
 use super::case::{Case, Elements, Input};
-use super::operation::{ROW, WHOLE, by_rows};
+use super::operand::{ROW, WHOLE, by_rows};
 use super::{ByRows, Host, Operand, Operation, shape};
 use crate::gpu::Launch;
 use crate::tape::{Type, ValueId};

@@ -1,63 +1,33 @@
 //! The operations: one file each, with its shape rule, f64 twin, gradient rule, launches and cases.
 //!
 //! The WGSL of `ops/NAME.rs` is `shaders/NAME.wgsl`. A new operation is four places: these two files, a row in
-//! `operations!` below, and a row in `BREAKS` of `tests/mutation.rs`. The compiler or a test says which is missing.
-//! What [`Operation`] has defaults for is written only where the default is wrong. An operation from outside the crate is an
-//! [`Op::custom`].
+//! `operations!` below, and a row in `BREAKS` of `tests/mutation.rs`. A test says which is missing.
+//! What [`Operation`] has defaults for is written only where the default is wrong. An operation from outside the crate is
+//! used as the crate's own are.
 //!
 //! `cargo fmt` does not see modules that a macro makes: `.ci/run` checks `src/ops` with rustfmt by itself.
 
-use std::sync::Arc;
-
-use crate::Result;
 use crate::gpu::Launch;
-use crate::tape::{Graph, Node, Type, ValueId};
+use crate::tape::{Graph, Node, ValueId};
 
 pub mod case;
 pub mod check;
-pub mod operation;
+pub mod elements;
+pub mod operand;
 pub mod rows;
 pub mod shape;
 pub mod step_block;
 mod tile;
 
-pub use case::{Case, Elements};
-pub use operation::{ByRows, Cost, Host, Norm, Operand, Operation, PartialSums, Pieces, Rewrites};
+pub use crate::tape::graph::{Norm, Op, Operation, Rewrites};
+pub use case::Case;
+pub use elements::Elements;
+pub use operand::{ByRows, Cost, Host, Operand, PartialSums, Pieces};
 
-/// A row is a file and the operations in it. It makes the module, a variant of [`Op`] for each operation, and the
-/// file's part of [`cases`].
+/// A row is a file of operations: its module, and its part of [`cases`].
 macro_rules! operations {
-    ($($module:ident: $($name:ident),+;)*) => {
+    ($($module:ident;)*) => {
         $(pub mod $module;)*
-
-        /// Every operation, as plain data.
-        #[derive(Clone, Debug)]
-        #[non_exhaustive]
-        #[allow(missing_docs, reason = "each variant is documented at its struct")]
-        pub enum Op {
-            $($($name($module::$name),)+)*
-            /// An operation from outside the crate.
-            Custom(Arc<dyn Operation + Send + Sync>),
-        }
-
-        impl Op {
-            /// The names of the variants for the crate's own operations.
-            pub const VARIANTS: &[&str] = &[$($(stringify!($name)),+),*];
-
-            /// The behaviour behind the data.
-            pub fn operation(&self) -> &dyn Operation {
-                match self {
-                    $($(Op::$name(op) => op,)+)*
-                    Op::Custom(op) => &**op,
-                }
-            }
-        }
-
-        $($(impl From<$module::$name> for Op {
-            fn from(op: $module::$name) -> Self {
-                Op::$name(op)
-            }
-        })+)*
 
         /// Every case of every operation.
         pub fn cases() -> Vec<Case> {
@@ -67,42 +37,21 @@ macro_rules! operations {
 }
 
 operations! {
-    elementwise: Scale, Reshape, Add, Fill, LeakyRelu, LeakyReluBackward;
-    reduce: Mean, MeanBackward;
-    softmax_xent: CrossEntropy, CrossEntropyBackward, Correct;
-    contrast: RowNormalise, RowNormaliseBackward, ContrastAnchors, ContrastAnchorsBackward, FirstRows, Nce, NceBackward;
-    distill: KlDivergence, KlDivergenceBackward, SquaredError, SquaredErrorBackward;
-    bank: GatherRows, BankUpdate;
-    health: HealthCheck;
-    sgd: Sgd;
-    accumulate: Accumulate;
-    conv2d: Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight;
-    matmul: Matmul, AddRow, ColumnSum;
-    batch_norm: BatchNorm, BatchNormEval, BatchNormSums, BatchNormBackward, BatchNormRunning;
-    pool: MaxPool, MaxPoolBackward, GlobalAveragePool, GlobalAveragePoolBackward;
-    dropout: Bernoulli, Dropout, DropBlockKeep, KeepScale, ApplyMask;
-    views: Views;
-}
-
-impl Op {
-    /// An operation from outside the crate.
-    pub fn custom(op: impl Operation + Send + Sync + 'static) -> Self {
-        Op::Custom(Arc::new(op))
-    }
-
-    /// The types of the outputs, as [`Operation::outputs`], with what holds for every operation checked before and after:
-    /// no tensor is empty or larger than a shader can index.
-    ///
-    /// # Errors
-    /// [`crate::Error::Shape`] naming the operation, what it wanted and what it got.
-    pub fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let operation = self.operation();
-        let name = operation.name();
-        inputs.iter().enumerate().try_for_each(|(i, ty)| shape::input(name, ty, &format!("input {i}")))?;
-        let outputs = operation.outputs(inputs)?;
-        outputs.iter().try_for_each(|ty| shape::output(name, ty))?;
-        Ok(outputs)
-    }
+    elementwise;
+    reduce;
+    softmax_xent;
+    contrast;
+    distill;
+    bank;
+    health;
+    sgd;
+    accumulate;
+    conv2d;
+    matmul;
+    batch_norm;
+    pool;
+    dropout;
+    views;
 }
 
 /// A value as an operand.

@@ -2,7 +2,7 @@
 
 use super::batch_norm::{activated, check_statistics};
 use super::case::{Case, Elements, Input};
-use super::operation::{ROW, WHOLE, by_rows};
+use super::operand::{ROW, WHOLE, by_rows};
 use super::{ByRows, Host, Op, Operand, Operation, Rewrites, shape};
 use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};

@@ -2,7 +2,7 @@
 
 use super::case::{Case, Elements, Input};
 use super::health::{self, raise};
-use super::operation::{ROW, WHOLE, by_rows};
+use super::operand::{ROW, WHOLE, by_rows};
 use super::step_block::StepBlock;
 use super::{ByRows, Host, Operand, Operation, shape};
 use crate::Result;

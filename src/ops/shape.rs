@@ -102,11 +102,14 @@ pub fn output(op: &'static str, ty: &Type) -> Result<()> {
 fn sized(op: &'static str, ty: &Type, what: &str, bits: u32) -> Result<()> {
     let shape = &ty.shape;
     if shape.is_empty() || shape.contains(&0) {
-        return Err(Error::shape(op, format!("{what} has shape {shape:?}; it must have axes, and no size may be 0")));
+        return Err(Error::shape(op, format!("{what} of shape {shape:?} has no elements or no axes")));
     }
     match product(shape) {
-        Some(n) if n < (1 << bits) - 1 => Ok(()),
-        _ => Err(Error::shape(op, format!("{what} of shape {shape:?} exceeds 2^{bits} elements; use a smaller batch"))),
+        Some(n) if n < 1 << bits => Ok(()),
+        _ => Err(Error::shape(
+            op,
+            format!("{what} of shape {shape:?} exceeds 2^{bits} elements; use a smaller batch or narrower layers"),
+        )),
     }
 }
 
@@ -118,7 +121,7 @@ fn check(op: &'static str, ty: &Type, what: &str, elements: &[Element]) -> Resul
             Element::U32 => "u32",
         };
         let wanted: Vec<_> = elements.iter().map(name).collect();
-        let message = format!("{what} must hold {}, it holds {}", wanted.join(" or "), name(&ty.element));
+        let message = format!("{what} must hold {}, not {}", wanted.join(" or "), name(&ty.element));
         return Err(Error::shape(op, message));
     }
     input(op, ty, what)

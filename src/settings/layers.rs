@@ -170,13 +170,13 @@ impl Config {
     }
 
     /// Keeps what a budget or a device chose for `stored`, the run that this one continues, where it decides the numbers
-    /// and nothing else is given.
+    /// and nothing else is given than was for that run.
     pub fn keep_choices(&mut self, stored: &Config) {
-        let unset = Config::default();
+        let Ok(given) = stored.as_given() else { return };
         let mut kept = Vec::new();
         for entry in &stored.run.chosen {
             match chosen(entry) {
-                Ok((row, None)) if row.effect == Effect::Numbers && (row.same)(self, &unset) => {
+                Ok((row, _)) if row.effect == Effect::Numbers && (row.same)(self, &given) => {
                     (row.copy)(self, stored);
                     kept.push(entry.clone());
                 }
@@ -239,7 +239,7 @@ fn chosen(entry: &str) -> Result<(&'static Setting, Option<toml::Value>)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use super::super::{ByteSize, DecayAt, DropBlockSize, Length};
+    use super::super::{BatchStatistics, ByteSize, DecayAt, DropBlockSize, Length, Winograd};
     use super::*;
 
     fn from(text: &str) -> Result<Config> {
@@ -326,6 +326,28 @@ mod tests {
         for wrong in ["recompute = ", "recompute = two", "recompute = -1", "batch_norm", "= 1", ""] {
             fitted.run.chosen = vec![wrong.into()];
             assert!(fitted.as_given().is_err(), "{wrong}");
+        }
+    }
+
+    /// A device's answer to `winograd = "auto"` and a budget's micro-batches decide the numbers: a resumed run keeps them,
+    /// whatever the device and the budget are now.
+    #[test]
+    fn a_resumed_run_keeps_what_decides_its_numbers() {
+        let mut given = Config::from_preset("demo").unwrap();
+        given.run.batch_norm = BatchStatistics::Micro;
+        for micro_batch in [None, Some(8)] {
+            given.run.micro_batch = micro_batch;
+            let mut stored = given.clone();
+            (stored.run.winograd, stored.run.micro_batch) = (Winograd::On, Some(4));
+            stored.note_choices(&given);
+            let mut resumed = stored.as_given().unwrap();
+            resumed.keep_choices(&stored);
+            assert_eq!(resumed, stored);
+            // Another wish is the user's, and seen as a change.
+            let mut other = stored.as_given().unwrap();
+            other.run.winograd = Winograd::Off;
+            other.keep_choices(&stored);
+            assert_eq!(other.differences(&stored), ["run.winograd"]);
         }
     }
 

@@ -164,7 +164,7 @@ settings! {
         split_seed: u64 = 0, [Numbers, User, flag("split-seed", "N").whole(0, MAX_SEED, &["0"])];
         /// File that lists the split's classes
         ///
-        /// JSON with a list of class names under each of train, val and novel; or a CSV table of image files and labels,
+        /// JSON with a list of class names under each of train, val and novel; or a CSV table of images and labels,
         /// beside the tables of the other splits or with a column named split.
         split_file: Option<PathBuf> = None,
             [Numbers, User, flag("split-file", "FILE").range(Range::NotEmpty, &["split.json"])];
@@ -175,7 +175,7 @@ settings! {
         /// resnet12 or conv4
         ///
         /// Another backbone than the preset's brings its published widths, unless they are given.
-        backbone: Backbone = Backbone::Resnet12, [Numbers, User, flag("backbone", "NAME").on_screen()];
+        backbone: Backbone = Backbone::Resnet12, [Numbers, User, flag("backbone", "NAME")];
         /// Channels per block, as many blocks as numbers
         ///
         /// From 1 to 8 blocks, each of which halves the image; the last number is the size of the embedding.
@@ -211,7 +211,7 @@ settings! {
         ///
         /// The transforms that every image is shown under: 4, 4, 16, and K from 2 to 64 fixed warps.
         transforms: TransformSet = TransformSet::Rot4Crop4,
-            [Numbers, User, flag("transforms", "SET").whole(2, 64, &["affine-8"]).on_screen()];
+            [Numbers, User, flag("transforms", "SET").whole(2, 64, &["affine-8"])];
         /// Weight of the equivariance and invariance losses
         gamma: f64 = 1.0, [Numbers, User, flag("gamma", "W").closed(0.0, 1e6, &["1"])];
         // Below 1e-4 the exponents of the loss leave what f32 holds.
@@ -281,7 +281,7 @@ settings! {
                 .on_screen()
         ];
         /// Learning rate at the start
-        lr: f64 = 0.05, [Numbers, User, flag("lr", "R").above(0.0, 100.0, &["0.05"]).on_screen()];
+        lr: f64 = 0.05, [Numbers, User, flag("lr", "R").above(0.0, 100.0, &["0.05"])];
         /// Momentum
         momentum: f64 = 0.9, [Numbers, User, flag("momentum", "M").below(0.0, 1.0, &["0.9"])];
         /// Weight decay, on every parameter
@@ -310,7 +310,7 @@ settings! {
     /// Seed, folder, memory and how often something is said or saved.
     struct RunConfig at [run] under "Run" {
         /// Seed of every random choice
-        seed: u64 = 0, [Numbers, User, flag("seed", "N").whole(0, MAX_SEED, &["0"]).on_screen()];
+        seed: u64 = 0, [Numbers, User, flag("seed", "N").whole(0, MAX_SEED, &["0"])];
         /// Run folder
         ///
         /// Where it is not set: runs/ and the name of the preset.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::graph::{Graph, Storage, Type, ValueId};
+use super::{Graph, Storage, Type, ValueId};
 use crate::ops::elementwise::{Add, Fill, Scale};
 use crate::ops::shape::same;
 use crate::{Error, Result};

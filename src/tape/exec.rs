@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use half::f16;
 
-use super::graph::{Element, Graph, Node, Storage, ValueId};
 use super::plan::{Plan, pooled};
 use super::submissions::SubmissionCuts;
+use super::{Element, Graph, Node, Storage, ValueId};
 use crate::gpu::clock::Clock;
 use crate::gpu::kernel::{Kernels, Prepared, Region};
 use crate::gpu::{Buffer, Gpu, Launch, Submission};

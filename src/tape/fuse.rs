@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use super::graph::{Graph, Storage, ValueId};
+use super::{Graph, Storage, ValueId};
 
 /// Rewrites the graph; a second time changes nothing.
 pub fn fuse(graph: &mut Graph) {

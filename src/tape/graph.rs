@@ -1,129 +1,194 @@
-//! The recorded step: values and the nodes that make them. Plain data, printable, no device.
+//! The recorded step: values and the nodes that make them. Printable, no device.
+//!
+//! A graph holds operations, and the gradient of an [`Operation`] is more of the graph: both are defined here.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::ops::{Op, Operation};
+use super::value::{Storage, Type, Value, ValueId};
+use crate::gpu::Launch;
+use crate::ops::elements::Elements;
+use crate::ops::operand::{ByRows, Cost, Host, Operand, PartialSums, Pieces};
+use crate::ops::shape;
 use crate::{Error, Result};
 
-/// Element type of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Element {
-    /// `f32`
-    F32,
-    /// `f16`, two to a word: how activations may be stored, never what is computed with. Rows have an even length.
-    F16,
-    /// `u32`: labels, indices, packed pixels, random counters.
-    U32,
-}
+/// What every operation knows about itself.
+///
+/// An operation from outside the crate implements `name`, `outputs`, `twin`, `launches` and, where it has a gradient,
+/// `backward`; it enters a graph as the crate's own do.
+pub trait Operation: fmt::Debug + Any + Send + Sync {
+    /// `file.entry`-like name for plans, errors and reports.
+    fn name(&self) -> &'static str;
 
-impl Element {
-    /// Bytes of one.
-    pub fn bytes(self) -> u64 {
-        if self == Element::F16 { 2 } else { 4 }
+    /// Shape rule. For an operation in place the last inputs are the values it updates.
+    ///
+    /// Outputs after those that the twin returns are workspace: scratch between the launches of the node.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] naming the operation, what it wanted and what it got, for any other number of inputs,
+    /// elements, axes and sizes than it can compute with. It must not panic.
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>>;
+
+    /// Whether the outputs are persistent values that are updated in place.
+    fn in_place(&self) -> bool {
+        false
+    }
+
+    /// The plainest correct computation, in f64, of inputs whose types [`Operation::outputs`] accepted. For an operation
+    /// in place the last inputs are the old values of its targets, and the result is their new values.
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>>;
+
+    /// Appends the nodes of the gradient, given the gradients of the outputs; returns one for each input.
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`] from the nodes it appends.
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+        let _ = (graph, upstream);
+        Ok(vec![None; node.inputs.len()])
+    }
+
+    /// The dispatches, in order, over operands whose types [`Operation::outputs`] accepted and made.
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>>;
+
+    /// The least work there is in it, with which `bench` compares its time. Unless told otherwise: no arithmetic
+    /// worth counting, every input read and every output written once. An operation with convolutions or products
+    /// counts them; one with workspace, or that reads part of an input, counts its own bytes.
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        Cost::moving(inputs.iter().chain(outputs)).and_moving(if self.in_place() { outputs } else { &[] })
+    }
+
+    /// How it falls apart into smaller ones of the same kind, so that its twin can be run on a part of what
+    /// the device computed; none where it does not.
+    fn pieces(&self) -> Option<Pieces> {
+        None
+    }
+
+    /// Which of its `inputs` inputs and of its outputs go by rows, where every row of the latter comes from the same row
+    /// of the former: it can then be computed a few rows at a time. None where it cannot. See [`crate::ops::rows`].
+    fn by_rows(&self, inputs: usize) -> Option<ByRows> {
+        let _ = inputs;
+        None
+    }
+
+    /// For an operation that first sums parts of its rows, each by itself, and then joins the sums.
+    fn partial_sums(&self) -> Option<&dyn PartialSums> {
+        None
+    }
+
+    /// The forms of it that the passes of [`crate::tape`] may put in its place.
+    fn rewrites(&self) -> &dyn Rewrites {
+        &NoRewrites
+    }
+
+    /// What output `index` holds, roughly: `bench` makes the inputs of the operations behind it alike. Unless told
+    /// otherwise the first is normal; what is made beside it is saved for a gradient, and positive: norms, deviations,
+    /// sums of exponentials.
+    fn output_elements(&self, index: usize) -> Elements {
+        if index == 0 { Elements::Normal(0.0, 1.0) } else { Elements::Uniform(0.5, 1.5) }
     }
 }
 
-/// Shape and element of a value. Tensors are contiguous, images NCHW.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Type {
-    /// Sizes, outermost first; a scalar is `[1]`.
-    pub shape: Vec<usize>,
-    /// Element.
-    pub element: Element,
-}
+/// An operation of a graph, whichever it is.
+#[derive(Clone)]
+pub struct Op(Arc<dyn Operation>);
 
-impl Type {
-    /// Floats of a shape.
-    pub fn f32(shape: impl Into<Vec<usize>>) -> Self {
-        Type { shape: shape.into(), element: Element::F32 }
-    }
-
-    /// Unsigned integers of a shape.
-    pub fn u32(shape: impl Into<Vec<usize>>) -> Self {
-        Type { shape: shape.into(), element: Element::U32 }
-    }
-
-    /// Number of elements; the largest number there is where it is larger, which no graph takes.
-    pub fn len(&self) -> usize {
-        self.shape.iter().fold(1, |n, &size| n.saturating_mul(size))
-    }
-
-    /// Number of elements, also of a tensor that the host cannot address.
-    fn elements(&self) -> u64 {
-        // A zero behind sizes that overflow is still a zero.
-        let zero = self.shape.contains(&0);
-        if zero { 0 } else { self.shape.iter().fold(1, |n, &size| n.saturating_mul(size as u64)) }
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Size in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.element.bytes().saturating_mul(self.elements())
-    }
-
-    /// Fails unless there are elements, and no more than `most`.
-    fn check(&self, op: &'static str, what: &str, most: u64) -> Result<()> {
-        let shape = &self.shape;
-        match self.elements() {
-            0 => Err(Error::shape(op, format!("{what} of shape {shape:?} has no elements"))),
-            n if n > most => {
-                let power = (most + 1).next_power_of_two().ilog2();
-                Err(Error::shape(
-                    op,
-                    format!("{what} of shape {shape:?} exceeds 2^{power} elements; use a smaller batch"),
-                ))
-            }
-            _ => Ok(()),
-        }
+impl<T: Operation> From<T> for Op {
+    fn from(operation: T) -> Self {
+        Op(Arc::new(operation))
     }
 }
 
-/// The most elements that an operation makes: their bytes can be counted in 32 bits.
-const MOST_MADE: u64 = u32::MAX as u64 / 4 - 1;
-/// The most elements that an operation reads: their positions can be counted in 32 bits.
-const MOST_READ: u64 = u32::MAX as u64;
-
-/// A value of a graph; it means nothing to another graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ValueId(pub(crate) u32);
-
-impl ValueId {
-    /// Position of the value in [`Graph::values`].
-    pub fn index(self) -> usize {
-        self.0 as usize
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
-/// Where a value lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Storage {
-    /// In a slot that the plan chooses; alive from its producer to its last reader.
-    Transient,
-    /// In a named arena that outlives the step and may be shared between graphs.
-    Arena {
-        /// Name of the arena.
-        arena: String,
-        /// First byte in it.
-        offset: u64,
-    },
+impl Op {
+    /// What it does.
+    pub fn operation(&self) -> &dyn Operation {
+        &*self.0
+    }
+
+    /// The operation itself, where it is a `T`.
+    pub fn downcast_ref<T: Operation>(&self) -> Option<&T> {
+        let any: &dyn Any = self.operation();
+        any.downcast_ref()
+    }
+
+    /// The types of the outputs, as [`Operation::outputs`], with what holds for every operation checked before and after:
+    /// no tensor is empty or larger than a shader can index.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming the operation, what it wanted and what it got.
+    pub fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let operation = self.operation();
+        let name = operation.name();
+        inputs.iter().enumerate().try_for_each(|(i, ty)| shape::input(name, ty, &format!("input {i}")))?;
+        let outputs = operation.outputs(inputs)?;
+        outputs.iter().try_for_each(|ty| shape::output(name, ty))?;
+        Ok(outputs)
+    }
 }
 
-/// A tensor of the step.
-#[derive(Clone, Debug)]
-pub struct Value {
-    /// What it is, for plans and errors.
-    pub name: String,
-    /// Shape and element.
-    pub ty: Type,
-    /// Where it lives.
-    pub storage: Storage,
-    /// Whether a gradient is wanted for it or for something it is made from.
-    pub requires_grad: bool,
+/// Forms of an operation that compute the same with less memory or time; none unless told otherwise.
+pub trait Rewrites {
+    /// For a batch norm whose first output, y, can be left to its readers.
+    fn as_norm(&self) -> Option<Norm> {
+        None
+    }
+
+    /// The same operation reading x and its statistics (as a further, last input) where it now reads their y with
+    /// this slope as input `index`; none where it cannot compute y itself. See [`crate::tape::fuse`].
+    fn with_fused_norm(&self, index: usize, slope: f32) -> Option<Op> {
+        let _ = (index, slope);
+        None
+    }
+
+    /// The same operation with its output in the place of its last input; none where it needs both.
+    fn in_place_variant(&self) -> Option<Op> {
+        None
+    }
+
+    /// Whether its first output may be made again instead of being kept: it depends on the inputs alone, and costs
+    /// little for its size. See [`crate::tape::recompute`].
+    fn recomputable(&self) -> bool {
+        false
+    }
+
+    /// The same operation with less than half of the multiplications, where it has one that gains by that; its result
+    /// stays its first output. See [`crate::tape::winograd`].
+    fn by_winograd(&self, inputs: &[Type]) -> Option<Op> {
+        let _ = inputs;
+        None
+    }
+
+    /// Whether it reads input `index` in half precision, too. See [`crate::tape::half_precision`].
+    fn reads_half(&self, index: usize) -> bool {
+        let _ = index;
+        false
+    }
+
+    /// Whether it can write its first output in half precision.
+    fn writes_half(&self) -> bool {
+        false
+    }
+}
+
+/// The rewrites of an operation that has none.
+struct NoRewrites;
+
+impl Rewrites for NoRewrites {}
+
+/// A batch norm as those see it who read its y.
+pub struct Norm {
+    /// Slope of the LeakyReLU in y.
+    pub slope: f32,
+    /// The operation without the output y; the statistics are then its first output.
+    pub without_y: Op,
 }
 
 /// One operation of the step.
@@ -295,9 +360,7 @@ impl Graph {
         if op.operation().in_place() {
             return Err(Error::shape(op.operation().name(), "updates values in place: record it with `update`"));
         }
-        let types = self.types(&op, inputs)?;
-        let outputs = op.outputs(&types)?;
-        outputs.iter().try_for_each(|ty| ty.check(op.operation().name(), "an output", MOST_MADE))?;
+        let outputs = op.outputs(&self.types(inputs)?)?;
         let requires_grad = inputs.iter().any(|&i| self.value(i).requires_grad);
         let name = op.operation().name();
         let outputs: Vec<ValueId> = outputs
@@ -312,12 +375,9 @@ impl Graph {
         Ok(outputs)
     }
 
-    /// The types of what an operation reads.
-    fn types(&self, op: &Op, inputs: &[ValueId]) -> Result<Vec<Type>> {
-        inputs.iter().try_for_each(|&id| self.check_id(id))?;
-        let types: Vec<Type> = inputs.iter().map(|&id| self.value(id).ty.clone()).collect();
-        types.iter().try_for_each(|ty| ty.check(op.operation().name(), "an input", MOST_READ))?;
-        Ok(types)
+    /// The types of values.
+    fn types(&self, ids: &[ValueId]) -> Result<Vec<Type>> {
+        ids.iter().map(|&id| self.check_id(id).map(|()| self.value(id).ty.clone())).collect()
     }
 
     /// Appends an operation and returns its first output.
@@ -338,15 +398,9 @@ impl Graph {
         if !op.operation().in_place() {
             return Err(Error::shape(op.operation().name(), "makes new values: record it with `apply`"));
         }
-        let types = self.types(&op, &[inputs, targets].concat())?;
-        op.outputs(&types)?;
+        op.outputs(&self.types(&[inputs, targets].concat())?)?;
         let scope = self.scope.clone();
         self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: targets.to_vec(), scope });
         Ok(())
-    }
-
-    /// The operation of a node.
-    pub fn operation<'a>(&self, node: &'a Node) -> &'a dyn Operation {
-        node.op.operation()
     }
 }

@@ -1,7 +1,7 @@
 //! Stores activations in half precision: what is computed with stays f32, what lies in memory until the backward pass
 //! needs half of it.
 
-use super::graph::{Element, Graph, Storage, ValueId};
+use super::{Element, Graph, Storage, ValueId};
 
 /// Stores the results of convolutions in half precision, where whoever reads them can read that. Two halves share a
 /// word that one invocation writes, so rows of an odd length stay f32.

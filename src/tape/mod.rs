@@ -14,6 +14,8 @@ pub mod readback;
 pub mod recompute;
 pub mod submissions;
 pub mod twin;
+pub mod value;
 pub mod winograd;
 
-pub use graph::{Element, Graph, Node, Storage, Type, Value, ValueId};
+pub use graph::{Graph, Node};
+pub use value::{Element, Storage, Type, Value, ValueId};

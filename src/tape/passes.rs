@@ -7,8 +7,8 @@
 //!
 //! An executor and a memory plan take the graph as it is: whoever records a graph applies its passes.
 
+use super::Graph;
 use super::fuse::fuse;
-use super::graph::Graph;
 use super::half_precision::store_half;
 use super::recompute::{candidates, recompute};
 use super::winograd::use_winograd;

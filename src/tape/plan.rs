@@ -7,7 +7,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::graph::{ARENA_ALIGNMENT, Graph, Storage, ValueId};
+use super::graph::ARENA_ALIGNMENT;
+use super::{Graph, Storage, ValueId};
 use crate::{Error, Result};
 
 /// The memory layout of a graph.

@@ -1,7 +1,7 @@
 //! Reads several values in one submission through a staging buffer that is made once.
 
+use super::ValueId;
 use super::exec::Executor;
-use super::graph::ValueId;
 use crate::Result;
 use crate::gpu::Buffer;
 

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::graph::{Graph, Node, Storage, ValueId};
+use super::{Graph, Node, Storage, ValueId};
 use crate::ops::cost;
 
 /// The nodes whose result need not be kept for the backward pass, those with the least arithmetic a byte first.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::graph::{Graph, Node, Storage, ValueId};
+use super::{Graph, Node, Storage, ValueId};
 use crate::ops::Host;
 use crate::{Error, Result};
 

@@ -1,7 +1,7 @@
 //! Computes convolutions by Winograd's minimal filtering, with less than half of the multiplications; see
 //! `ops::winograd`. The numbers change within rounding.
 
-use super::graph::{Graph, Storage, Value, ValueId};
+use super::{Graph, Storage, Value, ValueId};
 use crate::Result;
 use crate::tape::Type;
 

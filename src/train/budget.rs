@@ -281,7 +281,10 @@ fn refusal(
         }
     }
     if ways.is_empty() {
-        ways.push("a smaller network (model.widths) or smaller images (data.side) would need less".into());
+        ways.push(format!(
+            "give it {:.0} MiB or more; narrower model.widths or a smaller data.side would need less",
+            mebibytes(least.peak_bytes).ceil()
+        ));
     }
     let why = format!(
         "{budget} is {:.1} MiB, and a step needs {:.1} MiB, at least {:.1} MiB ({}; MiB): {}",

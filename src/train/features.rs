@@ -1,14 +1,12 @@
 //! Features of images from a trained network in evaluation mode.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::limit_submission_time;
 use super::record::{evaluation_passes, net_spec};
 use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::data::ImageSet;
-use crate::gpu::Gpu;
 use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::ier::transforms::ViewSampler;
@@ -133,21 +131,22 @@ impl Extractor {
         Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
     }
 
-    /// The network of a checkpoint, or with `untrained` the one its run began with. Without a clock `run.slice_ms` has
+    /// The network of a checkpoint, or with `untrained` the one its run began with, on a device or by kernels on it. Without a clock `run.slice_ms` has
     /// no effect: it divides a pass by measured time.
     ///
     /// # Errors
     /// [`crate::Error::Data`] when the file is not a checkpoint or does not fit its own configuration.
     pub async fn open_async(
-        gpu: Arc<Gpu>,
+        kernels: impl Into<Kernels>,
         path: &Path,
         checkpoint: &Checkpoint,
         untrained: bool,
         clock: Option<Clock>,
     ) -> Result<(Self, Config)> {
+        let mut kernels = kernels.into();
         let mut config = stored_config(path, checkpoint)?;
         // What the run's device chose is its own.
-        config.run.winograd = config.as_given()?.run.winograd.resolved(gpu.is_software());
+        config.run.winograd = config.as_given()?.run.winograd.resolved(kernels.gpu().is_software());
         let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
         let side = stored_side(path, checkpoint, &config)?;
         if !(2..=MAX_CLASSES).contains(&classes) {
@@ -157,7 +156,6 @@ impl Extractor {
             ));
         }
         let net = net_spec(&config, classes);
-        let mut kernels = Kernels::new(gpu);
         let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH, clock).await?;
         checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
         if untrained {
@@ -175,8 +173,13 @@ impl Extractor {
     /// # Errors
     /// As [`Extractor::open_async`].
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn open(gpu: Arc<Gpu>, path: &Path, checkpoint: &Checkpoint, untrained: bool) -> Result<(Self, Config)> {
-        pollster::block_on(Self::open_async(gpu, path, checkpoint, untrained, Some(super::clock)))
+    pub fn open(
+        kernels: impl Into<Kernels>,
+        path: &Path,
+        checkpoint: &Checkpoint,
+        untrained: bool,
+    ) -> Result<(Self, Config)> {
+        pollster::block_on(Self::open_async(kernels, path, checkpoint, untrained, Some(super::clock)))
     }
 
     /// Side of the images it takes.

@@ -2,13 +2,12 @@
 //! and the way back from a lost device.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::Checkpoint;
 use super::metrics::{self, MetricsLog, Record};
 use super::trainer::{Observer, Trainer};
-use crate::gpu::Gpu;
+use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, StepReport};
 use crate::settings::{CHECKPOINT_FILE, OnDeviceLost, RunConfig};
 use crate::{Error, Result};
@@ -37,7 +36,7 @@ pub struct Finished {
 /// fails with.
 pub fn run_reopening(
     trainer: &mut Trainer,
-    reopen: &dyn Fn(&mut dyn Progress) -> Result<Arc<Gpu>>,
+    reopen: &dyn Fn(&mut dyn Progress) -> Result<Kernels>,
     folder: &Path,
     resume_command: &str,
     progress: &mut dyn Progress,

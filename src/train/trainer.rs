@@ -113,7 +113,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Records, plans and allocates the step, and puts the initial state on the device. Without a clock `run.slice_ms`
+    /// Records, plans and allocates the step, and puts the initial state on the device. `kernels` is that device, or
+    /// kernels on it, which choose among alternatives by their [`Tuning`](crate::gpu::tune::Tuning). Without a clock `run.slice_ms`
     /// has no effect: it divides a step by measured time.
     ///
     /// # Errors
@@ -121,12 +122,14 @@ impl Trainer {
     /// range or does not fit the data, [`Error::Argument`] when the images are not whole or have no labels,
     /// [`Error::Device`] when the step does not fit the device, [`Error::Data`] when the teacher is another network.
     pub async fn new_async(
-        gpu: Arc<Gpu>,
+        kernels: impl Into<Kernels>,
         config: &Config,
         data: Arc<ImageSet>,
         teacher: Option<Arc<Teacher>>,
         clock: Option<Clock>,
     ) -> Result<Self> {
+        let mut kernels = kernels.into();
+        let gpu = kernels.gpu().clone();
         config.validate()?;
         data.validate_labelled()?;
         let shape = DataShape::of(&data);
@@ -142,7 +145,6 @@ impl Trainer {
                 Some(UploadRing::new_async(&gpu, bytes, UPLOADS).await?)
             }
         };
-        let mut kernels = Kernels::new(gpu);
         let mut arenas = Arenas::new();
         let mut executor = Executor::new_async(&mut kernels, &mut arenas, graph).await?;
         super::limit_submission_time(&mut executor, config, clock);
@@ -189,16 +191,21 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new_async`].
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn new(gpu: Arc<Gpu>, config: &Config, data: Arc<ImageSet>, teacher: Option<Arc<Teacher>>) -> Result<Self> {
-        pollster::block_on(Self::new_async(gpu, config, data, teacher, Some(super::clock)))
+    pub fn new(
+        kernels: impl Into<Kernels>,
+        config: &Config,
+        data: Arc<ImageSet>,
+        teacher: Option<Arc<Teacher>>,
+    ) -> Result<Self> {
+        pollster::block_on(Self::new_async(kernels, config, data, teacher, Some(super::clock)))
     }
 
     /// A trainer of the same run on another device, at its first step.
     ///
     /// # Errors
     /// As [`Trainer::new_async`].
-    pub async fn on_device_async(&self, gpu: Arc<Gpu>) -> Result<Self> {
-        Trainer::new_async(gpu, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await
+    pub async fn on_device_async(&self, kernels: impl Into<Kernels>) -> Result<Self> {
+        Trainer::new_async(kernels, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await
     }
 
     /// As [`Trainer::on_device_async`]; blocks.
@@ -206,8 +213,8 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new_async`].
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn on_device(&self, gpu: Arc<Gpu>) -> Result<Self> {
-        pollster::block_on(self.on_device_async(gpu))
+    pub fn on_device(&self, kernels: impl Into<Kernels>) -> Result<Self> {
+        pollster::block_on(self.on_device_async(kernels))
     }
 
     async fn initialise(&self) -> Result<()> {
@@ -262,6 +269,11 @@ impl Trainer {
     /// The run's device.
     pub fn gpu(&self) -> &Arc<Gpu> {
         self.executor.gpu()
+    }
+
+    /// The kernels of the step, with what was chosen for it.
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
     }
 
     /// Submissions of a step, as things stand: see `run.slice_ms`.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::batch_norm::{activated, check_statistics};
-use super::operation::{ROW, WHOLE, by_rows};
+use super::operand::{ROW, WHOLE, by_rows};
 use super::rows::gcd;
 use super::{ByRows, Cost, Host, Op, Operand, Operation, PartialSums, Pieces, Rewrites, shape};
 use crate::gpu::Launch;
