@@ -77,7 +77,8 @@ pub(super) fn check_method(path: &Path, archive: &mut ZipArchive<BufReader<File>
                 (CompressionMethod::XZ, "XZ"),
                 (CompressionMethod::AES, "AES"),
             ];
-            let name = NAMES.iter().find(|(method, _)| *method == other).map_or("of another program", |(_, name)| name);
+            let name =
+                NAMES.iter().find(|(method, _)| *method == other).map_or("of another program", |&(_, name)| name);
             Err(Error::data(
                 path,
                 format!("is packed by the zip method {name}; repack it with the deflate or stored method"),
