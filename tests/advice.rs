@@ -114,7 +114,7 @@ const WORDS: &[Case] = &[
     ("embed run data --out x.txt", 2, &["end it in .npy"], "embed run data --out x.npy"),
     ("embed run data --out data", 2, &["try embeddings.npy"], "embed run data --out embeddings.npy"),
     ("embed run data --out x.npy/", 2, &["try embeddings.npy"], "embed run data --out x.npy"),
-    ("embed run data --split-file none", 2, &["cannot be used with '[INPUT]...'"], "embed run data --out none.npy"),
+    ("embed run data --split-file none", 2, &["cannot be used with '--split-file"], "embed run data --out none.npy"),
     (
         "embed run data --split train",
         2,

@@ -72,7 +72,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = seed, help_heading = EPISODES,
         hide_short_help = true)]
     seed: u64,
-    /// lr, cosine, centroid or nn; or a list
+    /// lr, cosine, centroid or nn
     ///
     /// lr: multinomial logistic regression (L2, C = 1); cosine: nearest mean by cosine; centroid: nearest mean;
     /// nn: nearest neighbour.

@@ -355,6 +355,9 @@ impl Gpu {
 
     /// The device's own reason, if it has given one.
     pub(super) fn not_mapped(&self, reason: &dyn std::fmt::Display) -> Error {
+        // A lost device refuses a mapping at once, and says that it is lost when it is polled.
+        #[cfg(not(target_arch = "wasm32"))]
+        let _ = self.device.poll(wgpu::PollType::Poll);
         match self.check() {
             Err(error) => error,
             Ok(()) => Error::Device(format!("the device could not map memory ({reason})")),
