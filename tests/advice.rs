@@ -118,7 +118,7 @@ const WORDS: &[Case] = &[
     (
         "embed run data --split train",
         2,
-        &["cannot be used with '[INPUT]...'"],
+        &["cannot be used with '--split"],
         "embed run --data data --split train --out train.npy",
     ),
     ("train --no-eval --resume run --steps 9", 2, &["changes --steps (optimiser.length.steps): leave them out"], AGAIN),

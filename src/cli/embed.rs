@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "inputs", help_heading = DATA, value_parser = split_file,
         hide_short_help = true)]
     split_file: Option<SplitFile>,
-    /// Array to write; the list goes beside it as .txt
+    /// Array; the list goes beside it as .txt
     #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
     out: PathBuf,
     /// Output of the network: feat, class, transform or invariant
