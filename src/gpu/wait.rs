@@ -1,7 +1,7 @@
 //! Answers of the device that come later.
 //!
 //! wgpu answers through callbacks. In a browser the event loop calls them. On native somebody has to poll the device:
-//! the future that waits does, for at most [`PATIENCE`] at a time, so that it neither spins nor holds up the caller's
+//! the future that waits does, for at most a millisecond at a time, so that it neither spins nor holds up the caller's
 //! executor for long.
 
 use std::future::poll_fn;
