@@ -67,8 +67,13 @@ pub fn draw(images: &ImageSet, ways: usize, shots: usize, queries: usize, n: usi
             _ => Error::usage(why),
         });
     }
+    let count = u32::try_from(n).map_err(|_| Error::Argument {
+        what: "the number of episodes",
+        got: n.to_string(),
+        wanted: "below 2^32".into(),
+    })?;
     let by_class = images.by_class();
-    Ok((0..n as u32).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect())
+    Ok((0..count).map(|i| sample(&by_class, ways, shots, queries, seed, i)).collect())
 }
 
 /// Draws episode `i` from classes that suffice.

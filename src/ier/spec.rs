@@ -30,9 +30,9 @@ pub struct StepSpec {
 }
 
 impl StepSpec {
-    /// Images of one forward pass: of the batch, or of a micro-batch.
+    /// Images of one forward pass: of the batch, or of a micro-batch. No parts count as one.
     pub fn images(&self) -> usize {
-        self.batch / self.parts
+        self.batch / self.parts.max(1)
     }
 
     /// Rows of one forward pass.
