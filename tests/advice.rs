@@ -126,8 +126,8 @@ const WORDS: &[Case] = &[
     (
         "plan --classes 5 --images 99999999",
         2,
-        &["--images must be from 1 to 67108862, got 99999999"],
-        "plan --classes 5 --images 67108862",
+        &["--images must be from 1 to 16777215, got 99999999"],
+        "plan --classes 5 --images 16777215",
     ),
     ("bench --shapes conv", 2, &["--shapes must be conv:NxCxHxW"], "bench --shapes matmul:8x8x8 --samples 3"),
     (

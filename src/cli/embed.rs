@@ -38,10 +38,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "inputs", help_heading = DATA, value_parser = split_file,
         hide_short_help = true)]
     split_file: Option<SplitFile>,
-    /// Array; the list goes beside it as .txt
+    /// Array, and a list beside it
     #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
     out: PathBuf,
-    /// Output of the network: feat, class, transform or invariant
+    /// feat, class, transform or invariant
     #[arg(long, value_name = "NAME", value_parser = choice::<Layer>(Layer::NAMES), default_value_t = Layer::Feature,
         help_heading = OUTPUT, hide_possible_values = true)]
     layer: Layer,

@@ -82,8 +82,8 @@ pub fn run(request: &PlanRequest) -> Result<PlanOutcome> {
     let shape = match request.size {
         Some((classes, images)) => {
             within("request.classes", classes, 2, 1_000_000)?;
-            // The memory bank has a row per image, and shaders count its elements in 32 bits.
-            let most = (u32::MAX as usize / config.model.projection - 1).min(100_000_000);
+            // The memory bank has a row per image, and what an operation makes has fewer than 2^30 elements.
+            let most = ((1 << 30) / config.model.projection - 1).min(100_000_000);
             within("request.images", images, 1, most)?;
             let side = config.data.side;
             let side =
