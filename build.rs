@@ -37,20 +37,16 @@ fn build() -> Result<(), String> {
         Some(Source { path: format!("shaders/{name}.wgsl"), text })
     };
     let mut code = String::from("/// Every WGSL file.\npub const SOURCES: &[(&str, &str)] = &[\n");
-    for (name, _) in &sources {
-        let path = root.join(format!("{name}.wgsl"));
-        writeln!(code, "    ({name:?}, include_str!({path:?})),").map_err(|e| e.to_string())?;
+    // The texts themselves and no paths: a target folder that moves with its checkout stays good.
+    for (name, text) in &sources {
+        writeln!(code, "    ({name:?}, {text:?}),").map_err(|e| e.to_string())?;
     }
     code.push_str("];\n\n/// The tables.\npub const SHADERS: &[Shader] = &[\n");
     let mut wrong = Vec::new();
     for (name, _) in sources.iter().filter(|(name, _)| !name.starts_with("common/")) {
         match reflect::reflect(name, &find) {
             Err(fault) => wrong.push(format!("{}:{}: {}", fault.file, fault.line, fault.message)),
-            Ok(reflected) => {
-                let path = out.join(format!("{name}.wgsl"));
-                write(&path, &reflected.shader.text)?;
-                code.push_str(&table(&reflected.shader, &path));
-            }
+            Ok(reflected) => code.push_str(&table(&reflected.shader)),
         }
     }
     code.push_str("];\n");
@@ -84,8 +80,8 @@ fn collect(folder: &Path, root: &Path, found: &mut Vec<(String, String)>) -> Res
     Ok(())
 }
 
-/// A shader's tables as a Rust expression. Its text is at `path`.
-fn table(shader: &Shader, path: &Path) -> String {
+/// A shader's tables as a Rust expression.
+fn table(shader: &Shader) -> String {
     let list = |items: Vec<String>| format!("Borrowed(&[{}])", items.join(", "));
     let text = |text: &str| format!("Borrowed({text:?})");
     let entries = shader.entries.iter().map(|entry| {
@@ -110,10 +106,11 @@ fn table(shader: &Shader, path: &Path) -> String {
         .iter()
         .map(|m| format!("Member {{ name: {}, kind: MemberType::{:?}, offset: {} }}", text(&m.name), m.kind, m.offset));
     format!(
-        "    Shader {{\n        name: {},\n        text: Borrowed(include_str!({path:?})),\n        origins: Origins {{ \
+        "    Shader {{\n        name: {},\n        text: {},\n        origins: Origins {{ \
          files: {}, lines: {} }},\n        constants: {},\n        entries: {},\n        members: {},\n        \
          params_bytes: {},\n    }},\n",
         text(&shader.name),
+        text(&shader.text),
         list(shader.origins.files.iter().map(|file| text(file)).collect()),
         list(shader.origins.lines.iter().map(|(file, line)| format!("({file}, {line})")).collect()),
         list(shader.constants.iter().map(|name| text(name)).collect()),
