@@ -120,6 +120,15 @@ fn every_file_is_expected_or_refused() {
 }
 
 #[test]
+fn a_wrong_checksum_is_called_that() {
+    let mut bytes = std::fs::read(folder().join("files/wrong-adler.png")).unwrap();
+    // The last byte of the checksum of IHDR: 8 of the signature, 8 of the chunk's head, 13 of its content, 4.
+    bytes[32] ^= 1;
+    let error = decode_rgb(Path::new("x.png"), &bytes).unwrap_err().to_string();
+    assert!(error.contains("cannot be decoded") && error.contains("one of its checksums is wrong"), "{error}");
+}
+
+#[test]
 fn what_is_not_read_is_refused_in_one_sentence() {
     for (name, words) in REFUSED {
         let path = folder().join("files").join(name);
