@@ -616,7 +616,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7]])).tolerance(1e-5));
     let statistics_only = BatchNormEval { slope: 0.1, apply: false };
     cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7], &[7], &[7]])));
-    for (x, train) in [x, &[9, 7, 31, 32]].into_iter().flat_map(|x| [(x, true), (x, false)]) {
+    for (x, train) in [x, &[9, 7, 5, 8]].into_iter().flat_map(|x| [(x, true), (x, false)]) {
         let op = BatchNormBackward { slope: 0.1, train, in_place: true };
         let inputs = constants(&[x, &[ROWS, 7], &[7, 2], x]);
         cases.push(Case::new(format!("{x:?} in place, batch statistics {train}"), op, inputs));
