@@ -2,7 +2,7 @@
 
 use super::layers::preset_text;
 use super::row::Flag;
-use super::table::{Config, Setting, settings};
+use super::table::{Config, Setting, setting, settings};
 use super::{BatchStatistics, LrSchedule, MAX_ROWS, MAX_SIDE, Method};
 use crate::error::Change;
 use crate::{Error, Result};
@@ -133,20 +133,14 @@ impl Config {
                     "optimiser.schedule = one-cycle rises by itself, and optimiser.warmup = {} would come on top",
                     optimiser.warmup
                 ),
-                changes: vec![
-                    Change::Set("optimiser.warmup", "0".into()),
-                    Change::Set("optimiser.schedule", "cosine".into()),
-                ],
+                changes: vec![Change::Unset("optimiser.warmup")],
             });
         }
         if optimiser.nesterov && optimiser.momentum == 0.0 {
             return Err(Error::Conflict {
                 keys: vec!["optimiser.nesterov", "optimiser.momentum"],
                 why: "optimiser.nesterov looks ahead along the momentum, and optimiser.momentum is 0".into(),
-                changes: vec![
-                    Change::Set("optimiser.momentum", "0.9".into()),
-                    Change::Set("optimiser.nesterov", "false".into()),
-                ],
+                changes: vec![Change::Set("optimiser.nesterov", "false".into()), Change::Raise("optimiser.momentum")],
             });
         }
         Ok(())
@@ -158,15 +152,21 @@ impl Config {
     /// [`Error::Conflict`] where another setting leaves it without one.
     pub fn check_given(&self, given: &toml::Table) -> Result<()> {
         let schedule = self.optimiser.schedule;
-        let optimiser = given.get("optimiser").and_then(|section| section.as_table());
-        for (name, key) in [("decay_at", "optimiser.decay_at"), ("decay", "optimiser.decay")] {
-            if schedule != LrSchedule::Steps && optimiser.is_some_and(|section| section.contains_key(name)) {
-                return Err(Error::Conflict {
-                    keys: vec![key, "optimiser.schedule"],
-                    why: format!("{key} has no effect with optimiser.schedule = {schedule}, which has no steps"),
-                    changes: vec![Change::Unset(key), Change::Set("optimiser.schedule", "steps".into())],
-                });
-            }
+        if schedule == LrSchedule::Steps {
+            return Ok(());
+        }
+        let section = given.get("optimiser").and_then(|section| section.as_table());
+        for key in ["optimiser.decay_at", "optimiser.decay"] {
+            let name = key.trim_start_matches("optimiser.");
+            let Some(value) = section.and_then(|section| section.get(name)) else { continue };
+            let forms = setting(key).map_or(&[][..], |row| row.flags);
+            let form = forms.iter().find(|flag| value.as_table().is_some_and(|table| table.contains_key(flag.form)));
+            let key = form.map_or(key, |flag| flag.form_key);
+            return Err(Error::Conflict {
+                keys: vec![key, "optimiser.schedule"],
+                why: format!("{key} has no effect with optimiser.schedule = {schedule}, which has no steps"),
+                changes: vec![Change::Unset(key)],
+            });
         }
         Ok(())
     }
@@ -325,7 +325,7 @@ mod tests {
         config.optimiser.schedule = LrSchedule::Cosine;
         config.check_given(&toml::Table::new()).unwrap();
         let error = config.check_given(&given).unwrap_err().to_string();
-        assert!(error.contains("optimiser.decay_at has no effect with optimiser.schedule = cosine"), "{error}");
+        assert!(error.contains("optimiser.decay_at.steps has no effect with optimiser.schedule = cosine"), "{error}");
     }
 
     #[test]
