@@ -3,7 +3,7 @@
 //! To add a loss: a row here, its weight in the settings, and its values in a golden file. The test below fails for a
 //! weight that no row reads.
 
-use super::losses::{contrastive_loss, cross_entropy, kl_divergence, mean_squared_error};
+use super::losses::{contrastive_loss, cross_entropy, kl_divergence, mean_squared_error, smoothed_cross_entropy};
 use super::spec::{StepInputs, StepSpec};
 use crate::Result;
 use crate::nn::Outputs;
@@ -50,7 +50,10 @@ pub const LOSSES: [Loss; 7] = [
         name: "ce",
         side: Side::Own,
         weight: |spec| if spec.method.terms().cross_entropy { 1.0 } else { 0.0 },
-        record: |graph, given| cross_entropy(graph, given.own.class, given.inputs.classes).map(Some),
+        record: |graph, given| {
+            let smoothing = given.spec.method.label_smoothing as f32;
+            smoothed_cross_entropy(graph, given.own.class, given.inputs.classes, smoothing).map(Some)
+        },
     },
     Loss {
         name: "eq",
@@ -119,7 +122,7 @@ mod tests {
     use super::*;
     use crate::nn::{Drop, NetSpec};
     use crate::ops::step_block::StepBlock;
-    use crate::settings::{Backbone, Config, MethodConfig};
+    use crate::settings::{Backbone, Config, MethodConfig, OptimiserConfig};
     use crate::tape::Type;
 
     /// The recorded step of a small network with a teacher, as text, and the names of its losses.
@@ -139,8 +142,7 @@ mod tests {
             bank_rows: 9,
             negatives: 3,
             method,
-            momentum: 0.9,
-            weight_decay: 5e-4,
+            optimiser: OptimiserConfig::default(),
             distill: Some(distill),
         };
         let mut graph = Graph::new();
