@@ -33,7 +33,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-pub use crate::files::run_folder::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
+pub use crate::files::run_folder::{BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
 pub use choices::{Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Tune, Winograd};
 pub use drop_block::DropBlockSize;

@@ -320,6 +320,17 @@ settings! {
         checkpoint_every: u32 = 200, [Neither, User, flag("checkpoint-every", "N")];
         /// Steps between readings of the losses
         log_every: u32 = 10, [Neither, User, flag("log-every", "N").whole(1, 1_000_000, &["10"])];
+        /// Steps between validations; 0 for none
+        ///
+        /// Scores the network on fixed episodes of the validation classes, where the data has them, and keeps the best one
+        /// (by the mean of 1-shot and 5-shot accuracy) as best.safetensors beside checkpoint.safetensors, the last one. It
+        /// changes no number of the training. What takes a run folder takes the best; --resume goes on from the last.
+        validate_every: u32 = 0, [Neither, User, flag("validate-every", "N")];
+        /// Validations without gain that end the run; 0 for never
+        ///
+        /// A gain is more than the noise: half of the interval over the episodes. Two validations in a row without gain
+        /// also end it where the step had no row wrong. A run with an annealed rate gains most at its end: leave it off.
+        patience: u32 = 0, [Neither, User, flag("patience", "N")];
         /// Longest time that one submission holds the device, ms
         ///
         /// A step is cut into submissions by measured time, so that a desktop stays responsive and no watchdog resets the
@@ -504,7 +515,7 @@ mod tests {
     fn a_resumed_run_may_change_what_changes_no_number() {
         let flags: Vec<_> = flags_for_resume().collect();
         let wanted =
-            ["checkpoint-every", "log-every", "slice-ms", "recompute", "tune", "memory-budget", "on-device-lost"];
+            ["checkpoint-every", "log-every", "validate-every", "patience", "slice-ms", "recompute", "tune", "memory-budget", "on-device-lost"];
         assert_eq!(flags, wanted);
         assert!(may_change_on_resume("run.out") && !may_change_on_resume("optimiser.lr"));
         assert!(!may_change_on_resume("optimiser.length.steps") && !may_change_on_resume("nonsense"));

@@ -11,6 +11,7 @@ pub mod record;
 pub mod run;
 pub mod state;
 pub mod trainer;
+pub mod validation;
 
 pub use features::Extractor;
 pub use trainer::{Observer, Teacher, Trainer};
