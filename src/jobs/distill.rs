@@ -52,7 +52,11 @@ pub struct DistillOutcome {
 /// [`Error::Data`] when it cannot be read.
 pub fn begun(out: &Path) -> Result<Option<Stored>> {
     let folders = [out.to_owned(), out.join("generation-1")];
-    folders.iter().find(|folder| folder.join(CHECKPOINT_FILE).is_file()).map(|folder| Stored::open(folder)).transpose()
+    folders
+        .iter()
+        .find(|folder| folder.join(CHECKPOINT_FILE).is_file())
+        .map(|folder| Stored::open(&folder.join(CHECKPOINT_FILE)))
+        .transpose()
 }
 
 impl DistillRequest {
@@ -73,11 +77,11 @@ impl DistillRequest {
         for generation in 1..=self.config.distill.generations {
             let folder = self.folder(generation);
             let student = folder.join(CHECKPOINT_FILE);
-            if same_path(&student, &teacher) {
+            if teacher.parent().is_some_and(|own| same_path(own, &folder)) {
                 return Err(Error::data(folder, "this is the teacher's own folder: name another with `request.out`"));
             }
             begins.push(if self.existing == Existing::Resume && student.is_file() {
-                let stored = Stored::open(&folder)?;
+                let stored = Stored::open(&student)?;
                 check_resumable(&self.config_of(Some(&stored)), &stored, progress)?;
                 Begin::Resume(Box::new(stored))
             } else {
@@ -126,8 +130,9 @@ pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progr
         };
         let outcome = train::train(&one, Some(teacher.clone()), session, progress, None)?;
         if generation < request.config.distill.generations {
-            let weights = Checkpoint::load(&outcome.checkpoint)?;
-            teacher = Arc::new(Teacher { path: outcome.checkpoint.clone(), weights });
+            let path = outcome.kept().to_owned();
+            let weights = Checkpoint::load(&path)?;
+            teacher = Arc::new(Teacher { path, weights });
         }
         outcomes.push(outcome);
     }

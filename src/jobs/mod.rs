@@ -15,6 +15,7 @@ pub mod score;
 pub mod stored;
 pub mod train;
 mod tuning;
+pub mod validate;
 
 use std::path::{Path, PathBuf};
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::plan::{self, PlanOutcome};
-use super::score::{Score, novel_classes, score_run};
+use super::score::{Score, novel_classes, score_network, score_run};
 use super::stored::Stored;
+use super::validate::{self, Best};
 use super::{Session, data_options, moved, percentage, same_path, tuning, warn_of};
 use crate::data::{self, Split};
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
@@ -58,7 +59,7 @@ impl Begin {
                 "there is no run to resume here: name the folder of one that has saved a checkpoint",
             ));
         }
-        Ok(Begin::Resume(Box::new(Stored::open(out)?)))
+        Ok(Begin::Resume(Box::new(Stored::open(&out.join(CHECKPOINT_FILE))?)))
     }
 
     fn existing(&self) -> Existing {
@@ -83,8 +84,12 @@ impl Begin {
 pub struct TrainOutcome {
     /// The final checkpoint.
     pub checkpoint: PathBuf,
-    /// Steps of the run.
+    /// Steps that are done: all of the run, or fewer where it was ended.
     pub steps: u32,
+    /// Why the run was ended before its last step, where it was.
+    pub ended: Option<String>,
+    /// The network that validated best, where the run was validated.
+    pub best: Option<Best>,
     /// Last loss; none where no step was left to do and the run's metrics are gone.
     pub loss: Option<f64>,
     /// Wall time of this process's share of the steps, seconds.
@@ -94,8 +99,17 @@ pub struct TrainOutcome {
     /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
     /// run is not scored.
     pub untrained: Vec<Score>,
-    /// Scores of the trained network, in the same order.
+    /// Scores of the trained network, in the same order: of the best one, where the run was validated.
     pub trained: Vec<Score>,
+    /// Scores of the last network, where that is not the best.
+    pub last: Vec<Score>,
+}
+
+impl TrainOutcome {
+    /// The checkpoint of the network that `trained` is of.
+    pub fn kept(&self) -> &Path {
+        self.best.as_ref().map_or(&self.checkpoint, |best| &best.checkpoint)
+    }
 }
 
 /// Trains, and scores the novel classes before and after where the request says so.
@@ -282,6 +296,7 @@ pub(super) fn train(
     if let Some(stored) = begun {
         trainer.check(&stored.file, &stored.checkpoint).map_err(other_data)?;
     }
+    validate::begin(&mut trainer, shape.side, progress)?;
     let fitted = trainer.fitted();
     let peak = ByteSize(fitted.memory.peak_bytes).rounded();
     progress.note(&format!("memory: {peak} at the most, in {}", fitted.memory.peak_operation));
@@ -306,19 +321,29 @@ pub(super) fn train(
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
     let finished = run_reopening(&mut trainer, reopen, folder, command, progress)?;
-    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {
-        interrupted(error, || {
-            let steps = trainer.total_steps();
-            format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display())
-        })
-    })?;
+    let unscored = |steps: u32| {
+        let saved = format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display());
+        move |error| interrupted(error, || saved)
+    };
+    let steps = trainer.steps_done();
+    let mut trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(unscored(steps))?;
+    let (best, mut last) = (validate::best(&trainer, folder), Vec::new());
+    if let (Some(best), Some(novel)) = (best.as_ref().filter(|best| best.validation.step != steps), &novel) {
+        progress.note(&format!("scoring the network after step {}, which validated best", best.validation.step));
+        let network = validate::network(&trainer, best)?;
+        let scores = score_network(&network, novel, progress).map_err(unscored(steps))?;
+        last = std::mem::replace(&mut trained, scores);
+    }
     Ok(TrainOutcome {
-        checkpoint: file,
-        steps: trainer.total_steps(),
+        checkpoint: file.clone(),
+        steps,
+        ended: trainer.validations().ended.clone(),
+        best,
         loss: finished.loss,
         seconds: finished.seconds,
         images_per_second: f64::from(finished.steps) * config.optimiser.batch as f64 / finished.seconds.max(1e-9),
         untrained,
         trained,
+        last,
     })
 }

@@ -322,7 +322,7 @@ settings! {
         log_every: u32 = 10, [Neither, User, flag("log-every", "N").whole(1, 1_000_000, &["10"])];
         /// Steps between validations; 0 for none
         ///
-        /// Scores the network on fixed episodes of the validation classes, where the data has them, and keeps the best one
+        /// Scores the network on 600 fixed episodes of the validation classes, where the data has them, and keeps the best one
         /// (by the mean of 1-shot and 5-shot accuracy) as best.safetensors beside checkpoint.safetensors, the last one. It
         /// changes no number of the training. What takes a run folder takes the best; --resume goes on from the last.
         validate_every: u32 = 0, [Neither, User, flag("validate-every", "N")];
@@ -514,8 +514,17 @@ mod tests {
     #[test]
     fn a_resumed_run_may_change_what_changes_no_number() {
         let flags: Vec<_> = flags_for_resume().collect();
-        let wanted =
-            ["checkpoint-every", "log-every", "validate-every", "patience", "slice-ms", "recompute", "tune", "memory-budget", "on-device-lost"];
+        let wanted = [
+            "checkpoint-every",
+            "log-every",
+            "validate-every",
+            "patience",
+            "slice-ms",
+            "recompute",
+            "tune",
+            "memory-budget",
+            "on-device-lost",
+        ];
         assert_eq!(flags, wanted);
         assert!(may_change_on_resume("run.out") && !may_change_on_resume("optimiser.lr"));
         assert!(!may_change_on_resume("optimiser.length.steps") && !may_change_on_resume("nonsense"));
