@@ -323,11 +323,14 @@ mod tests {
             ("--no-cross-entropy", "method.cross_entropy"),
             ("--no-equivariance", "method.equivariance"),
             ("--no-invariance", "method.invariance"),
+            ("--no-decay-norm", "optimiser.decay_norm"),
         ] {
             assert_eq!(config(&[flag]).differences(&base), [key], "{flag}");
             let back = flag.replace("--no-", "--");
             assert_eq!(config(&[flag, &back]).differences(&base), [""; 0], "{flag} {back}");
         }
+        assert_eq!(config(&["--nesterov"]).differences(&base), ["optimiser.nesterov"]);
+        assert_eq!(config(&["--nesterov", "--no-nesterov"]).differences(&base), [""; 0]);
         let conv4 = config(&["--backbone", "conv4"]);
         assert_eq!(conv4.differences(&base), ["model.backbone", "model.widths"]);
         assert_eq!(config(&["--decay-at-epochs", "none"]).optimiser.decay_at, DecayAt::Epochs(vec![]));

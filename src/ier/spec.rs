@@ -1,7 +1,7 @@
 //! What shapes a training step, and what the host gives it.
 
 use crate::nn::NetSpec;
-use crate::settings::{DistillConfig, MethodConfig};
+use crate::settings::{DistillConfig, MethodConfig, OptimiserConfig};
 use crate::tape::{Graph, Type, ValueId};
 
 /// Everything that shapes a step.
@@ -21,10 +21,8 @@ pub struct StepSpec {
     pub negatives: usize,
     /// The losses and their weights.
     pub method: MethodConfig,
-    /// Momentum of the optimiser.
-    pub momentum: f32,
-    /// Weight decay, on every parameter.
-    pub weight_decay: f32,
+    /// What the optimiser does.
+    pub optimiser: OptimiserConfig,
     /// With a teacher, which has the same network: how much it counts.
     pub distill: Option<DistillConfig>,
 }

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::nn::{Drop, NetSpec};
     use crate::ops::step_block::StepBlock;
-    use crate::settings::{Backbone, Config, MethodConfig};
+    use crate::settings::{Backbone, Config, MethodConfig, OptimiserConfig};
     use crate::tape::Type;
 
     /// The recorded step of a small network with a teacher, as text, and the names of its losses.
@@ -139,8 +139,7 @@ mod tests {
             bank_rows: 9,
             negatives: 3,
             method,
-            momentum: 0.9,
-            weight_decay: 5e-4,
+            optimiser: OptimiserConfig::default(),
             distill: Some(distill),
         };
         let mut graph = Graph::new();

@@ -162,7 +162,17 @@ mod tests {
         assert_eq!(from(&Config::default().to_toml().unwrap()).unwrap(), Config::default());
     }
 
-    /// The text in checkpoints of runs that are done: it reads, and is written again to the byte.
+    /// Whether everything in `part` stands in `whole`, too.
+    fn holds(whole: &serde_json::Value, part: &serde_json::Value) -> bool {
+        match (whole, part) {
+            (serde_json::Value::Object(whole), serde_json::Value::Object(part)) => {
+                part.iter().all(|(key, value)| whole.get(key).is_some_and(|own| holds(own, value)))
+            }
+            _ => whole == part,
+        }
+    }
+
+    /// The text in checkpoints of runs that are done: it reads, and all of it is written again; what it lacks is off.
     #[test]
     fn a_configuration_of_a_checkpoint_is_written_as_it_was() {
         const TEXT: &str = concat!(
@@ -179,7 +189,8 @@ mod tests {
             r#"grad"]}}"#,
         );
         let config = Config::from_json(TEXT, Path::new("x")).unwrap();
-        assert_eq!(config.to_json().unwrap(), TEXT);
+        let [written, text] = [&config.to_json().unwrap(), TEXT].map(|json| serde_json::from_str(json).unwrap());
+        assert!(holds(&written, &text), "{written}");
         assert_eq!(from(&config.to_toml().unwrap()).unwrap(), config);
     }
 

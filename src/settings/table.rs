@@ -284,8 +284,16 @@ settings! {
         lr: f64 = 0.05, [Numbers, User, flag("lr", "R").above(0.0, 100.0, &["0.05"])];
         /// Momentum
         momentum: f64 = 0.9, [Numbers, User, flag("momentum", "M").below(0.0, 1.0, &["0.9"])];
-        /// Weight decay, on every parameter
+        /// Nesterov's momentum: go where the momentum will have led
+        ///
+        /// --no-nesterov switches it back off over a file that switches it on.
+        nesterov: bool = false, [Numbers, User, switch("nesterov", true), switch("no-nesterov", false).hidden()];
+        /// Weight decay, on every parameter unless --no-decay-norm
         weight_decay: f64 = 5e-4, [Numbers, User, flag("weight-decay", "W").closed(0.0, 1.0, &["0.0005"])];
+        /// No weight decay on batch norms and biases
+        ///
+        /// That is on tensors with one dimension. --decay-norm switches it back on over a file that switches it off.
+        decay_norm: bool = true, [Numbers, User, switch("no-decay-norm", false), switch("decay-norm", true).hidden()];
         /// `{ epochs = [60] }`, `{ fractions = [0.6, 0.8] }` or `{ steps = [960, 1280] }`; an empty list keeps the rate.
         decay_at: DecayAt = DecayAt::Epochs(vec![60]), [
             Numbers,

@@ -101,8 +101,7 @@ pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
         bank_rows: data.images,
         negatives: config.method.negatives.min(data.images.saturating_sub(config.optimiser.batch)),
         method: config.method.clone(),
-        momentum: config.optimiser.momentum as f32,
-        weight_decay: config.optimiser.weight_decay as f32,
+        optimiser: config.optimiser.clone(),
         distill: distill.then(|| config.distill.clone()),
     }
 }

@@ -250,6 +250,9 @@ impl Trainer {
         for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
             ex.write_async(entry.value, &entry.initial(seed, position)).await?;
         }
+        for rates in &step.rates {
+            ex.write_async(rates.value, &rates.table()).await?;
+        }
         if self.spec.net.projection.is_some() {
             let width = ex.graph().shape(step.inputs.bank)[1];
             ex.write_async(step.inputs.bank, &bank_init(seed, self.spec.bank_rows, width)).await?;

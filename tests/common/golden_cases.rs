@@ -17,6 +17,7 @@ use ieq_wgpu::ops::sgd::Sgd;
 use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::tape::backward::{backward, backward_from};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::graph::BLOCK;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 
 use super::golden::{Golden, Report};
@@ -324,24 +325,35 @@ fn squared_error(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
 /// As many steps as there are gradients `g0`, `g1`, ...
 fn sgd(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut r = Recorder::new(golden, case);
-    let p = r.input("p")?;
-    let ty = r.graph.value(p).ty.clone();
-    let gradient = r.graph.input("gradient", ty.clone());
-    let velocity = r.graph.input("momentum", ty);
+    let name = |part: &str| format!("{case}.{part}");
+    // As in a step, the vectors are rows of blocks; the last one is filled up with zeros.
+    let n = golden.data(&name("p"))?.len();
+    let blocks = n.div_ceil(BLOCK);
+    let padded = |part: &str| -> Result<Vec<f32>, String> {
+        let mut data = golden.data(&name(part))?.to_vec();
+        data.resize(blocks * BLOCK, 0.0);
+        Ok(data)
+    };
+    let vector = |graph: &mut Graph, part: &str| graph.input(part, Type::f32([blocks, BLOCK]));
+    let [p, gradient, velocity] = ["p", "gradient", "momentum"].map(|part| vector(&mut r.graph, part));
+    let rates = r.graph.input("rates", Type::f32([blocks, 2]));
     let block = r.graph.input("step", StepBlock::ty());
     let state = r.graph.input("health", Type::u32([health::WORDS]));
-    let op = Sgd { momentum: r.setting("momentum")?, weight_decay: r.setting("weight_decay")? };
-    r.graph.update(op, &[gradient, block], &[p, velocity, state]).map_err(say)?;
+    let op = Sgd { momentum: r.setting("momentum")?, nesterov: false };
+    r.graph.update(op, &[gradient, rates, block], &[p, velocity, state]).map_err(say)?;
     let rate = r.setting("lr")?;
     let executor = bench.executor(r.graph.clone())?;
-    executor.write_f64(p, &r.given[0].1).map_err(say)?;
+    executor.write(p, &padded("p")?).map_err(say)?;
+    executor.write(rates, &[1.0, r.setting("weight_decay")?].repeat(blocks)).map_err(say)?;
     let mut computed = Vec::new();
     for step in (0..).take_while(|step| golden.has(&r.name(&format!("g{step}")))) {
-        executor.write(gradient, golden.data(&r.name(&format!("g{step}")))?).map_err(say)?;
+        executor.write(gradient, &padded(&format!("g{step}"))?).map_err(say)?;
         executor.write(block, &StepBlock::new(step, 0, rate, 0.0).words()).map_err(say)?;
         executor.submit().map_err(say)?;
         for (letter, id) in [("p", p), ("v", velocity)] {
-            computed.push((format!("{letter}{}", step + 1), executor.read(id).map_err(say)?));
+            let mut got: Vec<f32> = executor.read(id).map_err(say)?;
+            got.truncate(n);
+            computed.push((format!("{letter}{}", step + 1), got));
         }
     }
     if executor.read::<u32>(state).map_err(say)? != [0; health::WORDS] {

@@ -7,7 +7,7 @@ use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
 use ieq_wgpu::ops::health;
 use ieq_wgpu::ops::step_block::StepBlock;
-use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig};
+use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig, OptimiserConfig};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
@@ -20,7 +20,7 @@ use super::golden_views;
 const LOW_RATE: f32 = 0.1;
 
 /// Weight decay of the `wd` step: so large that a parameter left out of the decay shows.
-const HUGE_DECAY: f32 = 0.5;
+const HUGE_DECAY: f64 = 0.5;
 
 /// Compares the training steps of `golden`, with or without a teacher.
 pub fn training<'g>(golden: &'g Golden, kernels: &mut Kernels) -> Report<'g> {
@@ -101,6 +101,8 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
     });
     let mut method = MethodConfig::default();
     (method.gamma, method.tau, method.bank_momentum) = (number("gamma")?, number("tau")?, number("bank_rate")?);
+    let mut optimiser = OptimiserConfig::default();
+    (optimiser.momentum, optimiser.weight_decay) = (number("momentum")?, number("weight_decay")?);
     Ok(StepSpec {
         net,
         batch,
@@ -109,8 +111,7 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
         bank_rows: rows("bank")?,
         negatives: rows("neg_idx")?,
         method,
-        momentum: number("momentum")? as f32,
-        weight_decay: number("weight_decay")? as f32,
+        optimiser,
         distill: distill.transpose()?,
     })
 }
@@ -126,7 +127,9 @@ fn steps(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<
         run.trajectory(golden, LOW_RATE * rate, "lo", "lo_", report)?;
     }
     if golden.tensors.keys().any(|name| name.starts_with("wd.")) {
-        let run = Training::record(golden, &StepSpec { weight_decay: HUGE_DECAY, ..spec }, kernels)?;
+        let mut spec = spec;
+        spec.optimiser.weight_decay = HUGE_DECAY;
+        let run = Training::record(golden, &spec, kernels)?;
         run.start(golden)?;
         run.step(0, rate)?;
         run.check_state(golden, "wd.", report)?;
@@ -185,6 +188,9 @@ impl Training {
         let zeros = |id: ValueId| vec![0_u32; ex.graph().value(id).ty.len()];
         for id in [step.flat.momentum, step.health] {
             ex.write(id, &zeros(id)).map_err(say)?;
+        }
+        for rates in &step.rates {
+            ex.write(rates.value, &rates.table()).map_err(say)?;
         }
         let inputs = &step.inputs;
         let given = [(inputs.x, "x"), (inputs.bank, "bank")];
