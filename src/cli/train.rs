@@ -106,7 +106,12 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
     for (before, after) in outcome.untrained.iter().zip(&outcome.trained) {
         if rows.is_empty() {
             let title = format!("{}-way, novel classes", after.ways);
-            rows.push(vec![title, "untrained".into(), "trained".into(), "gain".into()]);
+            rows.push(vec![
+                title,
+                if outcome.init.is_some() { "before" } else { "untrained" }.into(),
+                "trained".into(),
+                "gain".into(),
+            ]);
         }
         rows.push(vec![
             format!("{}-shot accuracy ({})", after.shots, after.classifier),
@@ -205,6 +210,7 @@ mod tests {
             steps: 150,
             ended: None,
             best: None,
+            init: None,
             loss: Some(3.21),
             seconds: 185.0,
             images_per_second: 12.97,

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+mod init;
 pub mod plan;
 pub mod score;
 pub mod stored;

@@ -9,11 +9,12 @@ use super::plan::{self, PlanOutcome};
 use super::score::{Score, novel_classes, score_network, score_run};
 use super::stored::Stored;
 use super::validate::{self, Best};
-use super::{Session, data_options, moved, percentage, same_path, tuning, warn_of};
+use super::{Session, data_options, init, moved, percentage, same_path, tuning, warn_of};
 use crate::data::{self, Split};
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
 use crate::settings::{ByteSize, Config, Tune, may_change_on_resume, setting};
+use crate::train::init::TakenOver;
 use crate::train::record::{DataShape, validate};
 use crate::train::run::run_reopening;
 use crate::train::{Teacher, Trainer};
@@ -96,6 +97,8 @@ pub struct TrainOutcome {
     pub seconds: f64,
     /// Images per second over these steps.
     pub images_per_second: f64,
+    /// What this call took over from `run.init`.
+    pub init: Option<TakenOver>,
     /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
     /// run is not scored.
     pub untrained: Vec<Score>,
@@ -193,10 +196,10 @@ pub(super) fn check_resumable(config: &Config, stored: &Stored, progress: &mut d
     Ok(())
 }
 
-/// Where the data lies: another place is fine as long as it holds the same images.
-const PATHS: [&str; 2] = ["data.source", "data.split_file"];
+/// Where the data lies, and the network that the run started from: another place is fine as long as it holds the same.
+const PATHS: [&str; 3] = ["data.source", "data.split_file", "run.init"];
 
-/// Those of `keys` that decide a run's numbers. Of the data its fingerprint counts, not its path.
+/// Those of `keys` that decide a run's numbers. Of files their fingerprint counts, not their path.
 fn decisive(mut keys: Vec<&'static str>) -> Vec<&'static str> {
     keys.retain(|key| !may_change_on_resume(key) && !PATHS.contains(key));
     keys
@@ -251,6 +254,7 @@ pub(super) fn train(
     let mut config = request.config.clone();
     config.run.out = None;
     let config = &config;
+    init::check(config)?;
     let source = &config.data.source;
     let data = data::load(source, Split::Train, &data_options(&config.data, None)).map_err(|error| match begun {
         Some(_) => moved(error, source, "data.source"),
@@ -293,6 +297,7 @@ pub(super) fn train(
     let distill = teacher.is_some();
     let data = Arc::new(data);
     let mut trainer = Trainer::new(open(begun.is_some(), progress)?, config, data, teacher)?;
+    let taken_over = init::begin(&mut trainer, begun, progress)?;
     if let Some(stored) = begun {
         trainer.check(&stored.file, &stored.checkpoint).map_err(other_data)?;
     }
@@ -338,6 +343,7 @@ pub(super) fn train(
         checkpoint: file.clone(),
         steps,
         ended: trainer.validations().ended.clone(),
+        init: taken_over,
         best,
         loss: finished.loss,
         seconds: finished.seconds,

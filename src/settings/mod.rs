@@ -24,6 +24,7 @@ mod macros;
 mod names;
 mod row;
 mod schedule;
+mod share;
 mod table;
 mod transforms;
 mod validate;

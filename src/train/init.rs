@@ -76,7 +76,9 @@ pub(super) fn choose(init: &Init, entries: &[&Entry], model: &ModelConfig) -> Re
             Some(misfit) if in_backbone(one) => return Err(misfit_of_blocks(init, model, misfit)),
             Some(misfit) => account.remade.push(match tensors.get(&misfit.name) {
                 None => one.to_owned(),
-                Some(other) => format!("{one} ({} is {:?} there and {:?} here)", misfit.name, other.shape, misfit.shape),
+                Some(other) => {
+                    format!("{one} ({} is {:?} there and {:?} here)", misfit.name, other.shape, misfit.shape)
+                }
             }),
         }
     }
@@ -90,7 +92,8 @@ pub(super) fn choose(init: &Init, entries: &[&Entry], model: &ModelConfig) -> Re
         true => "training state",
         false => part(name),
     });
-    account.left_out = others.filter(|one| !parts.contains(one)).collect::<BTreeSet<_>>().into_iter().map(String::from).collect();
+    account.left_out =
+        others.filter(|one| !parts.contains(one)).collect::<BTreeSet<_>>().into_iter().map(String::from).collect();
     Ok((names, account))
 }
 

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod checkpoint;
 pub mod checkpoint_file;
 pub mod features;
+pub mod init;
 pub mod memory;
 pub mod metrics;
 pub mod record;

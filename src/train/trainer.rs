@@ -17,6 +17,7 @@ use std::time::Duration;
 use super::budget::{Fitted, Room, fit};
 use super::checkpoint::{Checkpoint, Tensor};
 use super::features::Extractor;
+use super::init::{Init, TakenOver, choose};
 use super::record::{DataShape, RecordedStep, UPLOADS, spec, training_step, validate, views_of};
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
@@ -131,6 +132,7 @@ pub struct Trainer {
     clock: Option<Clock>,
     origins: Origins,
     steps_done: u32,
+    init: Option<Arc<Init>>,
     watch: Watch,
 }
 
@@ -203,6 +205,7 @@ impl Trainer {
             order: (u32::MAX, Vec::new()),
             clock,
             steps_done: 0,
+            init: None,
             watch: Watch::default(),
         };
         trainer.initialise().await?;
@@ -230,6 +233,9 @@ impl Trainer {
     pub async fn on_device_async(&self, kernels: impl Into<Kernels>) -> Result<Self> {
         let mut again =
             Trainer::new_async(kernels, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await?;
+        if let Some(init) = &self.init {
+            again.take_over_async(init.clone()).await?;
+        }
         if let Some(validator) = &self.watch.validator {
             again.validate_on_async(validator.images.clone()).await?;
         }
@@ -333,6 +339,31 @@ impl Trainer {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn extractor(&mut self) -> Result<Extractor> {
         pollster::block_on(self.extractor_async())
+    }
+
+    /// Starts from another network, before the first step: the blocks are taken over, and each head that fits.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where its blocks are others than this run's, [`Error::Data`] where it has none.
+    pub async fn take_over_async(&mut self, init: Arc<Init>) -> Result<TakenOver> {
+        let step = &self.recorded.step;
+        let entries: Vec<&Entry> = step.parameters.iter().chain(&step.statistics).collect();
+        let (names, account) = choose(&init, &entries, &self.config.model)?;
+        for entry in entries.into_iter().filter(|entry| names.contains(&entry.name)) {
+            self.executor.write_async(entry.value, floats(&init.weights, &entry.name)?).await?;
+        }
+        self.origins.begin_with(&init.weights);
+        self.init = Some(init);
+        Ok(account)
+    }
+
+    /// As [`Trainer::take_over_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::take_over_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn take_over(&mut self, init: Arc<Init>) -> Result<TakenOver> {
+        pollster::block_on(self.take_over_async(init))
     }
 
     /// Scores the network every `run.validate_every` steps on these images, which
@@ -712,6 +743,7 @@ impl Trainer {
             flat[offset as usize / 4..][..data.len()].copy_from_slice(data);
         }
         ex.write_async(step.flat.momentum, &flat).await?;
+        self.origins.remember(checkpoint);
         self.watch.found = Validations::of(path, checkpoint)?;
         if self.config.run.patience == 0 {
             // The user may want the rest of a run that was ended.
