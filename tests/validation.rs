@@ -94,7 +94,7 @@ fn patience_ends_a_run_that_gains_nothing_and_it_stays_ended() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     // Nothing moves at such a rate.
-    let (outcome, said) = done(&with(&["--validate-every=4", "--patience=2", "--lr=1e-30"]), &run);
+    let (outcome, said) = done(&with(&["--validate-every=4", "--patience=2", "--lr=0.000001"]), &run);
     assert_eq!(outcome["steps"], 12);
     assert!(outcome["ended"].as_str().unwrap().contains("2 validations in a row"), "{outcome}");
     assert!(said.contains("the run ended after step 12 of 40") && said.contains("run.patience"), "{said}");
