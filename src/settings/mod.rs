@@ -24,6 +24,7 @@ mod macros;
 mod names;
 mod row;
 mod schedule;
+mod share;
 mod table;
 mod transforms;
 mod validate;
@@ -33,7 +34,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-pub use crate::files::run_folder::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
+pub use crate::files::run_folder::{BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
 pub use choices::{
     Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Tune, Winograd,

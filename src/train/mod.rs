@@ -4,6 +4,7 @@ pub mod budget;
 pub mod checkpoint;
 pub mod checkpoint_file;
 pub mod features;
+pub mod init;
 pub mod memory;
 pub mod metrics;
 pub mod record;
@@ -11,6 +12,7 @@ pub mod record;
 pub mod run;
 pub mod state;
 pub mod trainer;
+pub mod validation;
 
 pub use features::Extractor;
 pub use trainer::{Observer, Teacher, Trainer};
