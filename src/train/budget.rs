@@ -154,12 +154,14 @@ fn micro_batches(_: &Attempt, so_far: &Attempt) -> Result<Vec<Attempt>> {
     if run.micro_batch.is_some() || run.batch_norm == BatchStatistics::Exact {
         return Ok(Vec::new());
     }
+    let phases = so_far.config.phases()?;
+    let suits = |images: &usize| phases.iter().all(|(_, phase)| phase.optimiser.batch.is_multiple_of(*images));
     let with = |images| {
         let mut next = so_far.clone();
         next.config.run.micro_batch = Some(images);
         next
     };
-    Ok((1..batch).rev().filter(|images| batch.is_multiple_of(*images)).map(with).collect())
+    Ok((1..batch).rev().filter(suits).map(with).collect())
 }
 
 fn mebibytes(bytes: u64) -> f64 {

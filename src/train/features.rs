@@ -10,7 +10,7 @@ use crate::data::ImageSet;
 use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::ier::transforms::ViewSampler;
-use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use crate::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
 use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
 use crate::progress::Progress;
 use crate::settings::Config;
@@ -103,7 +103,7 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
     make.padding = config.data.crop_padding_for(side);
     let x = graph.one(make, &[images, index, parameters])?;
     let mut network = Net::new(&mut graph, "", Mode::Eval);
-    let (outputs, _) = network.forward(x, net, &Drop::Off)?;
+    let (outputs, _) = network.forward(x, net, Heads::ALL, &Drop::Off)?;
     let entries = [network.parameters, network.statistics].concat();
     for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
         output.into_iter().for_each(|o| graph.keep(o));

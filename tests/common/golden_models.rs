@@ -4,7 +4,7 @@ use ieq_wgpu::fewshot::l2_normalise;
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
-use ieq_wgpu::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use ieq_wgpu::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
 use ieq_wgpu::ops::health;
 use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig};
@@ -105,6 +105,9 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
         net,
         batch,
         copies: rows("x")? / batch,
+        viewed: batch,
+        drawn: false,
+        class_rotations: 1,
         parts: 1,
         bank_rows: rows("bank")?,
         negatives: rows("neg_idx")?,
@@ -312,7 +315,7 @@ fn embed(golden: &Golden, name: &str, kernels: &mut Kernels, report: &mut Report
     let mut graph = Graph::new();
     let x = graph.input("x", Type::f32(golden.shape(&format!("x{name}"))?));
     let mut net = Net::new(&mut graph, "", Mode::Eval);
-    let (outputs, _) = net.forward(x, &net_spec(golden, "state.")?, &Drop::Off).map_err(say)?;
+    let (outputs, _) = net.forward(x, &net_spec(golden, "state.")?, Heads::ALL, &Drop::Off).map_err(say)?;
     let entries = [net.parameters, net.statistics].concat();
     named(&outputs).for_each(|(_, id)| graph.keep(id));
     Passes::FUSE.apply(&mut graph).map_err(say)?;
