@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(shares, [0.0, 0.25, 0.5, 0.75]);
         // 16 images under 4 transforms are 64 rows.
         let batches: Vec<usize> = phases.iter().map(|(_, config)| config.optimiser.batch).collect();
-        assert_eq!(batches, [16, 43, 43, 64]);
+        assert_eq!(batches, [16, 42, 42, 64]);
         for (_, phase) in &phases {
             assert!(phase.rows() <= config.rows() && phase.method.phases.is_empty());
         }

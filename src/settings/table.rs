@@ -259,7 +259,7 @@ settings! {
         /// been written. Where it is not set: negatives are all rows, which begin at random.
         bank_recent: Option<usize> = None,
             [Numbers, User, flag("bank-recent", "N").whole(1, 1_000_000, &["1024"])];
-        /// Method settings from shares of the run on, as SHARE: key=value, key=value
+        /// Method settings from a share of the run on, SHARE: key=value, ..
         ///
         /// Phases with a semicolon between them, such as "0.4: views=2, view_share=0.5; 0.7: views=1". Each lies over the one
         /// before. May change: views, view_share, weight_class, weight_equivariance, weight_invariance, gamma, tau,

@@ -51,7 +51,7 @@ impl Phases {
         let mut phases: Vec<Phase> = Vec::new();
         for (i, (_, config)) in all.into_iter().enumerate() {
             let (from, end) = (begins[i], begins.get(i + 1).copied().unwrap_or(total));
-            if from >= end.max(1) {
+            if from >= end {
                 continue;
             }
             let steps_per_epoch = u32::try_from(data.images / config.optimiser.batch.max(1)).unwrap_or(u32::MAX).max(1);
