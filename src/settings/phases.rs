@@ -91,12 +91,19 @@ impl Config {
         if batches.iter().all(|batch| batch.is_multiple_of(images)) {
             return Ok(());
         }
-        let common = (1..=images).rev().find(|n| batches.iter().all(|batch| batch.is_multiple_of(*n))).unwrap_or(1);
+        // Batch norm needs two rows.
+        let suits = |n: usize| {
+            phases.iter().all(|(_, phase)| phase.optimiser.batch.is_multiple_of(n) && phase.method.rows_of(n) > 1)
+        };
+        let common = (1..=images).rev().find(|&n| suits(n));
         let list = batches.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
         Err(Error::Conflict {
             keys: vec!["run.micro_batch", "method.phases"],
             why: format!("run.micro_batch must divide the batch of each phase ({list}), got {images}"),
-            changes: vec![Change::Set("run.micro_batch", common.to_string())],
+            changes: vec![match common {
+                Some(common) => Change::Set("run.micro_batch", common.to_string()),
+                None => Change::Unset("run.micro_batch"),
+            }],
         })
     }
 }

@@ -155,7 +155,11 @@ fn micro_batches(_: &Attempt, so_far: &Attempt) -> Result<Vec<Attempt>> {
         return Ok(Vec::new());
     }
     let phases = so_far.config.phases()?;
-    let suits = |images: &usize| phases.iter().all(|(_, phase)| phase.optimiser.batch.is_multiple_of(*images));
+    // Batch norm needs two rows.
+    let suits = |images: &usize| {
+        let fits = |phase: &Config| phase.optimiser.batch.is_multiple_of(*images) && phase.method.rows_of(*images) > 1;
+        phases.iter().all(|(_, phase)| fits(phase))
+    };
     let with = |images| {
         let mut next = so_far.clone();
         next.config.run.micro_batch = Some(images);
