@@ -2,7 +2,7 @@
 
 use super::losses::Counted;
 use crate::nn::{Heads, NetSpec};
-use crate::settings::{DistillConfig, MethodConfig};
+use crate::settings::{DistillConfig, MethodConfig, OptimiserConfig};
 use crate::tape::{Graph, Type, ValueId};
 
 /// Everything that shapes a step.
@@ -28,10 +28,8 @@ pub struct StepSpec {
     pub negatives: usize,
     /// The losses and their weights.
     pub method: MethodConfig,
-    /// Momentum of the optimiser.
-    pub momentum: f32,
-    /// Weight decay, on every parameter.
-    pub weight_decay: f32,
+    /// What the optimiser does.
+    pub optimiser: OptimiserConfig,
     /// With a teacher, which has the same network: how much it counts.
     pub distill: Option<DistillConfig>,
 }

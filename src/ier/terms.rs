@@ -3,7 +3,9 @@
 //! To add a loss: a row here, its weight in the settings, and its values in a golden file. The test below fails for a
 //! weight that no row reads.
 
-use super::losses::{Contrast, contrastive_loss, cross_entropy, kl_divergence, mean_squared_error};
+use super::losses::{
+    Contrast, contrastive_loss, cross_entropy, kl_divergence, mean_squared_error, smoothed_cross_entropy,
+};
 use super::spec::{StepInputs, StepSpec};
 use crate::Result;
 use crate::nn::Outputs;
@@ -50,7 +52,10 @@ pub const LOSSES: [Loss; 7] = [
         name: "ce",
         side: Side::Own,
         weight: |spec| if spec.method.terms().cross_entropy { spec.method.weights()[0] as f32 } else { 0.0 },
-        record: |graph, given| cross_entropy(graph, given.own.class, given.inputs.classes).map(Some),
+        record: |graph, given| {
+            let smoothing = given.spec.method.label_smoothing as f32;
+            smoothed_cross_entropy(graph, given.own.class, given.inputs.classes, smoothing).map(Some)
+        },
     },
     Loss {
         name: "eq",
@@ -121,7 +126,7 @@ mod tests {
     use super::*;
     use crate::nn::{Drop, NetSpec};
     use crate::ops::step_block::StepBlock;
-    use crate::settings::{Backbone, Config, MethodConfig};
+    use crate::settings::{Backbone, Config, MethodConfig, OptimiserConfig};
     use crate::tape::Type;
 
     /// The recorded step of a small network with a teacher, as text, and the names of its losses.
@@ -144,8 +149,7 @@ mod tests {
             bank_rows: 9,
             negatives: 3,
             method,
-            momentum: 0.9,
-            weight_decay: 5e-4,
+            optimiser: OptimiserConfig::default(),
             distill: Some(distill),
         };
         let mut graph = Graph::new();

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// The settings of `[method]` that a phase may change. The others shape what outlives a step: the network, the bank, and
 /// what has been written to it.
-pub const PHASE_KEYS: [&str; 12] = [
+pub const PHASE_KEYS: [&str; 13] = [
     "views",
     "view_share",
     "weight_class",
@@ -20,6 +20,7 @@ pub const PHASE_KEYS: [&str; 12] = [
     "tau",
     "negatives",
     "bank_momentum",
+    "label_smoothing",
     "cross_entropy",
     "equivariance",
     "invariance",

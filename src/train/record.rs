@@ -112,8 +112,7 @@ pub fn phase_spec(net: &NetSpec, config: &Config, data: DataShape, distill: bool
         bank_rows: data.images,
         negatives: negatives.min(data.images.saturating_sub(batch)),
         method: config.method.clone(),
-        momentum: config.optimiser.momentum as f32,
-        weight_decay: config.optimiser.weight_decay as f32,
+        optimiser: config.optimiser.clone(),
         distill: distill.then(|| config.distill.clone()),
     }
 }

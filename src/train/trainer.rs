@@ -6,7 +6,7 @@
 //! [`Trainer::restore_async`].
 //!
 //! Everything random is a pure function of (seed, step), so the state of a run is: weights, momentum,
-//! running statistics, bank, and the number of finished steps. The DropBlock counter, the position in
+//! running statistics, their averages, bank, and the number of finished steps. The DropBlock counter, the position in
 //! the data order and that of every random stream follow from the last.
 
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ use super::phases::Phases;
 use super::record::{DataShape, RecordedStep, UPLOADS, phase_spec, phase_step, validate, views_of};
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
-    number, stored_config,
+    number, stored_config, trained_weights,
 };
 use crate::data::{ImageSet, epoch_order};
 use crate::error::Change;
@@ -32,8 +32,9 @@ use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
 use crate::gpu::{Gpu, Submission};
 use crate::ier::negatives::{BankHistory, bank_init};
+use crate::ier::optimise::{AVERAGE, GRADIENTS};
 use crate::ier::spec::StepSpec;
-use crate::ier::step::record_update;
+use crate::ier::step::{PART, record_update};
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::{Entry, PARAMETERS, STATISTICS};
 use crate::ops::health;
@@ -112,6 +113,8 @@ pub struct Trainer {
     clock: Option<Clock>,
     origins: Origins,
     steps_done: u32,
+    /// The stage that the device is prepared for.
+    entered: usize,
 }
 
 /// The step of a phase on a device.
@@ -220,6 +223,7 @@ impl Trainer {
             history,
             clock,
             steps_done: 0,
+            entered: 0,
         };
         trainer.initialise().await?;
         Ok(trainer)
@@ -260,7 +264,15 @@ impl Trainer {
         let stage = self.first();
         let (ex, step, seed) = (&stage.executor, &stage.recorded.step, self.config.run.seed);
         for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
-            ex.write_async(entry.value, &entry.initial(seed, position)).await?;
+            let initial = entry.initial(seed, position);
+            ex.write_async(entry.value, &initial).await?;
+            // The network is scored before the first step, too.
+            if let Some(average) = step.average.get(position) {
+                ex.write_async(average.value, &initial).await?;
+            }
+        }
+        for rates in &step.rates {
+            ex.write_async(rates.value, &rates.table()).await?;
         }
         if self.phases.net.projection.is_some() {
             let width = ex.graph().shape(step.inputs.bank)[1];
@@ -363,6 +375,21 @@ impl Trainer {
         self.order.1[first..first + self.stages[self.phases.number_at(step)].spec.batch].to_vec()
     }
 
+    /// Prepares the device for the steps of a stage: what it trains has rates, and what it does not has no gradient.
+    async fn enter(&mut self, number: usize) -> Result<()> {
+        if self.entered != number {
+            let stage = &self.stages[number];
+            for rates in &stage.recorded.step.rates {
+                stage.executor.write_async(rates.value, &rates.table()).await?;
+            }
+            for arena in [GRADIENTS.to_owned(), format!("{PART}{GRADIENTS}")] {
+                self.arenas.clear(stage.executor.gpu(), &arena)?;
+            }
+            self.entered = number;
+        }
+        Ok(())
+    }
+
     /// Notes what the batches of some steps write to the bank, where that matters later.
     fn note_writes(&mut self, steps: Range<u32>) {
         for step in steps {
@@ -400,7 +427,9 @@ impl Trainer {
     pub async fn submit_async(&mut self) -> Result<Submission> {
         let (seed, step) = (self.config.run.seed, self.steps_done);
         let batch = self.batch(step);
-        let stage = &self.stages[self.phases.number_at(step)];
+        let number = self.phases.number_at(step);
+        self.enter(number).await?;
+        let stage = &self.stages[number];
         let (spec, recorded, ex) = (&stage.spec, &stage.recorded, &stage.executor);
         let inputs = &recorded.step.inputs;
         if spec.heads().invariant {
@@ -416,7 +445,7 @@ impl Trainer {
         for (part, images) in (0..spec.parts as u32).zip(batch.chunks(spec.images())) {
             // Every micro-batch has dropout of its own: the device draws by this number.
             let draw = step.wrapping_mul(most_parts).wrapping_add(part);
-            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part);
+            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part).at(step);
             ex.write_async(inputs.step, &[block]).await?;
             let rows = Rows::new(spec, &self.sampler, step, part as usize);
             ex.write_async(recorded.view_parameters, &rows.view_words).await?;
@@ -591,8 +620,16 @@ impl Trainer {
             Ok(())
         };
         // One read for each arena, not for each tensor.
+        let mut plain = "";
+        if !step.average.is_empty() {
+            plain = AVERAGE;
+            for (arena, entries) in [(PARAMETERS, &step.parameters), (STATISTICS, &step.statistics)] {
+                let all = ex.read_arena_async(arena).await?;
+                trained_weights(entries).iter().try_for_each(|entry| put(entry.name.clone(), entry, &all))?;
+            }
+        }
         for (arena, entries) in [(PARAMETERS, &step.parameters), (STATISTICS, &step.statistics)] {
-            let all = ex.read_arena_async(arena).await?;
+            let all = ex.read_arena_async(&format!("{plain}{arena}")).await?;
             entries.iter().try_for_each(|entry| put(entry.name.clone(), entry, &all))?;
         }
         let momentum: Vec<f32> = ex.read_async(step.flat.momentum).await?;
@@ -703,7 +740,14 @@ impl Trainer {
             checkpoint.check_contains(path, std::slice::from_ref(&bank))?;
             ex.write_async(step.inputs.bank, floats(checkpoint, &bank.0)?).await?;
         }
-        load(ex, &model, checkpoint).await?;
+        if step.average.is_empty() {
+            load(ex, &model, checkpoint).await?;
+        } else {
+            let trained = trained_weights(&model);
+            checkpoint.check_contains(path, &expected(&trained))?;
+            load(ex, &trained, checkpoint).await?;
+            load(ex, &step.average, checkpoint).await?;
+        }
         let mut flat = vec![0.0_f32; ex.graph().value(step.flat.momentum).ty.len()];
         for (entry, (name, _)) in step.parameters.iter().zip(&momentum) {
             let (_, offset) = ex.locate(entry.value);

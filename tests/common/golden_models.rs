@@ -8,7 +8,7 @@ use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
 use ieq_wgpu::ops::health;
 use ieq_wgpu::ops::step_block::StepBlock;
-use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig};
+use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig, OptimiserConfig};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
@@ -22,7 +22,7 @@ use super::golden_views;
 const LOW_RATE: f32 = 0.1;
 
 /// Weight decay of the `wd` step: so large that a parameter left out of the decay shows.
-const HUGE_DECAY: f32 = 0.5;
+const HUGE_DECAY: f64 = 0.5;
 
 /// Compares the training steps of `golden`, with or without a teacher.
 pub fn training<'g>(golden: &'g Golden, kernels: &mut Kernels) -> Report<'g> {
@@ -113,6 +113,8 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
     method.bank_recent = given("bank_recent")?.map(|recent| recent as usize);
     // Further views of some of the images, or all transforms of each.
     let viewed = given("viewed")?.map_or(batch, |viewed| viewed as usize).max(1);
+    let mut optimiser = OptimiserConfig::default();
+    (optimiser.momentum, optimiser.weight_decay) = (number("momentum")?, number("weight_decay")?);
     Ok(StepSpec {
         net,
         batch,
@@ -124,8 +126,7 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
         bank_rows: rows("bank")?,
         negatives: given("negatives")?.map_or_else(|| rows("neg_idx"), |places| Ok(places as usize))?,
         method,
-        momentum: number("momentum")? as f32,
-        weight_decay: number("weight_decay")? as f32,
+        optimiser,
         distill: distill.transpose()?,
     })
 }
@@ -134,6 +135,9 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
 fn steps(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<(), String> {
     let spec = step_spec(golden)?;
     let rate = golden.number("lr")? as f32;
+    if golden.metadata.contains_key("variants") {
+        return variants(golden, &spec, rate, kernels, report);
+    }
     let run = Training::record(golden, &spec, kernels)?;
     run.trajectory(golden, rate, "s", "", report)?;
     let low = last_step(golden, "lo", "lo_");
@@ -141,10 +145,45 @@ fn steps(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<
         run.trajectory(golden, LOW_RATE * rate, "lo", "lo_", report)?;
     }
     if golden.tensors.keys().any(|name| name.starts_with("wd.")) {
-        let run = Training::record(golden, &StepSpec { weight_decay: HUGE_DECAY, ..spec }, kernels)?;
+        let mut spec = spec;
+        spec.optimiser.weight_decay = HUGE_DECAY;
+        let run = Training::record(golden, &spec, kernels)?;
         run.start(golden)?;
         run.step(0, rate)?;
         run.check_state(golden, "wd.", report)?;
+    }
+    Ok(())
+}
+
+/// The trajectories of a file with several settings of the optimiser, each with a name: its states are `{name}{step}.`, its
+/// losses `{name}_loss.` and, where they are not the file's, its rates `{name}_lr`.
+fn variants(
+    golden: &Golden,
+    spec: &StepSpec,
+    rate: f32,
+    kernels: &mut Kernels,
+    report: &mut Report,
+) -> Result<(), String> {
+    let all = golden.settings("variants")?;
+    for (name, options) in all.as_object().ok_or("the variants are no object")? {
+        let mut spec = spec.clone();
+        for (key, value) in options.as_object().ok_or("a variant is no object")? {
+            let value = value.as_f64().ok_or("an option is no number")?;
+            match key.as_str() {
+                "nesterov" => spec.optimiser.nesterov = value == 1.0,
+                "decay_norm" => spec.optimiser.decay_norm = value == 1.0,
+                "clip_norm" => spec.optimiser.clip_norm = Some(value),
+                "average" => spec.optimiser.average = value,
+                "label_smoothing" => spec.method.label_smoothing = value,
+                "schedule" => {}
+                _ => return Err(format!("{name}: the option {key} is unknown")),
+            }
+        }
+        let run = Training::record(golden, &spec, kernels)?;
+        let last = last_step(golden, name, &format!("{name}_"));
+        let own = format!("{name}_lr");
+        let rates = if golden.has(&own) { golden.data(&own)?.to_vec() } else { vec![rate; last as usize] };
+        run.trajectory_at(golden, &rates, name, &format!("{name}_"), report)?;
     }
     Ok(())
 }
@@ -201,6 +240,9 @@ impl Training {
         let zeros = |id: ValueId| vec![0_u32; ex.graph().value(id).ty.len()];
         for id in [step.flat.momentum, step.health] {
             ex.write(id, &zeros(id)).map_err(say)?;
+        }
+        for rates in &step.rates {
+            ex.write(rates.value, &rates.table()).map_err(say)?;
         }
         let inputs = &step.inputs;
         let given = [(inputs.x, "x"), (inputs.bank, "bank")];
@@ -264,9 +306,22 @@ impl Training {
         losses: &str,
         report: &mut Report,
     ) -> Result<(), String> {
+        let last = last_step(golden, state, losses).max(1);
+        self.trajectory_at(golden, &vec![rate; last as usize], state, losses, report)
+    }
+
+    /// As [`Training::trajectory`], with the rate of every step.
+    fn trajectory_at(
+        &self,
+        golden: &Golden,
+        rates: &[f32],
+        state: &str,
+        losses: &str,
+        report: &mut Report,
+    ) -> Result<(), String> {
         self.start(golden)?;
         let mut history = self.history(golden)?;
-        for number in 1..=last_step(golden, state, losses).max(1) {
+        for (number, &rate) in (1..).zip(rates) {
             if let Some(history) = &mut history {
                 self.count(golden, number, history)?;
             }
@@ -308,6 +363,12 @@ impl Training {
         let step = &self.step;
         for entry in step.parameters.iter().chain(&step.statistics) {
             let name = format!("{prefix}{}", entry.name);
+            if golden.has(&name) {
+                report.check(&name, &self.read(entry.value)?);
+            }
+        }
+        for entry in &step.average {
+            let name = format!("{prefix}average.{}", entry.name);
             if golden.has(&name) {
                 report.check(&name, &self.read(entry.value)?);
             }
