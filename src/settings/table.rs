@@ -162,6 +162,15 @@ settings! {
         /// Images are divided by them after the means are subtracted.
         std: [f64; 3] = [0.277184, 0.26775, 0.28449],
             [Numbers, User, flag("std", "R,G,B").closed(1e-6, 1.0, &["0.25"])];
+        /// Train without mirroring images at random
+        ///
+        /// For pictures whose mirror image means something else, such as letters. --flip switches it back on over a file that
+        /// switches it off.
+        flip: bool = true, [Numbers, User, switch("no-flip", false), switch("flip", true).hidden()];
+        /// Strength of the random changes of colour: 0 for none
+        ///
+        /// Brightness, contrast and saturation are each multiplied by a factor within this of 1, in random order.
+        jitter: f64 = 0.4, [Numbers, User, flag("jitter", "F").closed(0.0, 1.0, &["0.4"])];
         /// Seed of the class split where the data has none
         split_seed: u64 = 0, [Numbers, User, flag("split-seed", "N").whole(0, MAX_SEED, &["0"])];
         /// File that lists the split's classes

@@ -21,7 +21,7 @@ use super::features::Extractor;
 use super::init::{Init, TakenOver, choose};
 use super::inputs::{Negatives, Rows, counted_rows};
 use super::phases::Phases;
-use super::record::{DataShape, RecordedStep, UPLOADS, phase_spec, phase_step, validate, views_of};
+use super::record::{DataShape, RecordedStep, UPLOADS, augmentation, phase_spec, phase_step, validate, views_of};
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
     number, stored_config, trained_weights,
@@ -37,7 +37,7 @@ use crate::ier::negatives::{BankHistory, bank_init};
 use crate::ier::optimise::{AVERAGE, GRADIENTS};
 use crate::ier::spec::StepSpec;
 use crate::ier::step::{PART, record_update};
-use crate::ier::transforms::{Augmentation, ViewSampler};
+use crate::ier::transforms::ViewSampler;
 use crate::nn::{Entry, PARAMETERS, STATISTICS};
 use crate::ops::health;
 use crate::ops::step_block::StepBlock;
@@ -225,7 +225,7 @@ impl Trainer {
         }
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
-        let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
+        let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, augmentation(config));
         let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
         let recent = config.method.bank_recent.filter(|_| phases.net.projection.is_some());
         let history = recent.map(|recent| BankHistory::new(shape.images, recent));
