@@ -214,7 +214,37 @@ settings! {
         /// The transforms that every image is shown under: 4, 4, 16, and K from 2 to 64 fixed warps.
         transforms: TransformSet = TransformSet::Rot4Crop4,
             [Numbers, User, flag("transforms", "SET").whole(2, 64, &["affine-8"])];
+        /// Views of an image per step, the plain one among them
+        ///
+        /// The others are drawn anew for each image and step from the transforms of the set; what is not drawn is not
+        /// computed. 1 shows images plain, without a transform loss. Where it is not set: all transforms.
+        views: Option<usize> = None, [Numbers, User, flag("views", "M").whole(1, 64, &["2"])];
+        /// Share of a step's images that get more than the plain view
+        view_share: f64 = 1.0, [Numbers, User, flag("view-share", "F").above(0.0, 1.0, &["0.25"])];
+        /// Weight of the class loss
+        ///
+        /// 0 switches it off, as --no-cross-entropy does.
+        weight_class: f64 = 1.0, [Numbers, User, flag("weight-class", "W").closed(0.0, 1e6, &["1"])];
+        /// Weight of the transform loss, in place of gamma
+        ///
+        /// 0 switches it off, as --no-equivariance does. Where it is not set: --gamma.
+        weight_equivariance: Option<f64> = None,
+            [Numbers, User, flag("weight-equivariance", "W").closed(0.0, 1e6, &["0.1"])];
+        /// Weight of the contrastive loss, in place of gamma
+        ///
+        /// 0 switches it off, as --no-invariance does. Where it is not set: --gamma.
+        weight_invariance: Option<f64> = None,
+            [Numbers, User, flag("weight-invariance", "W").closed(0.0, 1e6, &["0.02"])];
+        /// Classify a class's four rotations as classes of their own
+        ///
+        /// The classifier then has four outputs per class, and accuracy is that of class and rotation together. Needs a
+        /// set with rotations. --no-joint-labels switches it off over a file that switches it on.
+        joint_labels: bool = false,
+            [Numbers, User, switch("joint-labels", true), switch("no-joint-labels", false).hidden()];
         /// Weight of the equivariance and invariance losses
+        ///
+        /// Each may have one of its own: --weight-equivariance, --weight-invariance. 0 still computes both losses, for
+        /// the log alone.
         gamma: f64 = 1.0, [Numbers, User, flag("gamma", "W").closed(0.0, 1e6, &["1"])];
         // Below 1e-4 the exponents of the loss leave what f32 holds.
         /// Temperature of the contrastive loss
@@ -225,6 +255,19 @@ settings! {
         negatives: usize = 6400, [Numbers, User, flag("negatives", "K").whole(1, 1_000_000, &["6400"])];
         /// Share of a memory-bank row that an update keeps
         bank_momentum: f64 = 0.99, [Numbers, User, flag("bank-momentum", "M").closed(0.0, 1.0, &["0.99"])];
+        /// Draw negatives only among this many recently written rows
+        ///
+        /// The first write of a bank row then replaces it, and an image is compared with its bank row only once that has
+        /// been written. Where it is not set: negatives are all rows, which begin at random.
+        bank_recent: Option<usize> = None,
+            [Numbers, User, flag("bank-recent", "N").whole(1, 1_000_000, &["1024"])];
+        /// Method settings from a share of the run on, SHARE: key=value, ..
+        ///
+        /// Phases with a semicolon between them, such as "0.4: views=2, view_share=0.5; 0.7: views=1". Each lies over the one
+        /// before. May change: views, view_share, weight_class, weight_equivariance, weight_invariance, gamma, tau,
+        /// negatives, bank_momentum, label_smoothing, cross_entropy, equivariance, invariance. A phase begins a new pass over
+        /// the images, and its batch is the largest whose rows are no more than those of --batch before.
+        phases: Vec<String> = Vec::new(), [Numbers, User, flag("phases", "LIST")];
         /// Share of each class target that is spread over all classes
         label_smoothing: f64 = 0.0, [Numbers, User, flag("label-smoothing", "E").below(0.0, 1.0, &["0.1"])];
         /// Train without the class loss
@@ -247,6 +290,13 @@ settings! {
     struct DistillConfig at [distill] under "Distillation" {
         /// Students, each the teacher of the next
         generations: u32 = 1, [Numbers, User, flag("generations", "N").whole(1, 1000, &["1"]).on_screen()];
+        /// Train the teacher first, with this share of the length
+        ///
+        /// Without --teacher: the students share the rest of --steps or --epochs. The teacher's run goes to the folder
+        /// teacher, the students' to generation-1 and so on. 0 is for a teacher that is given.
+        teacher_share: f64 = 0.0, [Numbers, User, flag("teacher-share", "F").below(0.0, 1.0, &["0.4"])];
+        /// The length of a teacher and its students together, where this run is a part of it; saved with the run.
+        whole: Option<Length> = None, [];
         /// Temperature of both divergences
         temperature: f64 = 4.0, [Numbers, User, flag("distill-temperature", "T").closed(1e-3, 1e6, &["4"])];
         /// Weight of the student's own losses
@@ -333,6 +383,15 @@ settings! {
                 .form("steps", "optimiser.decay_at.steps", list::<u32>)
                 .range(RISING_STEPS, &["960,1280"])
         ];
+        /// Factor on the learning rate of the blocks, which --init has taken over
+        ///
+        /// The heads learn at the whole rate.
+        backbone_rate: f64 = 1.0, [Numbers, User, flag("backbone-rate", "F").closed(0.0, 100.0, &["0.1"])];
+        /// First blocks that are not trained, of those that --init has taken over
+        ///
+        /// Their batch norms run in evaluation mode, as they do when the network is used, and nothing is dropped in them. No
+        /// gradient is computed for them, so a step is shorter.
+        freeze: usize = 0, [Numbers, User, flag("freeze", "N").whole(0, MAX_BLOCKS as u64, &["2"])];
         /// Factor on the rate at each of these points; --schedule steps
         decay: f64 = 0.1, [Numbers, User, flag("decay", "F").above(0.0, 1.0, &["0.1"])];
     }
@@ -346,10 +405,29 @@ settings! {
         /// Where it is not set: runs/ and the name of the preset.
         out: Option<PathBuf> = None,
             [Neither, User, flag("out", "FOLDER").short('o').range(Range::NotEmpty, &["runs/mine"]).on_screen()];
+        /// Checkpoint or run folder to start from
+        ///
+        /// The blocks are taken over, and must be the same; so is each head that fits, and one that does not, such as the
+        /// classifier of another number of classes, is made anew. What was done is listed. Any .safetensors file with
+        /// PyTorch's names will do. Of a run folder the network that validated best, or else the last one. To resume the
+        /// run the file is not needed.
+        init: Option<PathBuf> = None,
+            [Numbers, User, flag("init", "FILE|FOLDER").range(Range::NotEmpty, &["runs/other"])];
         /// Steps between checkpoints; 0 for one at the end
         checkpoint_every: u32 = 200, [Neither, User, flag("checkpoint-every", "N")];
         /// Steps between readings of the losses
         log_every: u32 = 10, [Neither, User, flag("log-every", "N").whole(1, 1_000_000, &["10"])];
+        /// Steps between validations; 0 for none
+        ///
+        /// Scores the network on 600 fixed episodes of the validation classes, where the data has them, and keeps the best one
+        /// (by the mean of 1-shot and 5-shot accuracy) as best.safetensors beside checkpoint.safetensors, the last one. It
+        /// changes no number of the training. What takes a run folder takes the best; --resume goes on from the last.
+        validate_every: u32 = 0, [Neither, User, flag("validate-every", "N")];
+        /// Validations without gain that end the run; 0 for never
+        ///
+        /// A gain is more than the noise: half of the interval over the episodes. Two validations in a row without gain
+        /// also end it where the step had no row wrong. A run with an annealed rate gains most at its end: leave it off.
+        patience: u32 = 0, [Neither, User, flag("patience", "N")];
         /// Longest time that one submission holds the device, ms
         ///
         /// A step is cut into submissions by measured time, so that a desktop stays responsive and no watchdog resets the
@@ -533,8 +611,17 @@ mod tests {
     #[test]
     fn a_resumed_run_may_change_what_changes_no_number() {
         let flags: Vec<_> = flags_for_resume().collect();
-        let wanted =
-            ["checkpoint-every", "log-every", "slice-ms", "recompute", "tune", "memory-budget", "on-device-lost"];
+        let wanted = [
+            "checkpoint-every",
+            "log-every",
+            "validate-every",
+            "patience",
+            "slice-ms",
+            "recompute",
+            "tune",
+            "memory-budget",
+            "on-device-lost",
+        ];
         assert_eq!(flags, wanted);
         assert!(may_change_on_resume("run.out") && !may_change_on_resume("optimiser.lr"));
         assert!(!may_change_on_resume("optimiser.length.steps") && !may_change_on_resume("nonsense"));
