@@ -408,7 +408,9 @@ impl Trainer {
         let step = &stage.recorded.step;
         let entries: Vec<&Entry> = step.parameters.iter().chain(&step.statistics).collect();
         let (names, account) = choose(&init, &entries, &self.config.model)?;
-        for entry in entries.into_iter().filter(|entry| names.contains(&entry.name)) {
+        // The average, too: the network is scored before the first step.
+        let all = entries.into_iter().chain(&step.average);
+        for entry in all.filter(|entry| names.contains(&entry.name)) {
             stage.executor.write_async(entry.value, floats(&init.weights, &entry.name)?).await?;
         }
         self.origins.begin_with(&init.weights);
