@@ -59,7 +59,7 @@ fn a_label_beyond_a_single_column_is_an_infinite_loss() {
     let mut graph = Graph::new();
     let x = graph.input("logits", Type::f32([3, 1]));
     let t = graph.input("targets", Type::u32([3]));
-    let loss = graph.one(CrossEntropy, &[x, t]).unwrap();
+    let loss = graph.one(CrossEntropy::default(), &[x, t]).unwrap();
     graph.keep(loss);
     let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
     executor.write(x, &[0.5_f32; 3]).unwrap();

@@ -148,6 +148,37 @@ fn a_killed_run_ends_in_the_bits_of_one_that_never_stopped() {
     assert!(killed >= 5, "only {killed} of 10 runs were still going when they were to be killed");
 }
 
+/// Everything that an optimiser can have, with state of its own or that depends on the step.
+const OPTIMISER: [&str; 7] = [
+    "--nesterov",
+    "--schedule=cosine",
+    "--warmup=0.1",
+    "--clip-norm=2",
+    "--average=0.9",
+    "--no-decay-norm",
+    "--label-smoothing=0.1",
+];
+
+#[test]
+fn a_killed_run_with_every_option_of_the_optimiser_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = rng(4);
+    for (what, more) in [("batches", &[][..]), ("micro-batches", &["--micro-batch=2", "--bn=micro"])] {
+        let words = with(&TINY, &[&OPTIMISER[..], more].concat());
+        let whole = folder.path().join(format!("whole {what}"));
+        finish(ieq(&words, &whole));
+        assert!(metrics(&whole)[0]["losses"]["grad_norm"].as_f64().unwrap() > 0.0);
+        for attempt in 0..3 {
+            let out = folder.path().join(format!("killed {what} {attempt}"));
+            let steps = 6 + below(&mut rng, 40);
+            let in_time = run_and_kill(&words, &out, steps, &mut rng);
+            eprintln!("{what}: killed after step {} of 60, in time: {in_time}", steps_logged(&out));
+            finish(ieq(&["train", "--no-eval", "--quiet", "--resume"], &out));
+            assert_same_run(&out, &whole, &format!("{what}, killed after step {steps}"));
+        }
+    }
+}
+
 /// A checkpoint after every step, and death while one is being written, again and again in the same run.
 #[test]
 fn a_run_killed_while_it_saves_keeps_its_last_checkpoint() {

@@ -54,12 +54,13 @@ impl ConfigFlags {
         Ok(config)
     }
 
-    /// Lays the flags that were given over `config`.
+    /// Lays the flags that were given over `config`, where each of them must have an effect.
     ///
     /// # Errors
-    /// Those of [`Config::lay`].
+    /// Those of [`Config::lay`] and [`Config::check_given`].
     pub fn apply(&self, config: &mut Config) -> Result<()> {
-        config.lay(&self.given)
+        config.lay(&self.given)?;
+        config.check_given(&self.given)
     }
 }
 
@@ -293,10 +294,15 @@ mod tests {
             ("--tau", "0.3", "method.tau"),
             ("--negatives", "3", "method.negatives"),
             ("--bank-momentum", "0.3", "method.bank_momentum"),
+            ("--label-smoothing", "0.3", "method.label_smoothing"),
             ("--batch", "3", "optimiser.batch"),
             ("--epochs", "3", "optimiser.length"),
             ("--steps", "3", "optimiser.length"),
             ("--lr", "0.3", "optimiser.lr"),
+            ("--schedule", "cosine", "optimiser.schedule"),
+            ("--warmup", "0.3", "optimiser.warmup"),
+            ("--clip-norm", "0.3", "optimiser.clip_norm"),
+            ("--average", "0.3", "optimiser.average"),
             ("--momentum", "0.3", "optimiser.momentum"),
             ("--weight-decay", "0.3", "optimiser.weight_decay"),
             ("--decay-at-epochs", "3,4", "optimiser.decay_at"),

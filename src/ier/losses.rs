@@ -13,7 +13,15 @@ use crate::tape::{Graph, ValueId};
 /// # Errors
 /// [`crate::Error::Shape`] when the shapes do not fit.
 pub fn cross_entropy(graph: &mut Graph, logits: ValueId, targets: ValueId) -> Result<ValueId> {
-    let rows = graph.one(CrossEntropy, &[logits, targets])?;
+    smoothed_cross_entropy(graph, logits, targets, 0.0)
+}
+
+/// As [`cross_entropy`], with the share `smoothing` of each target spread over all classes.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the shapes do not fit, or the share is not within 0 and 1.
+pub fn smoothed_cross_entropy(graph: &mut Graph, logits: ValueId, targets: ValueId, smoothing: f32) -> Result<ValueId> {
+    let rows = graph.one(CrossEntropy { smoothing }, &[logits, targets])?;
     graph.one(Mean, &[rows])
 }
 

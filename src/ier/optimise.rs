@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use super::spec::StepSpec;
 use crate::Result;
-use crate::nn::{Entry, PARAMETERS, in_backbone};
+use crate::nn::{Entry, PARAMETERS, STATISTICS, in_backbone};
+use crate::ops::average::MovingAverage;
+use crate::ops::clip::{ClipNorm, GlobalNorm};
+use crate::ops::health::{self, HealthCheck};
 use crate::ops::sgd::Sgd;
 use crate::settings::OptimiserConfig;
 use crate::tape::graph::ARENA_ALIGNMENT;
@@ -14,6 +17,10 @@ use crate::tape::{Graph, Storage, Type, ValueId};
 pub const GRADIENTS: &str = "gradients";
 /// The arena of the optimiser's momentum.
 pub const MOMENTUM: &str = "momentum";
+/// The arena of the norm of the gradients, where they are clipped.
+pub(super) const NORM: &str = "metrics grad_norm";
+/// Prefix of the arenas of the moving averages of the weights and running statistics.
+pub const AVERAGE: &str = "average ";
 /// The arena of the tables of rates.
 const RATES: &str = "rates";
 
@@ -120,6 +127,26 @@ pub(super) fn rates_input(graph: &mut Graph, tensors: &[(usize, Rate)]) -> Value
     graph.in_arena(RATES, RATES, Type::f32([blocks, 2]), false)
 }
 
+/// The averages of the parameters and running statistics, each where its own lies in the arena of that; none where the
+/// weights are not averaged.
+pub(super) fn declare_averages(
+    graph: &mut Graph,
+    parameters: &[Entry],
+    statistics: &[Entry],
+    optimiser: &OptimiserConfig,
+) -> Vec<Entry> {
+    if optimiser.average == 0.0 {
+        return Vec::new();
+    }
+    let arenas = [(PARAMETERS, parameters), (STATISTICS, statistics)];
+    let entries = arenas.into_iter().flat_map(|(arena, entries)| entries.iter().map(move |entry| (arena, entry)));
+    let mut declare = |(arena, entry): (&str, &Entry)| {
+        let ty = Type::f32(entry.shape.clone());
+        Entry { value: graph.in_arena(&format!("{AVERAGE}{arena}"), &*entry.name, ty, false), ..entry.clone() }
+    };
+    entries.map(&mut declare).collect()
+}
+
 /// What the optimiser works on.
 pub(super) struct Update<'a> {
     pub spec: &'a StepSpec,
@@ -132,9 +159,20 @@ pub(super) struct Update<'a> {
     pub health: ValueId,
 }
 
-/// Updates what is trained. A parameter without a gradient stays as it is: it does not even decay, as in PyTorch.
-pub(super) fn optimise(graph: &mut Graph, update: &Update) -> Result<()> {
+/// Updates what is trained, by gradients that are clipped first where the settings say so. A parameter without a gradient
+/// stays as it is: it does not even decay, as in PyTorch. What is averaged are the new values. Returns the norm of the gradients where they are clipped.
+pub(super) fn optimise(graph: &mut Graph, update: &Update) -> Result<Option<ValueId>> {
     let optimiser = &update.spec.optimiser;
+    let mut clipped = None;
+    if let Some(most) = optimiser.clip_norm {
+        // What has no gradient holds zeros.
+        let norm = graph.one(GlobalNorm, &[update.flat.gradients])?;
+        graph.persist(norm, NORM)?;
+        clipped = Some(norm);
+        // Gradients whose squares overflow would all become 0.
+        graph.update(HealthCheck { bit: health::GRADIENT }, &[norm], &[update.health])?;
+        graph.update(ClipNorm { most: most as f32 }, &[norm], &[update.flat.gradients])?;
+    }
     let sgd = Sgd { momentum: optimiser.momentum as f32, nesterov: optimiser.nesterov };
     let all = graph.arenas().get(PARAMETERS).copied().unwrap_or(0);
     for (bytes, &rates) in update.trained.iter().zip(&update.rates) {
@@ -146,5 +184,14 @@ pub(super) fn optimise(graph: &mut Graph, update: &Update) -> Result<()> {
         let targets = [part(update.flat.parameters, PARAMETERS), part(update.flat.momentum, MOMENTUM), update.health];
         graph.update(sgd.clone(), &[gradients, rates, update.step], &targets)?;
     }
-    Ok(())
+    if optimiser.average > 0.0 {
+        let average = MovingAverage { take: (1.0 - optimiser.average) as f32 };
+        for arena in [PARAMETERS, STATISTICS] {
+            let [own, mean] = [arena.to_owned(), format!("{AVERAGE}{arena}")].map(|arena| graph.whole_arena(&arena));
+            if !graph.value(own).ty.is_empty() {
+                graph.update(average.clone(), &[own, update.step], &[mean])?;
+            }
+        }
+    }
+    Ok(clipped)
 }

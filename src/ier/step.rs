@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use super::losses;
 use super::optimise::{
-    FlatVectors, GRADIENTS, Rates, Update, declare_rates, flat_vectors, optimise, rates_input, trained_bytes,
+    AVERAGE, FlatVectors, GRADIENTS, NORM, Rates, Update, declare_averages, declare_rates, flat_vectors, optimise,
+    rates_input, trained_bytes,
 };
 use super::spec::{StepInputs, StepSpec};
 use super::terms::{Given, LOSSES, Side};
-use crate::nn::{Drop, Entry, Mode, Net, Outputs, PARAMETERS};
+use crate::nn::{Drop, Entry, Mode, Net, Outputs, PARAMETERS, STATISTICS};
 use crate::ops::accumulate::Accumulate;
 use crate::ops::bank::BankUpdate;
 use crate::ops::elementwise::Add;
@@ -44,7 +45,8 @@ pub struct Step {
     pub teacher_outputs: Option<Outputs>,
     /// Outputs of the blocks.
     pub maps: Vec<ValueId>,
-    /// Loss terms by name, `total` first; in arenas of their own.
+    /// Loss terms by name, `total` first, and behind them `grad_norm` where gradients are clipped: their norm before that.
+    /// In arenas of their own.
     pub losses: Vec<(&'static str, ValueId)>,
     /// Share of the rows whose class was right; in arenas of their own.
     pub accuracy: ValueId,
@@ -54,6 +56,8 @@ pub struct Step {
     pub trained: Vec<Range<u64>>,
     /// The rates of what is trained, a table for each of these ranges; the host writes them once.
     pub rates: Vec<Rates>,
+    /// The moving averages of the parameters, then of the running statistics; empty where there are none.
+    pub average: Vec<Entry>,
     /// Bits that the device raises: [`health`].
     pub health: ValueId,
 }
@@ -143,9 +147,14 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
     let flat = flat_vectors(graph, bytes);
     let rates = declare_rates(graph, &parameters, &trained, &spec.optimiser);
+    let average = declare_averages(graph, &parameters, &statistics, &spec.optimiser);
+    let mut norm = None;
     if !split {
         let rates = rates.iter().map(|rates| rates.value).collect();
-        optimise(graph, &Update { spec, flat, trained: &trained, rates, step: inputs.step, health })?;
+        norm = optimise(graph, &Update { spec, flat, trained: &trained, rates, step: inputs.step, health })?;
+    } else if spec.optimiser.clip_norm.is_some() {
+        // The optimiser's graph writes it.
+        norm = Some(graph.input(NORM, Type::f32([1])));
     }
     let mut scalars: Vec<ValueId> = all.iter().map(|(_, scalar)| *scalar).chain([accuracy]).collect();
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).chain(["accuracy"]).collect();
@@ -169,7 +178,12 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     }
     graph.set_scope("");
     let accuracy = scalars.pop().unwrap_or(accuracy);
-    let all = all.into_iter().zip(scalars).map(|((name, _), scalar)| (name, scalar)).collect();
+    let all = all
+        .into_iter()
+        .zip(scalars)
+        .map(|((name, _), scalar)| (name, scalar))
+        .chain(norm.map(|id| ("grad_norm", id)))
+        .collect();
     let (teacher_outputs, teacher) = teacher.map_or((None, Vec::new()), |(o, e)| (Some(o), e));
     Ok(Step {
         inputs,
@@ -184,6 +198,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         flat,
         trained,
         rates,
+        average,
         health,
     })
 }
@@ -197,6 +212,11 @@ pub fn record_update(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Res
     let mut graph = Graph::new();
     let block = graph.input("step", StepBlock::ty());
     let health = graph.input("health", Type::u32([health::WORDS]));
+    for arena in [STATISTICS.to_owned(), format!("{AVERAGE}{PARAMETERS}"), format!("{AVERAGE}{STATISTICS}")] {
+        if let Some(&bytes) = graph_of_step.arenas().get(&arena).filter(|_| !step.average.is_empty()) {
+            graph.arenas.insert(arena, bytes);
+        }
+    }
     let flat = flat_vectors(&mut graph, graph_of_step.arenas().get(PARAMETERS).copied().unwrap_or(0));
     let rates = step.rates.iter().map(|rates| rates_input(&mut graph, &rates.tensors)).collect();
     graph.set_scope("optimiser");

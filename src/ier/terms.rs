@@ -3,7 +3,7 @@
 //! To add a loss: a row here, its weight in the settings, and its values in a golden file. The test below fails for a
 //! weight that no row reads.
 
-use super::losses::{contrastive_loss, cross_entropy, kl_divergence, mean_squared_error};
+use super::losses::{contrastive_loss, cross_entropy, kl_divergence, mean_squared_error, smoothed_cross_entropy};
 use super::spec::{StepInputs, StepSpec};
 use crate::Result;
 use crate::nn::Outputs;
@@ -50,7 +50,10 @@ pub const LOSSES: [Loss; 7] = [
         name: "ce",
         side: Side::Own,
         weight: |spec| if spec.method.terms().cross_entropy { 1.0 } else { 0.0 },
-        record: |graph, given| cross_entropy(graph, given.own.class, given.inputs.classes).map(Some),
+        record: |graph, given| {
+            let smoothing = given.spec.method.label_smoothing as f32;
+            smoothed_cross_entropy(graph, given.own.class, given.inputs.classes, smoothing).map(Some)
+        },
     },
     Loss {
         name: "eq",

@@ -36,7 +36,9 @@ use crate::{Error, Result};
 
 pub use crate::files::run_folder::{BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
-pub use choices::{Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Tune, Winograd};
+pub use choices::{
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Tune, Winograd,
+};
 pub use drop_block::DropBlockSize;
 pub use layers::{DEFAULT_PRESET, PRESETS, put};
 #[allow(unused_imports, reason = "for the enums of the layers above")]

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
-use super::choices::{Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Tune, Winograd};
+use super::choices::{
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Tune, Winograd,
+};
 use super::drop_block::DropBlockSize;
 use super::macros::settings;
 use super::row::{Chooser, Effect, Flag, flag, switch};
@@ -223,6 +225,8 @@ settings! {
         negatives: usize = 6400, [Numbers, User, flag("negatives", "K").whole(1, 1_000_000, &["6400"])];
         /// Share of a memory-bank row that an update keeps
         bank_momentum: f64 = 0.99, [Numbers, User, flag("bank-momentum", "M").closed(0.0, 1.0, &["0.99"])];
+        /// Share of each class target that is spread over all classes
+        label_smoothing: f64 = 0.0, [Numbers, User, flag("label-smoothing", "E").below(0.0, 1.0, &["0.1"])];
         /// Train without the class loss
         ///
         /// --cross-entropy switches it back on over a file that switches it off.
@@ -287,8 +291,17 @@ settings! {
                 .whole(1, 1_000_000_000, &["400"])
                 .on_screen()
         ];
-        /// Learning rate at the start
+        /// Learning rate; the highest of the run
         lr: f64 = 0.05, [Numbers, User, flag("lr", "R").above(0.0, 100.0, &["0.05"])];
+        /// Course of the learning rate: steps, cosine or one-cycle
+        ///
+        /// steps: it falls by the factor of --decay at given points. cosine: along half a cosine wave to nearly 0 at the end
+        /// of the run. one-cycle: from a 25th of --lr up to it in the first 30 % of the run, then down to nearly 0.
+        schedule: LrSchedule = LrSchedule::Steps, [Numbers, User, flag("schedule", "NAME")];
+        /// Share of the run over which the rate rises linearly to --lr
+        ///
+        /// The first step has more than 0. Not with --schedule one-cycle, which rises by itself.
+        warmup: f64 = 0.0, [Numbers, User, flag("warmup", "F").below(0.0, 1.0, &["0.1"])];
         /// Momentum
         momentum: f64 = 0.9, [Numbers, User, flag("momentum", "M").below(0.0, 1.0, &["0.9"])];
         /// Nesterov's momentum: go where the momentum will have led
@@ -297,10 +310,19 @@ settings! {
         nesterov: bool = false, [Numbers, User, switch("nesterov", true), switch("no-nesterov", false).hidden()];
         /// Weight decay, on every parameter unless --no-decay-norm
         weight_decay: f64 = 5e-4, [Numbers, User, flag("weight-decay", "W").closed(0.0, 1.0, &["0.0005"])];
+        /// Largest Euclidean norm of the gradients of a step, all tensors together
+        ///
+        /// Larger gradients are scaled down to it; the log has the norm before that. Where it is not set: no limit.
+        clip_norm: Option<f64> = None, [Numbers, User, flag("clip-norm", "N").above(0.0, 1e6, &["5"])];
         /// No weight decay on batch norms and biases
         ///
         /// That is on tensors with one dimension. --decay-norm switches it back on over a file that switches it off.
         decay_norm: bool = true, [Numbers, User, switch("no-decay-norm", false), switch("decay-norm", true).hidden()];
+        /// Decay of a moving average of the weights, such as 0.99; 0 for none
+        ///
+        /// The average is what is scored, exported and taught by; it has the running statistics, too, and is updated after
+        /// every step. A checkpoint has both.
+        average: f64 = 0.0, [Numbers, User, flag("average", "D").below(0.0, 1.0, &["0.99"])];
         /// `{ epochs = [60] }`, `{ fractions = [0.6, 0.8] }` or `{ steps = [960, 1280] }`; an empty list keeps the rate.
         decay_at: DecayAt = DecayAt::Epochs(vec![60]), [
             Numbers,
@@ -327,7 +349,7 @@ settings! {
         /// Their batch norms run in evaluation mode, as they do when the network is used, and nothing is dropped in them. No
         /// gradient is computed for them, so a step is shorter.
         freeze: usize = 0, [Numbers, User, flag("freeze", "N").whole(0, MAX_BLOCKS as u64, &["2"])];
-        /// Factor on the rate at each of these points
+        /// Factor on the rate at each of these points; --schedule steps
         decay: f64 = 0.1, [Numbers, User, flag("decay", "F").above(0.0, 1.0, &["0.1"])];
     }
 

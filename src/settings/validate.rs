@@ -2,8 +2,8 @@
 
 use super::layers::preset_text;
 use super::row::Flag;
-use super::table::{Config, Setting, settings};
-use super::{BatchStatistics, MAX_ROWS, MAX_SIDE, Method};
+use super::table::{Config, Setting, setting, settings};
+use super::{BatchStatistics, LrSchedule, MAX_ROWS, MAX_SIDE, Method};
 use crate::error::Change;
 use crate::{Error, Result};
 
@@ -46,6 +46,7 @@ impl Config {
         }
         self.check_freeze()?;
         self.check_terms()?;
+        self.check_optimiser()?;
         self.check_rows()?;
         self.check_micro_batch()
     }
@@ -135,6 +136,53 @@ impl Config {
                 changes: vec![on("method.cross_entropy"), Change::Set("method.kind", "ier".into())],
             },
         })
+    }
+
+    fn check_optimiser(&self) -> Result<()> {
+        let optimiser = &self.optimiser;
+        if optimiser.schedule == LrSchedule::OneCycle && optimiser.warmup > 0.0 {
+            return Err(Error::Conflict {
+                keys: vec!["optimiser.schedule", "optimiser.warmup"],
+                why: format!(
+                    "optimiser.schedule = one-cycle rises by itself, and optimiser.warmup = {} would come on top",
+                    optimiser.warmup
+                ),
+                changes: vec![Change::Unset("optimiser.warmup")],
+            });
+        }
+        if optimiser.nesterov && optimiser.momentum == 0.0 {
+            return Err(Error::Conflict {
+                keys: vec!["optimiser.nesterov", "optimiser.momentum"],
+                why: "optimiser.nesterov looks ahead along the momentum, and optimiser.momentum is 0".into(),
+                changes: vec![Change::Set("optimiser.nesterov", "false".into()), Change::Raise("optimiser.momentum")],
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks whether what `given` gives, a layer that was laid over the rest by hand, has an effect here.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where another setting leaves it without one.
+    pub fn check_given(&self, given: &toml::Table) -> Result<()> {
+        let schedule = self.optimiser.schedule;
+        if schedule == LrSchedule::Steps {
+            return Ok(());
+        }
+        let section = given.get("optimiser").and_then(|section| section.as_table());
+        for key in ["optimiser.decay_at", "optimiser.decay"] {
+            let name = key.trim_start_matches("optimiser.");
+            let Some(value) = section.and_then(|section| section.get(name)) else { continue };
+            let forms = setting(key).map_or(&[][..], |row| row.flags);
+            let form = forms.iter().find(|flag| value.as_table().is_some_and(|table| table.contains_key(flag.form)));
+            let key = form.map_or(key, |flag| flag.form_key);
+            return Err(Error::Conflict {
+                keys: vec![key, "optimiser.schedule"],
+                why: format!("{key} has no effect with optimiser.schedule = {schedule}, which has no steps"),
+                changes: vec![Change::Unset(key)],
+            });
+        }
+        Ok(())
     }
 
     fn check_rows(&self) -> Result<()> {
@@ -233,6 +281,7 @@ mod tests {
             ("method.tau", |c| c.method.tau = 0.0),
             ("method.negatives", |c| c.method.negatives = 0),
             ("method.bank_momentum", |c| c.method.bank_momentum = 1.5),
+            ("method.label_smoothing", |c| c.method.label_smoothing = 1.0),
             ("method.invariance", |c| {
                 (c.method.cross_entropy, c.method.equivariance, c.method.invariance) = (false, false, false);
             }),
@@ -249,6 +298,8 @@ mod tests {
             ("optimiser.lr", |c| c.optimiser.lr = -0.05),
             ("optimiser.lr", |c| c.optimiser.lr = 0.0),
             ("optimiser.momentum", |c| c.optimiser.momentum = 1.0),
+            ("optimiser.clip_norm", |c| c.optimiser.clip_norm = Some(0.0)),
+            ("optimiser.average", |c| c.optimiser.average = 1.0),
             ("optimiser.weight_decay", |c| c.optimiser.weight_decay = -1.0),
             ("optimiser.decay", |c| c.optimiser.decay = 0.0),
             ("optimiser.freeze must be at most 4", |c| c.optimiser.freeze = 5),
@@ -257,6 +308,11 @@ mod tests {
             ("optimiser.decay_at.epochs", |c| c.optimiser.decay_at = DecayAt::Epochs(vec![60, 30])),
             ("optimiser.decay_at.steps", |c| c.optimiser.decay_at = DecayAt::Steps(vec![0, 30])),
             ("optimiser.decay_at.fractions", |c| c.optimiser.decay_at = DecayAt::Fractions(vec![0.6, f64::NAN])),
+            ("optimiser.schedule = one-cycle rises by itself", |c| {
+                (c.optimiser.schedule, c.optimiser.warmup) = (LrSchedule::OneCycle, 0.1);
+            }),
+            ("optimiser.warmup must be at least 0 and below 1", |c| c.optimiser.warmup = 1.0),
+            ("optimiser.nesterov looks ahead", |c| (c.optimiser.nesterov, c.optimiser.momentum) = (true, 0.0)),
             ("run.seed", |c| c.run.seed = u64::MAX),
             ("run.out", |c| c.run.out = Some(PathBuf::new())),
             ("run.log_every", |c| c.run.log_every = 0),
@@ -276,6 +332,17 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(key) && !text.contains("--"), "case {i}, {key}: {text}");
         }
+    }
+
+    #[test]
+    fn points_of_decay_on_a_cosine_get_a_sentence() {
+        let mut config = Config::from_preset("demo").unwrap();
+        let given: toml::Table = toml::from_str("[optimiser]\ndecay_at = { steps = [3] }").unwrap();
+        config.check_given(&given).unwrap();
+        config.optimiser.schedule = LrSchedule::Cosine;
+        config.check_given(&toml::Table::new()).unwrap();
+        let error = config.check_given(&given).unwrap_err().to_string();
+        assert!(error.contains("optimiser.decay_at.steps has no effect with optimiser.schedule = cosine"), "{error}");
     }
 
     #[test]

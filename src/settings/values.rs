@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
-use super::choices::{Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Tune, Winograd};
+use super::choices::{
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Tune, Winograd,
+};
 use super::drop_block::DropBlockSize;
 use super::transforms::TransformSet;
 
@@ -202,7 +204,7 @@ macro_rules! names {
     )+};
 }
 
-names!(Backbone, Method, OnDeviceLost, Tune, Activations, Winograd, BatchStatistics);
+names!(Backbone, Method, OnDeviceLost, Tune, Activations, Winograd, BatchStatistics, LrSchedule);
 
 impl Value for f64 {
     fn read(word: &str) -> Result<toml::Value, String> {

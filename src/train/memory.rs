@@ -15,7 +15,7 @@ use crate::tape::plan::{Plan, pooled};
 /// Bytes on the device by what they are for. The classes add up to [`Memory::peak_bytes`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Parameters and running statistics, of the teacher, too.
+    /// Parameters and running statistics, of the teacher and of the average, too.
     pub weights: u64,
     /// Gradients of the parameters.
     pub gradients: u64,

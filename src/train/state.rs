@@ -41,6 +41,12 @@ pub(super) fn momentum_name(parameter: &Entry) -> String {
     format!("{TRAINING_PREFIX}momentum.{}", parameter.name)
 }
 
+/// Parameters or running statistics under the names that they have where the plain ones are those of their averages.
+pub(super) fn trained_weights(entries: &[Entry]) -> Vec<Entry> {
+    let renamed = |entry: &Entry| Entry { name: format!("{TRAINING_PREFIX}weights.{}", entry.name), ..entry.clone() };
+    entries.iter().map(renamed).collect()
+}
+
 /// Marks a fingerprint made by XXH3. Those without a mark are from earlier versions.
 const XXH3: &str = "xxh3:";
 

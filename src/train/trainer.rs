@@ -6,7 +6,7 @@
 //! [`Trainer::restore_async`].
 //!
 //! Everything random is a pure function of (seed, step), so the state of a run is: weights, momentum,
-//! running statistics, bank, and the number of finished steps. The DropBlock counter, the position in
+//! running statistics, their averages, bank, and the number of finished steps. The DropBlock counter, the position in
 //! the data order and that of every random stream follow from the last.
 
 use std::collections::VecDeque;
@@ -21,7 +21,7 @@ use super::init::{Init, TakenOver, choose};
 use super::record::{DataShape, RecordedStep, UPLOADS, spec, training_step, validate, views_of};
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
-    number, stored_config,
+    number, stored_config, trained_weights,
 };
 use super::validation::{VALIDATION_KEY, Validated, Validations, Validator, Watch};
 use crate::data::{ImageSet, epoch_order};
@@ -31,6 +31,7 @@ use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
 use crate::gpu::{Gpu, Submission};
 use crate::ier::negatives::{bank_init, negatives};
+use crate::ier::optimise::AVERAGE;
 use crate::ier::spec::StepSpec;
 use crate::ier::step::record_update;
 use crate::ier::transforms::{Augmentation, ViewSampler};
@@ -254,7 +255,12 @@ impl Trainer {
     async fn initialise(&self) -> Result<()> {
         let (ex, step, seed) = (&self.executor, &self.recorded.step, self.config.run.seed);
         for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
-            ex.write_async(entry.value, &entry.initial(seed, position)).await?;
+            let initial = entry.initial(seed, position);
+            ex.write_async(entry.value, &initial).await?;
+            // The network is scored before the first step, too.
+            if let Some(average) = step.average.get(position) {
+                ex.write_async(average.value, &initial).await?;
+            }
         }
         for rates in &step.rates {
             ex.write_async(rates.value, &rates.table()).await?;
@@ -352,6 +358,10 @@ impl Trainer {
         for entry in entries.into_iter().filter(|entry| names.contains(&entry.name)) {
             self.executor.write_async(entry.value, floats(&init.weights, &entry.name)?).await?;
         }
+        // The network is scored by its average before the first step, too.
+        for average in step.average.iter().filter(|average| names.contains(&average.name)) {
+            self.executor.write_async(average.value, floats(&init.weights, &average.name)?).await?;
+        }
         self.origins.begin_with(&init.weights);
         self.init = Some(init);
         Ok(account)
@@ -446,7 +456,7 @@ impl Trainer {
         for (part, images) in (0..parts).zip(batch.chunks(self.spec.images())) {
             // Every micro-batch has dropout of its own: the device draws by this number.
             let draw = step.wrapping_mul(parts).wrapping_add(part);
-            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part);
+            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part).at(step);
             ex.write_async(inputs.step, &[block]).await?;
             ex.write_async(recorded.view_parameters, &part_of(&self.spec, &views, part as usize)).await?;
             let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
@@ -620,8 +630,16 @@ impl Trainer {
             Ok(())
         };
         // One read for each arena, not for each tensor.
+        let mut plain = "";
+        if !step.average.is_empty() {
+            plain = AVERAGE;
+            for (arena, entries) in [(PARAMETERS, &step.parameters), (STATISTICS, &step.statistics)] {
+                let all = ex.read_arena_async(arena).await?;
+                trained_weights(entries).iter().try_for_each(|entry| put(entry.name.clone(), entry, &all))?;
+            }
+        }
         for (arena, entries) in [(PARAMETERS, &step.parameters), (STATISTICS, &step.statistics)] {
-            let all = ex.read_arena_async(arena).await?;
+            let all = ex.read_arena_async(&format!("{plain}{arena}")).await?;
             entries.iter().try_for_each(|entry| put(entry.name.clone(), entry, &all))?;
         }
         let momentum: Vec<f32> = ex.read_async(step.flat.momentum).await?;
@@ -735,7 +753,14 @@ impl Trainer {
             checkpoint.check_contains(path, std::slice::from_ref(&bank))?;
             ex.write_async(step.inputs.bank, floats(checkpoint, &bank.0)?).await?;
         }
-        load(ex, &model, checkpoint).await?;
+        if step.average.is_empty() {
+            load(ex, &model, checkpoint).await?;
+        } else {
+            let trained = trained_weights(&model);
+            checkpoint.check_contains(path, &expected(&trained))?;
+            load(ex, &trained, checkpoint).await?;
+            load(ex, &step.average, checkpoint).await?;
+        }
         let mut flat = vec![0.0_f32; ex.graph().value(step.flat.momentum).ty.len()];
         for (entry, (name, _)) in step.parameters.iter().zip(&momentum) {
             let (_, offset) = ex.locate(entry.value);

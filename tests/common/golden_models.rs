@@ -120,6 +120,9 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
 fn steps(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<(), String> {
     let spec = step_spec(golden)?;
     let rate = golden.number("lr")? as f32;
+    if golden.metadata.contains_key("variants") {
+        return variants(golden, &spec, rate, kernels, report);
+    }
     let run = Training::record(golden, &spec, kernels)?;
     run.trajectory(golden, rate, "s", "", report)?;
     let low = last_step(golden, "lo", "lo_");
@@ -133,6 +136,39 @@ fn steps(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<
         run.start(golden)?;
         run.step(0, rate)?;
         run.check_state(golden, "wd.", report)?;
+    }
+    Ok(())
+}
+
+/// The trajectories of a file with several settings of the optimiser, each with a name: its states are `{name}{step}.`, its
+/// losses `{name}_loss.` and, where they are not the file's, its rates `{name}_lr`.
+fn variants(
+    golden: &Golden,
+    spec: &StepSpec,
+    rate: f32,
+    kernels: &mut Kernels,
+    report: &mut Report,
+) -> Result<(), String> {
+    let all = golden.settings("variants")?;
+    for (name, options) in all.as_object().ok_or("the variants are no object")? {
+        let mut spec = spec.clone();
+        for (key, value) in options.as_object().ok_or("a variant is no object")? {
+            let value = value.as_f64().ok_or("an option is no number")?;
+            match key.as_str() {
+                "nesterov" => spec.optimiser.nesterov = value == 1.0,
+                "decay_norm" => spec.optimiser.decay_norm = value == 1.0,
+                "clip_norm" => spec.optimiser.clip_norm = Some(value),
+                "average" => spec.optimiser.average = value,
+                "label_smoothing" => spec.method.label_smoothing = value,
+                "schedule" => {}
+                _ => return Err(format!("{name}: the option {key} is unknown")),
+            }
+        }
+        let run = Training::record(golden, &spec, kernels)?;
+        let last = last_step(golden, name, &format!("{name}_"));
+        let own = format!("{name}_lr");
+        let rates = if golden.has(&own) { golden.data(&own)?.to_vec() } else { vec![rate; last as usize] };
+        run.trajectory_at(golden, &rates, name, &format!("{name}_"), report)?;
     }
     Ok(())
 }
@@ -232,8 +268,21 @@ impl Training {
         losses: &str,
         report: &mut Report,
     ) -> Result<(), String> {
+        let last = last_step(golden, state, losses).max(1);
+        self.trajectory_at(golden, &vec![rate; last as usize], state, losses, report)
+    }
+
+    /// As [`Training::trajectory`], with the rate of every step.
+    fn trajectory_at(
+        &self,
+        golden: &Golden,
+        rates: &[f32],
+        state: &str,
+        losses: &str,
+        report: &mut Report,
+    ) -> Result<(), String> {
         self.start(golden)?;
-        for number in 1..=last_step(golden, state, losses).max(1) {
+        for (number, &rate) in (1..).zip(rates) {
             self.step(number - 1, rate)?;
             let prefix = if number == 1 { format!("{losses}loss") } else { format!("{losses}loss_step{number}") };
             for (term, id) in &self.step.losses {
@@ -271,6 +320,12 @@ impl Training {
         let step = &self.step;
         for entry in step.parameters.iter().chain(&step.statistics) {
             let name = format!("{prefix}{}", entry.name);
+            if golden.has(&name) {
+                report.check(&name, &self.read(entry.value)?);
+            }
+        }
+        for entry in &step.average {
+            let name = format!("{prefix}average.{}", entry.name);
             if golden.has(&name) {
                 report.check(&name, &self.read(entry.value)?);
             }
