@@ -25,7 +25,20 @@ fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
     method.cross_entropy = cross_entropy;
     let mut optimiser = OptimiserConfig::default();
     (optimiser.momentum, optimiser.weight_decay) = (0.9, 0.1);
-    StepSpec { net, batch: 2, parts: 1, copies: 2, bank_rows: 9, negatives: 3, method, optimiser, distill: None }
+    StepSpec {
+        net,
+        batch: 2,
+        parts: 1,
+        copies: 2,
+        viewed: 2,
+        drawn: false,
+        class_rotations: 1,
+        bank_rows: 9,
+        negatives: 3,
+        method,
+        optimiser,
+        distill: None,
+    }
 }
 
 /// The losses and the parameters before and after a step.

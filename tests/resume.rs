@@ -355,6 +355,32 @@ fn a_seed_decides_every_bit() {
     assert!(text.starts_with("40 steps in ") && !text.contains("loss") && !text.contains("NaN"), "{text}");
 }
 
+/// Views, batch, losses and their weights change twice on the way, negatives are the recently written rows, and labels
+/// are joint: a run that is killed around the switches ends in the same bits.
+#[test]
+fn a_run_killed_around_a_change_of_phase_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let phases = "--phases=0.3: views=2, view_share=0.5, weight_invariance=0.1; 0.6: views=1, invariance=false";
+    let changes =
+        [phases, "--views=3", "--bank-recent=40", "--joint-labels", "--weight-equivariance=0.2", "--steps=30"];
+    let words = with(&TINY, &[&changes[..], &["--checkpoint-every=1"]].concat());
+    let whole = folder.path().join("whole");
+    finish(ieq(&words, &whole));
+    let lines = metrics(&whole);
+    let has = |step: usize, name: &str| lines[step - 1]["losses"].get(name).is_some();
+    assert!(has(9, "inv") && has(10, "eq") && has(18, "inv") && !has(19, "inv") && !has(19, "eq"));
+    let epochs: Vec<_> = lines.iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+    assert!(epochs.is_sorted() && epochs[9] > epochs[7] && epochs[18] > epochs[16], "{epochs:?}");
+    let mut rng = rng(3);
+    for (attempt, steps) in [8, 9, 17, 18, 24].into_iter().enumerate() {
+        let out = folder.path().join(format!("killed-{attempt}"));
+        let in_time = run_and_kill(&words, &out, steps, &mut rng);
+        eprintln!("killed after step {} of 30, in time: {in_time}", steps_logged(&out));
+        finish(ieq(&["train", "--no-eval", "--quiet", "--resume"], &out));
+        assert_same_run(&out, &whole, &format!("killed after step {steps}"));
+    }
+}
+
 /// A second run in a folder where one is going would mix two logs and two states.
 #[test]
 fn two_runs_do_not_share_a_folder() {

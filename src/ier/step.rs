@@ -108,12 +108,12 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         None => None,
         Some(_) => {
             let mut net = Net::new(graph, TEACHER, Mode::Eval);
-            let (outputs, _) = net.forward(inputs.x, &spec.net, &Drop::Off)?;
+            let (outputs, _) = net.forward(inputs.x, &spec.net, spec.heads(), &Drop::Off)?;
             Some((outputs, [net.parameters, net.statistics].concat()))
         }
     };
     let mut net = Net::new(graph, "", Mode::Train).with_frozen(spec.optimiser.freeze);
-    let (outputs, maps) = net.forward(inputs.x, &spec.net, drop)?;
+    let (outputs, maps) = net.forward(inputs.x, &spec.net, spec.heads(), drop)?;
     let (parameters, statistics) = (net.parameters, net.statistics);
 
     graph.set_scope("losses");
@@ -133,7 +133,9 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
 
     if let Some(z) = outputs.invariant {
         graph.set_scope("bank");
-        graph.update(BankUpdate { momentum: spec.method.bank_momentum as f32 }, &[inputs.index, z], &[inputs.bank])?;
+        let given: Vec<ValueId> =
+            [inputs.index, z].into_iter().chain(inputs.counted.map(|counted| counted.rows)).collect();
+        graph.update(BankUpdate { momentum: spec.method.bank_momentum as f32 }, &given, &[inputs.bank])?;
     }
     let gradients = backward(graph, total)?;
     let split = spec.parts > 1;

@@ -3,7 +3,9 @@
 //! To add a loss: a row here, its weight in the settings, and its values in a golden file. The test below fails for a
 //! weight that no row reads.
 
-use super::losses::{contrastive_loss, cross_entropy, kl_divergence, mean_squared_error, smoothed_cross_entropy};
+use super::losses::{
+    Contrast, contrastive_loss, cross_entropy, kl_divergence, mean_squared_error, smoothed_cross_entropy,
+};
 use super::spec::{StepInputs, StepSpec};
 use crate::Result;
 use crate::nn::Outputs;
@@ -49,7 +51,7 @@ pub const LOSSES: [Loss; 7] = [
     Loss {
         name: "ce",
         side: Side::Own,
-        weight: |spec| if spec.method.terms().cross_entropy { 1.0 } else { 0.0 },
+        weight: |spec| if spec.method.terms().cross_entropy { spec.method.weights()[0] as f32 } else { 0.0 },
         record: |graph, given| {
             let smoothing = given.spec.method.label_smoothing as f32;
             smoothed_cross_entropy(graph, given.own.class, given.inputs.classes, smoothing).map(Some)
@@ -58,12 +60,12 @@ pub const LOSSES: [Loss; 7] = [
     Loss {
         name: "eq",
         side: Side::Own,
-        weight: |spec| spec.method.gamma as f32,
+        weight: |spec| spec.method.weights()[1] as f32,
         record: |graph, given| {
             given.own.transform.map(|q| cross_entropy(graph, q, given.inputs.transforms)).transpose()
         },
     },
-    Loss { name: "inv", side: Side::Own, weight: |spec| spec.method.gamma as f32, record: invariance },
+    Loss { name: "inv", side: Side::Own, weight: |spec| spec.method.weights()[2] as f32, record: invariance },
     Loss {
         name: "kl_cls",
         side: Side::Distillation,
@@ -98,7 +100,9 @@ fn invariance(graph: &mut Graph, given: &Given) -> Result<Option<ValueId>> {
     let (Some(z), inputs) = (given.own.invariant, given.inputs) else { return Ok(None) };
     let own = graph.one(GatherRows, &[inputs.bank, inputs.index])?;
     let negatives = graph.one(GatherRows, &[inputs.bank, inputs.negatives])?;
-    contrastive_loss(graph, z, own, negatives, given.spec.method.tau as f32).map(Some)
+    let spec = given.spec;
+    let contrast = Contrast { tau: spec.method.tau as f32, viewed: spec.viewed, counted: inputs.counted };
+    contrastive_loss(graph, z, own, negatives, &contrast).map(Some)
 }
 
 /// An output of the network and the teacher's, where both have it.
@@ -139,6 +143,9 @@ mod tests {
             batch: 2,
             parts: 1,
             copies: 2,
+            viewed: 2,
+            drawn: false,
+            class_rotations: 1,
             bank_rows: 9,
             negatives: 3,
             method,
@@ -161,8 +168,9 @@ mod tests {
         let wanted: Vec<_> = ["total"].into_iter().chain(LOSSES.iter().map(|loss| loss.name)).collect();
         assert_eq!(names, wanted);
         let (mut method, mut distill) = (serde_json::json!(config.method), serde_json::json!(config.distill));
-        // Those that the recorded step does not have in it: how many students there are, and how many negatives.
-        let elsewhere = ["generations", "negatives"];
+        // Those that the recorded step does not have in it: how many students there are, how many negatives, and which
+        // images get further views.
+        let elsewhere = ["generations", "negatives", "view_share"];
         let mut changed = 0;
         for which in 0..2 {
             let keys: Vec<String> = [&method, &distill][which].as_object().unwrap().keys().cloned().collect();

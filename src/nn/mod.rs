@@ -127,6 +127,20 @@ impl NetSpec {
     }
 }
 
+/// Which heads are computed, of those that a network has. The others only have their place among the parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// The equivariant head.
+    pub transform: bool,
+    /// The invariant head.
+    pub invariant: bool,
+}
+
+impl Heads {
+    /// All that the network has.
+    pub const ALL: Heads = Heads { transform: true, invariant: true };
+}
+
 /// What a network computes from a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Outputs {
@@ -187,15 +201,21 @@ impl<'g> Net<'g> {
         self.graph.one(Conv2d::new(1, kernel / 2), &[x, weight])
     }
 
+    /// Scale, shift, running mean and running variance.
+    fn batch_norm_tensors(&mut self, name: &str, channels: usize) -> [ValueId; 4] {
+        let gamma = self.parameter(format!("{name}.weight"), &[channels], Init::Constant(1.0));
+        let beta = self.parameter(format!("{name}.bias"), &[channels], Init::Constant(0.0));
+        let mean = self.statistic(format!("{name}.running_mean"), channels, 0.0);
+        let var = self.statistic(format!("{name}.running_var"), channels, 1.0);
+        [gamma, beta, mean, var]
+    }
+
     /// Batch norm and the LeakyReLU of this slope behind it; 1 for none, 0 for a ReLU.
     fn batch_norm(&mut self, name: &str, x: ValueId, slope: f32) -> Result<ValueId> {
         self.graph.set_scope(name);
         let shape = self.graph.shape(x).to_vec();
         let channels = shape[1];
-        let gamma = self.parameter(format!("{name}.weight"), &[channels], Init::Constant(1.0));
-        let beta = self.parameter(format!("{name}.bias"), &[channels], Init::Constant(0.0));
-        let mean = self.statistic(format!("{name}.running_mean"), channels, 0.0);
-        let var = self.statistic(format!("{name}.running_var"), channels, 1.0);
+        let [gamma, beta, mean, var] = self.batch_norm_tensors(name, channels);
         match self.mode {
             Mode::Eval => self.graph.one(BatchNormEval { slope, apply: true }, &[x, gamma, beta, mean, var]),
             Mode::Train => {
@@ -207,12 +227,18 @@ impl<'g> Net<'g> {
         }
     }
 
-    fn linear(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
-        self.graph.set_scope(name);
-        let inputs = self.graph.shape(x)[1];
+    /// Weight and bias.
+    fn linear_tensors(&mut self, name: &str, inputs: usize, outputs: usize) -> [ValueId; 2] {
         let init = Init::Uniform(1.0 / (inputs as f32).sqrt());
         let weight = self.parameter(format!("{name}.weight"), &[outputs, inputs], init);
         let bias = self.parameter(format!("{name}.bias"), &[outputs], init);
+        [weight, bias]
+    }
+
+    fn linear(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
+        self.graph.set_scope(name);
+        let inputs = self.graph.shape(x)[1];
+        let [weight, bias] = self.linear_tensors(name, inputs, outputs);
         linear(self.graph, x, weight, bias)
     }
 
@@ -301,25 +327,36 @@ impl<'g> Net<'g> {
         Ok((feat, maps))
     }
 
-    fn head(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
+    /// A head of three layers; where it is not `used` it only has its tensors.
+    fn head(&mut self, name: &str, x: ValueId, outputs: usize, used: bool) -> Result<Option<ValueId>> {
         let d = self.graph.shape(x)[1];
+        let (hidden, last) = ([(0, 1), (3, 4)], format!("{name}.6"));
+        if !used {
+            for (i, j) in hidden {
+                self.linear_tensors(&format!("{name}.{i}"), d, d);
+                self.batch_norm_tensors(&format!("{name}.{j}"), d);
+            }
+            self.linear_tensors(&last, d, outputs);
+            return Ok(None);
+        }
         let mut h = x;
-        for (i, j) in [(0, 1), (3, 4)] {
+        for (i, j) in hidden {
             h = self.linear(&format!("{name}.{i}"), h, d)?;
             h = self.batch_norm(&format!("{name}.{j}"), h, 0.0)?;
         }
-        self.linear(&format!("{name}.6"), h, outputs)
+        self.linear(&last, h, outputs).map(Some)
     }
 
-    /// Backbone and heads.
+    /// Backbone and heads; of the heads that the network has, those that are `used` are computed.
     ///
     /// # Errors
     /// [`Error::Shape`] when the images are too small.
-    pub fn forward(&mut self, x: ValueId, spec: &NetSpec, drop: &Drop) -> Result<(Outputs, Vec<ValueId>)> {
+    pub fn forward(&mut self, x: ValueId, spec: &NetSpec, used: Heads, drop: &Drop) -> Result<(Outputs, Vec<ValueId>)> {
         let (feat, maps) = self.embed(x, spec.backbone, &spec.widths, drop)?;
         let class = self.linear("classifier", feat, spec.n_classes)?;
-        let transform = spec.n_transforms.map(|n| self.head("eq_head", feat, n)).transpose()?;
-        let invariant = spec.projection.map(|n| self.head("inv_head", feat, n)).transpose()?;
+        let transform = spec.n_transforms.map(|n| self.head("eq_head", feat, n, used.transform)).transpose()?;
+        let invariant = spec.projection.map(|n| self.head("inv_head", feat, n, used.invariant)).transpose()?;
+        let (transform, invariant) = (transform.flatten(), invariant.flatten());
         self.graph.set_scope("");
         Ok((Outputs { feat, class, transform, invariant }, maps))
     }

@@ -22,6 +22,7 @@ mod drop_block;
 mod layers;
 mod macros;
 mod names;
+mod phases;
 mod row;
 mod schedule;
 mod share;
@@ -43,6 +44,7 @@ pub use drop_block::DropBlockSize;
 pub use layers::{DEFAULT_PRESET, PRESETS, put};
 #[allow(unused_imports, reason = "for the enums of the layers above")]
 pub(crate) use names::named;
+pub use phases::PHASE_KEYS;
 pub use row::{Chooser, Effect, Flag};
 pub use schedule::Schedule;
 pub use table::{
@@ -52,7 +54,7 @@ pub use table::{
 pub use transforms::TransformSet;
 pub use values::{End, Range, Read};
 
-/// The most rows (images x transforms) that a step may hold.
+/// The most rows (views of images) that a step may hold.
 pub const MAX_ROWS: usize = 65_536;
 
 impl DataConfig {
@@ -87,17 +89,51 @@ pub struct Terms {
 }
 
 impl MethodConfig {
-    /// The loss terms in effect: the baseline has the class loss alone.
+    /// The loss terms in effect: the baseline has the class loss alone, and images that are only shown plain have no
+    /// transform to tell. A weight of 0 switches a term off; `gamma` only scales.
     pub fn terms(&self) -> Terms {
         let ier = self.kind == Method::Ier;
         Terms {
-            cross_entropy: self.cross_entropy,
-            equivariance: ier && self.equivariance,
-            invariance: ier && self.invariance,
+            cross_entropy: self.cross_entropy && self.weight_class != 0.0,
+            equivariance: ier
+                && self.equivariance
+                && self.weight_equivariance != Some(0.0)
+                && self.views_per_image() > 1,
+            invariance: ier && self.invariance && self.weight_invariance != Some(0.0),
         }
     }
 
-    /// Rows per image: the number of transforms, or 1 for the baseline.
+    /// The weights of the terms, of those that are off, too: class, transform and contrastive loss.
+    pub fn weights(&self) -> [f64; 3] {
+        [
+            self.weight_class,
+            self.weight_equivariance.unwrap_or(self.gamma),
+            self.weight_invariance.unwrap_or(self.gamma),
+        ]
+    }
+
+    /// Views of an image per step, the plain one among them: at most the transforms.
+    pub fn views_per_image(&self) -> usize {
+        let all = self.n_transforms();
+        self.views.map_or(all, |views| views.clamp(1, all))
+    }
+
+    /// How many of `images` get more than the plain view: at least one of them.
+    pub fn viewed_of(&self, images: usize) -> usize {
+        ((self.view_share * images as f64).round() as usize).clamp(1, images.max(1))
+    }
+
+    /// Rows of a pass over this many images.
+    pub fn rows_of(&self, images: usize) -> usize {
+        (self.views_per_image() - 1).saturating_mul(self.viewed_of(images)).saturating_add(images)
+    }
+
+    /// Rotations that the class head tells apart: 1 where labels are classes alone.
+    pub fn class_rotations(&self) -> usize {
+        if self.joint_labels { self.transforms.rotations() } else { 1 }
+    }
+
+    /// Transforms of an image, the plain one among them: 1 for the baseline.
     pub fn n_transforms(&self) -> usize {
         match self.kind {
             Method::Ier => self.transforms.n_transforms(),
@@ -132,9 +168,10 @@ impl Config {
             .map_err(|e| Error::data(origin, format!("its configuration cannot be understood: {e}")))
     }
 
-    /// Rows of a training step: images x transforms.
+    /// Rows of a training step: views of images.
     pub fn rows(&self) -> usize {
-        self.optimiser.batch.saturating_mul(self.method.n_transforms())
+        let parts = self.parts();
+        self.method.rows_of(self.optimiser.batch / parts).saturating_mul(parts)
     }
 
     /// Micro-batches of a step.

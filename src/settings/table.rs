@@ -214,7 +214,37 @@ settings! {
         /// The transforms that every image is shown under: 4, 4, 16, and K from 2 to 64 fixed warps.
         transforms: TransformSet = TransformSet::Rot4Crop4,
             [Numbers, User, flag("transforms", "SET").whole(2, 64, &["affine-8"])];
+        /// Views of an image per step, the plain one among them
+        ///
+        /// The others are drawn anew for each image and step from the transforms of the set; what is not drawn is not
+        /// computed. 1 shows images plain, without a transform loss. Where it is not set: all transforms.
+        views: Option<usize> = None, [Numbers, User, flag("views", "M").whole(1, 64, &["2"])];
+        /// Share of a step's images that get more than the plain view
+        view_share: f64 = 1.0, [Numbers, User, flag("view-share", "F").above(0.0, 1.0, &["0.25"])];
+        /// Weight of the class loss
+        ///
+        /// 0 switches it off, as --no-cross-entropy does.
+        weight_class: f64 = 1.0, [Numbers, User, flag("weight-class", "W").closed(0.0, 1e6, &["1"])];
+        /// Weight of the transform loss, in place of gamma
+        ///
+        /// 0 switches it off, as --no-equivariance does. Where it is not set: --gamma.
+        weight_equivariance: Option<f64> = None,
+            [Numbers, User, flag("weight-equivariance", "W").closed(0.0, 1e6, &["0.1"])];
+        /// Weight of the contrastive loss, in place of gamma
+        ///
+        /// 0 switches it off, as --no-invariance does. Where it is not set: --gamma.
+        weight_invariance: Option<f64> = None,
+            [Numbers, User, flag("weight-invariance", "W").closed(0.0, 1e6, &["0.02"])];
+        /// Classify a class's four rotations as classes of their own
+        ///
+        /// The classifier then has four outputs per class, and accuracy is that of class and rotation together. Needs a
+        /// set with rotations. --no-joint-labels switches it off over a file that switches it on.
+        joint_labels: bool = false,
+            [Numbers, User, switch("joint-labels", true), switch("no-joint-labels", false).hidden()];
         /// Weight of the equivariance and invariance losses
+        ///
+        /// Each may have one of its own: --weight-equivariance, --weight-invariance. 0 still computes both losses, for
+        /// the log alone.
         gamma: f64 = 1.0, [Numbers, User, flag("gamma", "W").closed(0.0, 1e6, &["1"])];
         // Below 1e-4 the exponents of the loss leave what f32 holds.
         /// Temperature of the contrastive loss
@@ -225,6 +255,19 @@ settings! {
         negatives: usize = 6400, [Numbers, User, flag("negatives", "K").whole(1, 1_000_000, &["6400"])];
         /// Share of a memory-bank row that an update keeps
         bank_momentum: f64 = 0.99, [Numbers, User, flag("bank-momentum", "M").closed(0.0, 1.0, &["0.99"])];
+        /// Draw negatives only among this many recently written rows
+        ///
+        /// The first write of a bank row then replaces it, and an image is compared with its bank row only once that has
+        /// been written. Where it is not set: negatives are all rows, which begin at random.
+        bank_recent: Option<usize> = None,
+            [Numbers, User, flag("bank-recent", "N").whole(1, 1_000_000, &["1024"])];
+        /// Method settings from a share of the run on, SHARE: key=value, ..
+        ///
+        /// Phases with a semicolon between them, such as "0.4: views=2, view_share=0.5; 0.7: views=1". Each lies over the one
+        /// before. May change: views, view_share, weight_class, weight_equivariance, weight_invariance, gamma, tau,
+        /// negatives, bank_momentum, label_smoothing, cross_entropy, equivariance, invariance. A phase begins a new pass over
+        /// the images, and its batch is the largest whose rows are no more than those of --batch before.
+        phases: Vec<String> = Vec::new(), [Numbers, User, flag("phases", "LIST")];
         /// Share of each class target that is spread over all classes
         label_smoothing: f64 = 0.0, [Numbers, User, flag("label-smoothing", "E").below(0.0, 1.0, &["0.1"])];
         /// Train without the class loss

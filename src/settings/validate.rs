@@ -45,10 +45,20 @@ impl Config {
             self.check_side(side)?;
         }
         self.check_freeze()?;
-        self.check_terms()?;
+        self.check_method()?;
         self.check_optimiser()?;
-        self.check_rows()?;
-        self.check_micro_batch()
+        self.check_micro_batch()?;
+        self.check_phases()
+    }
+
+    /// Checks what the settings of `[method]` decide, without its phases.
+    pub(super) fn check_method(&self) -> Result<()> {
+        for setting in settings().filter(|setting| setting.key.starts_with("method.")) {
+            setting.check(self)?;
+        }
+        self.check_terms()?;
+        self.check_views()?;
+        self.check_rows()
     }
 
     /// Checks whether images of `side` pixels suit the network and the crop.
@@ -122,7 +132,19 @@ impl Config {
             return Ok(());
         }
         let on = |key| Change::Set(key, "true".into());
+        let switched_on = self.method.cross_entropy || self.method.equivariance || self.method.invariance;
         Err(match self.method.kind {
+            Method::Ier if switched_on => Error::Conflict {
+                keys: vec!["method.weight_class", "method.weight_equivariance", "method.weight_invariance"],
+                why:
+                    "every loss term is off: those that are not switched off have a weight of 0, or are the transform \
+                      loss, which method.views = 1 leaves without a transform to tell"
+                        .into(),
+                changes: match self.method.cross_entropy {
+                    true => vec![Change::Set("method.weight_class", "1".into())],
+                    false => vec![Change::Unset("method.weight_invariance")],
+                },
+            },
             Method::Ier => Error::Conflict {
                 keys: vec!["method.cross_entropy", "method.equivariance", "method.invariance"],
                 why: "every loss term is off: method.cross_entropy = false, method.equivariance = false and \
@@ -130,12 +152,51 @@ impl Config {
                     .into(),
                 changes: vec![on("method.cross_entropy"), on("method.equivariance"), on("method.invariance")],
             },
+            Method::Baseline if self.method.cross_entropy => Error::Conflict {
+                keys: vec!["method.kind", "method.weight_class"],
+                why: "method.kind = baseline has no loss except cross-entropy, and method.weight_class = 0".into(),
+                changes: vec![Change::Set("method.weight_class", "1".into()), Change::Set("method.kind", "ier".into())],
+            },
             Method::Baseline => Error::Conflict {
                 keys: vec!["method.kind", "method.cross_entropy"],
                 why: "method.kind = baseline has no loss except cross-entropy, and method.cross_entropy = false".into(),
                 changes: vec![on("method.cross_entropy"), Change::Set("method.kind", "ier".into())],
             },
         })
+    }
+
+    fn check_views(&self) -> Result<()> {
+        let (method, ier) = (&self.method, self.method.kind == Method::Ier);
+        let most = method.n_transforms();
+        match method.views {
+            Some(views) if ier && views > most => {
+                return Err(Error::Setting {
+                    key: "method.views",
+                    got: views.to_string(),
+                    wanted: format!("from 1 to {most} (the transforms of {})", method.transforms),
+                    suggestion: vec![Change::Set("method.views", most.to_string())],
+                });
+            }
+            _ => {}
+        }
+        if method.joint_labels && !(ier && method.transforms.rotations() > 1) {
+            return Err(Error::Conflict {
+                keys: vec!["method.joint_labels", if ier { "method.transforms" } else { "method.kind" }],
+                why: match ier {
+                    true => format!("method.joint_labels needs rotations, and {} has none", method.transforms),
+                    false => "method.joint_labels needs rotations, and method.kind = baseline has none".into(),
+                },
+                changes: vec![
+                    if ier {
+                        Change::Set("method.transforms", "rot4".into())
+                    } else {
+                        Change::Set("method.kind", "ier".into())
+                    },
+                    Change::Set("method.joint_labels", "false".into()),
+                ],
+            });
+        }
+        Ok(())
     }
 
     fn check_optimiser(&self) -> Result<()> {
@@ -189,6 +250,19 @@ impl Config {
         let (batch, rows, transforms) = (self.optimiser.batch, self.rows(), self.method.n_transforms());
         if rows <= MAX_ROWS {
             return Ok(());
+        }
+        if rows < batch.saturating_mul(transforms) {
+            let per_image = self.method.rows_of(batch) as f64 / batch as f64;
+            return Err(Error::Conflict {
+                keys: vec!["optimiser.batch", "method.views"],
+                why: format!(
+                    "optimiser.batch {batch} with method.views {} is {rows} rows per step, and {MAX_ROWS} is the most: {} \
+                     images or fewer",
+                    self.method.views_per_image(),
+                    (MAX_ROWS as f64 / per_image) as usize
+                ),
+                changes: vec![],
+            });
         }
         Err(Error::Conflict {
             keys: vec!["optimiser.batch", "method.transforms"],
@@ -281,6 +355,24 @@ mod tests {
             ("method.tau", |c| c.method.tau = 0.0),
             ("method.negatives", |c| c.method.negatives = 0),
             ("method.bank_momentum", |c| c.method.bank_momentum = 1.5),
+            ("method.bank_recent", |c| c.method.bank_recent = Some(0)),
+            ("method.weight_class", |c| c.method.weight_class = -1.0),
+            ("method.weight_equivariance", |c| c.method.weight_equivariance = Some(f64::NAN)),
+            ("method.weight_invariance", |c| c.method.weight_invariance = Some(1e7)),
+            ("method.view_share", |c| c.method.view_share = 0.0),
+            ("method.views must be from 1 to 16 (the transforms of rot4xcrop4), got 17; set method.views = 16", |c| {
+                (c.method.transforms, c.method.views) = (TransformSet::Rot4Crop4, Some(17));
+            }),
+            ("method.views 8 is 131072 rows per step, and 65536 is the most: 8192 images or fewer", |c| {
+                (c.optimiser.batch, c.method.transforms, c.method.views) = (16_384, TransformSet::Rot4Crop4, Some(8));
+            }),
+            ("method.joint_labels needs rotations, and crop4 has none", |c| {
+                (c.method.joint_labels, c.method.transforms) = (true, TransformSet::Crop4);
+            }),
+            ("method.kind = baseline has none", |c| (c.method.joint_labels, c.method.kind) = (true, Method::Baseline)),
+            ("every loss term is off", |c| {
+                (c.method.weight_class, c.method.views, c.method.weight_invariance) = (0.0, Some(1), Some(0.0));
+            }),
             ("method.label_smoothing", |c| c.method.label_smoothing = 1.0),
             ("method.invariance", |c| {
                 (c.method.cross_entropy, c.method.equivariance, c.method.invariance) = (false, false, false);

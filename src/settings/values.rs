@@ -280,6 +280,18 @@ impl Value for Vec<usize> {
     }
 }
 
+/// Texts with semicolons between them, `none` for no text.
+impl Value for Vec<String> {
+    fn read(word: &str) -> Result<toml::Value, String> {
+        let items = word.split(';').map(str::trim).filter(|item| !item.is_empty() && *item != "none");
+        Ok(toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect()))
+    }
+
+    fn leaves(&self) -> Vec<Leaf> {
+        self.iter().cloned().map(Leaf::Text).collect()
+    }
+}
+
 impl Value for DropBlockSize {
     fn read(word: &str) -> Result<toml::Value, String> {
         text::<Self>(word)

@@ -11,7 +11,7 @@ use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::ier::optimise::AVERAGE;
 use crate::ier::transforms::ViewSampler;
-use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use crate::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
 use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
 use crate::progress::Progress;
 use crate::settings::Config;
@@ -106,7 +106,7 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
     // A run with an average of its weights is scored by that.
     let weights = if config.optimiser.average > 0.0 { AVERAGE } else { "" };
     let mut network = Net::new(&mut graph, weights, Mode::Eval);
-    let (outputs, _) = network.forward(x, net, &Drop::Off)?;
+    let (outputs, _) = network.forward(x, net, Heads::ALL, &Drop::Off)?;
     let entries = [network.parameters, network.statistics].concat();
     for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
         output.into_iter().for_each(|o| graph.keep(o));

@@ -5,8 +5,10 @@ pub mod checkpoint;
 pub mod checkpoint_file;
 pub mod features;
 pub mod init;
+pub mod inputs;
 pub mod memory;
 pub mod metrics;
+pub mod phases;
 pub mod record;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;

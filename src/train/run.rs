@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::Checkpoint;
 use super::metrics::{self, MetricsLog, Record};
+use super::phases::Phases;
 use super::trainer::{Observer, Trainer};
 use super::validation::Validated;
 use crate::gpu::kernel::Kernels;
@@ -87,8 +88,7 @@ fn run(
         file: folder.join(CHECKPOINT_FILE),
         log: MetricsLog::open(folder, (first > 0).then_some(u64::from(first)))?,
         settings: trainer.fitted().config.run.clone(),
-        batch: trainer.fitted().config.optimiser.batch,
-        steps_per_epoch: trainer.schedule().steps_per_epoch,
+        phases: trainer.phases().clone(),
         since: (Instant::now(), first),
         loss: None,
         validation: None,
@@ -139,8 +139,7 @@ struct InFolder<'a> {
     file: PathBuf,
     log: MetricsLog,
     settings: RunConfig,
-    batch: usize,
-    steps_per_epoch: u32,
+    phases: Phases,
     /// When the losses were last read, and after which step.
     since: (Instant, u32),
     loss: Option<f64>,
@@ -153,7 +152,7 @@ struct InFolder<'a> {
 impl Observer for InFolder<'_> {
     fn on_step(&mut self, report: &StepReport) -> Result<()> {
         let seconds = self.since.0.elapsed().as_secs_f64().max(1e-9);
-        let images = u64::from(report.step - self.since.1) * self.batch as u64;
+        let images = report.images - self.phases.images_of(self.since.1);
         self.since = (Instant::now(), report.step);
         self.loss = Some(report.loss);
         self.progress.step(report);
@@ -167,7 +166,7 @@ impl Observer for InFolder<'_> {
         let losses = [("total", report.loss)].into_iter().chain(report.terms.iter().copied());
         self.log.write(&Record {
             step: u64::from(report.step),
-            epoch: report.step / self.steps_per_epoch,
+            epoch: self.phases.position_of(report.step).0,
             lr: report.lr as f32,
             losses: losses.map(|(name, value)| (name.to_string(), value as f32)).collect(),
             accuracy: report.accuracy.unwrap_or_default() as f32,

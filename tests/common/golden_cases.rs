@@ -313,8 +313,9 @@ fn nce(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
 fn invariant_loss(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut r = Recorder::new(golden, case);
     let (z, bank_rows, neg) = (r.input("z")?, r.input("bank_rows")?, r.input("neg")?);
-    let tau = r.setting("tau")?;
-    let loss = losses::contrastive_loss(&mut r.graph, z, bank_rows, neg, tau).map_err(say)?;
+    let viewed = golden.shape(&format!("{case}.bank_rows"))?[0];
+    let contrast = losses::Contrast { tau: r.setting("tau")?, viewed, counted: None };
+    let loss = losses::contrastive_loss(&mut r.graph, z, bank_rows, neg, &contrast).map_err(say)?;
     r.loss(loss, &[("z", z)], bench)
 }
 

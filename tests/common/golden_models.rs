@@ -2,15 +2,17 @@
 
 use ieq_wgpu::fewshot::l2_normalise;
 use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::ier::negatives::BankHistory;
 use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
-use ieq_wgpu::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use ieq_wgpu::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
 use ieq_wgpu::ops::health;
 use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig, OptimiserConfig};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
+use ieq_wgpu::train::inputs::{Negatives, Rows, counted_rows};
 
 use super::golden::{Golden, Report, compare};
 use super::golden_cases::{Bench, say};
@@ -40,6 +42,9 @@ fn made_inputs(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> R
         for (part, got) in golden_views::copies(golden, "", &mut bench)? {
             report.check(&part, &got);
         }
+    }
+    if golden.has("image") {
+        report.check("x", &golden_views::drawn_rows(golden, &step_spec(golden)?, &mut bench)?);
     }
     for layer in 1..=4 {
         let case = format!("drop{layer}");
@@ -101,15 +106,25 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
     });
     let mut method = MethodConfig::default();
     (method.gamma, method.tau, method.bank_momentum) = (number("gamma")?, number("tau")?, number("bank_rate")?);
+    let given = |key: &str| golden.metadata.contains_key(key).then(|| number(key)).transpose();
+    method.weight_class = given("weight_class")?.unwrap_or(method.weight_class);
+    (method.weight_equivariance, method.weight_invariance) =
+        (given("weight_equivariance")?, given("weight_invariance")?);
+    method.bank_recent = given("bank_recent")?.map(|recent| recent as usize);
+    // Further views of some of the images, or all transforms of each.
+    let viewed = given("viewed")?.map_or(batch, |viewed| viewed as usize).max(1);
     let mut optimiser = OptimiserConfig::default();
     (optimiser.momentum, optimiser.weight_decay) = (number("momentum")?, number("weight_decay")?);
     Ok(StepSpec {
         net,
         batch,
-        copies: rows("x")? / batch,
+        copies: rows("x")?.saturating_sub(batch) / viewed + 1,
+        viewed,
+        drawn: viewed < batch,
+        class_rotations: given("class_rotations")?.map_or(1, |rotations| rotations as usize),
         parts: 1,
         bank_rows: rows("bank")?,
-        negatives: rows("neg_idx")?,
+        negatives: given("negatives")?.map_or_else(|| rows("neg_idx"), |places| Ok(places as usize))?,
         method,
         optimiser,
         distill: distill.transpose()?,
@@ -182,6 +197,7 @@ fn last_step(golden: &Golden, state: &str, losses: &str) -> u32 {
 
 /// A recorded step on a device.
 struct Training {
+    spec: StepSpec,
     executor: Executor,
     step: Step,
     masks: Vec<(ValueId, String)>,
@@ -213,7 +229,7 @@ impl Training {
         outputs.chain(step.maps.iter().copied()).for_each(|id| graph.keep(id));
         Passes::FUSE.apply(&mut graph).map_err(say)?;
         let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
-        Ok(Training { executor, step, masks })
+        Ok(Training { spec: spec.clone(), executor, step, masks })
     }
 
     /// Writes the state before the first step and the inputs, which are the same in every step.
@@ -234,12 +250,34 @@ impl Training {
         for (id, name) in given.into_iter().chain(masks) {
             ex.write(id, golden.data(name)?).map_err(say)?;
         }
-        let labels = golden.indices("labels")?;
-        let copies = ex.graph().shape(inputs.x)[0] / labels.len();
-        ex.write(inputs.classes, &labels.repeat(copies)).map_err(say)?;
-        for (id, name) in [(inputs.transforms, "transform_ids"), (inputs.index, "idx"), (inputs.negatives, "neg_idx")] {
-            ex.write(id, &golden.indices(name)?).map_err(say)?;
+        let (slots, transforms) = (self.spec.slots().collect(), golden.indices("transform_ids")?);
+        let rows = Rows { slots, transforms, view_words: Vec::new() };
+        ex.write(inputs.classes, &rows.labels(&self.spec, &golden.indices("labels")?)).map_err(say)?;
+        ex.write(inputs.transforms, &rows.transforms).map_err(say)?;
+        ex.write(inputs.index, &golden.indices("idx")?).map_err(say)?;
+        if self.history(golden)?.is_none() {
+            ex.write(inputs.negatives, &golden.indices("neg_idx")?).map_err(say)?;
         }
+        Ok(())
+    }
+
+    /// What has been written to the bank before the first step, where only recent rows count.
+    fn history(&self, golden: &Golden) -> Result<Option<BankHistory>, String> {
+        let Some(recent) = self.spec.method.bank_recent else { return Ok(None) };
+        let mut history = BankHistory::new(self.spec.bank_rows, recent);
+        history.write(&golden.indices("writes")?);
+        Ok(Some(history))
+    }
+
+    /// Writes which bank rows and negatives count in a step, and notes what it writes to the bank.
+    fn count(&self, golden: &Golden, number: u32, history: &mut BankHistory) -> Result<(), String> {
+        let (ex, inputs, batch) = (&self.executor, &self.step.inputs, golden.indices("idx")?);
+        let counted = inputs.counted.ok_or("the step counts all rows")?;
+        ex.write(counted.rows, &counted_rows(&self.spec, history, &batch)).map_err(say)?;
+        let negatives = Negatives::new(&self.spec, 1, number, &batch, Some(history));
+        ex.write(inputs.negatives, &negatives.rows).map_err(say)?;
+        ex.write(counted.negatives, &negatives.counted).map_err(say)?;
+        history.write(&batch);
         Ok(())
     }
 
@@ -282,7 +320,11 @@ impl Training {
         report: &mut Report,
     ) -> Result<(), String> {
         self.start(golden)?;
+        let mut history = self.history(golden)?;
         for (number, &rate) in (1..).zip(rates) {
+            if let Some(history) = &mut history {
+                self.count(golden, number, history)?;
+            }
             self.step(number - 1, rate)?;
             let prefix = if number == 1 { format!("{losses}loss") } else { format!("{losses}loss_step{number}") };
             for (term, id) in &self.step.losses {
@@ -290,6 +332,7 @@ impl Training {
             }
             self.check_state(golden, &format!("{state}{number}."), report)?;
             if number == 1 && losses.is_empty() {
+                report.check("accuracy", &self.read(self.step.accuracy)?);
                 self.check_first(report)?;
             }
         }
@@ -373,7 +416,7 @@ fn embed(golden: &Golden, name: &str, kernels: &mut Kernels, report: &mut Report
     let mut graph = Graph::new();
     let x = graph.input("x", Type::f32(golden.shape(&format!("x{name}"))?));
     let mut net = Net::new(&mut graph, "", Mode::Eval);
-    let (outputs, _) = net.forward(x, &net_spec(golden, "state.")?, &Drop::Off).map_err(say)?;
+    let (outputs, _) = net.forward(x, &net_spec(golden, "state.")?, Heads::ALL, &Drop::Off).map_err(say)?;
     let entries = [net.parameters, net.statistics].concat();
     named(&outputs).for_each(|(_, id)| graph.keep(id));
     Passes::FUSE.apply(&mut graph).map_err(say)?;
