@@ -413,7 +413,7 @@ impl Trainer {
         }
         // The network is scored by its average before the first step, too.
         for average in step.average.iter().filter(|average| names.contains(&average.name)) {
-            self.executor.write_async(average.value, floats(&init.weights, &average.name)?).await?;
+            stage.executor.write_async(average.value, floats(&init.weights, &average.name)?).await?;
         }
         self.origins.begin_with(&init.weights);
         self.init = Some(init);
