@@ -392,11 +392,11 @@ settings! {
                 .form("steps", "optimiser.decay_at.steps", list::<u32>)
                 .range(RISING_STEPS, &["960,1280"])
         ];
-        /// Factor on the learning rate of the blocks, which --init has taken over
+        /// Factor on the learning rate of the blocks that --init took over
         ///
         /// The heads learn at the whole rate.
         backbone_rate: f64 = 1.0, [Numbers, User, flag("backbone-rate", "F").closed(0.0, 100.0, &["0.1"])];
-        /// First blocks that are not trained, of those that --init has taken over
+        /// First blocks, of those that --init took over, that stay as they are
         ///
         /// Their batch norms run in evaluation mode, as they do when the network is used, and nothing is dropped in them. No
         /// gradient is computed for them, so a step is shorter.
@@ -517,7 +517,7 @@ mod tests {
         let mut found = BTreeSet::new();
         leaves("", &serde_json::to_value(Config::default()).unwrap(), &mut found);
         // Not the user's to set.
-        assert!(found.remove("run.chosen"));
+        assert!(found.remove("run.chosen") && found.remove("distill.whole"));
         let keys: Vec<_> = settings().map(|row| row.key.to_owned()).collect();
         assert_eq!(keys.len(), found.len(), "a key stands twice");
         assert_eq!(keys.into_iter().collect::<BTreeSet<_>>(), found);

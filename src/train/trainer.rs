@@ -413,6 +413,10 @@ impl Trainer {
         for entry in all.filter(|entry| names.contains(&entry.name)) {
             stage.executor.write_async(entry.value, floats(&init.weights, &entry.name)?).await?;
         }
+        // The network is scored by its average before the first step, too.
+        for average in step.average.iter().filter(|average| names.contains(&average.name)) {
+            stage.executor.write_async(average.value, floats(&init.weights, &average.name)?).await?;
+        }
         self.origins.begin_with(&init.weights);
         self.init = Some(init);
         Ok(account)
