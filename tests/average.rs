@@ -92,7 +92,9 @@ fn a_checkpoint_holds_the_average_of_every_step_and_the_run_goes_on_from_both() 
         }
         let mut resumed = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
         resumed.restore(Path::new("last"), &last).unwrap();
-        [&mut trainer, &mut resumed].map(|trainer| trainer.submit().unwrap());
+        for trainer in [&mut trainer, &mut resumed] {
+            trainer.submit().unwrap();
+        }
         assert!(trainer.checkpoint().unwrap() == resumed.checkpoint().unwrap(), "{parts} parts");
         last.tensors.retain(|name, _| !name.starts_with(RAW));
         let error = resumed.restore(Path::new("last"), &last).unwrap_err().to_string();

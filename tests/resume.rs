@@ -303,6 +303,31 @@ fn a_killed_distillation_is_resumed_in_its_generation() {
     }
 }
 
+/// One command trains the teacher and its student; one command goes on, wherever it was stopped.
+#[test]
+fn a_teacher_and_its_student_are_resumed_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut words = with(&TINY, &["--teacher-share=0.4"]);
+    words[0] = "distill";
+    let whole = folder.path().join("whole");
+    finish(ieq(&words, &whole));
+    let parts = |out: &Path| ["teacher", "generation-1"].map(|name| out.join(name));
+    assert_eq!(parts(&whole).map(|part| steps_logged(&part)), [24, 36]);
+    let mut rng = rng(4);
+    for part in [0, 1] {
+        let out = folder.path().join(format!("killed-{part}"));
+        let inside = parts(&out)[part].clone();
+        let steps = 8 + below(&mut rng, 12);
+        let mut child = ieq(&words, &out).spawn().unwrap();
+        wait_until(&mut child, || steps_logged(&inside) >= steps);
+        eprintln!("killed after step {steps} of part {part}, in time: {}", kill(child));
+        finish(ieq(&["distill", "--resume", "--no-eval", "--quiet", "--out"], &out));
+        for (got, wanted) in parts(&out).iter().zip(&parts(&whole)) {
+            assert_same_run(got, wanted, &format!("killed in part {part}"));
+        }
+    }
+}
+
 /// The deep network with every random stream: DropBlock, dropout, crops, warps, negatives, order.
 #[test]
 fn a_seed_decides_every_bit() {

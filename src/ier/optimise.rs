@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::spec::StepSpec;
 use crate::Result;
-use crate::nn::{Entry, PARAMETERS, STATISTICS};
+use crate::nn::{Entry, PARAMETERS, STATISTICS, in_backbone};
 use crate::ops::average::MovingAverage;
 use crate::ops::clip::{ClipNorm, GlobalNorm};
 use crate::ops::health::{self, HealthCheck};
@@ -49,7 +49,8 @@ impl Rate {
     /// so.
     pub fn of(parameter: &Entry, optimiser: &OptimiserConfig) -> Self {
         let decays = optimiser.decay_norm || parameter.shape.len() > 1;
-        Rate { factor: 1.0, decay: if decays { optimiser.weight_decay as f32 } else { 0.0 } }
+        let factor = if in_backbone(&parameter.name) { optimiser.backbone_rate as f32 } else { 1.0 };
+        Rate { factor, decay: if decays { optimiser.weight_decay as f32 } else { 0.0 } }
     }
 }
 

@@ -112,7 +112,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
             Some((outputs, [net.parameters, net.statistics].concat()))
         }
     };
-    let mut net = Net::new(graph, "", Mode::Train);
+    let mut net = Net::new(graph, "", Mode::Train).with_frozen(spec.optimiser.freeze);
     let (outputs, maps) = net.forward(inputs.x, &spec.net, spec.heads(), drop)?;
     let (parameters, statistics) = (net.parameters, net.statistics);
 

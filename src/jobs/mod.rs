@@ -10,11 +10,13 @@ pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+mod init;
 pub mod plan;
 pub mod score;
 pub mod stored;
 pub mod train;
 mod tuning;
+pub mod validate;
 
 use std::path::{Path, PathBuf};
 

@@ -24,7 +24,8 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Reads the checkpoint that `path` names: a file, or a run folder. Where the file has no settings, because other
+    /// Reads the checkpoint that `path` names: a file, or a run folder, of which the network that validated best is meant
+    /// where there is one, and else the last. Where the file has no settings, because other
     /// software saved its tensors again, those of the `config.toml` beside it count.
     ///
     /// # Errors

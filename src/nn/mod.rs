@@ -25,6 +25,11 @@ pub const STATISTICS: &str = "statistics";
 /// Slope of every LeakyReLU of ResNet-12.
 pub const SLOPE: f32 = 0.1;
 
+/// Whether a tensor, or a part of a network, of this name belongs to the blocks, not to a head.
+pub fn in_backbone(name: &str) -> bool {
+    name.starts_with("layer")
+}
+
 /// How a parameter or statistic starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
@@ -159,13 +164,20 @@ pub struct Net<'g> {
     pub statistics: Vec<Entry>,
     arenas: [String; 2],
     mode: Mode,
+    frozen: usize,
 }
 
 impl<'g> Net<'g> {
     /// A network whose parameters live in the arenas `{prefix}parameters` and `{prefix}statistics`.
     pub fn new(graph: &'g mut Graph, prefix: &str, mode: Mode) -> Self {
         let arenas = [PARAMETERS, STATISTICS].map(|a| format!("{prefix}{a}"));
-        Net { graph, parameters: Vec::new(), statistics: Vec::new(), arenas, mode }
+        Net { graph, parameters: Vec::new(), statistics: Vec::new(), arenas, mode, frozen: 0 }
+    }
+
+    /// With the first `blocks` blocks as they are: not trained, and in evaluation mode, without dropout and with the
+    /// running statistics, which do not move.
+    pub fn with_frozen(self, blocks: usize) -> Self {
+        Net { frozen: blocks, ..self }
     }
 
     fn parameter(&mut self, name: String, shape: &[usize], init: Init) -> ValueId {
@@ -292,15 +304,18 @@ impl<'g> Net<'g> {
         if widths.is_empty() {
             return Err(Error::shape("embedding", "a backbone has at least one block"));
         }
-        let (mut h, mut maps) = (x, Vec::new());
+        let (mut h, mut maps, mode) = (x, Vec::new(), self.mode);
         for (i, &channels) in widths.iter().enumerate() {
+            let frozen = i < self.frozen;
+            self.mode = if frozen { Mode::Eval } else { mode };
             h = match backbone {
                 Backbone::Resnet12 => self.residual_block(i + 1, h, channels)?,
                 Backbone::Conv4 => self.plain_block(i + 1, h, channels)?,
             };
-            h = self.drop(i + 1, widths.len(), h, drop)?;
+            h = self.drop(i + 1, widths.len(), h, if frozen { &Drop::Off } else { drop })?;
             maps.push(h);
         }
+        self.mode = mode;
         self.graph.set_scope("embedding");
         let feat = match backbone {
             Backbone::Resnet12 => self.graph.one(GlobalAveragePool, &[h])?,

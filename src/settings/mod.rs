@@ -25,6 +25,7 @@ mod names;
 mod phases;
 mod row;
 mod schedule;
+mod share;
 mod table;
 mod transforms;
 mod validate;
@@ -34,7 +35,7 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-pub use crate::files::run_folder::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
+pub use crate::files::run_folder::{BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
 pub use choices::{
     Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Tune, Winograd,

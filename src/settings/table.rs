@@ -290,6 +290,13 @@ settings! {
     struct DistillConfig at [distill] under "Distillation" {
         /// Students, each the teacher of the next
         generations: u32 = 1, [Numbers, User, flag("generations", "N").whole(1, 1000, &["1"]).on_screen()];
+        /// Train the teacher first, with this share of the length
+        ///
+        /// Without --teacher: the students share the rest of --steps or --epochs. The teacher's run goes to the folder
+        /// teacher, the students' to generation-1 and so on. 0 is for a teacher that is given.
+        teacher_share: f64 = 0.0, [Numbers, User, flag("teacher-share", "F").below(0.0, 1.0, &["0.4"])];
+        /// The length of a teacher and its students together, where this run is a part of it; saved with the run.
+        whole: Option<Length> = None, [];
         /// Temperature of both divergences
         temperature: f64 = 4.0, [Numbers, User, flag("distill-temperature", "T").closed(1e-3, 1e6, &["4"])];
         /// Weight of the student's own losses
@@ -376,6 +383,15 @@ settings! {
                 .form("steps", "optimiser.decay_at.steps", list::<u32>)
                 .range(RISING_STEPS, &["960,1280"])
         ];
+        /// Factor on the learning rate of the blocks, which --init has taken over
+        ///
+        /// The heads learn at the whole rate.
+        backbone_rate: f64 = 1.0, [Numbers, User, flag("backbone-rate", "F").closed(0.0, 100.0, &["0.1"])];
+        /// First blocks that are not trained, of those that --init has taken over
+        ///
+        /// Their batch norms run in evaluation mode, as they do when the network is used, and nothing is dropped in them. No
+        /// gradient is computed for them, so a step is shorter.
+        freeze: usize = 0, [Numbers, User, flag("freeze", "N").whole(0, MAX_BLOCKS as u64, &["2"])];
         /// Factor on the rate at each of these points; --schedule steps
         decay: f64 = 0.1, [Numbers, User, flag("decay", "F").above(0.0, 1.0, &["0.1"])];
     }
@@ -389,10 +405,29 @@ settings! {
         /// Where it is not set: runs/ and the name of the preset.
         out: Option<PathBuf> = None,
             [Neither, User, flag("out", "FOLDER").short('o').range(Range::NotEmpty, &["runs/mine"]).on_screen()];
+        /// Checkpoint or run folder to start from
+        ///
+        /// The blocks are taken over, and must be the same; so is each head that fits, and one that does not, such as the
+        /// classifier of another number of classes, is made anew. What was done is listed. Any .safetensors file with
+        /// PyTorch's names will do. Of a run folder the network that validated best, or else the last one. To resume the
+        /// run the file is not needed.
+        init: Option<PathBuf> = None,
+            [Numbers, User, flag("init", "FILE|FOLDER").range(Range::NotEmpty, &["runs/other"])];
         /// Steps between checkpoints; 0 for one at the end
         checkpoint_every: u32 = 200, [Neither, User, flag("checkpoint-every", "N")];
         /// Steps between readings of the losses
         log_every: u32 = 10, [Neither, User, flag("log-every", "N").whole(1, 1_000_000, &["10"])];
+        /// Steps between validations; 0 for none
+        ///
+        /// Scores the network on 600 fixed episodes of the validation classes, where the data has them, and keeps the best one
+        /// (by the mean of 1-shot and 5-shot accuracy) as best.safetensors beside checkpoint.safetensors, the last one. It
+        /// changes no number of the training. What takes a run folder takes the best; --resume goes on from the last.
+        validate_every: u32 = 0, [Neither, User, flag("validate-every", "N")];
+        /// Validations without gain that end the run; 0 for never
+        ///
+        /// A gain is more than the noise: half of the interval over the episodes. Two validations in a row without gain
+        /// also end it where the step had no row wrong. A run with an annealed rate gains most at its end: leave it off.
+        patience: u32 = 0, [Neither, User, flag("patience", "N")];
         /// Longest time that one submission holds the device, ms
         ///
         /// A step is cut into submissions by measured time, so that a desktop stays responsive and no watchdog resets the
@@ -576,8 +611,17 @@ mod tests {
     #[test]
     fn a_resumed_run_may_change_what_changes_no_number() {
         let flags: Vec<_> = flags_for_resume().collect();
-        let wanted =
-            ["checkpoint-every", "log-every", "slice-ms", "recompute", "tune", "memory-budget", "on-device-lost"];
+        let wanted = [
+            "checkpoint-every",
+            "log-every",
+            "validate-every",
+            "patience",
+            "slice-ms",
+            "recompute",
+            "tune",
+            "memory-budget",
+            "on-device-lost",
+        ];
         assert_eq!(flags, wanted);
         assert!(may_change_on_resume("run.out") && !may_change_on_resume("optimiser.lr"));
         assert!(!may_change_on_resume("optimiser.length.steps") && !may_change_on_resume("nonsense"));

@@ -44,6 +44,7 @@ impl Config {
         if let Some(side) = self.data.side {
             self.check_side(side)?;
         }
+        self.check_freeze()?;
         self.check_method()?;
         self.check_optimiser()?;
         self.check_micro_batch()?;
@@ -110,6 +111,19 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn check_freeze(&self) -> Result<()> {
+        let (freeze, blocks) = (self.optimiser.freeze, self.model.widths.len());
+        if freeze <= blocks {
+            return Ok(());
+        }
+        Err(Error::Setting {
+            key: "optimiser.freeze",
+            got: freeze.to_string(),
+            wanted: format!("at most {blocks}, the number of blocks"),
+            suggestion: vec![Change::Set("optimiser.freeze", blocks.to_string())],
+        })
     }
 
     fn check_terms(&self) -> Result<()> {
@@ -380,6 +394,9 @@ mod tests {
             ("optimiser.average", |c| c.optimiser.average = 1.0),
             ("optimiser.weight_decay", |c| c.optimiser.weight_decay = -1.0),
             ("optimiser.decay", |c| c.optimiser.decay = 0.0),
+            ("optimiser.freeze must be at most 4", |c| c.optimiser.freeze = 5),
+            ("optimiser.backbone_rate", |c| c.optimiser.backbone_rate = -1.0),
+            ("run.init", |c| c.run.init = Some(PathBuf::new())),
             ("optimiser.decay_at.epochs", |c| c.optimiser.decay_at = DecayAt::Epochs(vec![60, 30])),
             ("optimiser.decay_at.steps", |c| c.optimiser.decay_at = DecayAt::Steps(vec![0, 30])),
             ("optimiser.decay_at.fractions", |c| c.optimiser.decay_at = DecayAt::Fractions(vec![0.6, f64::NAN])),

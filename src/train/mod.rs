@@ -4,6 +4,7 @@ pub mod budget;
 pub mod checkpoint;
 pub mod checkpoint_file;
 pub mod features;
+pub mod init;
 pub mod inputs;
 pub mod memory;
 pub mod metrics;
@@ -14,6 +15,7 @@ pub mod run;
 mod stage;
 pub mod state;
 pub mod trainer;
+pub mod validation;
 
 pub use features::Extractor;
 pub use trainer::{Observer, Teacher, Trainer};

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::budget::{Fitted, Room, fit};
 use super::checkpoint::{Checkpoint, Tensor};
 use super::features::Extractor;
+use super::init::{Init, TakenOver, choose};
 use super::inputs::{Negatives, Rows, counted_rows};
 use super::phases::Phases;
 use super::record::{DataShape, UPLOADS, phase_spec, phase_step, validate, views_of};
@@ -26,6 +27,7 @@ use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
     number, stored_config, trained_weights,
 };
+use super::validation::{VALIDATION_KEY, Validated, Validations, Validator, Watch};
 use crate::data::{ImageSet, epoch_order};
 use crate::error::Change;
 use crate::gpu::clock::Clock;
@@ -74,6 +76,25 @@ pub trait Observer {
         Ok(())
     }
 
+    /// The network was scored on the validation classes, every `run.validate_every` steps and after the last one;
+    /// `best`: it is the best so far, and [`Observer::on_best`] is given its checkpoint next.
+    ///
+    /// # Errors
+    /// Its own, which end the run.
+    fn on_validation(&mut self, score: &Validated, best: bool) -> Result<()> {
+        let _ = (score, best);
+        Ok(())
+    }
+
+    /// The state of the network that validated best so far.
+    ///
+    /// # Errors
+    /// Its own, which end the run.
+    fn on_best(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let _ = checkpoint;
+        Ok(())
+    }
+
     /// One dispatch holds the device longer than `run.slice_ms`, which cannot be divided. Told once.
     fn on_long_dispatch(&mut self, dispatch: &str, time: Duration) {
         let _ = (dispatch, time);
@@ -113,6 +134,8 @@ pub struct Trainer {
     steps_done: u32,
     /// The stage that the device is prepared for.
     entered: usize,
+    init: Option<Arc<Init>>,
+    watch: Watch,
 }
 
 impl Trainer {
@@ -186,6 +209,8 @@ impl Trainer {
             history,
             clock,
             steps_done: 0,
+            init: None,
+            watch: Watch::default(),
             entered: 0,
         };
         trainer.initialise().await?;
@@ -211,7 +236,15 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new_async`].
     pub async fn on_device_async(&self, kernels: impl Into<Kernels>) -> Result<Self> {
-        Trainer::new_async(kernels, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await
+        let mut again =
+            Trainer::new_async(kernels, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await?;
+        if let Some(init) = &self.init {
+            again.take_over_async(init.clone()).await?;
+        }
+        if let Some(validator) = &self.watch.validator {
+            again.validate_on_async(validator.images.clone()).await?;
+        }
+        Ok(again)
     }
 
     /// As [`Trainer::on_device_async`]; blocks.
@@ -327,6 +360,62 @@ impl Trainer {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn extractor(&mut self) -> Result<Extractor> {
         pollster::block_on(self.extractor_async())
+    }
+
+    /// Starts from another network, before the first step: the blocks are taken over, and each head that fits.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where its blocks are others than this run's, [`Error::Data`] where it has none.
+    pub async fn take_over_async(&mut self, init: Arc<Init>) -> Result<TakenOver> {
+        let stage = self.first();
+        let step = &stage.recorded.step;
+        let entries: Vec<&Entry> = step.parameters.iter().chain(&step.statistics).collect();
+        let (names, account) = choose(&init, &entries, &self.config.model)?;
+        for entry in entries.into_iter().filter(|entry| names.contains(&entry.name)) {
+            stage.executor.write_async(entry.value, floats(&init.weights, &entry.name)?).await?;
+        }
+        self.origins.begin_with(&init.weights);
+        self.init = Some(init);
+        Ok(account)
+    }
+
+    /// As [`Trainer::take_over_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::take_over_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn take_over(&mut self, init: Arc<Init>) -> Result<TakenOver> {
+        pollster::block_on(self.take_over_async(init))
+    }
+
+    /// Scores the network every `run.validate_every` steps on these images, which
+    /// [`chosen`](super::validation::chosen) made; `run.patience` then may end the run before its last step.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there are too few images for episodes; as [`Trainer::extractor_async`].
+    pub async fn validate_on_async(&mut self, images: Arc<ImageSet>) -> Result<()> {
+        let extractor = self.extractor_async().await?;
+        self.watch.validator = Some(Validator::new(images, extractor)?);
+        Ok(())
+    }
+
+    /// As [`Trainer::validate_on_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::validate_on_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn validate_on(&mut self, images: Arc<ImageSet>) -> Result<()> {
+        pollster::block_on(self.validate_on_async(images))
+    }
+
+    /// What validation has found so far.
+    pub fn validations(&self) -> &Validations {
+        &self.watch.found
+    }
+
+    /// Whether the run is over: all its steps are done, or it was ended before.
+    pub fn is_over(&self) -> bool {
+        self.steps_done >= self.schedule.total_steps || self.watch.found.ended.is_some()
     }
 
     /// Training images of the batch slots at `step`.
@@ -518,7 +607,7 @@ impl Trainer {
         pollster::block_on(self.read_metrics_async())
     }
 
-    /// Trains to the end of the run, and tells `observer`. Returns whether all steps are done: not where the observer
+    /// Trains to the end of the run, and tells `observer`. Returns whether the run is over: not where the observer
     /// asked to stop.
     ///
     /// # Errors
@@ -527,7 +616,7 @@ impl Trainer {
         let total = self.schedule.total_steps;
         let mut in_flight = VecDeque::new();
         let mut told = false;
-        while self.steps_done < total {
+        while !self.is_over() {
             in_flight.push_back(self.submit_async().await?);
             // Two steps in flight keep the device busy; more would only queue up memory.
             if in_flight.len() > 2
@@ -540,16 +629,25 @@ impl Trainer {
                 observer.on_long_dispatch(&dispatch, time);
             }
             let done = self.steps_done;
-            let last = done == total || observer.stop_requested();
+            let validated = self.watch.is_due(self.config.run.validate_every, done, total);
+            if validated {
+                let (_, accuracy) = self.read_metrics_async().await?;
+                let (score, best) = self.watch.validate(done, accuracy, self.config.run.patience).await?;
+                observer.on_validation(&score, best)?;
+                if best {
+                    observer.on_best(&self.checkpoint_async().await?)?;
+                }
+            }
+            let last = self.is_over() || observer.stop_requested();
             let due = |every: u32| last || (every > 0 && done.is_multiple_of(every));
-            if due(self.config.run.log_every) {
+            if validated || due(self.config.run.log_every) {
                 observer.on_step(&self.report_async().await?)?;
             }
             if due(self.config.run.checkpoint_every) {
                 observer.on_checkpoint(&self.checkpoint_async().await?)?;
             }
             if last {
-                return Ok(done == total);
+                return Ok(self.is_over());
             }
         }
         Ok(true)
@@ -608,6 +706,9 @@ impl Trainer {
         put(CLASSES_KEY, self.data.n_classes().to_string());
         put(IMAGES_KEY, self.data.len().to_string());
         put(SIDE_KEY, self.data.side.to_string());
+        if self.watch.found.best.is_some() {
+            put(VALIDATION_KEY, self.watch.found.to_json()?);
+        }
         self.origins.metadata().for_each(|(key, print)| put(key, print.to_owned()));
         Ok(checkpoint)
     }
@@ -718,6 +819,12 @@ impl Trainer {
             flat[offset as usize / 4..][..data.len()].copy_from_slice(data);
         }
         ex.write_async(step.flat.momentum, &flat).await?;
+        self.origins.remember(checkpoint);
+        self.watch.found = Validations::of(path, checkpoint)?;
+        if self.config.run.patience == 0 {
+            // The user may want the rest of a run that was ended.
+            self.watch.found.ended = None;
+        }
         if let Some(history) = &mut self.history {
             *history = BankHistory::new(self.data.len(), self.config.method.bank_recent.unwrap_or(0));
         }
