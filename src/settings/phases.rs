@@ -131,8 +131,8 @@ fn parsed(text: &str) -> std::result::Result<(f64, Table), String> {
         let (row, flag) = row.and_then(|row| Some((row, row.flags.first()?))).ok_or_else(|| {
             format!("about settings that may change during a run ({}), not {name}", PHASE_KEYS.join(", "))
         })?;
-        let value =
-            row.reader(flag)(word).map_err(|wanted| format!("with a value for {name}: {wanted}, got {word}"))?;
+        let value = row.reader(flag)(word)
+            .map_err(|wanted| format!("one with a value for {name}, where {wanted}, not {word}"))?;
         put(&mut layer, row.key, value);
     }
     Ok((share, layer))

@@ -162,6 +162,15 @@ settings! {
         /// Images are divided by them after the means are subtracted.
         std: [f64; 3] = [0.277184, 0.26775, 0.28449],
             [Numbers, User, flag("std", "R,G,B").closed(1e-6, 1.0, &["0.25"])];
+        /// Train without mirroring images at random
+        ///
+        /// For pictures whose mirror image means something else, such as letters. --flip switches it back on over a file that
+        /// switches it off.
+        flip: bool = true, [Numbers, User, switch("no-flip", false), switch("flip", true).hidden()];
+        /// Strength of the random changes of colour: 0 for none
+        ///
+        /// Brightness, contrast and saturation are each multiplied by a factor within this of 1, in random order.
+        jitter: f64 = 0.4, [Numbers, User, flag("jitter", "F").closed(0.0, 1.0, &["0.4"])];
         /// Seed of the class split where the data has none
         split_seed: u64 = 0, [Numbers, User, flag("split-seed", "N").whole(0, MAX_SEED, &["0"])];
         /// File that lists the split's classes
@@ -383,11 +392,11 @@ settings! {
                 .form("steps", "optimiser.decay_at.steps", list::<u32>)
                 .range(RISING_STEPS, &["960,1280"])
         ];
-        /// Factor on the learning rate of the blocks, which --init has taken over
+        /// Factor on the learning rate of the blocks that --init took over
         ///
         /// The heads learn at the whole rate.
         backbone_rate: f64 = 1.0, [Numbers, User, flag("backbone-rate", "F").closed(0.0, 100.0, &["0.1"])];
-        /// First blocks that are not trained, of those that --init has taken over
+        /// First blocks, of those that --init took over, that stay as they are
         ///
         /// Their batch norms run in evaluation mode, as they do when the network is used, and nothing is dropped in them. No
         /// gradient is computed for them, so a step is shorter.
@@ -508,7 +517,7 @@ mod tests {
         let mut found = BTreeSet::new();
         leaves("", &serde_json::to_value(Config::default()).unwrap(), &mut found);
         // Not the user's to set.
-        assert!(found.remove("run.chosen"));
+        assert!(found.remove("run.chosen") && found.remove("distill.whole"));
         let keys: Vec<_> = settings().map(|row| row.key.to_owned()).collect();
         assert_eq!(keys.len(), found.len(), "a key stands twice");
         assert_eq!(keys.into_iter().collect::<BTreeSet<_>>(), found);

@@ -149,7 +149,7 @@ fn blocks(weights: &Checkpoint) -> Option<(Backbone, Vec<usize>)> {
 }
 
 /// The fingerprinted numbers of a checkpoint's network: without training state, in the order of names.
-pub(super) fn numbers<'c>(tensors: &'c BTreeMap<String, Tensor>) -> Vec<&'c [u32]> {
+pub(super) fn numbers(tensors: &BTreeMap<String, Tensor>) -> Vec<&[u32]> {
     let network = tensors.iter().filter(|(name, _)| !name.starts_with(TRAINING_PREFIX));
     let floats = network.filter_map(|(_, tensor)| match &tensor.data {
         TensorData::F32(numbers) => Some(bytemuck::cast_slice(numbers)),

@@ -12,6 +12,7 @@ pub mod phases;
 pub mod record;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;
+mod stage;
 pub mod state;
 pub mod trainer;
 pub mod validation;
