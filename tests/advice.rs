@@ -79,7 +79,7 @@ const WORDS: &[Case] = &[
     ("TRAIN --data data --out run", 2, &["replace it with --overwrite"], "TRAIN --data data --out run --overwrite"),
     ("TRAIN --data data --out run", 2, &["name another with --out"], "TRAIN --data data --out run2"),
     ("TRAIN --data data --out run --lr nan", 2, &["--lr", "try 0.05"], "TRAIN --data data --out run3 --lr 0.05"),
-    ("train --resume run --lr 0.1", 2, &["optimiser.lr", "leave them out"], "train --no-eval --resume run"),
+    ("train --resume run --lr 0.2", 2, &["optimiser.lr", "leave them out"], "train --no-eval --resume run"),
     ("train --resume run --out run9", 2, &["leave one of them out"], "train --no-eval --resume run"),
     ("train --resume absent", 2, &["name the folder of one that has saved"], "train --no-eval --resume run"),
     ("plan --micro-batch 4", 2, &["add --bn micro"], "plan --micro-batch 4 --bn micro"),
@@ -171,7 +171,7 @@ fn other_words_help_as_they_say() {
 #[test]
 fn a_budget_names_what_fits() {
     let folder = tempfile::tempdir().unwrap();
-    let said = fails(folder.path(), "plan --memory-budget 8MiB", 2, &["would fit in", "--bn micro", "--micro-batch"]);
+    let said = fails(folder.path(), "plan --memory-budget 6MiB", 2, &["would fit in", "--bn micro", "--micro-batch"]);
     let number = |before: &str| -> f64 {
         let rest = said.split(before).last().unwrap().trim_start();
         rest.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap().parse().unwrap()
@@ -215,7 +215,7 @@ fn an_edited_configuration_is_said() {
     let folder = workplace();
     let file = folder.path().join("run/config.toml");
     let before = std::fs::read_to_string(&file).unwrap();
-    let edited = before.replace("lr = 0.05", "lr = 0.5");
+    let edited = before.replace("lr = 0.1", "lr = 0.5");
     assert_ne!(before, edited);
     std::fs::write(&file, &edited).unwrap();
     fails(

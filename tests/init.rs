@@ -104,7 +104,7 @@ fn blocks_are_taken_over_to_the_bit_and_frozen_ones_do_not_move() {
 fn a_lower_rate_moves_the_blocks_by_its_factor() {
     let mut config = config();
     let init = other(&config);
-    (config.optimiser.momentum, config.optimiser.lr) = (0.0, 0.5);
+    (config.optimiser.momentum, config.optimiser.nesterov, config.optimiser.lr) = (0.0, false, 0.5);
     let start = trained(&config, Some(&init), 0).checkpoint().unwrap();
     let mut after = |rate: f64| {
         config.optimiser.backbone_rate = rate;
