@@ -362,9 +362,10 @@ settings! {
         nesterov: bool = false, [Numbers, User, switch("nesterov", true), switch("no-nesterov", false).hidden()];
         /// Weight decay, on every parameter unless --no-decay-norm
         weight_decay: f64 = 5e-4, [Numbers, User, flag("weight-decay", "W").closed(0.0, 1.0, &["0.0005"])];
-        /// Largest Euclidean norm of a step's gradients, all tensors together
+        /// Largest Euclidean norm of the gradients of a step
         ///
-        /// Larger gradients are scaled down to it; the log has the norm before that. Where it is not set: no limit.
+        /// It is that of all tensors together. Larger gradients are scaled down to it; the log has the norm before that.
+        /// Where it is not set: no limit.
         clip_norm: Option<f64> = None, [Numbers, User, flag("clip-norm", "N").above(0.0, 1e6, &["5"])];
         /// No weight decay on batch norms and biases
         ///
