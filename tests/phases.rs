@@ -44,6 +44,7 @@ fn changing() -> Config {
     config.optimiser.batch = 8;
     config.optimiser.length = Length::Steps(10);
     config.run.slice_ms = 0;
+    config.method = MethodConfig::default();
     config.method.transforms = "rot4".parse().unwrap();
     config.method.joint_labels = true;
     config.method.bank_recent = Some(30);

@@ -142,9 +142,11 @@ fn parsed(text: &str) -> std::result::Result<(f64, Table), String> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::settings::TransformSet;
 
     fn with(phases: &[&str]) -> Config {
         let mut config = Config::from_preset("demo").unwrap();
+        config.method = MethodConfig { transforms: TransformSet::Crop4, ..MethodConfig::default() };
         config.method.phases = phases.iter().map(|text| (*text).to_owned()).collect();
         config
     }

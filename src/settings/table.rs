@@ -641,9 +641,9 @@ mod tests {
     fn values_are_shown_as_flags_take_them() {
         let demo = Config::from_preset("demo").unwrap();
         for (key, shown) in [
-            ("optimiser.lr", "0.05"),
-            ("optimiser.length", "steps 400"),
-            ("optimiser.decay_at", "fractions 0.6,0.8"),
+            ("optimiser.lr", "0.1"),
+            ("optimiser.length", "steps 800"),
+            ("optimiser.schedule", "cosine"),
             ("optimiser.weight_decay", "0.0005"),
             ("model.widths", "8,16,32,64"),
             ("model.drop_block.size", "auto"),
