@@ -28,7 +28,7 @@ const BREAKS: &[Break] = &[
     ("average", "average", "(now - y[i])", "now", "average"),
     ("bank", "gather", "row < params.rows", "row <= params.rows", "bank.gather"),
     ("bank", "blend", "params.take * x[i]", "params.keep * x[i]", "bank.blend"),
-    ("bank", "blend_or_replace", "written[i / params.columns]", "1.0", "bank.blend"),
+    ("bank", "blend_or_replace", "(1.0 - keep)", "params.take", "bank.blend"),
     ("batch_norm", "partial_statistics", "d * d", "d", "batch_norm.train"),
     ("batch_norm", "combine_statistics", "squares / count", "squares / (count - 1.0)", "batch_norm.train"),
     ("batch_norm", "from_running", "running_mean_in[c], running_var_in[c]", "running_var_in[c], running_mean_in[c]", "batch_norm.eval"),
