@@ -80,7 +80,8 @@ fn a_request_is_validated_before_any_work() {
         let mut config = tiny();
         config.optimiser.lr = lr;
         let (out, resume_command) = ("absent/run".into(), String::new());
-        let request = TrainRequest { config, out, begin: Begin::New, score: false, min_acc, resume_command };
+        let request =
+            TrainRequest { config, given: None, out, begin: Begin::New, score: false, min_acc, resume_command };
         train::run(&request, &session(), &mut Silent).map(drop)
     };
     let embed = |out: &str| {
@@ -130,6 +131,7 @@ fn the_plan_explained_is_the_one_that_trains() {
     narrow.gpu.max_binding = Some(2 << 20);
     let request = TrainRequest {
         config: tiny(),
+        given: None,
         out: folder.path().join("run"),
         begin: Begin::New,
         score: false,

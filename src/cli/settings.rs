@@ -8,7 +8,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::Table;
 
 use crate::Result;
-use crate::settings::{Config, DEFAULT_PRESET, Flag, PRESETS, Setting, flags_for_resume, put, settings};
+use crate::jobs::fit::{Given, check_length};
+use crate::settings::{
+    Config, DEFAULT_PRESET, Flag, PRESETS, Recipe, Setting, at, flags_for_resume, merge, put, remove, settings,
+};
 
 /// The heading of distillation's settings, which not every command has.
 const DISTILL: &str = "Distillation";
@@ -44,14 +47,55 @@ impl ConfigFlags {
         .as_given()
     }
 
-    /// The whole configuration: preset (else the demo), file, flags.
+    /// The whole configuration: preset, file, flags; where none of them names a preset or a file, the defaults for data
+    /// or a recipe that is named, else the demo.
     ///
     /// # Errors
     /// Those of [`Config::from_layers`].
     pub fn resolve(&self) -> Result<Config> {
-        let mut config = self.base(|| Config::from_preset(DEFAULT_PRESET))?;
-        self.apply(&mut config)?;
-        Ok(config)
+        self.wish().map(|(config, _)| config)
+    }
+
+    /// The whole configuration, and what of it was given, where a recipe and a time may choose the rest. A recipe is in
+    /// force where a flag, or `recipe = "auto"` in a file, names it, and without a preset and a file where the flags name
+    /// data. Of a length and a time that are given in layers, that of the upper one counts.
+    ///
+    /// # Errors
+    /// Those of [`Config::from_layers`]; [`crate::Error::Conflict`] where one layer names both a length and a time.
+    pub fn wish(&self) -> Result<(Config, Given)> {
+        let flags = &self.given;
+        check_length(flags)?;
+        let mut layer = self.config.as_deref().map(Config::read_layer).transpose()?.unwrap_or_default();
+        check_length(&layer)?;
+        let named = |layer: &Table, key: &str| at(layer, key).is_some();
+        let length_over_time = named(flags, "optimiser.length");
+        if length_over_time {
+            remove(&mut layer, "run.time");
+        }
+        if named(flags, "run.time") {
+            remove(&mut layer, "optimiser.length");
+        }
+        let bare = self.preset.is_none() && self.config.is_none();
+        let auto = |layer: &Table| at(layer, "recipe").and_then(toml::Value::as_str) == Some("auto");
+        let asked = named(flags, "recipe") || auto(&layer) || (bare && named(flags, "data.source"));
+        let mut config = self.base(|| match asked {
+            true => Ok(Config { recipe: Recipe::Auto, ..Config::default() }),
+            false => Config::from_preset(DEFAULT_PRESET),
+        })?;
+        merge(&mut layer, flags);
+        let recipe = asked && config.preset.is_none();
+        if recipe {
+            // What the recipe of another run chose is chosen anew.
+            config = Config { recipe: config.recipe, ..Config::default() };
+            config.lay(&layer)?;
+        } else {
+            config.run.reasons.clear();
+            self.apply(&mut config)?;
+        }
+        if length_over_time {
+            config.run.time = None;
+        }
+        Ok((config, Given { layer, recipe }))
     }
 
     /// Lays the flags that were given over `config`.

@@ -118,6 +118,7 @@ pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progr
         progress.note(&format!("generation {generation}: the teacher is {}", teacher.path.display()));
         let one = TrainRequest {
             config: request.config_of(begin.stored()),
+            given: None,
             out: request.folder(generation),
             begin,
             score: request.score,

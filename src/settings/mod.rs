@@ -25,6 +25,7 @@ mod names;
 mod row;
 mod schedule;
 mod table;
+mod time_span;
 mod transforms;
 mod validate;
 mod values;
@@ -35,9 +36,11 @@ use crate::{Error, Result};
 
 pub use crate::files::run_folder::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
-pub use choices::{Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Tune, Winograd};
+pub use choices::{
+    Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Recipe, Tune, Winograd,
+};
 pub use drop_block::DropBlockSize;
-pub use layers::{DEFAULT_PRESET, PRESETS, put};
+pub use layers::{DEFAULT_PRESET, PRESETS, at, merge, put, remove};
 #[allow(unused_imports, reason = "for the enums of the layers above")]
 pub(crate) use names::named;
 pub use row::{Chooser, Effect, Flag};
@@ -46,6 +49,7 @@ pub use table::{
     Config, DataConfig, DistillConfig, DropBlockConfig, MAX_BLOCKS, MAX_SIDE, MethodConfig, ModelConfig,
     OptimiserConfig, RunConfig, Setting, flags_for_resume, may_change_on_resume, setting, settings,
 };
+pub use time_span::TimeSpan;
 pub use transforms::TransformSet;
 pub use values::{End, Range, Read};
 
@@ -166,17 +170,18 @@ mod tests {
     #[test]
     fn a_configuration_of_a_checkpoint_is_written_as_it_was() {
         const TEXT: &str = concat!(
-            r#"{"preset":"demo","data":{"source":"glyphs","side":28,"crop_padding":null,"mean":[0.1,0.1,0.1],"std":"#,
+            r#"{"preset":"demo","recipe":"paper","#,
+            r#""data":{"source":"glyphs","side":28,"crop_padding":null,"mean":[0.1,0.1,0.1],"std":"#,
             r#"[0.25,0.25,0.25],"split_seed":0,"split_file":null},"model":{"backbone":"resnet12","widths":[8,16,32,"#,
             r#"64],"projection":64,"dropout":0.0,"drop_block":{"rate":0.0,"size":"auto","ramp_steps":40000}},"metho"#,
             r#"d":{"kind":"ier","transforms":"crop4","gamma":1.0,"tau":1.0,"negatives":6400,"bank_momentum":0.99,"c"#,
             r#"ross_entropy":true,"equivariance":true,"invariance":true},"distill":{"generations":1,"temperature":4"#,
             r#".0,"weight_loss":1.0,"weight_distill":1.0,"kl_class":1.0,"kl_transform":1.0,"mse_invariant":1.0,"mse"#,
             r#"_feature":1.0},"optimiser":{"batch":16,"length":{"steps":40},"lr":0.05,"momentum":0.9,"weight_decay""#,
-            r#":0.0005,"decay_at":{"fractions":[0.6,0.8]},"decay":0.1},"run":{"seed":0,"out":null,"checkpoint_every"#,
+            r#":0.0005,"decay_at":{"fractions":[0.6,0.8]},"decay":0.1},"run":{"seed":0,"out":null,"time":null,"checkpoint_every"#,
             r#"":100,"log_every":10,"slice_ms":100,"micro_batch":null,"recompute":0,"activations":"f32","batch_norm"#,
             r#"":"exact","winograd":"on","tune":"auto","memory_budget":null,"on_device_lost":"stop","chosen":["wino"#,
-            r#"grad"]}}"#,
+            r#"grad"],"reasons":[]}}"#,
         );
         let config = Config::from_json(TEXT, Path::new("x")).unwrap();
         assert_eq!(config.to_json().unwrap(), TEXT);

@@ -6,6 +6,7 @@ pub mod checkpoint_file;
 pub mod features;
 pub mod memory;
 pub mod metrics;
+pub mod recipe;
 pub mod record;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;
