@@ -316,6 +316,7 @@ mod tests {
     /// A flag for every setting at a value of its own: each must reach its own key and no other.
     #[test]
     fn every_flag_reaches_its_own_setting() {
+        let config = |words: &[&str]| config(&[&["--preset", "demo"], words].concat());
         let base = config(&[]);
         for (flag, value, key) in [
             ("--data", "photos", "data.source"),
@@ -348,6 +349,7 @@ mod tests {
             ("--decay-at-steps", "3,4", "optimiser.decay_at"),
             ("--decay", "0.3", "optimiser.decay"),
             ("--seed", "3", "run.seed"),
+            ("--time", "20m", "run.time"),
             ("--out", "there", "run.out"),
             ("--checkpoint-every", "3", "run.checkpoint_every"),
             ("--log-every", "3", "run.log_every"),
@@ -375,6 +377,62 @@ mod tests {
         let conv4 = config(&["--backbone", "conv4"]);
         assert_eq!(conv4.differences(&base), ["model.backbone", "model.widths"]);
         assert_eq!(config(&["--decay-at-epochs", "none"]).optimiser.decay_at, DecayAt::Epochs(vec![]));
+    }
+
+    fn wish(words: &[&str]) -> Result<(Config, Given)> {
+        match parse(&[&["plan"], words].concat()).unwrap().command {
+            Command::Plan(args) => args.config.wish(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Which words put a recipe in force.
+    #[test]
+    fn a_recipe_takes_the_place_of_the_demo() {
+        use Recipe::{Auto, Paper};
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let plain = file("plain.toml", "[optimiser]\nbatch = 7\nlength = { steps = 9 }");
+        let auto = file("auto.toml", "recipe = \"auto\"\n[optimiser]\nbatch = 7");
+        // As the run folder of a recipe has it.
+        let reasons =
+            "[run]\ntime = \"5m\"\nreasons = [\"optimiser.batch: few images\", \"optimiser.length.steps: in time\"]";
+        let of_run = file(
+            "run.toml",
+            &format!("recipe = \"auto\"\n[optimiser]\nlr = 0.3\nbatch = 7\nlength = {{ steps = 9 }}\n{reasons}"),
+        );
+        for (words, recipe, in_force, preset) in [
+            (&[][..], Paper, false, Some("demo")),
+            (&["--steps", "3"], Paper, false, Some("demo")),
+            (&["--data", "photos"], Auto, true, None),
+            (&["--data", "photos", "--recipe", "paper"], Paper, true, None),
+            (&["--recipe", "auto"], Auto, true, None),
+            (&["--preset", "demo", "--data", "photos"], Paper, false, Some("demo")),
+            (&["--preset", "demo", "--recipe", "paper"], Paper, false, Some("demo")),
+            (&["--config", &plain, "--data", "photos"], Paper, false, None),
+            (&["--config", &plain, "--recipe", "auto"], Auto, true, None),
+            (&["--config", &auto], Auto, true, None),
+            (&["--config", &of_run], Auto, true, None),
+        ] {
+            let (config, given) = wish(words).unwrap();
+            let got = (config.recipe, given.recipe, config.preset.as_deref());
+            assert_eq!(got, (recipe, in_force, preset), "{words:?}");
+        }
+        let (config, given) = wish(&["--config", &of_run]).unwrap();
+        assert!(at(&given.layer, "optimiser.batch").is_none() && at(&given.layer, "optimiser.length").is_none());
+        assert_eq!((config.optimiser.lr, config.run.time.map(|time| time.0)), (0.3, Some(300)));
+        let both = wish(&["--preset", "demo", "--recipe", "auto"]).unwrap().0;
+        assert!(both.validate().unwrap_err().to_string().contains("has its own settings"));
+        // The upper layer's length or time counts; one layer has one of them.
+        let timed = file("timed.toml", "[run]\ntime = \"5m\"");
+        assert_eq!(wish(&["--config", &timed, "--steps", "3"]).unwrap().0.run.time, None);
+        let (config, given) = wish(&["--config", &plain, "--time", "90s"]).unwrap();
+        assert!(config.run.time.is_some() && at(&given.layer, "optimiser.length").is_none());
+        assert!(wish(&["--time", "5m", "--steps", "3"]).is_err() && wish(&["--time", "5m", "--epochs", "3"]).is_err());
     }
 
     #[test]

@@ -7,8 +7,9 @@ use serde::Serialize;
 use toml::Table;
 
 use super::calibrate::{Calibration, Decision, Measured, data_text, measure};
+use super::data_options;
 use super::score::{Score, score_run};
-use crate::data::{ImageSet, Statistics};
+use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::error::Change;
 use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, StepReport};
@@ -36,6 +37,33 @@ impl Given {
         check_length(&self.layer)
     }
 
+    /// Chooses what the recipe chooses for so many images, gray or not, without looking at them.
+    pub(super) fn settings(
+        &self,
+        config: &mut Config,
+        (images, gray): (usize, bool),
+        software: bool,
+        fit: &mut Fit,
+    ) -> Result<()> {
+        let given = &self.layer;
+        let length = |config: &Config| match (recipe::is_given(given, "optimiser.length"), config.run.time) {
+            (true, _) => (recipe::rows_of(config, images), String::new()),
+            (_, Some(time)) => (recipe::guessed_rows(time.seconds(), software), String::new()),
+            _ => recipe::default_rows(images, software),
+        };
+        let choices = recipe::from_recipe(config.recipe, config, gray, length(config).0)?;
+        fit.choices.extend(recipe::lay(config, given, choices)?);
+        // The method decides the rows of a step.
+        let (rows, why) = length(config);
+        if config.recipe == Recipe::Auto && config.run.time.is_none() {
+            let network = vec![recipe::widths(recipe::tier(rows, images), rows)];
+            fit.choices.extend(recipe::lay(config, given, network)?);
+            let length = vec![recipe::length(config, rows, images, &why)];
+            fit.choices.extend(recipe::lay(config, given, length)?);
+        }
+        Ok(())
+    }
+
     /// Whether the side is chosen by the pictures.
     pub(super) fn chooses_side(&self) -> bool {
         self.recipe && !recipe::is_given(&self.layer, "data.side")
@@ -45,6 +73,24 @@ impl Given {
     pub(super) fn needs_device(&self, config: &Config) -> bool {
         self.recipe || config.run.time.is_some()
     }
+}
+
+/// Reads the training images; where the recipe chooses their side, at that which suits the pictures and the device.
+pub(super) fn load(config: &Config, given: Option<&Given>, software: bool) -> Result<ImageSet> {
+    let seconds = config.run.time.map(|time| time.seconds());
+    let most = given.filter(|given| given.chooses_side()).map(|_| recipe::side_most(software, seconds));
+    let options = DataOptions { side_most: most, ..data_options(&config.data, None) };
+    data::load(&config.data.source, Split::Train, &options)
+}
+
+/// A sentence on what a run trains on.
+pub(super) fn described(source: &str, data: &ImageSet) -> String {
+    let drawn = match data.drawn_from {
+        Some(all) => format!(" ({} of the {all} classes, drawn by data.split_seed)", data.n_classes()),
+        None => String::new(),
+    };
+    let (n, classes, side) = (data.len(), data.n_classes(), data.side);
+    format!("{source}: {n} training images of {classes} classes{drawn}, {side} x {side} pixels")
 }
 
 /// Refuses a layer with both `run.time` and `optimiser.length`.
@@ -101,26 +147,13 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// Chooses what the recipe chooses without a device's times: all, where the run has no time.
     pub fn settings(&self, config: &mut Config, software: bool, fit: &mut Fit) -> Result<()> {
-        let (given, images) = (&self.given.layer, self.data.len());
         if !self.given.recipe {
             return Ok(());
         }
         let statistics = Statistics::of(self.data);
         let choices = recipe::from_pictures(config.recipe, config, &statistics);
-        fit.choices.extend(recipe::lay(config, given, choices)?);
-        let choices = recipe::from_recipe(config.recipe, config)?;
-        fit.choices.extend(recipe::lay(config, given, choices)?);
-        if config.recipe == Recipe::Auto && config.run.time.is_none() {
-            let (rows, why) = match recipe::is_given(given, "optimiser.length") {
-                true => (recipe::rows_of(config, images), String::new()),
-                false => recipe::default_rows(images, software),
-            };
-            let network = vec![recipe::widths(recipe::tier(rows, images), rows)];
-            fit.choices.extend(recipe::lay(config, given, network)?);
-            let length = vec![recipe::length(config, rows, images, &why)];
-            fit.choices.extend(recipe::lay(config, given, length)?);
-        }
-        Ok(())
+        fit.choices.extend(recipe::lay(config, &self.given.layer, choices)?);
+        self.given.settings(config, (statistics.images, statistics.gray), software, fit)
     }
 
     /// Chooses what fits `run.time`: the widths, where the recipe may, and the number of steps. What this device was

@@ -12,6 +12,7 @@ pub mod distill;
 pub mod embed;
 pub mod eval;
 pub mod fit;
+pub mod forecast;
 pub mod plan;
 pub mod score;
 pub mod stored;

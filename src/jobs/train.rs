@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::fit::{Fit, Given, Pace, Run, Timing};
+use super::fit::{Fit, Given, Pace, Run, Timing, described, load};
 use super::plan::{self, PlanOutcome};
 use super::score::{Score, novel_classes, score_run};
 use super::stored::Stored;
-use super::{Session, data_options, moved, percentage, same_path, tuning, warn_of};
-use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
+use super::{Session, moved, percentage, same_path, tuning, warn_of};
+use crate::data::Statistics;
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
 use crate::settings::{ByteSize, Config, Tune, may_change_on_resume, setting};
@@ -238,24 +238,6 @@ fn interrupted(error: Error, saved: impl FnOnce() -> String) -> Error {
         Error::Interrupted(_) => Error::Interrupted(saved()),
         other => other,
     }
-}
-
-/// Reads the training images; where the recipe chooses their side, at that which suits the pictures and the device.
-pub(super) fn load(config: &Config, given: Option<&Given>, software: bool) -> Result<ImageSet> {
-    let seconds = config.run.time.map(|time| time.seconds());
-    let most = given.filter(|given| given.chooses_side()).map(|_| recipe::side_most(software, seconds));
-    let options = DataOptions { side_most: most, ..data_options(&config.data, None) };
-    data::load(&config.data.source, Split::Train, &options)
-}
-
-/// A sentence on what a run trains on.
-pub(super) fn described(source: &str, data: &ImageSet) -> String {
-    let drawn = match data.drawn_from {
-        Some(all) => format!(" ({} of the {all} classes, drawn by data.split_seed)", data.n_classes()),
-        None => String::new(),
-    };
-    let (n, classes, side) = (data.len(), data.n_classes(), data.side);
-    format!("{source}: {n} training images of {classes} classes{drawn}, {side} x {side} pixels")
 }
 
 /// Trains one network, a student where there is a teacher; the request was validated.

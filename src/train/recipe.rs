@@ -62,19 +62,43 @@ pub const TIERS: [Tier; 4] = [
     Tier { rows: 20_000_000, widths: [64, 160, 320, 640] },
 ];
 
-/// What `recipe = auto` sets at every budget: key, value as a file holds it, reason.
-const AUTO: [(&str, &str, &str); 7] = [
-    (
+/// Which pictures a line of a recipe is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pictures {
+    All,
+    Gray,
+    Colour,
+}
+
+/// A line of a recipe.
+struct Line {
+    pictures: Pictures,
+    /// Fewest rows of the run.
+    rows: u64,
+    key: &'static str,
+    /// The value as a file holds it.
+    value: &'static str,
+    reason: &'static str,
+}
+
+const fn line(key: &'static str, value: &'static str, reason: &'static str) -> Line {
+    Line { pictures: Pictures::All, rows: 0, key, value, reason }
+}
+
+const SHORT: &str = "a short run fits its images too little, not too much";
+
+/// What `recipe = auto` sets; of several lines with the same key the last that holds counts.
+const AUTO: &[Line] = &[
+    line(
         "method.kind",
         "\"baseline\"",
         "cross-entropy alone: at equal rows nothing of the method that was measured is better at these budgets",
     ),
-    ("model.dropout", "0.0", "a short run fits its images too little, not too much"),
-    ("model.drop_block.rate", "0.0", "a short run fits its images too little, not too much"),
-    ("optimiser.schedule", "\"cosine\"", "the rate falls to zero with the end of the run, however long that is"),
-    ("optimiser.warmup", "0.1", "a high rate wants a tenth of the run to begin"),
-    ("optimiser.nesterov", "true", "with warm-up and the higher rate worth one to two points at equal rows"),
-    ("optimiser.decay_at.fractions", "[0.6, 0.8]", "the rate falls inside the run, however long that is"),
+    line("model.dropout", "0.0", SHORT),
+    line("model.drop_block.rate", "0.0", SHORT),
+    line("optimiser.schedule", "\"cosine\"", "the rate falls to zero with the end of the run, however long that is"),
+    line("optimiser.warmup", "0.1", "a high rate wants a tenth of the run to begin"),
+    line("optimiser.nesterov", "true", "with warm-up and the higher rate worth one to two points at equal rows"),
 ];
 
 /// Images per step of `recipe = auto`, and the learning rate for that many.
@@ -115,6 +139,12 @@ pub fn default_rows(images: usize, software: bool) -> (u64, String) {
         n => (n, format!("{passes} passes over the images")),
     };
     (rows, format!("{why}; run.time gives it the time you have"))
+}
+
+/// About how many rows the smallest network does in `seconds`, before any is measured: which lines of the recipe hold
+/// must be known to measure a step.
+pub fn guessed_rows(seconds: f64, software: bool) -> u64 {
+    (seconds * if software { 120.0 } else { 8000.0 }) as u64
 }
 
 /// At most `most` images per step, and several steps per pass.
@@ -165,20 +195,31 @@ pub fn from_pictures(recipe: Recipe, config: &Config, statistics: &Statistics) -
     choices
 }
 
-/// What the recipe sets at every budget. `config` has what was given, and what the pictures decide.
-pub fn from_recipe(recipe: Recipe, config: &Config) -> Result<Vec<Choice>> {
+/// What the recipe sets for a run of `rows` rows on gray or coloured pictures. `config` has what was given, and what the
+/// pictures decide.
+///
+/// # Errors
+/// [`Error::Internal`] where a line of the table is no TOML.
+pub fn from_recipe(recipe: Recipe, config: &Config, gray: bool, rows: u64) -> Result<Vec<Choice>> {
     if recipe == Recipe::Paper {
         return Ok(Vec::new());
     }
-    let anneals = setting("optimiser.schedule").is_some();
-    let mut choices = Vec::new();
-    for (key, text, reason) in AUTO {
-        let skip = if anneals { key.starts_with("optimiser.decay_at") } else { setting(key).is_none() };
-        if !skip {
-            let table: Table = toml::from_str(&format!("it = {text}")).map_err(|e| Error::Internal(e.to_string()))?;
-            let value = table.get("it").cloned();
-            choices.push(Choice::new(key, value.ok_or_else(|| Error::Internal(key.into()))?, reason));
+    let own = if gray { Pictures::Gray } else { Pictures::Colour };
+    let mut choices: Vec<Choice> = Vec::new();
+    for line in AUTO.iter().filter(|line| [Pictures::All, own].contains(&line.pictures) && line.rows <= rows) {
+        // What this version has no setting for.
+        if setting(line.key).is_none() {
+            continue;
         }
+        let table: Table = toml::from_str(&format!("it = {}", line.value))
+            .map_err(|e| Error::Internal(format!("{}: {e}", line.key)))?;
+        let value = table.get("it").cloned().ok_or_else(|| Error::Internal(line.key.into()))?;
+        choices.retain(|choice| choice.key != line.key);
+        choices.push(Choice::new(line.key, value, line.reason));
+    }
+    if setting("optimiser.schedule").is_none() {
+        let shares = vec![Value::Float(0.6), Value::Float(0.8)];
+        choices.push(Choice::new("optimiser.decay_at.fractions", shares, "the rate falls inside the run"));
     }
     let (usual, rate) = AUTO_BATCH;
     let batch = config.optimiser.batch.min(usual);
@@ -319,7 +360,7 @@ mod tests {
         config.lay(&given).unwrap();
         let choices = from_pictures(recipe, &config, statistics);
         let mut all = lay(&mut config, &given, choices).unwrap();
-        let choices = from_recipe(recipe, &config).unwrap();
+        let choices = from_recipe(recipe, &config, statistics.gray, 25_600).unwrap();
         all.extend(lay(&mut config, &given, choices).unwrap());
         if recipe == Recipe::Auto {
             let (rows, why) = default_rows(statistics.images, true);
