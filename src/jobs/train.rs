@@ -347,7 +347,7 @@ pub(super) fn train(
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
     let expected = fit.timing.map(|timing| timing.step_s);
-    let finished = match given {
+    let finished = match given.filter(|_| !fit.choices.is_empty()) {
         Some(_) => run_reopening(&mut trainer, reopen, folder, command, &mut Pace::new(progress, expected))?,
         None => run_reopening(&mut trainer, reopen, folder, command, progress)?,
     };
