@@ -84,6 +84,10 @@ const WORDS: &[Case] = &[
     ("train --resume absent", 2, &["name the folder of one that has saved"], "train --no-eval --resume run"),
     ("plan --micro-batch 4", 2, &["add --bn micro"], "plan --micro-batch 4 --bn micro"),
     ("plan --micro-batch 4", 2, &["leave --micro-batch out"], "plan"),
+    ("plan --schedule cosine --decay-at-steps 3", 2, &["leave --decay-at-steps out"], "plan --schedule cosine"),
+    ("plan --schedule one-cycle --warmup 0.1", 2, &["leave --warmup out"], "plan --schedule one-cycle"),
+    ("plan --nesterov --momentum 0", 2, &["add --no-nesterov"], "plan --nesterov --momentum 0 --no-nesterov"),
+    ("plan --nesterov --momentum 0", 2, &["take a larger --momentum"], "plan --nesterov --momentum 0.5"),
     (
         "plan --data data --batch 400 --method baseline",
         2,

@@ -98,12 +98,20 @@ impl ConfigFlags {
         Ok((config, Given { layer, recipe }))
     }
 
-    /// Lays the flags that were given over `config`.
+    /// Lays the flags that were given over `config`, where each of them must have an effect.
     ///
     /// # Errors
-    /// Those of [`Config::lay`].
+    /// Those of [`Config::lay`] and [`Config::check_given`].
     pub fn apply(&self, config: &mut Config) -> Result<()> {
-        config.lay(&self.given)
+        config.lay(&self.given)?;
+        config.check_given(&self.given)
+    }
+}
+
+impl ConfigFlags {
+    /// Whether a flag gives the setting a value.
+    pub fn name(&self, key: &str) -> bool {
+        at(&self.given, key).is_some()
     }
 }
 
@@ -338,10 +346,15 @@ mod tests {
             ("--tau", "0.3", "method.tau"),
             ("--negatives", "3", "method.negatives"),
             ("--bank-momentum", "0.3", "method.bank_momentum"),
+            ("--label-smoothing", "0.3", "method.label_smoothing"),
             ("--batch", "3", "optimiser.batch"),
             ("--epochs", "3", "optimiser.length"),
             ("--steps", "3", "optimiser.length"),
             ("--lr", "0.3", "optimiser.lr"),
+            ("--schedule", "cosine", "optimiser.schedule"),
+            ("--warmup", "0.3", "optimiser.warmup"),
+            ("--clip-norm", "0.3", "optimiser.clip_norm"),
+            ("--average", "0.3", "optimiser.average"),
             ("--momentum", "0.3", "optimiser.momentum"),
             ("--weight-decay", "0.3", "optimiser.weight_decay"),
             ("--decay-at-epochs", "3,4", "optimiser.decay_at"),
@@ -369,11 +382,14 @@ mod tests {
             ("--no-cross-entropy", "method.cross_entropy"),
             ("--no-equivariance", "method.equivariance"),
             ("--no-invariance", "method.invariance"),
+            ("--no-decay-norm", "optimiser.decay_norm"),
         ] {
             assert_eq!(config(&[flag]).differences(&base), [key], "{flag}");
             let back = flag.replace("--no-", "--");
             assert_eq!(config(&[flag, &back]).differences(&base), [""; 0], "{flag} {back}");
         }
+        assert_eq!(config(&["--nesterov"]).differences(&base), ["optimiser.nesterov"]);
+        assert_eq!(config(&["--nesterov", "--no-nesterov"]).differences(&base), [""; 0]);
         let conv4 = config(&["--backbone", "conv4"]);
         assert_eq!(conv4.differences(&base), ["model.backbone", "model.widths"]);
         assert_eq!(config(&["--decay-at-epochs", "none"]).optimiser.decay_at, DecayAt::Epochs(vec![]));

@@ -106,7 +106,12 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
     for (before, after) in outcome.untrained.iter().zip(&outcome.trained) {
         if rows.is_empty() {
             let title = format!("{}-way, novel classes", after.ways);
-            rows.push(vec![title, "untrained".into(), "trained".into(), "gain".into()]);
+            rows.push(vec![
+                title,
+                if outcome.init.is_some() { "before" } else { "untrained" }.into(),
+                "trained".into(),
+                "gain".into(),
+            ]);
         }
         rows.push(vec![
             format!("{}-shot accuracy ({})", after.shots, after.classifier),
@@ -119,8 +124,10 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
         format!(", {} of {} in all", duration(outcome.job_seconds), duration(timing.wanted_s))
     });
     let loss = outcome.loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
+    let (kept, ended) =
+        (kept(outcome), outcome.ended.as_ref().map_or(String::new(), |why| format!("\nended early: {why}")));
     format!(
-        "{}\n{} steps in {}{whole}{loss}, {:.1} images/s; saved {}",
+        "{}\n{} steps in {}{whole}{loss}, {:.1} images/s; saved {}{kept}{ended}",
         table(&rows),
         outcome.steps,
         duration(outcome.seconds),
@@ -129,6 +136,21 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
     )
     .trim_start()
     .to_owned()
+}
+
+/// A line on the network that validated best, where the run was validated.
+fn kept(outcome: &TrainOutcome) -> String {
+    let Some(best) = &outcome.best else { return String::new() };
+    let (score, file) = (best.validation, best.checkpoint.display());
+    let last = outcome.last.iter().map(|score| format!("{}-shot {}", score.shots, percent(score)));
+    let last = match outcome.last.is_empty() {
+        true => String::new(),
+        false => format!("; the last network has {}", last.collect::<Vec<_>>().join(", ")),
+    };
+    format!(
+        "\nbest in validation: step {} with {:.1} % 1-shot, {:.1} % 5-shot, saved {file}{last}",
+        score.step, score.one_shot_pct, score.five_shot_pct
+    )
 }
 
 #[cfg(test)]
@@ -192,11 +214,15 @@ mod tests {
             timing: None,
             job_seconds: 190.0,
             steps: 150,
+            ended: None,
+            best: None,
+            init: None,
             loss: Some(3.21),
             seconds: 185.0,
             images_per_second: 12.97,
             untrained: vec![score(1, 46.9, Some(0.84)), score(5, 64.7, Some(0.84))],
             trained: vec![score(1, 69.2, Some(0.84)), score(5, 84.0, None)],
+            last: Vec::new(),
         };
         assert_eq!(
             text(&outcome),

@@ -14,6 +14,8 @@ use crate::files::replace_file;
 use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, StepReport};
 use crate::settings::{Config, Length};
+use crate::train::phases::Phases;
+use crate::train::record::DataShape;
 use crate::train::{Observer, Trainer};
 use crate::{Error, Result};
 
@@ -177,8 +179,34 @@ impl Calibration {
     }
 }
 
-/// Makes the step of `config` and repeats it for about `seconds`; `kernels` learn the kernels that were made.
+/// Steps over which the shares of phases are counted.
+const MANY: u32 = 100_000;
+
+/// Makes the steps of the phases of `config` and repeats each for its share of `seconds`; `kernels` learn the kernels that
+/// were made. A phase is measured without the heads that only others train.
 pub fn measure(
+    kernels: &mut Kernels,
+    config: &Config,
+    data: &Arc<ImageSet>,
+    seconds: f64,
+    progress: &dyn Progress,
+) -> Result<Measured> {
+    let mut config = config.clone();
+    config.optimiser.length = Length::Steps(MANY);
+    let phases = Phases::new(&config, DataShape::of(data))?;
+    let ends = phases.all().iter().skip(1).map(|phase| phase.from).chain([MANY]);
+    let mut all = Measured { begin_s: 0.0, create_s: 0.0, step_s: 0.0, checkpoint_s: 0.0, score_s: None };
+    for (phase, end) in phases.all().iter().zip(ends) {
+        let share = f64::from(end.saturating_sub(phase.from)) / f64::from(MANY);
+        let one = measure_phase(kernels, &phase.config, data, share * seconds, progress)?;
+        all.create_s += one.create_s;
+        all.step_s += share * one.step_s;
+        all.checkpoint_s = all.checkpoint_s.max(one.checkpoint_s);
+    }
+    Ok(all)
+}
+
+fn measure_phase(
     kernels: &mut Kernels,
     config: &Config,
     data: &Arc<ImageSet>,

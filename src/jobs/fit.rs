@@ -13,7 +13,7 @@ use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::error::Change;
 use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, StepReport};
-use crate::settings::{Config, DecayAt, Recipe, Schedule, TimeSpan, at};
+use crate::settings::{Config, DecayAt, LrSchedule, Recipe, Schedule, TimeSpan, at};
 use crate::train::Trainer;
 use crate::train::recipe::{self, Choice, TIERS, Tier};
 use crate::train::record::DataShape;
@@ -37,11 +37,11 @@ impl Given {
         check_length(&self.layer)
     }
 
-    /// Chooses what the recipe chooses for so many images, gray or not, without looking at them.
+    /// Chooses what the recipe chooses for so many images, strokes or not, without looking at them.
     pub(super) fn settings(
         &self,
         config: &mut Config,
-        (images, gray): (usize, bool),
+        (images, ink): (usize, bool),
         software: bool,
         fit: &mut Fit,
     ) -> Result<()> {
@@ -51,7 +51,11 @@ impl Given {
             (_, Some(time)) => (recipe::guessed_rows(time.seconds(), software), String::new()),
             _ => recipe::default_rows(images, software),
         };
-        let choices = recipe::from_recipe(config.recipe, config, gray, length(config).0)?;
+        let mut choices = recipe::from_recipe(config.recipe, config, ink, length(config).0)?;
+        // Points at which the rate falls are of a schedule that has such points.
+        if ["optimiser.decay_at", "optimiser.decay"].into_iter().any(|key| recipe::is_given(given, key)) {
+            choices.retain(|choice| choice.key != "optimiser.schedule");
+        }
         fit.choices.extend(recipe::lay(config, given, choices)?);
         // The method decides the rows of a step.
         let (rows, why) = length(config);
@@ -153,7 +157,7 @@ impl Run<'_> {
         let statistics = Statistics::of(self.data);
         let choices = recipe::from_pictures(config.recipe, config, &statistics);
         fit.choices.extend(recipe::lay(config, &self.given.layer, choices)?);
-        self.given.settings(config, (statistics.images, statistics.gray), software, fit)
+        self.given.settings(config, (statistics.images, recipe::is_ink(&statistics)), software, fit)
     }
 
     /// Chooses what fits `run.time`: the widths, where the recipe may, and the number of steps. What this device was
@@ -220,6 +224,7 @@ impl Run<'_> {
     /// Falls of the rate at the same shares of the run as before its length was chosen.
     fn keep_decay(&self, config: &mut Config, fit: &mut Fit) -> Result<()> {
         if recipe::is_given(&self.given.layer, "optimiser.decay_at")
+            || config.optimiser.schedule != LrSchedule::Steps
             || matches!(config.optimiser.decay_at, DecayAt::Fractions(_))
         {
             return Ok(());
@@ -290,8 +295,10 @@ impl Run<'_> {
             let mut trainer = Trainer::new(kernels.clone(), &self.without_time(&candidate), self.data.clone(), None)?;
             again_s = begun.elapsed().as_secs_f64();
             let begun = Instant::now();
-            fit.untrained = Some(score_run(&mut trainer, self.novel, "untrained", progress)?);
+            let scores = score_run(&mut trainer, self.novel, "untrained", progress)?;
             measured.score_s = Some(begun.elapsed().as_secs_f64());
+            // A run that begins with another network is scored with that.
+            fit.untrained = Some(scores).filter(|_| config.run.init.is_none());
             *kernels = trainer.kernels().clone();
             calibration.learn(&candidate, &text, measured)?;
         }
@@ -317,7 +324,8 @@ impl Run<'_> {
         calibration.decide(config, &text, time.0, next.clone())?;
         calibration.keep(progress);
         // This run has spent time on measuring; what is left to do is the step, the end's score and its checkpoint.
-        let rest = again_s + measured.score_s.unwrap_or(0.0) + measured.checkpoint_s;
+        let scores = if fit.untrained.is_some() { 1.0 } else { 2.0 };
+        let rest = again_s + scores * measured.score_s.unwrap_or(0.0) + measured.checkpoint_s;
         let now = decision(time.seconds() - self.begun.elapsed().as_secs_f64() - rest);
         if now.steps >= 1 && now.steps * 2 >= next.steps {
             return Ok(now);

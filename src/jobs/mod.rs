@@ -13,11 +13,13 @@ pub mod embed;
 pub mod eval;
 pub mod fit;
 pub mod forecast;
+mod init;
 pub mod plan;
 pub mod score;
 pub mod stored;
 pub mod train;
 mod tuning;
+pub mod validate;
 
 use std::path::{Path, PathBuf};
 

@@ -17,8 +17,9 @@ use crate::settings::Config;
 use crate::tape::plan::Plan;
 use crate::train::budget::{Fitted, Room};
 use crate::train::memory::Memory;
+use crate::train::phases::Phases;
 use crate::train::recipe::Choice;
-use crate::train::record::{DataShape, spec, training_step, validate};
+use crate::train::record::{DataShape, phase_spec, phase_step, validate};
 use crate::{Error, Result};
 
 /// A plan to make.
@@ -196,8 +197,11 @@ fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) 
 /// The plan of a step whose settings are fitted to a device.
 pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Result<PlanOutcome> {
     let Fitted { config, resident, memory, choices } = fitted.clone();
-    let spec = spec(&config, shape, distill);
-    let (graph, recorded) = training_step(&config, shape, distill, resident)?;
+    let phases = Phases::new(&config, shape)?;
+    // The step that holds most.
+    let largest = phases.all().get(memory.peak_phase).map_or(&config, |phase| &phase.config);
+    let spec = phase_spec(&phases.net, largest, shape, distill);
+    let (graph, recorded) = phase_step(&phases.net, largest, shape, distill, resident)?;
     let plan = Plan::new(&graph);
     plan.verify(&graph)?;
     let ops = graph.nodes.iter().map(|node| {
@@ -216,7 +220,7 @@ pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Resul
         chosen: Vec::new(),
         forecast: None,
         choices,
-        rows: spec.batch * spec.copies,
+        rows: spec.rows() * spec.parts,
         parameters: recorded.step.parameters.iter().map(|e| e.shape.iter().product::<usize>() as u64).sum(),
         peak_bytes: memory.peak_bytes,
         arenas: graph.arenas.clone(),

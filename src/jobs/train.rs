@@ -8,13 +8,15 @@ use serde::Serialize;
 
 use super::fit::{Fit, Given, Pace, Run, Timing, described, load};
 use super::plan::{self, PlanOutcome};
-use super::score::{Score, novel_classes, score_run};
+use super::score::{Score, novel_classes, score_network, score_run};
 use super::stored::Stored;
-use super::{Session, moved, percentage, same_path, tuning, warn_of};
+use super::validate::{self, Best};
+use super::{Session, init, moved, percentage, same_path, tuning, warn_of};
 use crate::data::Statistics;
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
 use crate::settings::{ByteSize, Config, Tune, may_change_on_resume, setting};
+use crate::train::init::TakenOver;
 use crate::train::recipe::{self, Choice};
 use crate::train::record::{DataShape, validate};
 use crate::train::run::run_reopening;
@@ -64,7 +66,7 @@ impl Begin {
                 "there is no run to resume here: name the folder of one that has saved a checkpoint",
             ));
         }
-        Ok(Begin::Resume(Box::new(Stored::open(out)?)))
+        Ok(Begin::Resume(Box::new(Stored::open(&out.join(CHECKPOINT_FILE))?)))
     }
 
     fn existing(&self) -> Existing {
@@ -95,19 +97,34 @@ pub struct TrainOutcome {
     pub timing: Option<Timing>,
     /// Wall time of the whole job, seconds.
     pub job_seconds: f64,
-    /// Steps of the run.
+    /// Steps that are done: all of the run, or fewer where it was ended.
     pub steps: u32,
+    /// Why the run was ended before its last step, where it was.
+    pub ended: Option<String>,
+    /// The network that validated best, where the run was validated.
+    pub best: Option<Best>,
     /// Last loss; none where no step was left to do and the run's metrics are gone.
     pub loss: Option<f64>,
     /// Wall time of this process's share of the steps, seconds.
     pub seconds: f64,
     /// Images per second over these steps.
     pub images_per_second: f64,
+    /// What this call took over from `run.init`.
+    pub init: Option<TakenOver>,
     /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
     /// run is not scored.
     pub untrained: Vec<Score>,
-    /// Scores of the trained network, in the same order.
+    /// Scores of the trained network, in the same order: of the best one, where the run was validated.
     pub trained: Vec<Score>,
+    /// Scores of the last network, where that is not the best.
+    pub last: Vec<Score>,
+}
+
+impl TrainOutcome {
+    /// The checkpoint of the network that `trained` is of.
+    pub fn kept(&self) -> &Path {
+        self.best.as_ref().map_or(&self.checkpoint, |best| &best.checkpoint)
+    }
 }
 
 /// Trains, and scores the novel classes before and after where the request says so.
@@ -194,10 +211,10 @@ pub(super) fn check_resumable(config: &Config, stored: &Stored, progress: &mut d
     Ok(())
 }
 
-/// Where the data lies: another place is fine as long as it holds the same images.
-const PATHS: [&str; 2] = ["data.source", "data.split_file"];
+/// Where the data lies, and the network that the run started from: another place is fine as long as it holds the same.
+const PATHS: [&str; 3] = ["data.source", "data.split_file", "run.init"];
 
-/// Those of `keys` that decide a run's numbers. Of the data its fingerprint counts, not its path.
+/// Those of `keys` that decide a run's numbers. Of files their fingerprint counts, not their path.
 fn decisive(mut keys: Vec<&'static str>) -> Vec<&'static str> {
     keys.retain(|key| !may_change_on_resume(key) && !PATHS.contains(key));
     keys
@@ -252,6 +269,7 @@ pub(super) fn train(
     let (folder, begun) = (&request.out, request.begin.stored());
     let mut config = request.config.clone();
     config.run.out = None;
+    init::check(&config)?;
     // A run that continues was fitted when it began.
     let given = request.given.as_ref().filter(|_| begun.is_none());
     let open = |goes_on: bool, progress: &mut dyn Progress| {
@@ -316,9 +334,11 @@ pub(super) fn train(
         None => open(begun.is_some(), progress)?,
     };
     let mut trainer = Trainer::new(kernels, config, data.clone(), teacher)?;
+    let taken_over = init::begin(&mut trainer, begun, progress)?;
     if let Some(stored) = begun {
         trainer.check(&stored.file, &stored.checkpoint).map_err(other_data)?;
     }
+    validate::begin(&mut trainer, shape.side, progress)?;
     let fitted = trainer.fitted();
     let peak = ByteSize(fitted.memory.peak_bytes).rounded();
     progress.note(&format!("memory: {peak} at the most, in {}", fitted.memory.peak_operation));
@@ -351,22 +371,33 @@ pub(super) fn train(
         Some(_) => run_reopening(&mut trainer, reopen, folder, command, &mut Pace::new(progress, expected))?,
         None => run_reopening(&mut trainer, reopen, folder, command, progress)?,
     };
-    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {
-        interrupted(error, || {
-            let steps = trainer.total_steps();
-            format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display())
-        })
-    })?;
+    let unscored = |steps: u32| {
+        let saved = format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display());
+        move |error| interrupted(error, || saved)
+    };
+    let steps = trainer.steps_done();
+    let mut trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(unscored(steps))?;
+    let (best, mut last) = (validate::best(&trainer, folder), Vec::new());
+    if let (Some(best), Some(novel)) = (best.as_ref().filter(|best| best.validation.step != steps), &novel) {
+        progress.note(&format!("scoring the network after step {}, which validated best", best.validation.step));
+        let network = validate::network(&trainer, best)?;
+        let scores = score_network(&network, novel, progress).map_err(unscored(steps))?;
+        last = std::mem::replace(&mut trained, scores);
+    }
     Ok(TrainOutcome {
-        checkpoint: file,
+        checkpoint: file.clone(),
         chosen: fit.choices,
         timing: fit.timing,
         job_seconds: started.elapsed().as_secs_f64(),
-        steps: trainer.total_steps(),
+        steps,
+        ended: trainer.validations().ended.clone(),
+        init: taken_over,
+        best,
         loss: finished.loss,
         seconds: finished.seconds,
         images_per_second: f64::from(finished.steps) * config.optimiser.batch as f64 / finished.seconds.max(1e-9),
         untrained,
         trained,
+        last,
     })
 }

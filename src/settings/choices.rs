@@ -113,6 +113,18 @@ named! {
     }
 }
 
+named! {
+    /// How the learning rate goes over a run.
+    pub enum LrSchedule {
+        /// It falls by a factor at given points.
+        Steps = "steps",
+        /// It falls along half a cosine wave, to nearly 0 at the end of the run.
+        Cosine = "cosine",
+        /// It rises to its highest value and falls to nearly 0, each along half a cosine wave.
+        OneCycle = "one-cycle",
+    }
+}
+
 /// How long a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
 use super::choices::{
-    Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Recipe, Tune, Winograd,
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
 };
 use super::drop_block::DropBlockSize;
 use super::time_span::TimeSpan;
@@ -205,7 +205,7 @@ macro_rules! names {
     )+};
 }
 
-names!(Backbone, Method, OnDeviceLost, Recipe, Tune, Activations, Winograd, BatchStatistics);
+names!(Backbone, Method, OnDeviceLost, Recipe, Tune, Activations, Winograd, BatchStatistics, LrSchedule);
 
 impl Value for f64 {
     fn read(word: &str) -> Result<toml::Value, String> {
@@ -278,6 +278,18 @@ impl Value for Vec<usize> {
 
     fn leaves(&self) -> Vec<Leaf> {
         self.iter().map(|&n| Leaf::Whole(n as u64)).collect()
+    }
+}
+
+/// Texts with semicolons between them, `none` for no text.
+impl Value for Vec<String> {
+    fn read(word: &str) -> Result<toml::Value, String> {
+        let items = word.split(';').map(str::trim).filter(|item| !item.is_empty() && *item != "none");
+        Ok(toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect()))
+    }
+
+    fn leaves(&self) -> Vec<Leaf> {
+        self.iter().cloned().map(Leaf::Text).collect()
     }
 }
 

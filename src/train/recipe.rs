@@ -64,10 +64,13 @@ pub const TIERS: [Tier; 4] = [
 
 /// Which pictures a line of a recipe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the lines of today hold for all")]
 enum Pictures {
     All,
-    Gray,
-    Colour,
+    /// Strokes: [`is_ink`].
+    Ink,
+    /// All others.
+    Photos,
 }
 
 /// A line of a recipe.
@@ -195,31 +198,29 @@ pub fn from_pictures(recipe: Recipe, config: &Config, statistics: &Statistics) -
     choices
 }
 
-/// What the recipe sets for a run of `rows` rows on gray or coloured pictures. `config` has what was given, and what the
+/// Whether the pictures are strokes on an empty ground, as characters and drawings are: gray, and nearly all of one
+/// brightness. What is turned or mirrored is often another character.
+pub fn is_ink(statistics: &Statistics) -> bool {
+    statistics.gray && !(0.25..=0.75).contains(&statistics.mean[0])
+}
+
+/// What the recipe sets for a run of `rows` rows on strokes or other pictures. `config` has what was given, and what the
 /// pictures decide.
 ///
 /// # Errors
 /// [`Error::Internal`] where a line of the table is no TOML.
-pub fn from_recipe(recipe: Recipe, config: &Config, gray: bool, rows: u64) -> Result<Vec<Choice>> {
+pub fn from_recipe(recipe: Recipe, config: &Config, ink: bool, rows: u64) -> Result<Vec<Choice>> {
     if recipe == Recipe::Paper {
         return Ok(Vec::new());
     }
-    let own = if gray { Pictures::Gray } else { Pictures::Colour };
+    let own = if ink { Pictures::Ink } else { Pictures::Photos };
     let mut choices: Vec<Choice> = Vec::new();
     for line in AUTO.iter().filter(|line| [Pictures::All, own].contains(&line.pictures) && line.rows <= rows) {
-        // What this version has no setting for.
-        if setting(line.key).is_none() {
-            continue;
-        }
         let table: Table = toml::from_str(&format!("it = {}", line.value))
             .map_err(|e| Error::Internal(format!("{}: {e}", line.key)))?;
         let value = table.get("it").cloned().ok_or_else(|| Error::Internal(line.key.into()))?;
         choices.retain(|choice| choice.key != line.key);
         choices.push(Choice::new(line.key, value, line.reason));
-    }
-    if setting("optimiser.schedule").is_none() {
-        let shares = vec![Value::Float(0.6), Value::Float(0.8)];
-        choices.push(Choice::new("optimiser.decay_at.fractions", shares, "the rate falls inside the run"));
     }
     let (usual, rate) = AUTO_BATCH;
     let batch = config.optimiser.batch.min(usual);
@@ -360,7 +361,7 @@ mod tests {
         config.lay(&given).unwrap();
         let choices = from_pictures(recipe, &config, statistics);
         let mut all = lay(&mut config, &given, choices).unwrap();
-        let choices = from_recipe(recipe, &config, statistics.gray, 25_600).unwrap();
+        let choices = from_recipe(recipe, &config, is_ink(statistics), 25_600).unwrap();
         all.extend(lay(&mut config, &given, choices).unwrap());
         if recipe == Recipe::Auto {
             let (rows, why) = default_rows(statistics.images, true);
