@@ -68,6 +68,10 @@ fn blocks_are_taken_over_to_the_bit_and_frozen_ones_do_not_move() {
     config.optimiser.freeze = 2;
     let start = trained(&config, Some(&init), 0).checkpoint().unwrap();
     assert_eq!(moved(&init.weights, &start), Vec::<String>::new(), "the same classes: the heads fit, too");
+    config.optimiser.average = 0.9;
+    let averaged = trained(&config, Some(&init), 0).checkpoint().unwrap();
+    assert_eq!(moved(&init.weights, &averaged), Vec::<String>::new(), "the average starts there, too");
+    config.optimiser.average = 0.0;
     let mut fewer = init.clone();
     fewer.weights.tensors.retain(|name, _| !name.starts_with("eq_head"));
     let mut one = trainer(&config);

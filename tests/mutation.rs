@@ -24,7 +24,7 @@ type Break = (&'static str, &'static str, &'static str, &'static str, &'static s
 #[rustfmt::skip]
 const BREAKS: &[Break] = &[
     ("accumulate", "accumulate", "params.share *", "", "accumulate"),
-    ("average", "average", "step_block.step != 0u", "true", "first step"),
+    ("average", "average", "step_block.step != 0u", "step_block.step != 1u", "first step"),
     ("average", "average", "(now - y[i])", "now", "average"),
     ("bank", "gather", "row < params.rows", "row <= params.rows", "bank.gather"),
     ("bank", "blend", "params.take * x[i]", "params.keep * x[i]", "bank.blend"),

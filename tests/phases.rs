@@ -13,7 +13,7 @@ use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ier::negatives::BankHistory;
 use ieq_wgpu::ier::transforms::{Augmentation, ViewSampler};
-use ieq_wgpu::settings::{BatchStatistics, ByteSize, Config, Length};
+use ieq_wgpu::settings::{BatchStatistics, ByteSize, Config, Length, Method, MethodConfig};
 use ieq_wgpu::train::budget::{Room, fit};
 use ieq_wgpu::train::checkpoint::Checkpoint;
 use ieq_wgpu::train::inputs::{Negatives, Rows, counted_rows};
@@ -44,6 +44,7 @@ fn changing() -> Config {
     config.optimiser.batch = 8;
     config.optimiser.length = Length::Steps(10);
     config.run.slice_ms = 0;
+    config.method = MethodConfig::default();
     config.method.transforms = "rot4".parse().unwrap();
     config.method.joint_labels = true;
     config.method.bank_recent = Some(30);
@@ -223,4 +224,16 @@ fn the_host_takes_little_of_a_step() {
     let host = begun.elapsed().as_secs_f64() / 20.0;
     eprintln!("{:.3} ms of {:.1} ms, {:.2} % of a step", 1e3 * host, 1e3 * step, 100.0 * host / step);
     assert!(host < 0.05 * step, "{host} s of {step} s");
+}
+
+/// What is left of the method where images are only shown plain and nothing is contrasted: the baseline, to the bit.
+#[test]
+fn one_view_and_no_contrast_is_the_baseline() {
+    let (mut config, data) = (changing(), glyphs());
+    config.method = MethodConfig::default();
+    config.method.kind = Method::Baseline;
+    let baseline = steps(&mut trainer(&config, &data), 3);
+    config.method.kind = Method::Ier;
+    (config.method.views, config.method.weight_invariance) = (Some(1), Some(0.0));
+    assert!(steps(&mut trainer(&config, &data), 3).tensors == baseline.tensors);
 }

@@ -351,16 +351,12 @@ mod tests {
             ("--epochs", "3", "optimiser.length"),
             ("--steps", "3", "optimiser.length"),
             ("--lr", "0.3", "optimiser.lr"),
-            ("--schedule", "cosine", "optimiser.schedule"),
+            ("--schedule", "steps", "optimiser.schedule"),
             ("--warmup", "0.3", "optimiser.warmup"),
             ("--clip-norm", "0.3", "optimiser.clip_norm"),
             ("--average", "0.3", "optimiser.average"),
             ("--momentum", "0.3", "optimiser.momentum"),
             ("--weight-decay", "0.3", "optimiser.weight_decay"),
-            ("--decay-at-epochs", "3,4", "optimiser.decay_at"),
-            ("--decay-at-fractions", "0.3", "optimiser.decay_at"),
-            ("--decay-at-steps", "3,4", "optimiser.decay_at"),
-            ("--decay", "0.3", "optimiser.decay"),
             ("--seed", "3", "run.seed"),
             ("--time", "20m", "run.time"),
             ("--out", "there", "run.out"),
@@ -388,11 +384,24 @@ mod tests {
             let back = flag.replace("--no-", "--");
             assert_eq!(config(&[flag, &back]).differences(&base), [""; 0], "{flag} {back}");
         }
-        assert_eq!(config(&["--nesterov"]).differences(&base), ["optimiser.nesterov"]);
-        assert_eq!(config(&["--nesterov", "--no-nesterov"]).differences(&base), [""; 0]);
+        assert_eq!(config(&["--no-nesterov"]).differences(&base), ["optimiser.nesterov"]);
+        assert_eq!(config(&["--no-nesterov", "--nesterov"]).differences(&base), [""; 0]);
+        // A cosine has no points of decay.
+        let steps = config(&["--schedule", "steps"]);
+        for (flag, value, key) in [
+            ("--decay-at-epochs", "3,4", "optimiser.decay_at"),
+            ("--decay-at-fractions", "0.3", "optimiser.decay_at"),
+            ("--decay-at-steps", "3,4", "optimiser.decay_at"),
+            ("--decay", "0.3", "optimiser.decay"),
+        ] {
+            assert_eq!(config(&["--schedule", "steps", flag, value]).differences(&steps), [key], "{flag}");
+        }
         let conv4 = config(&["--backbone", "conv4"]);
         assert_eq!(conv4.differences(&base), ["model.backbone", "model.widths"]);
-        assert_eq!(config(&["--decay-at-epochs", "none"]).optimiser.decay_at, DecayAt::Epochs(vec![]));
+        assert_eq!(
+            config(&["--schedule", "steps", "--decay-at-epochs", "none"]).optimiser.decay_at,
+            DecayAt::Epochs(vec![])
+        );
     }
 
     fn wish(words: &[&str]) -> Result<(Config, Given)> {

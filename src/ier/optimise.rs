@@ -159,8 +159,9 @@ pub(super) struct Update<'a> {
     pub health: ValueId,
 }
 
-/// Updates what is trained, by gradients that are clipped first where the settings say so. A parameter without a gradient
-/// stays as it is: it does not even decay, as in PyTorch. What is averaged are the new values. Returns the norm of the gradients where they are clipped.
+/// Updates what is trained, by gradients that are clipped first where the settings say so, and then the averages. A
+/// parameter without a gradient stays as it is: it does not even decay, as in PyTorch. Returns the norm of the gradients
+/// where they are clipped.
 pub(super) fn optimise(graph: &mut Graph, update: &Update) -> Result<Option<ValueId>> {
     let optimiser = &update.spec.optimiser;
     let mut clipped = None;

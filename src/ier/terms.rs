@@ -170,7 +170,7 @@ mod tests {
         let (mut method, mut distill) = (serde_json::json!(config.method), serde_json::json!(config.distill));
         // Those that the recorded step does not have in it: how many students there are, how many negatives, and which
         // images get further views.
-        let elsewhere = ["generations", "negatives", "view_share"];
+        let elsewhere = ["generations", "teacher_share", "negatives", "view_share"];
         let mut changed = 0;
         for which in 0..2 {
             let keys: Vec<String> = [&method, &distill][which].as_object().unwrap().keys().cloned().collect();

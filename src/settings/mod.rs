@@ -132,7 +132,7 @@ impl MethodConfig {
 
     /// Rotations that the class head tells apart: 1 where labels are classes alone.
     pub fn class_rotations(&self) -> usize {
-        if self.joint_labels { self.transforms.rotations() } else { 1 }
+        if self.joint_labels && self.kind == Method::Ier { self.transforms.rotations() } else { 1 }
     }
 
     /// Transforms of an image, the plain one among them: 1 for the baseline.

@@ -131,8 +131,8 @@ fn parsed(text: &str) -> std::result::Result<(f64, Table), String> {
         let (row, flag) = row.and_then(|row| Some((row, row.flags.first()?))).ok_or_else(|| {
             format!("about settings that may change during a run ({}), not {name}", PHASE_KEYS.join(", "))
         })?;
-        let value =
-            row.reader(flag)(word).map_err(|wanted| format!("with a value for {name}: {wanted}, got {word}"))?;
+        let value = row.reader(flag)(word)
+            .map_err(|wanted| format!("one with a value for {name}, where {wanted}, not {word}"))?;
         put(&mut layer, row.key, value);
     }
     Ok((share, layer))
@@ -142,9 +142,11 @@ fn parsed(text: &str) -> std::result::Result<(f64, Table), String> {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::settings::TransformSet;
 
     fn with(phases: &[&str]) -> Config {
         let mut config = Config::from_preset("demo").unwrap();
+        config.method = MethodConfig { transforms: TransformSet::Crop4, ..MethodConfig::default() };
         config.method.phases = phases.iter().map(|text| (*text).to_owned()).collect();
         config
     }

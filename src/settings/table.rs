@@ -173,6 +173,15 @@ settings! {
         /// Images are divided by them after the means are subtracted.
         std: [f64; 3] = [0.277184, 0.26775, 0.28449],
             [Numbers, User, flag("std", "R,G,B").closed(1e-6, 1.0, &["0.25"])];
+        /// Train without mirroring images at random
+        ///
+        /// For pictures whose mirror image means something else, such as letters. --flip switches it back on over a file that
+        /// switches it off.
+        flip: bool = true, [Numbers, User, switch("no-flip", false), switch("flip", true).hidden()];
+        /// Strength of the random changes of colour: 0 for none
+        ///
+        /// Brightness, contrast and saturation are each multiplied by a factor within this of 1, in random order.
+        jitter: f64 = 0.4, [Numbers, User, flag("jitter", "F").closed(0.0, 1.0, &["0.4"])];
         /// Seed of the class split where the data has none
         split_seed: u64 = 0, [Numbers, User, flag("split-seed", "N").whole(0, MAX_SEED, &["0"])];
         /// File that lists the split's classes
@@ -364,9 +373,10 @@ settings! {
         nesterov: bool = false, [Numbers, User, switch("nesterov", true), switch("no-nesterov", false).hidden()];
         /// Weight decay, on every parameter unless --no-decay-norm
         weight_decay: f64 = 5e-4, [Numbers, User, flag("weight-decay", "W").closed(0.0, 1.0, &["0.0005"])];
-        /// Largest Euclidean norm of the gradients of a step, all tensors together
+        /// Largest Euclidean norm of the gradients of a step
         ///
-        /// Larger gradients are scaled down to it; the log has the norm before that. Where it is not set: no limit.
+        /// It is that of all tensors together. Larger gradients are scaled down to it; the log has the norm before that.
+        /// Where it is not set: no limit.
         clip_norm: Option<f64> = None, [Numbers, User, flag("clip-norm", "N").above(0.0, 1e6, &["5"])];
         /// No weight decay on batch norms and biases
         ///
@@ -394,11 +404,11 @@ settings! {
                 .form("steps", "optimiser.decay_at.steps", list::<u32>)
                 .range(RISING_STEPS, &["960,1280"])
         ];
-        /// Factor on the learning rate of the blocks, which --init has taken over
+        /// Factor on the learning rate of the blocks that --init took over
         ///
         /// The heads learn at the whole rate.
         backbone_rate: f64 = 1.0, [Numbers, User, flag("backbone-rate", "F").closed(0.0, 100.0, &["0.1"])];
-        /// First blocks that are not trained, of those that --init has taken over
+        /// First blocks, of those that --init took over, that stay as they are
         ///
         /// Their batch norms run in evaluation mode, as they do when the network is used, and nothing is dropped in them. No
         /// gradient is computed for them, so a step is shorter.
@@ -530,7 +540,8 @@ mod tests {
         let mut found = BTreeSet::new();
         leaves("", &serde_json::to_value(Config::default()).unwrap(), &mut found);
         // Not the user's to set.
-        assert!(found.remove("run.chosen") && found.remove("run.reasons"));
+        let own = ["run.chosen", "run.reasons", "distill.whole"];
+        assert!(own.into_iter().all(|key| found.remove(key)));
         let keys: Vec<_> = settings().map(|row| row.key.to_owned()).collect();
         assert_eq!(keys.len(), found.len(), "a key stands twice");
         assert_eq!(keys.into_iter().collect::<BTreeSet<_>>(), found);
@@ -653,9 +664,9 @@ mod tests {
     fn values_are_shown_as_flags_take_them() {
         let demo = Config::from_preset("demo").unwrap();
         for (key, shown) in [
-            ("optimiser.lr", "0.05"),
-            ("optimiser.length", "steps 400"),
-            ("optimiser.decay_at", "fractions 0.6,0.8"),
+            ("optimiser.lr", "0.1"),
+            ("optimiser.length", "steps 800"),
+            ("optimiser.schedule", "cosine"),
             ("optimiser.weight_decay", "0.0005"),
             ("model.widths", "8,16,32,64"),
             ("model.drop_block.size", "auto"),

@@ -188,19 +188,12 @@ impl Config {
             }
             _ => {}
         }
-        if method.joint_labels && !(ier && method.transforms.rotations() > 1) {
+        if method.joint_labels && ier && method.transforms.rotations() == 1 {
             return Err(Error::Conflict {
-                keys: vec!["method.joint_labels", if ier { "method.transforms" } else { "method.kind" }],
-                why: match ier {
-                    true => format!("method.joint_labels needs rotations, and {} has none", method.transforms),
-                    false => "method.joint_labels needs rotations, and method.kind = baseline has none".into(),
-                },
+                keys: vec!["method.joint_labels", "method.transforms"],
+                why: format!("method.joint_labels needs rotations, and {} has none", method.transforms),
                 changes: vec![
-                    if ier {
-                        Change::Set("method.transforms", "rot4".into())
-                    } else {
-                        Change::Set("method.kind", "ier".into())
-                    },
+                    Change::Set("method.transforms", "rot4".into()),
                     Change::Set("method.joint_labels", "false".into()),
                 ],
             });
@@ -378,7 +371,6 @@ mod tests {
             ("method.joint_labels needs rotations, and crop4 has none", |c| {
                 (c.method.joint_labels, c.method.transforms) = (true, TransformSet::Crop4);
             }),
-            ("method.kind = baseline has none", |c| (c.method.joint_labels, c.method.kind) = (true, Method::Baseline)),
             ("every loss term is off", |c| {
                 (c.method.weight_class, c.method.views, c.method.weight_invariance) = (0.0, Some(1), Some(0.0));
             }),
@@ -437,7 +429,7 @@ mod tests {
 
     #[test]
     fn points_of_decay_on_a_cosine_get_a_sentence() {
-        let mut config = Config::from_preset("demo").unwrap();
+        let mut config = Config::from_preset("omniglot").unwrap();
         let given: toml::Table = toml::from_str("[optimiser]\ndecay_at = { steps = [3] }").unwrap();
         config.check_given(&given).unwrap();
         config.optimiser.schedule = LrSchedule::Cosine;

@@ -149,7 +149,7 @@ fn blocks(weights: &Checkpoint) -> Option<(Backbone, Vec<usize>)> {
 }
 
 /// The fingerprinted numbers of a checkpoint's network: without training state, in the order of names.
-pub(super) fn numbers<'c>(tensors: &'c BTreeMap<String, Tensor>) -> Vec<&'c [u32]> {
+pub(super) fn numbers(tensors: &BTreeMap<String, Tensor>) -> Vec<&[u32]> {
     let network = tensors.iter().filter(|(name, _)| !name.starts_with(TRAINING_PREFIX));
     let floats = network.filter_map(|(_, tensor)| match &tensor.data {
         TensorData::F32(numbers) => Some(bytemuck::cast_slice(numbers)),
@@ -201,7 +201,7 @@ mod tests {
         other.weights.tensors.insert("decoder.weight".into(), Tensor::f32([1], vec![0.0]));
         let (names, account) = choose(&other, &own, &config.model).unwrap();
         assert_eq!(account.taken, ["layer1", "layer2", "layer3", "layer4", "eq_head", "inv_head"]);
-        assert_eq!(account.remade, ["classifier (classifier.weight is [7, 64] there and [5, 64] here)"]);
+        assert_eq!(account.remade, ["classifier (classifier.weight is [28, 64] there and [20, 64] here)"]);
         assert_eq!(account.left_out, ["decoder", "training state"]);
         assert_eq!(account.lines().len(), 3);
         assert!(names.contains("layer1.0.bn1.running_var") && !names.contains("classifier.bias"));

@@ -97,12 +97,13 @@ impl Phases {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::settings::Length;
+    use crate::settings::{Length, MethodConfig, TransformSet};
 
     const DATA: DataShape = DataShape { side: 28, classes: 8, images: 100 };
 
     fn phases(texts: &[&str], steps: u32) -> Phases {
         let mut config = Config::from_preset("demo").unwrap();
+        config.method = MethodConfig { transforms: TransformSet::Crop4, ..MethodConfig::default() };
         config.optimiser.length = Length::Steps(steps);
         config.method.phases = texts.iter().map(|text| (*text).to_owned()).collect();
         Phases::new(&config, DATA).unwrap()
@@ -139,6 +140,7 @@ mod tests {
         assert_eq!(short.all().iter().map(|phase| phase.from).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(short.all()[1].config.method.views, Some(2));
         let mut config = Config::from_preset("demo").unwrap();
+        config.method = MethodConfig { transforms: TransformSet::Crop4, ..MethodConfig::default() };
         config.method.phases = vec!["0.5: views = 1".into()];
         let few = Phases::new(&config, DataShape { images: 40, ..DATA }).unwrap();
         assert_eq!(few.all()[1].config.optimiser.batch, 39);

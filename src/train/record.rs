@@ -4,10 +4,11 @@ use crate::data::ImageSet;
 use crate::error::Change;
 use crate::ier::spec::{StepInputs, StepSpec};
 use crate::ier::step::{Step, record};
+use crate::ier::transforms::Augmentation;
 use crate::nn::{Drop, NetSpec};
 use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
-use crate::settings::{Activations, Config, Method, Schedule, TransformSet, Winograd};
+use crate::settings::{Activations, Config, DataConfig, Method, Schedule, TransformSet, Winograd};
 use crate::tape::passes::Passes;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
@@ -81,6 +82,12 @@ pub fn views_of(config: &Config) -> (TransformSet, usize, usize) {
         Method::Ier => (set, set.views(), set.rotations()),
         Method::Baseline => (TransformSet::Rot4, 1, 1),
     }
+}
+
+/// What else happens to a view at random.
+pub fn augmentation(config: &Config) -> Augmentation {
+    let DataConfig { flip, jitter, .. } = config.data;
+    Augmentation { crop: true, jitter: jitter as f32, flip }
 }
 
 /// The network of a configuration for this many classes.

@@ -49,6 +49,10 @@ pub fn run_reopening(
     if let Some(sentence) = trainer.schedule().warning() {
         progress.warn(&sentence);
     }
+    for phase in trainer.phases().all().iter().skip(1) {
+        let (from, batch) = (phase.from + 1, phase.config.optimiser.batch);
+        progress.note(&format!("from step {from} on a phase with batches of {batch} images (method.phases)"));
+    }
     for opening in 1.. {
         let error = match run(trainer, folder, resume_command, &mut saved, progress) {
             Ok(loss) => {

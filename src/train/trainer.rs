@@ -21,7 +21,8 @@ use super::features::Extractor;
 use super::init::{Init, TakenOver, choose};
 use super::inputs::{Negatives, Rows, counted_rows};
 use super::phases::Phases;
-use super::record::{DataShape, RecordedStep, UPLOADS, phase_spec, phase_step, validate, views_of};
+use super::record::{DataShape, UPLOADS, augmentation, phase_spec, phase_step, validate, views_of};
+use super::stage::Stage;
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
     number, stored_config, trained_weights,
@@ -35,17 +36,14 @@ use crate::gpu::upload::UploadRing;
 use crate::gpu::{Gpu, Submission};
 use crate::ier::negatives::{BankHistory, bank_init};
 use crate::ier::optimise::{AVERAGE, GRADIENTS};
-use crate::ier::spec::StepSpec;
-use crate::ier::step::{PART, record_update};
-use crate::ier::transforms::{Augmentation, ViewSampler};
+use crate::ier::step::PART;
+use crate::ier::transforms::ViewSampler;
 use crate::nn::{Entry, PARAMETERS, STATISTICS};
 use crate::ops::health;
 use crate::ops::step_block::StepBlock;
 use crate::progress::StepReport;
 use crate::settings::{Config, Schedule};
-use crate::tape::Graph;
 use crate::tape::exec::{Arenas, Executor};
-use crate::tape::readback::Readback;
 use crate::{Error, Result};
 
 /// A trained network that a student is compared with.
@@ -140,41 +138,6 @@ pub struct Trainer {
     watch: Watch,
 }
 
-/// The step of a phase on a device.
-struct Stage {
-    spec: StepSpec,
-    recorded: RecordedStep,
-    executor: Executor,
-    /// Health, losses and accuracy, in this order.
-    metrics: Readback,
-    /// The optimiser, where the batch is split and the executor's graph is the step of a micro-batch.
-    update: Option<Executor>,
-}
-
-impl Stage {
-    async fn new_async(
-        kernels: &mut Kernels,
-        arenas: &mut Arenas,
-        (spec, graph, recorded): (StepSpec, Graph, RecordedStep),
-        config: &Config,
-        clock: Option<Clock>,
-    ) -> Result<Stage> {
-        let mut executor = Executor::new_async(kernels, arenas, graph).await?;
-        super::limit_submission_time(&mut executor, config, clock);
-        let update = match spec.parts {
-            1 => None,
-            _ => {
-                let graph = record_update(executor.graph(), &recorded.step, &spec)?;
-                Some(Executor::new_async(kernels, arenas, graph).await?)
-            }
-        };
-        let step = &recorded.step;
-        let scalars: Vec<_> = [step.health].into_iter().chain(step.losses.iter().map(|(_, id)| *id)).collect();
-        let metrics = Readback::new_async(&executor, &[scalars, vec![step.accuracy]].concat()).await?;
-        Ok(Stage { spec, recorded, executor, metrics, update })
-    }
-}
-
 impl Trainer {
     /// Records, plans and allocates the step, and puts the initial state on the device. `kernels` is that device, or
     /// kernels on it, which choose among alternatives by their [`Tuning`](crate::gpu::tune::Tuning). Without a clock
@@ -225,7 +188,7 @@ impl Trainer {
         }
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
-        let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
+        let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, augmentation(config));
         let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
         let recent = config.method.bank_recent.filter(|_| phases.net.projection.is_some());
         let history = recent.map(|recent| BankHistory::new(shape.images, recent));
@@ -408,8 +371,14 @@ impl Trainer {
         let step = &stage.recorded.step;
         let entries: Vec<&Entry> = step.parameters.iter().chain(&step.statistics).collect();
         let (names, account) = choose(&init, &entries, &self.config.model)?;
-        for entry in entries.into_iter().filter(|entry| names.contains(&entry.name)) {
+        // The average, too: the network is scored before the first step.
+        let all = entries.into_iter().chain(&step.average);
+        for entry in all.filter(|entry| names.contains(&entry.name)) {
             stage.executor.write_async(entry.value, floats(&init.weights, &entry.name)?).await?;
+        }
+        // The network is scored by its average before the first step, too.
+        for average in step.average.iter().filter(|average| names.contains(&average.name)) {
+            stage.executor.write_async(average.value, floats(&init.weights, &average.name)?).await?;
         }
         self.origins.begin_with(&init.weights);
         self.init = Some(init);
