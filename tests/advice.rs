@@ -310,9 +310,9 @@ fn a_bad_picture_is_left_out_and_said() {
 fn results_may_lie_among_the_pictures() {
     let folder = tempfile::tempdir().unwrap();
     classes(folder.path(), 6, 4);
-    succeeds(folder.path(), "TRAIN --data .");
+    succeeds(folder.path(), "TRAIN --preset demo --data .");
     succeeds(folder.path(), "train --no-eval --resume runs/demo");
-    succeeds(folder.path(), "TRAIN --data . --out runs/two");
+    succeeds(folder.path(), "TRAIN --preset demo --data . --out runs/two");
     succeeds(folder.path(), "eval runs/demo --ways 2 --shots 1 --queries 2 --n-episodes 2 --split train");
     for _ in 0..2 {
         succeeds(folder.path(), "embed runs/demo class0 --out class0/all.npy");

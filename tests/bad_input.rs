@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 /// Stands for a training run of two steps into the folder `new`, its data last.
 const TRAIN: &str = "TRAIN";
-const TRAIN_WORDS: &str = "train --no-eval --backbone conv4 --widths 4,4,4,4 --projection 8 --transforms rot4 \
+const TRAIN_WORDS: &str = "train --recipe paper --no-eval --backbone conv4 --widths 4,4,4,4 --projection 8 --transforms rot4 \
                            --negatives 4 --batch 4 --steps 2 --out new --data";
 
 /// Words of the command line, exit code, and what stderr must say: the thing, and the way out.
@@ -89,6 +89,8 @@ const SETTINGS: &[Case] = &[
     ("plan --view-share 0", 2, &["--view-share (method.view_share) must be above 0", "try 0.25"]),
     ("plan --bank-recent 0", 2, &["--bank-recent (method.bank_recent) must be from 1", "try 1024"]),
     ("TRAIN data/ok --tau inf", 2, &["--tau (method.tau)", "try 1"]),
+    ("train --time 5m --steps 3", 2, &["--time 5m (run.time)", "leave --time out", "leave --steps out"]),
+    ("train --preset demo --recipe auto", 2, &["the preset demo has its own settings", "leave --recipe out"]),
     ("TRAIN data/ok --side 5", 2, &["--side (data.side) must be at least 16"]),
     ("TRAIN data/ok --side 1", 2, &["--side (data.side) must be at least 16"]),
     ("TRAIN data/ok --widths 0,4,4,4", 2, &["--widths (model.widths) must be from 1 to 4096", "try 64"]),
@@ -105,8 +107,12 @@ const SETTINGS: &[Case] = &[
     ("plan --data absent", 2, &["absent: cannot read the data", "give a folder"]),
     // What no run can come of, no plan is made for.
     ("plan --data data/one-class", 2, &["data/one-class: the train split has one class", "add classes"]),
-    ("plan --data data/two --batch 4", 2, &["--batch (optimiser.batch) 4", "2 training images", "take 2 or fewer"]),
-    ("plan --data data/ok --batch 32", 2, &["batch of 32", "no negatives", "smaller --batch"]),
+    (
+        "plan --recipe paper --data data/two --batch 4",
+        2,
+        &["--batch (optimiser.batch) 4", "2 training images", "take 2 or fewer"],
+    ),
+    ("plan --recipe paper --data data/ok --batch 32", 2, &["batch of 32", "no negatives", "smaller --batch"]),
     ("plan --classes 5 --images 9 --batch 10", 2, &["--batch (optimiser.batch) 10", "9 training images"]),
     ("check --filter nonsense", 2, &["no check has `nonsense`", "`check` lists all"]),
 ];

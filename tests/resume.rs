@@ -14,8 +14,9 @@ use ieq_wgpu::random::{Rng, Stream};
 use tempfile::TempDir;
 
 /// A run of a second or two with everything in it that has state: momentum, running statistics, bank, order.
-const TINY: [&str; 15] = [
+const TINY: [&str; 16] = [
     "train",
+    "--preset=demo",
     "--data=glyphs",
     "--backbone=conv4",
     "--widths=4,4,4,4",

@@ -59,6 +59,11 @@ impl Args {
 
     /// `read` reads a checkpoint.
     fn request(&self, read: impl Fn(&Path) -> Result<Stored>) -> Result<DistillRequest> {
+        if self.config.name("run.time") {
+            return Err(crate::Error::usage(
+                "`run.time` is for train, and a student has a length in steps: give optimiser.length.steps instead",
+            ));
+        }
         let teacher = self.teacher.as_deref().map(checkpoint_file).transpose()?;
         let mut stored = None;
         let mut config = self.over(|| match &teacher {
@@ -96,7 +101,7 @@ impl Args {
 /// A teacher's settings for a student: without what the teacher started from.
 fn from_fresh_weights(mut config: Config) -> Config {
     let unset = Config::default();
-    config.run.init = None;
+    (config.run.init, config.run.time) = (None, None);
     (config.distill.teacher_share, config.distill.whole) = (unset.distill.teacher_share, None);
     (config.optimiser.freeze, config.optimiser.backbone_rate) = (unset.optimiser.freeze, unset.optimiser.backbone_rate);
     config

@@ -63,11 +63,11 @@ pub(super) struct RunFlags {
 
 fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<TrainRequest> {
     let flags = &args.config;
-    let (config, out, begin) = match &args.resume {
+    let (config, given, out, begin) = match &args.resume {
         None => {
-            let config = flags.resolve()?;
+            let (config, given) = flags.wish()?;
             let out = config.out_folder();
-            (config, out, if args.run.overwrite { Begin::Overwrite } else { Begin::New })
+            (config, Some(given), out, if args.run.overwrite { Begin::Overwrite } else { Begin::New })
         }
         Some(folder) => {
             let out = match folder {
@@ -80,11 +80,11 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
             // Before the flags: one that names what was chosen, and says otherwise, is to be seen.
             config.keep_choices(&stored.config);
             flags.apply(&mut config)?;
-            (config, out, begin)
+            (config, None, out, begin)
         }
     };
     let resume_command = format!("ieq-wgpu train --resume {}", shell_word(&out));
-    Ok(TrainRequest { config, out, begin, score: !args.run.no_eval, min_acc: args.run.min_acc, resume_command })
+    Ok(TrainRequest { config, given, out, begin, score: !args.run.no_eval, min_acc: args.run.min_acc, resume_command })
 }
 
 /// Trains and prints the result.
@@ -120,11 +120,14 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
             format!("{:+.1}", after.accuracy_pct - before.accuracy_pct),
         ]);
     }
+    let whole = outcome.timing.map_or(String::new(), |timing| {
+        format!(", {} of {} in all", duration(outcome.job_seconds), duration(timing.wanted_s))
+    });
     let loss = outcome.loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
     let (kept, ended) =
         (kept(outcome), outcome.ended.as_ref().map_or(String::new(), |why| format!("\nended early: {why}")));
     format!(
-        "{}\n{} steps in {}{loss}, {:.1} images/s; saved {}{kept}{ended}",
+        "{}\n{} steps in {}{whole}{loss}, {:.1} images/s; saved {}{kept}{ended}",
         table(&rows),
         outcome.steps,
         duration(outcome.seconds),
@@ -207,6 +210,9 @@ mod tests {
         };
         let outcome = TrainOutcome {
             checkpoint: "runs/demo/checkpoint.safetensors".into(),
+            chosen: Vec::new(),
+            timing: None,
+            job_seconds: 190.0,
             steps: 150,
             ended: None,
             best: None,

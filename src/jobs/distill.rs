@@ -139,6 +139,7 @@ impl DistillRequest {
         let Stage { folder, config, begin } = stage;
         let one = TrainRequest {
             config,
+            given: None,
             out: folder,
             begin,
             score: self.score,

@@ -35,6 +35,16 @@ named! {
 }
 
 named! {
+    /// Where the settings come from that nobody gave.
+    pub enum Recipe {
+        /// The published method's own numbers.
+        Paper = "paper",
+        /// What spends the run's length best, by the pictures and the device.
+        Auto = "auto",
+    }
+}
+
+named! {
     /// What to do when the device is lost: reset by the system, unplugged, or taken away.
     pub enum OnDeviceLost {
         /// End with the command that resumes the run.

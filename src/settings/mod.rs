@@ -27,6 +27,7 @@ mod row;
 mod schedule;
 mod share;
 mod table;
+mod time_span;
 mod transforms;
 mod validate;
 mod values;
@@ -38,10 +39,10 @@ use crate::{Error, Result};
 pub use crate::files::run_folder::{BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
 pub use choices::{
-    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Tune, Winograd,
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
 };
 pub use drop_block::DropBlockSize;
-pub use layers::{DEFAULT_PRESET, PRESETS, put};
+pub use layers::{DEFAULT_PRESET, PRESETS, at, merge, put, remove};
 #[allow(unused_imports, reason = "for the enums of the layers above")]
 pub(crate) use names::named;
 pub use phases::PHASE_KEYS;
@@ -51,6 +52,7 @@ pub use table::{
     Config, DataConfig, DistillConfig, DropBlockConfig, MAX_BLOCKS, MAX_SIDE, MethodConfig, ModelConfig,
     OptimiserConfig, RunConfig, Setting, flags_for_resume, may_change_on_resume, setting, settings,
 };
+pub use time_span::TimeSpan;
 pub use transforms::TransformSet;
 pub use values::{End, Range, Read};
 

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
 use super::choices::{
-    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Tune, Winograd,
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
 };
 use super::drop_block::DropBlockSize;
 use super::macros::settings;
 use super::row::{Chooser, Effect, Flag, flag, switch};
+use super::time_span::TimeSpan;
 use super::transforms::TransformSet;
 use super::values::{End, Leaf, Range, Read, Value, list};
 
@@ -107,6 +108,8 @@ pub const MAX_SIDE: usize = 1024;
 
 const MAX_SEED: u64 = i64::MAX as u64;
 const MAX_BYTES: u64 = 1 << 53;
+/// A year.
+const MAX_SECONDS: u64 = 366 * 86_400;
 const STEPS: Range = Range::Whole(1, u32::MAX as u64);
 const SHARE: Range = Range::Real(End::Without(0.0), End::Without(1.0));
 const RISING_STEPS: Range = Range::List { least: 0, most: 10_000, rising: true, each: &STEPS };
@@ -118,9 +121,17 @@ settings! {
     struct Config at [] under "Data" {
         /// Settings to start from
         ///
-        /// Without --preset and --config: demo, whatever the data. A --config file that names no preset starts from the
-        /// published method's own numbers.
+        /// Without --preset, --config, --recipe and --data: demo. With --data alone the settings come from the pictures:
+        /// see --recipe. A --config file that names neither preset nor recipe = "auto" starts from the published method's
+        /// own numbers.
         preset: Option<String> = None, [Numbers, User, flag("preset", "NAME").on_screen()];
+        /// Settings without a preset: auto or paper
+        ///
+        /// auto, the default for --data without --preset and --config: image side, mean, deviation, batch, widths, length
+        /// and losses are chosen by the pictures, the device and --time. paper: the published losses, transforms and
+        /// schedule, with side, mean, deviation and largest batch by the pictures. What is chosen is said with its reason
+        /// and saved with the run; a flag or a line of --config wins.
+        recipe: Recipe = Recipe::Paper, [Numbers, User, flag("recipe", "NAME")];
         /// Which images, and how they are prepared.
         data: DataConfig = DataConfig::default(), [];
         /// The network.
@@ -412,9 +423,17 @@ settings! {
         seed: u64 = 0, [Numbers, User, flag("seed", "N").whole(0, MAX_SEED, &["0"])];
         /// Run folder
         ///
-        /// Where it is not set: runs/ and the name of the preset.
+        /// Where it is not set: runs/ and the name of the preset, without a preset that of the data.
         out: Option<PathBuf> = None,
             [Neither, User, flag("out", "FOLDER").short('o').range(Range::NotEmpty, &["runs/mine"]).on_screen()];
+        /// Time that the command takes, such as 20m or 8h
+        ///
+        /// In place of --steps and --epochs: a short calibration on the device measures steps, then the number of steps is
+        /// fixed, without a preset the widths, too, and the run ends annealed, with its data read and its network scored
+        /// within the time. What was measured is kept in the user's cache (IEQ_CACHE_DIR names another folder): from the
+        /// second time on the same command makes the same run.
+        time: Option<TimeSpan> = None,
+            [Numbers, User, flag("time", "TIME").whole(1, MAX_SECONDS, &["20m", "8h"]).on_screen()];
         /// Checkpoint or run folder to start from
         ///
         /// The blocks are taken over, and must be the same; so is each head that fits, and one that does not, such as the
@@ -490,6 +509,9 @@ settings! {
         /// The settings of this section that `memory_budget` or the device chose, not the user, each with the value that
         /// the user gave where that is not the default (`recompute = 2`); saved with the run.
         chosen: Vec<String> = Vec::new(), [];
+        /// The settings that the recipe or `run.time` chose, each with its reason (`data.mean: measured on 640 training
+        /// images`); saved with the run.
+        reasons: Vec<String> = Vec::new(), [];
     }
 }
 
@@ -518,7 +540,8 @@ mod tests {
         let mut found = BTreeSet::new();
         leaves("", &serde_json::to_value(Config::default()).unwrap(), &mut found);
         // Not the user's to set.
-        assert!(found.remove("run.chosen") && found.remove("distill.whole"));
+        let own = ["run.chosen", "run.reasons", "distill.whole"];
+        assert!(own.into_iter().all(|key| found.remove(key)));
         let keys: Vec<_> = settings().map(|row| row.key.to_owned()).collect();
         assert_eq!(keys.len(), found.len(), "a key stands twice");
         assert_eq!(keys.into_iter().collect::<BTreeSet<_>>(), found);

@@ -3,7 +3,7 @@
 use super::layers::preset_text;
 use super::row::Flag;
 use super::table::{Config, Setting, setting, settings};
-use super::{BatchStatistics, LrSchedule, MAX_ROWS, MAX_SIDE, Method};
+use super::{BatchStatistics, LrSchedule, MAX_ROWS, MAX_SIDE, Method, Recipe};
 use crate::error::Change;
 use crate::{Error, Result};
 
@@ -36,6 +36,15 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         if let Some(name) = &self.preset {
             preset_text(name)?;
+            if self.recipe == Recipe::Auto {
+                return Err(Error::Conflict {
+                    keys: vec!["preset", "recipe"],
+                    why: format!(
+                        "the preset {name} has its own settings, and `recipe` = auto chooses them by the pictures"
+                    ),
+                    changes: vec![Change::Unset("preset"), Change::Unset("recipe")],
+                });
+            }
         }
         self.check_scale()?;
         for setting in settings() {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
 use super::choices::{
-    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Tune, Winograd,
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
 };
 use super::drop_block::DropBlockSize;
+use super::time_span::TimeSpan;
 use super::transforms::TransformSet;
 
 /// Reads a flag's word; the error says what is wanted instead.
@@ -204,7 +205,7 @@ macro_rules! names {
     )+};
 }
 
-names!(Backbone, Method, OnDeviceLost, Tune, Activations, Winograd, BatchStatistics, LrSchedule);
+names!(Backbone, Method, OnDeviceLost, Recipe, Tune, Activations, Winograd, BatchStatistics, LrSchedule);
 
 impl Value for f64 {
     fn read(word: &str) -> Result<toml::Value, String> {
@@ -319,6 +320,16 @@ impl Value for TransformSet {
 }
 
 impl Value for ByteSize {
+    fn read(word: &str) -> Result<toml::Value, String> {
+        text::<Self>(word)
+    }
+
+    fn leaves(&self) -> Vec<Leaf> {
+        self.0.leaves()
+    }
+}
+
+impl Value for TimeSpan {
     fn read(word: &str) -> Result<toml::Value, String> {
         text::<Self>(word)
     }

@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod memory;
 pub mod metrics;
 pub mod phases;
+pub mod recipe;
 pub mod record;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;
