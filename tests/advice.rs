@@ -215,7 +215,7 @@ fn an_edited_configuration_is_said() {
     let folder = workplace();
     let file = folder.path().join("run/config.toml");
     let before = std::fs::read_to_string(&file).unwrap();
-    let edited = before.replace("lr = 0.1", "lr = 0.5");
+    let edited = before.replace("lr = 0.0125", "lr = 0.5");
     assert_ne!(before, edited);
     std::fs::write(&file, &edited).unwrap();
     fails(

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 /// Stands for a training run of two steps into the folder `new`, its data last.
 const TRAIN: &str = "TRAIN";
 const TRAIN_WORDS: &str = "train --recipe paper --no-eval --backbone conv4 --widths 4,4,4,4 --projection 8 --transforms rot4 \
-                           --negatives 4 --batch 4 --steps 2 --out new --data";
+                           --negatives 4 --batch 4 --steps 2 --decay-at-fractions 0.6,0.8 --out new --data";
 
 /// Words of the command line, exit code, and what stderr must say: the thing, and the way out.
 type Case = (&'static str, i32, &'static [&'static str]);
@@ -89,13 +89,13 @@ const SETTINGS: &[Case] = &[
     ("plan --view-share 0", 2, &["--view-share (method.view_share) must be above 0", "try 0.25"]),
     ("plan --bank-recent 0", 2, &["--bank-recent (method.bank_recent) must be from 1", "try 1024"]),
     ("TRAIN data/ok --tau inf", 2, &["--tau (method.tau)", "try 1"]),
-    ("train --time 5m --steps 3", 2, &["--time 5m (run.time)", "leave --time out", "leave --steps out"]),
+    ("train --time 5m --steps 3", 2, &["--time (run.time)", "leave --time out", "leave --steps out"]),
     ("train --preset demo --recipe auto", 2, &["the preset demo has its own settings", "leave --recipe out"]),
     ("TRAIN data/ok --side 5", 2, &["--side (data.side) must be at least 16"]),
     ("TRAIN data/ok --side 1", 2, &["--side (data.side) must be at least 16"]),
     ("TRAIN data/ok --widths 0,4,4,4", 2, &["--widths (model.widths) must be from 1 to 4096", "try 64"]),
     // A step that no memory holds; an adapter says so by its limits or when it has run out.
-    ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 64", 3, &["has 1090519040 bytes", "smaller --batch"]),
+    ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 64", 3, &["has 3288334336 bytes", "smaller --batch"]),
     ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 512", 2, &["exceeds 2^30 elements", "smaller batch"]),
     // A rate that is allowed, and too high: the run ends itself.
     (

@@ -99,7 +99,9 @@ fn settings_follow_the_pictures() {
         let config = &plan.config;
         assert_eq!(config.data.side, Some(side), "{data}");
         assert!(config.optimiser.batch <= batch.max(4), "{data}: {}", config.optimiser.batch);
-        assert_eq!(config.method.kind, Method::Baseline, "{data}");
+        let strokes = data.ends_with("ink");
+        assert_eq!(config.method.kind, if strokes { Method::Ier } else { Method::Baseline }, "{data}");
+        assert_eq!((config.data.flip, config.method.joint_labels), (!strokes, strokes), "{data}");
         assert!(matches!(config.optimiser.length, Length::Steps(1..)), "{data}");
         if let Some(range) = mean {
             assert!(range.contains(&config.data.mean[0]), "{data}: {:?}", config.data.mean);

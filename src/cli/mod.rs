@@ -177,7 +177,9 @@ impl Context {
 /// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset, what a
 /// resumed run may change, and numbers that may begin with a minus, so that they reach the sentence about their range.
 fn command() -> Result<clap::Command> {
-    settings::with_defaults(Cli::command())
+    // A student's time is not chosen.
+    let command = Cli::command().mut_subcommand("distill", |command| command.mut_arg("time", |arg| arg.hide(true)));
+    settings::with_defaults(command)
 }
 
 /// Runs the command line and returns the exit code: see [`sentence::exit_code`].

@@ -210,7 +210,7 @@ impl Config {
                     "optimiser.schedule = one-cycle rises by itself, and optimiser.warmup = {} would come on top",
                     optimiser.warmup
                 ),
-                changes: vec![Change::Unset("optimiser.warmup")],
+                changes: vec![Change::Set("optimiser.warmup", "0".into())],
             });
         }
         if optimiser.nesterov && optimiser.momentum == 0.0 {

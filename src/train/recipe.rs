@@ -5,7 +5,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::data::Statistics;
-use crate::settings::{Config, Length, Method, PRESETS, Recipe, at, put, setting};
+use crate::settings::{Config, Length, LrSchedule, Method, PRESETS, Recipe, at, put, setting};
 use crate::{Error, Result};
 
 /// A setting that was chosen.
@@ -256,9 +256,16 @@ pub fn from_recipe(
     // The method decides the rows of an image, and so the images of a step.
     let mut with = config.clone();
     lay(&mut with, given, choices.clone())?;
-    if with.method.kind == Method::Baseline {
-        choices.retain(|choice| !choice.key.starts_with("method.") || choice.key == "method.kind");
-    }
+    // What was given wins: what it leaves no room for is not chosen.
+    let (method, optimiser) = (&with.method, &with.optimiser);
+    choices.retain(|choice| match choice.key {
+        "method.kind" => true,
+        key if key.starts_with("method.") && method.kind == Method::Baseline => false,
+        "method.joint_labels" => method.transforms.rotations() > 1,
+        "optimiser.warmup" => optimiser.schedule != LrSchedule::OneCycle,
+        "optimiser.nesterov" => optimiser.momentum > 0.0,
+        _ => true,
+    });
     let (rows, rate) = AUTO_ROWS;
     let most = (rows / with.method.rows_of(1)).max(FEWEST.min(rows));
     if !is_given(given, "optimiser.batch") {
@@ -469,6 +476,17 @@ mod tests {
         assert_eq!((turned.rows(), turned.optimiser.lr, turned.method.views), (32, 0.1, Some(2)));
         let (plain, _) = cooked(Recipe::Auto, &ink, "[method]\nkind = \"baseline\"");
         assert_eq!((plain.rows(), plain.optimiser.batch, plain.data.flip, plain.method.views), (32, 32, false, None));
+        for given in [
+            "[method]\ntransforms = \"crop4\"",
+            "[method]\nviews = 4",
+            "[optimiser]\nmomentum = 0.0",
+            "[optimiser]\nschedule = \"one-cycle\"",
+            "[optimiser]\nschedule = \"steps\"",
+            "[optimiser]\nbatch = 1",
+        ] {
+            // Each is used as it is, and validated there.
+            cooked(Recipe::Auto, &ink, given);
+        }
         let (whole, _) = cooked(Recipe::Auto, &COLOUR, "[method]\nkind = \"ier\"");
         assert_eq!((whole.optimiser.batch, whole.method.views), (8, None));
         assert_eq!(cooked(Recipe::Auto, &few_classes, "").0.optimiser.lr, 0.025);
