@@ -106,9 +106,7 @@ impl ConfigFlags {
         config.lay(&self.given)?;
         config.check_given(&self.given)
     }
-}
 
-impl ConfigFlags {
     /// Whether a flag gives the setting a value.
     pub fn name(&self, key: &str) -> bool {
         at(&self.given, key).is_some()
