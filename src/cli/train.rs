@@ -78,9 +78,13 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
             };
             let begin = open(&out)?;
             let Some(stored) = begin.stored() else { return Err(crate::Error::Internal("nothing is resumed".into())) };
-            let mut config = flags.base(|| Ok(stored.config.clone()))?;
+            let mut config = match flags.preset.is_some() || flags.config.is_some() {
+                true => flags.wish()?.0,
+                false => stored.config.as_given()?,
+            };
             // Before the flags: one that names what was chosen, and says otherwise, is to be seen.
             config.keep_choices(&stored.config);
+            config.keep_reasoned(&stored.config);
             flags.apply(&mut config)?;
             (config, None, out, begin)
         }
@@ -162,7 +166,7 @@ mod tests {
     use super::*;
     use crate::jobs::Stored;
     use crate::jobs::score::Score;
-    use crate::settings::Config;
+    use crate::settings::{Config, DecayAt, Length};
     use crate::train::checkpoint::Checkpoint;
 
     #[test]
@@ -197,6 +201,55 @@ mod tests {
         assert_eq!(request(&["--log-every", "1"]).config.run.log_every, 1);
         assert_eq!(request(&["--preset", "demo"]).config.optimiser.lr, 0.1, "a preset that is named counts");
         assert_eq!(request(&[]).resume_command, "ieq-wgpu train --resume runs/a");
+    }
+
+    /// What a recipe or a time chose for the run is its own, whatever preset or file the flags of the first run name.
+    #[test]
+    fn a_resumed_run_keeps_what_was_chosen_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auto.toml");
+        std::fs::write(&file, "recipe = \"auto\"\n[data]\nsource = \"photos\"\n[run]\nvalidate_every = 3").unwrap();
+        let file = file.to_str().unwrap();
+        let timed = folder.path().join("timed.toml");
+        std::fs::write(&timed, "preset = \"demo\"\n[run]\ntime = \"5m\"").unwrap();
+        let timed = timed.to_str().unwrap();
+        for words in [
+            &["--preset", "demo", "--time", "5m"][..],
+            &["--preset", "cifar-fs", "--data", "photos", "--time", "5m"],
+            &["--config", file],
+            &["--config", file, "--batch", "12", "--time", "1h"],
+            &["--config", timed, "--steps", "9"],
+            &["--data", "photos", "--lr", "0.3"],
+        ] {
+            let request = |more: &[&str], begin: Option<&Config>| {
+                let words = [&["train"], words, more].concat();
+                let Command::Train(args) = parse(&words).unwrap().command else { panic!("not train") };
+                super::request(&args, |_| {
+                    Ok(Begin::Resume(Box::new(Stored {
+                        file: "runs/a/checkpoint.safetensors".into(),
+                        checkpoint: Checkpoint::default(),
+                        config: begin.unwrap().clone(),
+                    })))
+                })
+                .unwrap()
+            };
+            let first = request(&[], None);
+            let mut stored = first.config;
+            let reason = |stored: &mut Config, key: &str| stored.run.reasons.push(format!("{key}: because"));
+            if first.given.unwrap().recipe {
+                (stored.data.mean, stored.model.widths) = ([0.3; 3], vec![16, 32, 64, 128]);
+                ["data.mean", "model.widths"].into_iter().for_each(|key| reason(&mut stored, key));
+            }
+            if stored.run.time.is_some() {
+                (stored.optimiser.length, stored.optimiser.decay_at) =
+                    (Length::Steps(321), DecayAt::Fractions(vec![0.9]));
+                reason(&mut stored, "optimiser.length.steps");
+                reason(&mut stored, "optimiser.decay_at.fractions");
+            }
+            assert_eq!(request(&["--resume", "runs/a"], Some(&stored)).config, stored, "{words:?}");
+            let other = request(&["--resume", "runs/a", "--tau", "0.77"], Some(&stored)).config;
+            assert_eq!(other.differences(&stored), ["method.tau"], "{words:?}");
+        }
     }
 
     #[test]
