@@ -61,7 +61,8 @@ impl ConfigFlags {
     /// data. Of a length and a time that are given in layers, that of the upper one counts.
     ///
     /// # Errors
-    /// Those of [`Config::from_layers`]; [`crate::Error::Conflict`] where one layer names both a length and a time.
+    /// Those of [`Config::from_layers`]; [`crate::Error::Conflict`] where one layer names both a length and a time, or a
+    /// flag has no effect.
     pub fn wish(&self) -> Result<(Config, Given)> {
         let flags = &self.given;
         check_length(flags)?;
@@ -88,6 +89,7 @@ impl ConfigFlags {
             // What the recipe of another run chose is chosen anew.
             config = Config { recipe: config.recipe, ..Config::default() };
             config.lay(&layer)?;
+            config.check_given(flags)?;
         } else {
             config.run.reasons.clear();
             self.apply(&mut config)?;
@@ -444,6 +446,10 @@ mod tests {
             let (config, given) = wish(words).unwrap();
             let got = (config.recipe, given.recipe, config.preset.as_deref());
             assert_eq!(got, (recipe, in_force, preset), "{words:?}");
+        }
+        for preset in [&["--preset", "demo"][..], &["--data", "photos"]] {
+            let idle = wish(&[preset, &["--schedule", "cosine", "--decay-at-epochs", "5"]].concat()).unwrap_err();
+            assert!(idle.to_string().contains("has no effect"), "{idle}");
         }
         let (config, given) = wish(&["--config", &of_run]).unwrap();
         assert!(at(&given.layer, "optimiser.batch").is_none() && at(&given.layer, "optimiser.length").is_none());
