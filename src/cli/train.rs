@@ -109,22 +109,22 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
 /// A run's result for people.
 pub(super) fn text(outcome: &TrainOutcome) -> String {
     let mut rows = Vec::new();
-    for (before, after) in outcome.untrained.iter().zip(&outcome.trained) {
+    for (i, after) in outcome.trained.iter().enumerate() {
+        let before = outcome.untrained.get(i);
         if rows.is_empty() {
-            let title = format!("{}-way, novel classes", after.ways);
-            rows.push(vec![
-                title,
-                if outcome.init.is_some() { "before" } else { "untrained" }.into(),
-                "trained".into(),
-                "gain".into(),
-            ]);
+            let mut row = vec![format!("{}-way, novel classes", after.ways), "trained".into()];
+            if before.is_some() {
+                row.insert(1, if outcome.init.is_some() { "before" } else { "untrained" }.into());
+                row.push("gain".into());
+            }
+            rows.push(row);
         }
-        rows.push(vec![
-            format!("{}-shot accuracy ({})", after.shots, after.classifier),
-            percent(before),
-            percent(after),
-            format!("{:+.1}", after.accuracy_pct - before.accuracy_pct),
-        ]);
+        let mut row = vec![format!("{}-shot accuracy ({})", after.shots, after.classifier), percent(after)];
+        if let Some(before) = before {
+            row.insert(1, percent(before));
+            row.push(format!("{:+.1}", after.accuracy_pct - before.accuracy_pct));
+        }
+        rows.push(row);
     }
     let whole = outcome.timing.map_or(String::new(), |timing| {
         format!(", {} of {} in all", duration(outcome.job_seconds), duration(timing.wanted_s))
@@ -263,7 +263,7 @@ mod tests {
             accuracy_pct,
             interval_pct,
         };
-        let outcome = TrainOutcome {
+        let mut outcome = TrainOutcome {
             checkpoint: "runs/demo/checkpoint.safetensors".into(),
             chosen: Vec::new(),
             timing: None,
@@ -286,5 +286,12 @@ mod tests {
              5-shot accuracy (lr)  64.7 ± 0.8 %  84.0 % (spread unknown)  +19.3\n\
              150 steps in 3 min 05 s, loss 3.2100, 13.0 images/s; saved runs/demo/checkpoint.safetensors"
         );
+        // As after a resumed run that started from another network.
+        outcome.untrained.clear();
+        assert!(text(&outcome).starts_with(
+            "5-way, novel classes  trained\n\
+             1-shot accuracy (lr)  69.2 ± 0.8 %\n\
+             5-shot accuracy (lr)  84.0 % (spread unknown)\n"
+        ));
     }
 }

@@ -112,7 +112,7 @@ pub struct TrainOutcome {
     /// What this call took over from `run.init`.
     pub init: Option<TakenOver>,
     /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
-    /// run is not scored.
+    /// run is not scored, and where it was resumed and had started from another network.
     pub untrained: Vec<Score>,
     /// Scores of the trained network, in the same order: of the best one, where the run was validated.
     pub trained: Vec<Score>,
@@ -348,8 +348,11 @@ pub(super) fn train(
     }
     let file = folder.join(CHECKPOINT_FILE);
     let command = &request.resume_command;
+    // What a run began with is not there any more where it goes on without `run.init`.
+    let gone = begun.is_some() && config.run.init.is_some() && taken_over.is_none();
     let scored = match fit.untrained.take() {
         Some(scores) => Ok(scores),
+        None if gone => Ok(Vec::new()),
         None => score_run(&mut trainer, novel.as_ref(), "untrained", progress),
     };
     let untrained = scored.map_err(|error| {
