@@ -97,7 +97,12 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = request(&args, Begin::resume)?;
     context.interruptible(interrupt::TRAINING)?;
+    let anew = match &request.given {
+        Some(given) => args.config.chosen_anew(&request.config, given)?,
+        None => None,
+    };
     let outcome = context.with_progress(|progress| {
+        anew.iter().for_each(|sentence| progress.note(sentence));
         let mut print = |plan: &PlanOutcome| context.report.text(&plan::text(plan));
         let explain: Option<train::Explain> = if args.explain_plan { Some(&mut print) } else { None };
         train::run_explained(&request, &context.session, progress, explain)
