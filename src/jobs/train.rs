@@ -272,6 +272,15 @@ pub(super) fn train(
     init::check(&config)?;
     // A run that continues was fitted when it began.
     let given = request.given.as_ref().filter(|_| begun.is_none());
+    let mut fit = Fit::default();
+    let with_network = given.map(|given| init::network(&mut config, given)).transpose()?.flatten();
+    let given = match &with_network {
+        Some((with, choices)) => {
+            fit.choices.extend(choices.iter().cloned());
+            Some(with)
+        }
+        None => given,
+    };
     let open = |goes_on: bool, progress: &mut dyn Progress| {
         let mut kernels = session.open(request.config.run.tune, progress)?;
         if goes_on && matches!(request.config.run.tune, Tune::Auto | Tune::Quick) {
@@ -290,7 +299,6 @@ pub(super) fn train(
         None => error,
     })?;
     let data = Arc::new(data);
-    let mut fit = Fit::default();
     let run = given.map(|given| Run { given, data: &data, novel: None, begun: started });
     if let Some(run) = &run {
         run.settings(&mut config, software, &mut fit)?;
