@@ -11,12 +11,13 @@ use crate::files::run_folder::{Existing, checkpoint_file};
 use crate::jobs::Stored;
 use crate::jobs::distill::{self, DistillRequest};
 use crate::jobs::score::meets;
-use crate::settings::{Config, DEFAULT_PRESET};
+use crate::settings::Config;
 
 /// Train a student from a trained teacher
 ///
 /// The student starts from fresh weights and learns from its own losses and from the teacher's outputs on the
-/// same views. Its configuration is the teacher's, under --preset, --config and flags where given.
+/// same views. Its configuration is the teacher's, under --preset, --config and flags where given. A teacher that
+/// --teacher-share trains first has the settings that `train` would have with the same flags, its students the same.
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Example:\n  ieq-wgpu distill --teacher runs/omniglot --generations 2 --out runs/omniglot-distilled"
@@ -46,9 +47,13 @@ pub struct Args {
 }
 
 impl Args {
-    /// The students' settings over those of `base`, where no preset or file is named.
-    fn over(&self, base: impl FnOnce() -> Result<Config>) -> Result<Config> {
+    /// The students' settings over those of `base`, where no preset or file is named. Of `chosen`, a run that continues,
+    /// what a recipe chose is kept.
+    fn over(&self, chosen: Option<&Config>, base: impl FnOnce() -> Result<Config>) -> Result<Config> {
         let mut config = self.config.base(base)?;
+        if let Some(chosen) = chosen {
+            config.keep_reasoned(chosen);
+        }
         if self.config.preset.is_none() && self.config.config.is_none() {
             config.run.out = None;
         }
@@ -59,17 +64,25 @@ impl Args {
 
     /// `read` reads a checkpoint.
     fn request(&self, read: impl Fn(&Path) -> Result<Stored>) -> Result<DistillRequest> {
-        if self.config.name("run.time") {
-            return Err(crate::Error::usage(
-                "`run.time` is for train, and a student has a length in steps: give optimiser.length.steps instead",
-            ));
-        }
         let teacher = self.teacher.as_deref().map(checkpoint_file).transpose()?;
         let mut stored = None;
-        let mut config = self.over(|| match &teacher {
-            Some(teacher) => Ok(from_fresh_weights(stored.insert(read(teacher)?).config.clone())),
-            None => Config::from_preset(DEFAULT_PRESET),
-        })?;
+        let (mut config, mut given) = match &teacher {
+            Some(teacher) => {
+                let of_teacher = || Ok(from_fresh_weights(stored.insert(read(teacher)?).config.clone()));
+                (self.over(None, of_teacher)?, None)
+            }
+            None => {
+                let (mut config, given) = self.config.wish()?;
+                self.distill.apply(&mut config)?;
+                (config, Some(given))
+            }
+        };
+        if config.run.time.is_some() {
+            return Err(crate::Error::usage(
+                "`run.time` is for train, and a student has a length in steps: leave it out, of the file of settings, \
+                 too, and give optimiser.length.steps instead",
+            ));
+        }
         let out = config.run.out.clone().unwrap_or_else(|| {
             Path::new("runs").join(format!("{}-distilled", config.preset.as_deref().unwrap_or("custom")))
         });
@@ -77,12 +90,15 @@ impl Args {
         if self.resume
             && let Some(student) = distill::begun(&out)?
         {
-            config = self.over(|| Ok(student.config.undivided()))?;
+            let begun = student.config.undivided();
+            let chosen = Some(&begun).filter(|_| self.teacher.is_none());
+            (config, given) = (self.over(chosen, || Ok(begun.clone()))?, None);
         }
         let source = teacher.as_ref().map_or(String::new(), |teacher| format!(" --teacher {}", shell_word(teacher)));
         let folder = shell_word(&out);
         Ok(DistillRequest {
             config,
+            given,
             teacher,
             stored,
             out,
@@ -155,5 +171,27 @@ mod tests {
         let two = request(&["--generations", "2", "--out", "b"]);
         assert_eq!((two.folder(1), two.folder(2)), ("b/generation-1".into(), "b/generation-2".into()));
         assert_eq!(two.config.distill.generations, 2);
+    }
+
+    /// A time is refused wherever it is said; without a teacher, data alone puts a recipe in force, as in `train`.
+    #[test]
+    fn a_teacher_that_is_trained_first_has_the_settings_of_train() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("timed.toml");
+        std::fs::write(&file, "preset = \"demo\"\n[run]\ntime = \"5m\"").unwrap();
+        let request = |words: &[&str]| {
+            let words = [&["distill", "--teacher-share", "0.4"], words].concat();
+            let Command::Distill(args) = parse(&words).unwrap().command else { panic!("not distill") };
+            args.request(|_| panic!("there is no teacher"))
+        };
+        for words in [&["--config", file.to_str().unwrap()][..], &["--time", "5m"]] {
+            let refusal = request(words).unwrap_err().to_string();
+            assert!(refusal.contains("run.time") && refusal.contains("optimiser.length.steps"), "{refusal}");
+        }
+        let demo = request(&["--steps", "9"]).unwrap();
+        assert_eq!((demo.config.preset.as_deref(), demo.given.unwrap().recipe), (Some("demo"), false));
+        let own = request(&["--data", "photos", "--steps", "9"]).unwrap();
+        assert_eq!((own.config.preset, own.config.distill.teacher_share), (None, 0.4));
+        assert!(own.given.unwrap().recipe);
     }
 }

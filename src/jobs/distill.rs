@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::fit::Given;
 use super::stored::Stored;
 use super::train::{self, Begin, TrainOutcome, TrainRequest, check_resumable};
 use super::{Session, percentage, same_path};
@@ -15,6 +16,7 @@ use crate::progress::Progress;
 use crate::settings::Config;
 use crate::train::Teacher;
 use crate::train::checkpoint::Checkpoint;
+use crate::train::recipe::is_given;
 use crate::{Error, Result};
 
 /// Generations of students.
@@ -22,6 +24,9 @@ use crate::{Error, Result};
 pub struct DistillRequest {
     /// The students' settings, and those of a teacher that is trained first; `run.out` has no effect.
     pub config: Config,
+    /// What of the settings was given, so that the recipe may choose the rest for a teacher that is trained here; its
+    /// students then have what it has. None: they are used as they are.
+    pub given: Option<Given>,
     /// The first teacher's checkpoint, or the run folder that holds it. None: it is trained in the folder `teacher`, with
     /// `distill.teacher_share` of the steps, and the students share the rest.
     pub teacher: Option<PathBuf>,
@@ -80,6 +85,11 @@ impl DistillRequest {
         }
     }
 
+    /// What was given, where a recipe chooses the rest for a teacher that is trained here.
+    fn recipe(&self) -> Option<&Given> {
+        self.given.as_ref().filter(|given| given.recipe && self.teacher.is_none())
+    }
+
     /// Validates the request: the teacher where it is trained here, and then the students, each with its beginning.
     fn stages(&self, progress: &mut dyn Progress) -> Result<Vec<Stage>> {
         percentage(self.min_acc)?;
@@ -90,6 +100,17 @@ impl DistillRequest {
                 keys: vec!["distill.teacher_share"],
                 why: "`request.teacher` names a teacher, and distill.teacher_share trains one".into(),
                 changes: vec![Change::Unset("distill.teacher_share")],
+            });
+        }
+        if let Some(given) = self.recipe()
+            && !is_given(&given.layer, "optimiser.length")
+        {
+            return Err(Error::Conflict {
+                keys: vec!["distill.teacher_share"],
+                why: "the recipe chooses no length that a teacher and its students share: say how many steps there are in \
+                      all"
+                    .into(),
+                changes: vec![Change::Set("optimiser.length.steps", "4000".into())],
             });
         }
         let (first, student) = match &teacher {
@@ -128,10 +149,11 @@ impl DistillRequest {
         Ok(stages)
     }
 
-    /// Trains one network.
+    /// Trains one network; `given`: what a recipe may not choose for it.
     fn train(
         &self,
         stage: Stage,
+        given: Option<&Given>,
         teacher: Option<Arc<Teacher>>,
         session: &Session,
         progress: &mut dyn Progress,
@@ -139,7 +161,7 @@ impl DistillRequest {
         let Stage { folder, config, begin } = stage;
         let one = TrainRequest {
             config,
-            given: None,
+            given: given.cloned(),
             out: folder,
             begin,
             score: self.score,
@@ -169,7 +191,12 @@ pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progr
         }
         None => {
             progress.note("training the teacher");
-            let outcome = request.train(stages.remove(0), None, session, progress)?;
+            let outcome = request.train(stages.remove(0), request.recipe(), None, session, progress)?;
+            if request.recipe().is_some() {
+                // What was chosen for the teacher is its students'.
+                let (_, student) = Stored::open(&outcome.checkpoint)?.config.as_given()?.undivided().divided()?;
+                stages.iter_mut().for_each(|stage| stage.config = student.clone());
+            }
             (teacher(outcome.kept().to_owned())?, Some(outcome))
         }
     };
@@ -180,7 +207,7 @@ pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progr
             first = teacher(last.kept().to_owned())?;
         }
         progress.note(&format!("generation {generation}: the teacher is {}", first.path.display()));
-        generations.push(request.train(stage, Some(first.clone()), session, progress)?);
+        generations.push(request.train(stage, None, Some(first.clone()), session, progress)?);
     }
     Ok(DistillOutcome { teacher: path, trained_teacher, generations })
 }

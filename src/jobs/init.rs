@@ -94,7 +94,9 @@ mod tests {
         assert_eq!(one.run.reasons, ["model.backbone: that of run.init", "model.widths: those of run.init"]);
         assert!(choices.len() == 2 && at(&with.layer, "model.widths").is_some());
         // Given by hand, it is not chosen, and what does not fit is said when it is taken over.
-        for (text, chosen) in [("backbone = \"resnet12\"", 0), ("widths = [4, 4, 4, 4]", 0), ("backbone = \"conv4\"", 1)] {
+        for (text, chosen) in
+            [("backbone = \"resnet12\"", 0), ("widths = [4, 4, 4, 4]", 0), ("backbone = \"conv4\"", 1)]
+        {
             let given = layer(&format!("[model]\n{text}"));
             let mut one = config.clone();
             one.lay(&given.layer).unwrap();
