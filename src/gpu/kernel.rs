@@ -14,10 +14,14 @@ use crate::error::Limit;
 use crate::{Error, Result};
 
 impl KernelBudget {
-    /// What an adapter can do.
+    /// What an opened device can do.
     pub fn of(gpu: &Gpu) -> Self {
-        let info = gpu.info();
-        let subgroups = gpu.features().contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 4;
+        Self::of_adapter(gpu.info(), gpu.features(), gpu.limits())
+    }
+
+    /// What an adapter can do where it is opened with these features and limits.
+    pub fn of_adapter(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Self {
+        let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 4;
         let lanes = if subgroups { info.subgroup_min_size } else { 0 };
         let accumulators = match (info.device_type, lanes) {
             // What does not fit the registers spills to the nearest cache, which costs a software adapter little.
@@ -27,11 +31,21 @@ impl KernelBudget {
             // Twice as many registers, as sums are added up in chains; a lane of a GPU has up to 255.
             _ => 72,
         };
-        let memory = gpu.limits().max_compute_workgroup_storage_size;
+        let memory = limits.max_compute_workgroup_storage_size;
         // A software adapter's workgroup memory is memory like any other.
-        KernelBudget { lanes, accumulators, memory, fast_memory: !gpu.is_software() }
+        KernelBudget { lanes, accumulators, memory, fast_memory: info.device_type != wgpu::DeviceType::Cpu }
+    }
+
+    /// The names of the shaders that may stand behind a launch's, the preferred one first: the variant for subgroups
+    /// where the device has them, if there is one, and the shader itself.
+    pub fn variants(&self, name: &str) -> Vec<String> {
+        let subgroup = (self.lanes > 0).then(|| format!("{name}{SUBGROUP}"));
+        subgroup.into_iter().chain([name.to_owned()]).collect()
     }
 }
+
+/// What ends the name of a file whose kernels use subgroups.
+const SUBGROUP: &str = "_subgroup";
 
 /// Packs `Params` by the shader's own reflection: every member must be given, once, with its type.
 ///
@@ -182,8 +196,8 @@ impl Kernels {
             let added = self.added.get(name).cloned().map(Cow::Owned);
             added.or_else(|| shader::find(name).map(Cow::Borrowed))
         };
-        let variant = if self.budget.lanes > 0 { find(&format!("{name}{SUBGROUP}")) } else { None };
-        variant.or_else(|| find(name)).ok_or_else(|| Error::Internal(format!("there is no shader {name}")))
+        let found = self.budget.variants(name).iter().find_map(|name| find(name));
+        found.ok_or_else(|| Error::Internal(format!("there is no shader {name}")))
     }
 
     /// The device behind the cache.
@@ -324,6 +338,8 @@ impl Kernels {
             entry_point: Some(launch.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &used,
+                // Every kernel writes what it reads there. Zeros would cost each workgroup its time, and AMD's driver
+                // takes up to two minutes to compile them where wgpu stores them element by element.
                 zero_initialize_workgroup_memory: false,
             },
             cache: None,
@@ -337,9 +353,6 @@ impl Kernels {
         Ok(pipeline)
     }
 }
-
-/// What ends the name of a file whose kernels use subgroups.
-const SUBGROUP: &str = "_subgroup";
 
 /// The text that the device gets, and the number of lines before the shader's own.
 ///

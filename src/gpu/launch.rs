@@ -154,7 +154,7 @@ impl<B> Launch<B> {
 
     /// What a device can run, the preferred one first: the alternatives that are within its budget, or with `all` every
     /// one that it can run at all; then the launch itself.
-    pub(super) fn choices(&self, budget: KernelBudget, all: bool) -> Vec<Launch<B>>
+    pub fn choices(&self, budget: KernelBudget, all: bool) -> Vec<Launch<B>>
     where
         B: Clone,
     {
