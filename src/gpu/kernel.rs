@@ -13,6 +13,10 @@ use super::tune::{self, Tuning};
 use crate::error::Limit;
 use crate::{Error, Result};
 
+/// Numbers of the PCI register of vendors, as adapters report them.
+const AMD: u32 = 0x1002;
+const INTEL: u32 = 0x8086;
+
 impl KernelBudget {
     /// What an opened device can do.
     pub fn of(gpu: &Gpu) -> Self {
@@ -23,12 +27,18 @@ impl KernelBudget {
     pub fn of_adapter(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Self {
         let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 4;
         let lanes = if subgroups { info.subgroup_min_size } else { 0 };
-        let accumulators = match (info.device_type, lanes) {
+        let accumulators = match (info.device_type, lanes, info.vendor) {
             // What does not fit the registers spills to the nearest cache, which costs a software adapter little.
-            (wgpu::DeviceType::Cpu, 8..) => 320,
+            (wgpu::DeviceType::Cpu, 8.., _) => 320,
             // One with narrower vectors (SwiftShader) takes minutes to compile more.
-            (wgpu::DeviceType::Cpu, _) => 36,
-            // Twice as many registers, as sums are added up in chains; a lane of a GPU has up to 255.
+            (wgpu::DeviceType::Cpu, ..) => 36,
+            // A lane has 128 registers, and sums take twice as many as there are: they are added up in chains. More than
+            // these spill.
+            (_, _, INTEL) => 40,
+            // Before RDNA, whose subgroups may have 32 lanes: 256 registers for all subgroups of a SIMD. With more sums
+            // than these there is room for one subgroup, and nothing hides its waiting.
+            (_, 64.., AMD) => 40,
+            // A lane of other GPUs has up to 255 registers.
             _ => 72,
         };
         let memory = limits.max_compute_workgroup_storage_size;
@@ -321,15 +331,16 @@ impl Kernels {
 
     /// The pipeline of a launch, made at its first use.
     async fn pipeline(&mut self, launch: &Launch<Region>) -> Result<wgpu::ComputePipeline> {
-        let key: PipelineKey =
-            (launch.shader, launch.entry, launch.constants.iter().map(|(n, v)| (*n, v.to_bits())).collect());
+        let (shader, module) = &self.loaded[launch.shader];
+        // Pipelines that differ only in constants of other entry points are the same.
+        let entry = entry_of(shader, launch)?;
+        let used: Vec<(&'static str, f64)> =
+            launch.constants.iter().filter(|(name, _)| entry.has_constant(name)).copied().collect();
+        let key: PipelineKey = (launch.shader, launch.entry, used.iter().map(|(n, v)| (*n, v.to_bits())).collect());
         if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
-        let (shader, module) = &self.loaded[launch.shader];
         let label = launch.label();
-        let used: Vec<(&str, f64)> =
-            launch.constants.iter().filter(|(name, _)| shader.has_constant(name)).copied().collect();
         let scope = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let pipeline = self.gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
@@ -346,8 +357,7 @@ impl Kernels {
         });
         let popped = scope.pop();
         if let Some(error) = popped.await {
-            let line = entry_of(shader, launch)?.line;
-            return Err(shader.error(line, format!("{label} does not compile on {}: {error}", self.gpu.describe())));
+            return Err(shader.error(entry.line, format!("{label} does not compile on {}: {error}", self.gpu.describe())));
         }
         self.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
@@ -411,5 +421,34 @@ fn bound(binding: u32, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> wgpu::
     wgpu::BindGroupEntry {
         binding,
         resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgpu::{AdapterInfo, Backend, DeviceType, Features, Limits};
+
+    fn accumulators(device: DeviceType, vendor: u32, lanes: u32) -> u32 {
+        let mut info = AdapterInfo::new(device, Backend::Vulkan);
+        (info.vendor, info.subgroup_min_size) = (vendor, lanes);
+        KernelBudget::of_adapter(&info, Features::SUBGROUP, &Limits::default()).accumulators
+    }
+
+    #[test]
+    fn few_registers_hold_few_sums() {
+        let (discrete, integrated) = (DeviceType::DiscreteGpu, DeviceType::IntegratedGpu);
+        for (what, device, vendor, lanes, most) in [
+            ("an H100", discrete, 0x10de, 32, 72),
+            ("a Radeon of RDNA", integrated, AMD, 32, 72),
+            ("a Radeon before it", integrated, AMD, 64, 40),
+            ("Intel's", integrated, INTEL, 8, 40),
+            ("Intel's of Xe2", discrete, INTEL, 16, 40),
+            ("Apple's", integrated, 0, 32, 72),
+            ("lavapipe", DeviceType::Cpu, 0x10005, 8, 320),
+            ("SwiftShader", DeviceType::Cpu, 0x1ae0, 4, 36),
+        ] {
+            assert_eq!(accumulators(device, vendor, lanes), most, "{what}");
+        }
     }
 }

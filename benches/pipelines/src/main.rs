@@ -74,7 +74,8 @@ fn pipelines(config: &Config, data: DataShape, budget: KernelBudget) -> Result<B
 fn key<B>(launch: &Launch<B>, budget: KernelBudget) -> Result<Key> {
     let variants = budget.variants(launch.shader);
     let shader = variants.iter().find_map(|name| shader::find(name)).ok_or("there is no such shader")?;
-    let used = launch.constants.iter().filter(|(name, _)| shader.has_constant(name));
+    let entry = shader.entry(launch.entry).ok_or("there is no such entry point")?;
+    let used = launch.constants.iter().filter(|(name, _)| entry.has_constant(name));
     Ok((shader.name.clone().into_owned(), launch.entry, used.map(|(name, value)| (*name, value.to_bits())).collect()))
 }
 
@@ -146,6 +147,9 @@ fn run() -> Result<bool> {
     }
     let sum = |when: When| sums.get(&when).copied().unwrap_or_default();
     let ((untuned, untuned_s), (quick, quick_s)) = (sum(When::Untuned), sum(When::Quick));
+    // A pipeline with several constants may spill several times.
+    spilling.sort();
+    spilling.dedup();
     eprintln!(
         "{} {preset}: {untuned} pipelines in {untuned_s:.2} s, with what quick tuning tries {quick} in {quick_s:.2} s; the \
          longest {longest:.2} s; their {} shaders read in {parsing:.2} s; spilling: {spilling:?}",
