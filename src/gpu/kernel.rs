@@ -357,7 +357,9 @@ impl Kernels {
         });
         let popped = scope.pop();
         if let Some(error) = popped.await {
-            return Err(shader.error(entry.line, format!("{label} does not compile on {}: {error}", self.gpu.describe())));
+            return Err(
+                shader.error(entry.line, format!("{label} does not compile on {}: {error}", self.gpu.describe()))
+            );
         }
         self.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
