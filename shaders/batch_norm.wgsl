@@ -14,6 +14,7 @@
 //   partial_statistics, partial_gradients: one workgroup per channel and chunk
 //   combine_statistics, combine_gradients, from_running, running: one invocation per channel
 //   apply, backward, backward_in_place (y holds dy and gets dx): one workgroup per run of 16 x WG elements
+//   ..._by_channel: the same, one workgroup per channel and chunk, which loads the channel's numbers once
 #import common/half
 #import common/index
 #import common/reduce
@@ -74,6 +75,25 @@ fn walk_from(chunk: u32, local: u32) -> Walk {
     return Walk(chunk * params.chunk_images + local / params.size, local % params.size);
 }
 
+// As walk_from, over chunk `linear` of all channels; `last` is the image behind its last one, 0 where there is no such
+// chunk.
+struct ChannelWalk {
+    channel: u32,
+    first: Walk,
+    last: u32,
+}
+
+fn channel_walk(linear: u32, local: u32) -> ChannelWalk {
+    let channel = min(linear / params.chunks, params.channels - 1u);
+    let chunk = linear % params.chunks;
+    let last = select(0u, chunk * params.chunk_images + images_of(chunk), linear < params.chunks * params.channels);
+    return ChannelWalk(channel, walk_from(chunk, local), last);
+}
+
+fn element_of(walk: Walk, channel: u32) -> u32 {
+    return (walk.image * params.channels + channel) * params.size + walk.at;
+}
+
 fn walk_on(walk: Walk) -> Walk {
     let at = walk.at + params.step_size;
     let carry = u32(at >= params.size);
@@ -90,13 +110,13 @@ fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
     let last = chunk * params.chunk_images + images;
     var sum = 0.0;
     for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
-        sum += x_at((w.image * params.channels + channel) * params.size + w.at);
+        sum += x_at(element_of(w, channel));
     }
     let mean = workgroup_sum2(vec2<f32>(sum, 0.0), local).x / f32(max(images, 1u) * params.size);
     var squares = 0.0;
     var residue = 0.0;
     for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
-        let d = x_at((w.image * params.channels + channel) * params.size + w.at) - mean;
+        let d = x_at(element_of(w, channel)) - mean;
         squares += d * d;
         residue += d;
     }
@@ -162,14 +182,32 @@ fn running(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     }
 }
 
+// Statistics of a channel.
+struct Channel {
+    mean: f32,
+    rstd: f32,
+    scale: f32,
+    shift: f32,
+}
+
+fn channel_of(c: u32) -> Channel {
+    return Channel(statistics[c], statistics[params.channels + c], statistics[3u * params.channels + c],
+                   statistics[4u * params.channels + c]);
+}
+
 // u of an element of a channel.
-fn normalised(value: f32, channel: u32) -> f32 {
-    return (value - statistics[channel]) * statistics[3u * params.channels + channel]
-        + statistics[4u * params.channels + channel];
+fn normalised(value: f32, channel: Channel) -> f32 {
+    return (value - channel.mean) * channel.scale + channel.shift;
+}
+
+// y of an element of a channel.
+fn activated(value: f32, channel: Channel) -> f32 {
+    let u = normalised(value, channel);
+    return select(params.slope * u, u, u > 0.0);
 }
 
 // du of an element of a channel.
-fn through_activation(upstream: f32, value: f32, channel: u32) -> f32 {
+fn through_activation(upstream: f32, value: f32, channel: Channel) -> f32 {
     return select(params.slope * upstream, upstream, normalised(value, channel) > 0.0);
 }
 
@@ -204,8 +242,18 @@ fn run_on(run: Run) -> Run {
 fn apply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) local: u32) {
     for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        let u = normalised(x_at(r.i), r.channel);
-        y[r.i] = select(params.slope * u, u, u > 0.0);
+        y[r.i] = activated(x_at(r.i), channel_of(r.channel));
+    }
+}
+
+@compute @workgroup_size(WG)
+fn apply_by_channel(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                    @builtin(local_invocation_index) local: u32) {
+    let walk = channel_walk(group_index(group, groups), local);
+    let channel = channel_of(walk.channel);
+    for (var w = walk.first; w.image < walk.last; w = walk_on(w)) {
+        let i = element_of(w, walk.channel);
+        y[i] = activated(x_at(i), channel);
     }
 }
 
@@ -216,14 +264,13 @@ fn partial_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     let channel = min(linear / params.chunks, params.channels - 1u);
     let chunk = linear % params.chunks;
     let last = chunk * params.chunk_images + images_of(chunk);
-    let mean = statistics[channel];
-    let rstd = statistics[params.channels + channel];
+    let numbers = channel_of(channel);
     var sums = vec2<f32>(0.0);
     for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
-        let i = (w.image * params.channels + channel) * params.size + w.at;
+        let i = element_of(w, channel);
         let value = x_at(i);
-        let g = through_activation(dy[i], value, channel);
-        sums += vec2<f32>(g * ((value - mean) * rstd), g);
+        let g = through_activation(dy[i], value, numbers);
+        sums += vec2<f32>(g * ((value - numbers.mean) * numbers.rstd), g);
     }
     let total = workgroup_sum2(sums, local);
     if local == 0u && linear < params.chunks * params.channels {
@@ -247,21 +294,26 @@ fn combine_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     }
 }
 
+// The means of dgamma and dbeta of a channel, with batch statistics.
+fn means_of(c: u32) -> vec2<f32> {
+    if TRAIN { return partial[c]; }
+    return vec2<f32>(0.0);
+}
+
 // dx of an element of a channel from dy.
-fn gradient(upstream: f32, value: f32, channel: u32) -> f32 {
+fn gradient(upstream: f32, value: f32, channel: Channel, means: vec2<f32>) -> f32 {
     var g = through_activation(upstream, value, channel);
     if TRAIN {
-        let means = partial[channel];
-        g -= means.y + (value - statistics[channel]) * (statistics[params.channels + channel] * means.x);
+        g -= means.y + (value - channel.mean) * (channel.rstd * means.x);
     }
-    return statistics[3u * params.channels + channel] * g;
+    return channel.scale * g;
 }
 
 @compute @workgroup_size(WG)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) local: u32) {
     for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        y[r.i] = gradient(dy[r.i], x_at(r.i), r.channel);
+        y[r.i] = gradient(dy[r.i], x_at(r.i), channel_of(r.channel), means_of(r.channel));
     }
 }
 
@@ -269,6 +321,30 @@ fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 fn backward_in_place(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                      @builtin(local_invocation_index) local: u32) {
     for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        y[r.i] = gradient(y[r.i], x_at(r.i), r.channel);
+        y[r.i] = gradient(y[r.i], x_at(r.i), channel_of(r.channel), means_of(r.channel));
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward_by_channel(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                       @builtin(local_invocation_index) local: u32) {
+    let walk = channel_walk(group_index(group, groups), local);
+    let channel = channel_of(walk.channel);
+    let means = means_of(walk.channel);
+    for (var w = walk.first; w.image < walk.last; w = walk_on(w)) {
+        let i = element_of(w, walk.channel);
+        y[i] = gradient(dy[i], x_at(i), channel, means);
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward_in_place_by_channel(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                                @builtin(local_invocation_index) local: u32) {
+    let walk = channel_walk(group_index(group, groups), local);
+    let channel = channel_of(walk.channel);
+    let means = means_of(walk.channel);
+    for (var w = walk.first; w.image < walk.last; w = walk_on(w)) {
+        let i = element_of(w, walk.channel);
+        y[i] = gradient(y[i], x_at(i), channel, means);
     }
 }

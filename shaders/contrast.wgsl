@@ -2,8 +2,8 @@
 //   normalise:           norm[r] = ||x[r]||;  y[r] = x[r] / (norm[r] + epsilon)
 //   normalise_backward:  with s = norm[r] + epsilon, u = x[r] / norm[r] (0 where norm is 0), w = u . dy[r]:
 //                        y[r] = dy[r] / s - u w norm[r] / s^2 = (dy[r] - u w + u w epsilon / s) / s
-//   anchors:             y[r] = bank[r] for r < batch, else x[r mod batch]
-//   anchors_backward:    y[r] = sum_{m >= 1} dy[m batch + r] for r < batch, else 0
+//   anchors:             y[r] = bank[r] for r < batch, else x[(r - batch) mod viewed]
+//   anchors_backward:    y[r] = sum_{m >= 0} dy[batch + m viewed + r] for r < viewed, else 0
 //   first_rows:          y[i] = x[i], the first n elements
 //   nce:                 p = a[r] . o[r];  loss[r] = -log( e^{p/tau} / (e^{p/tau} + sum_k e^{s[r,k]/tau} + 1e-6) )
 //   nce_backward_vectors:  w = dloss[r] dloss/dp;  da[r] = w o[r];  dother[r] = w a[r]
@@ -21,6 +21,7 @@ struct Params {
     n: u32,
     columns: u32,
     batch: u32,
+    viewed: u32, // images that have further views: the first ones of the batch
     negatives: u32,
     epsilon: f32,
     inverse_tau: f32,
@@ -92,7 +93,7 @@ fn anchors(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         if i < block {
             y[i] = anchor[i];
         } else {
-            y[i] = x[i % block];
+            y[i] = x[(i - block) % (params.viewed * params.columns)];
         }
     }
 }
@@ -103,9 +104,10 @@ fn anchors_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgr
     let i = item_index(group, groups, local);
     if i < params.n {
         let block = params.batch * params.columns;
+        let views = params.viewed * params.columns;
         var total = 0.0;
-        if i < block {
-            for (var j = i + block; j < params.n; j += block) {
+        if i < views {
+            for (var j = i + block; j < params.n; j += views) {
                 total += dy[j];
             }
         }

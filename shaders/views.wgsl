@@ -4,8 +4,8 @@
 //   view[row, col] = base at (clamp(u - 1/2, left, right), clamp(v - 1/2, top, bottom)), bilinear
 //   then in the view's order, each clamped to [0, 1], with gray = .2989 R + .587 G + .114 B:
 //     brightness f x;  contrast f x + (1 - f) mean of gray over the view;  saturation f x + (1 - f) gray
-//   x = (view - mean) / std, its columns reversed where the view is flipped; copy r is x turned by r * 90 degrees
-//   counter-clockwise.
+//   x = (view - mean) / std, its columns reversed where the view is flipped; copy r is x turned by (r + the view's own
+//   turns) * 90 degrees counter-clockwise.
 // A clamp to [0, side - 1] or less repeats the edge of a window; one to [-1, side] fades to 0 outside the crop.
 //   images: [N, side, side] words, R in the low byte; or with float_images 1, the f32 bits of [N, 3, side, side]
 //   index: [batch] image of each slot;  parameters: [views * batch, 20], see `load_view`
@@ -39,6 +39,7 @@ struct Params {
 const WORDS: u32 = 20u;
 const FLIP: u32 = 1u;
 const PROJECTIVE: u32 = 2u;
+const TURNS: u32 = 2u; // the first of the two bits of the turns
 const BRIGHTNESS: u32 = 1u;
 const CONTRAST: u32 = 2u;
 const SATURATION: u32 = 3u;
@@ -185,12 +186,14 @@ fn views(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
         let c = (jittered(view, warped(view, column, out_row), mean_gray, false) - mean) / deviation;
         let out_column = select(column, last - column, (view.flags & FLIP) != 0u);
         for (var r = 0u; r < params.rotations; r++) {
+            let turns = view.flags >> TURNS;
+            let quarters = (r + turns) & 3u;
             var to = vec2<u32>(out_column, out_row);
-            if r == 1u {
+            if quarters == 1u {
                 to = vec2<u32>(out_row, last - out_column);
-            } else if r == 2u {
+            } else if quarters == 2u {
                 to = vec2<u32>(last - out_column, last - out_row);
-            } else if r == 3u {
+            } else if quarters == 3u {
                 to = vec2<u32>(last - out_row, out_column);
             }
             let copy = (row / params.batch * params.rotations + r) * params.batch + row % params.batch;

@@ -15,7 +15,7 @@ pub struct StepReport {
     pub lr: f64,
     /// The loss that is minimised.
     pub loss: f64,
-    /// Its terms by short name, unweighted.
+    /// Its terms by short name, unweighted, and `grad_norm` where gradients are clipped: their norm before that.
     pub terms: Vec<(&'static str, f64)>,
     /// Share of the rows whose class is right, 0 to 1.
     pub accuracy: Option<f64>,

@@ -34,6 +34,8 @@ pub enum Stream {
     Warps = 11,
     /// Support augmentation in the evaluation.
     Support = 12,
+    /// The transforms that an image is shown under, where they are not all of the set.
+    Transforms = 13,
 }
 
 /// One Philox4x32-10 block: 128 counter bits and 64 key bits to 128 random bits.

@@ -79,11 +79,24 @@ const WORDS: &[Case] = &[
     ("TRAIN --data data --out run", 2, &["replace it with --overwrite"], "TRAIN --data data --out run --overwrite"),
     ("TRAIN --data data --out run", 2, &["name another with --out"], "TRAIN --data data --out run2"),
     ("TRAIN --data data --out run --lr nan", 2, &["--lr", "try 0.05"], "TRAIN --data data --out run3 --lr 0.05"),
-    ("train --resume run --lr 0.1", 2, &["optimiser.lr", "leave them out"], "train --no-eval --resume run"),
+    ("train --resume run --lr 0.2", 2, &["optimiser.lr", "leave them out"], "train --no-eval --resume run"),
     ("train --resume run --out run9", 2, &["leave one of them out"], "train --no-eval --resume run"),
     ("train --resume absent", 2, &["name the folder of one that has saved"], "train --no-eval --resume run"),
     ("plan --micro-batch 4", 2, &["add --bn micro"], "plan --micro-batch 4 --bn micro"),
     ("plan --micro-batch 4", 2, &["leave --micro-batch out"], "plan"),
+    ("plan --views 9 --transforms rot4", 2, &["try 4"], "plan --views 4 --transforms rot4"),
+    ("plan --joint-labels --transforms crop4", 2, &["add --transforms rot4"], "plan --joint-labels --transforms rot4"),
+    ("plan --joint-labels --transforms crop4", 2, &["--no-joint-labels"], "plan --transforms crop4 --no-joint-labels"),
+    (
+        "plan --micro-batch 4 --bn micro --phases 0.5:views=3",
+        2,
+        &["--micro-batch 2"],
+        "plan --micro-batch 2 --bn micro --phases 0.5:views=3",
+    ),
+    ("plan --schedule cosine --decay-at-steps 3", 2, &["leave --decay-at-steps out"], "plan --schedule cosine"),
+    ("plan --schedule one-cycle --warmup 0.1", 2, &["leave --warmup out"], "plan --schedule one-cycle"),
+    ("plan --nesterov --momentum 0", 2, &["add --no-nesterov"], "plan --nesterov --momentum 0 --no-nesterov"),
+    ("plan --nesterov --momentum 0", 2, &["take a larger --momentum"], "plan --nesterov --momentum 0.5"),
     (
         "plan --data data --batch 400 --method baseline",
         2,
@@ -158,7 +171,7 @@ fn other_words_help_as_they_say() {
 #[test]
 fn a_budget_names_what_fits() {
     let folder = tempfile::tempdir().unwrap();
-    let said = fails(folder.path(), "plan --memory-budget 8MiB", 2, &["would fit in", "--bn micro", "--micro-batch"]);
+    let said = fails(folder.path(), "plan --memory-budget 6MiB", 2, &["would fit in", "--bn micro", "--micro-batch"]);
     let number = |before: &str| -> f64 {
         let rest = said.split(before).last().unwrap().trim_start();
         rest.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap().parse().unwrap()
@@ -202,7 +215,7 @@ fn an_edited_configuration_is_said() {
     let folder = workplace();
     let file = folder.path().join("run/config.toml");
     let before = std::fs::read_to_string(&file).unwrap();
-    let edited = before.replace("lr = 0.05", "lr = 0.5");
+    let edited = before.replace("lr = 0.1", "lr = 0.5");
     assert_ne!(before, edited);
     std::fs::write(&file, &edited).unwrap();
     fails(
@@ -297,9 +310,9 @@ fn a_bad_picture_is_left_out_and_said() {
 fn results_may_lie_among_the_pictures() {
     let folder = tempfile::tempdir().unwrap();
     classes(folder.path(), 6, 4);
-    succeeds(folder.path(), "TRAIN --data .");
+    succeeds(folder.path(), "TRAIN --preset demo --data .");
     succeeds(folder.path(), "train --no-eval --resume runs/demo");
-    succeeds(folder.path(), "TRAIN --data . --out runs/two");
+    succeeds(folder.path(), "TRAIN --preset demo --data . --out runs/two");
     succeeds(folder.path(), "eval runs/demo --ways 2 --shots 1 --queries 2 --n-episodes 2 --split train");
     for _ in 0..2 {
         succeeds(folder.path(), "embed runs/demo class0 --out class0/all.npy");

@@ -11,7 +11,7 @@ use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::{Drop, NetSpec};
 use ieq_wgpu::ops::step_block::StepBlock;
-use ieq_wgpu::settings::{Backbone, MethodConfig};
+use ieq_wgpu::settings::{Backbone, MethodConfig, OptimiserConfig};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type};
@@ -23,16 +23,20 @@ fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
     let net = NetSpec { backbone, widths: widths.to_vec(), n_classes: 3, n_transforms: Some(2), projection: Some(4) };
     let mut method = MethodConfig::default();
     method.cross_entropy = cross_entropy;
+    let mut optimiser = OptimiserConfig::default();
+    (optimiser.momentum, optimiser.weight_decay) = (0.9, 0.1);
     StepSpec {
         net,
         batch: 2,
         parts: 1,
         copies: 2,
+        viewed: 2,
+        drawn: false,
+        class_rotations: 1,
         bank_rows: 9,
         negatives: 3,
         method,
-        momentum: 0.9,
-        weight_decay: 0.1,
+        optimiser,
         distill: None,
     }
 }
@@ -51,6 +55,7 @@ fn step(kernels: &mut Kernels, spec: &StepSpec) -> (Step, Graph, Vec<f32>, [Vec<
     for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
         ex.write(entry.value, &entry.initial(3, position)).unwrap();
     }
+    step.rates.iter().for_each(|rates| ex.write(rates.value, &rates.table()).unwrap());
     let inputs = &step.inputs;
     ex.write(inputs.bank, &bank_init(5, spec.bank_rows, 4)).unwrap();
     ex.write(inputs.negatives, &[4_u32, 5, 6]).unwrap();

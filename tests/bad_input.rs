@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 /// Stands for a training run of two steps into the folder `new`, its data last.
 const TRAIN: &str = "TRAIN";
-const TRAIN_WORDS: &str = "train --no-eval --backbone conv4 --widths 4,4,4,4 --projection 8 --transforms rot4 \
+const TRAIN_WORDS: &str = "train --recipe paper --no-eval --backbone conv4 --widths 4,4,4,4 --projection 8 --transforms rot4 \
                            --negatives 4 --batch 4 --steps 2 --out new --data";
 
 /// Words of the command line, exit code, and what stderr must say: the thing, and the way out.
@@ -68,12 +68,34 @@ const SETTINGS: &[Case] = &[
     ("TRAIN data/ok --lr nan", 2, &["--lr (optimiser.lr) must be above 0", "try 0.05"]),
     ("TRAIN data/ok --batch 1000000000", 2, &["--batch (optimiser.batch) 1000000000", "images or fewer"]),
     ("TRAIN data/ok --tau 1e-30", 2, &["--tau (method.tau) must be at least 0.0001", "try 1"]),
+    (
+        "TRAIN data/ok --schedule cosine --decay 0.5",
+        2,
+        &["--decay (optimiser.decay) has no effect", "leave --decay out"],
+    ),
+    (
+        "TRAIN data/ok --schedule one-cycle --warmup 0.1",
+        2,
+        &["--warmup 0.1 (optimiser.warmup) would", "leave --warmup out"],
+    ),
+    ("TRAIN data/ok --average 1", 2, &["--average (optimiser.average) must be at least 0 and below 1", "try 0.99"]),
+    ("TRAIN data/ok --clip-norm 0", 2, &["--clip-norm (optimiser.clip_norm) must be above 0", "try 5"]),
+    ("TRAIN data/ok --label-smoothing 1", 2, &["--label-smoothing (method.label_smoothing) must be", "try 0.1"]),
+    ("plan --phases 0.5:kind=baseline", 2, &["--phases (method.phases) must be about settings", "not kind"]),
+    ("plan --phases 0.5:views=two", 2, &["--phases (method.phases) must be one with a value for views", "not two"]),
+    ("plan --phases views=2", 2, &["--phases (method.phases) must be of the form SHARE: key", "0.5: views = 1"]),
+    ("plan --views 9 --transforms crop4", 2, &["--views (method.views) must be from 1 to 4", "crop4"]),
+    ("plan --joint-labels --transforms crop4", 2, &["needs rotations, and crop4 has none", "--transforms rot4"]),
+    ("plan --view-share 0", 2, &["--view-share (method.view_share) must be above 0", "try 0.25"]),
+    ("plan --bank-recent 0", 2, &["--bank-recent (method.bank_recent) must be from 1", "try 1024"]),
     ("TRAIN data/ok --tau inf", 2, &["--tau (method.tau)", "try 1"]),
+    ("train --time 5m --steps 3", 2, &["--time 5m (run.time)", "leave --time out", "leave --steps out"]),
+    ("train --preset demo --recipe auto", 2, &["the preset demo has its own settings", "leave --recipe out"]),
     ("TRAIN data/ok --side 5", 2, &["--side (data.side) must be at least 16"]),
     ("TRAIN data/ok --side 1", 2, &["--side (data.side) must be at least 16"]),
     ("TRAIN data/ok --widths 0,4,4,4", 2, &["--widths (model.widths) must be from 1 to 4096", "try 64"]),
     // A step that no memory holds; an adapter says so by its limits or when it has run out.
-    ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 64", 3, &["has 3288334336 bytes", "smaller --batch"]),
+    ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 64", 3, &["has 1090519040 bytes", "smaller --batch"]),
     ("TRAIN glyphs --widths 4096,4096,4096,4096 --batch 512", 2, &["exceeds 2^30 elements", "smaller batch"]),
     // A rate that is allowed, and too high: the run ends itself.
     (
@@ -85,8 +107,12 @@ const SETTINGS: &[Case] = &[
     ("plan --data absent", 2, &["absent: cannot read the data", "give a folder"]),
     // What no run can come of, no plan is made for.
     ("plan --data data/one-class", 2, &["data/one-class: the train split has one class", "add classes"]),
-    ("plan --data data/two --batch 4", 2, &["--batch (optimiser.batch) 4", "2 training images", "take 2 or fewer"]),
-    ("plan --data data/ok --batch 32", 2, &["batch of 32", "no negatives", "smaller --batch"]),
+    (
+        "plan --recipe paper --data data/two --batch 4",
+        2,
+        &["--batch (optimiser.batch) 4", "2 training images", "take 2 or fewer"],
+    ),
+    ("plan --recipe paper --data data/ok --batch 32", 2, &["batch of 32", "no negatives", "smaller --batch"]),
     ("plan --classes 5 --images 9 --batch 10", 2, &["--batch (optimiser.batch) 10", "9 training images"]),
     ("check --filter nonsense", 2, &["no check has `nonsense`", "`check` lists all"]),
 ];
@@ -156,7 +182,7 @@ const CHECKPOINTS: &[Case] = &[
         2,
         &["--resume goes on with the settings of run", "data.source", "leave them out"],
     ),
-    ("train --no-eval --resume run --lr 0.1", 2, &["optimiser.lr", "leave them out", "--out"]),
+    ("train --no-eval --resume run --lr 0.2", 2, &["optimiser.lr", "leave them out", "--out"]),
     ("train --no-eval --resume moved", 2, &["the run had 32 images, the data has 28", "give the data of the run"]),
     (
         "train --no-eval --resume repainted",

@@ -75,12 +75,16 @@ fn a_request_is_validated_before_any_work() {
         change(&mut request);
         bench::run(&request, &session(), &mut Silent).map(drop)
     };
-    let plan = |size| plan::run(&PlanRequest { config: tiny(), distill: false, size }).map(drop);
+    let plan = |size| {
+        let request = PlanRequest { config: tiny(), given: None, score: true, distill: false, size };
+        plan::run(&request, &session(), &mut Silent).map(drop)
+    };
     let train = |min_acc, lr: f64| {
         let mut config = tiny();
         config.optimiser.lr = lr;
         let (out, resume_command) = ("absent/run".into(), String::new());
-        let request = TrainRequest { config, out, begin: Begin::New, score: false, min_acc, resume_command };
+        let request =
+            TrainRequest { config, given: None, out, begin: Begin::New, score: false, min_acc, resume_command };
         train::run(&request, &session(), &mut Silent).map(drop)
     };
     let embed = |out: &str| {
@@ -130,6 +134,7 @@ fn the_plan_explained_is_the_one_that_trains() {
     narrow.gpu.max_binding = Some(2 << 20);
     let request = TrainRequest {
         config: tiny(),
+        given: None,
         out: folder.path().join("run"),
         begin: Begin::New,
         score: false,
@@ -143,7 +148,8 @@ fn the_plan_explained_is_the_one_that_trains() {
         Ok(())
     };
     train::run_explained(&request, &narrow, &mut Silent, Some(&mut explain)).unwrap();
-    let imagined = plan::run(&PlanRequest { config: tiny(), distill: false, size: None }).unwrap();
+    let plan = PlanRequest { config: tiny(), given: None, score: true, distill: false, size: None };
+    let imagined = plan::run(&plan, &session(), &mut Silent).unwrap();
     assert!(imagined.resident && !explained[0].resident);
     assert_ne!(imagined.peak_bytes, explained[0].peak_bytes);
     // An error of whoever is shown the plan ends the job before it has left anything.

@@ -6,7 +6,7 @@
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
-use ieq_wgpu::ier::losses;
+use ieq_wgpu::ier::losses::{self, Contrast};
 use ieq_wgpu::ops::health::{self, HealthCheck};
 use ieq_wgpu::ops::softmax_xent::CrossEntropy;
 use ieq_wgpu::tape::backward::backward;
@@ -59,7 +59,7 @@ fn a_label_beyond_a_single_column_is_an_infinite_loss() {
     let mut graph = Graph::new();
     let x = graph.input("logits", Type::f32([3, 1]));
     let t = graph.input("targets", Type::u32([3]));
-    let loss = graph.one(CrossEntropy, &[x, t]).unwrap();
+    let loss = graph.one(CrossEntropy::default(), &[x, t]).unwrap();
     graph.keep(loss);
     let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph).unwrap();
     executor.write(x, &[0.5_f32; 3]).unwrap();
@@ -68,13 +68,18 @@ fn a_label_beyond_a_single_column_is_an_infinite_loss() {
     assert_eq!(executor.read::<f32>(loss).unwrap(), [0.0, f32::INFINITY, f32::INFINITY]);
 }
 
+/// All views of four images.
+fn contrast_of(tau: f32) -> Contrast {
+    Contrast { tau, viewed: 4, counted: None }
+}
+
 /// Loss and gradient of four images under two transforms, all embeddings `z` and all others `other`.
 fn contrast(kernels: &mut Kernels, z: f32, other: f32, tau: f32) -> (f32, Vec<f32>) {
     let mut graph = Graph::new();
     let rows = graph.in_arena("z", "z", Type::f32([8, 16]), true);
     let bank = graph.input("bank", Type::f32([4, 16]));
     let negatives = graph.input("negatives", Type::f32([100, 16]));
-    let loss = losses::contrastive_loss(&mut graph, rows, bank, negatives, tau).unwrap();
+    let loss = losses::contrastive_loss(&mut graph, rows, bank, negatives, &contrast_of(tau)).unwrap();
     let gradient = backward(&mut graph, loss).unwrap()[&rows];
     graph.keep(loss);
     graph.keep(gradient);
@@ -112,8 +117,8 @@ fn shapes_that_do_not_fit_are_refused_with_a_sentence() {
     let messages = [
         losses::cross_entropy(&mut graph, logits, floats),
         losses::cross_entropy(&mut graph, logits, few),
-        losses::contrastive_loss(&mut graph, z, logits, logits, 1.0),
-        losses::contrastive_loss(&mut graph, logits, logits, logits, 0.0),
+        losses::contrastive_loss(&mut graph, z, logits, logits, &contrast_of(1.0)),
+        losses::contrastive_loss(&mut graph, logits, logits, logits, &contrast_of(0.0)),
         losses::kl_divergence(&mut graph, logits, z, 4.0),
         losses::kl_divergence(&mut graph, logits, logits, f32::NAN),
         losses::mean_squared_error(&mut graph, logits, floats),

@@ -24,7 +24,9 @@ use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::random::{Rng, Stream};
-use ieq_wgpu::settings::{Activations, BatchStatistics, ByteSize, Config, Length, OnDeviceLost, Winograd};
+use ieq_wgpu::settings::{
+    Activations, BatchStatistics, ByteSize, Config, Length, MethodConfig, OnDeviceLost, Winograd,
+};
 use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
@@ -49,6 +51,8 @@ fn gpu_with(max_binding: Option<u64>) -> Arc<Gpu> {
 /// A small run with everything that draws random numbers.
 fn small() -> Config {
     let mut config = Config::from_preset("demo").unwrap();
+    config.method = MethodConfig::default();
+    config.method.transforms = "crop4".parse().unwrap();
     config.model.widths = vec![8, 12, 16, 20];
     config.model.dropout = 0.1;
     config.model.drop_block.rate = 0.1;

@@ -14,8 +14,9 @@ use ieq_wgpu::random::{Rng, Stream};
 use tempfile::TempDir;
 
 /// A run of a second or two with everything in it that has state: momentum, running statistics, bank, order.
-const TINY: [&str; 15] = [
+const TINY: [&str; 16] = [
     "train",
+    "--preset=demo",
     "--data=glyphs",
     "--backbone=conv4",
     "--widths=4,4,4,4",
@@ -148,6 +149,37 @@ fn a_killed_run_ends_in_the_bits_of_one_that_never_stopped() {
     assert!(killed >= 5, "only {killed} of 10 runs were still going when they were to be killed");
 }
 
+/// Everything that an optimiser can have, with state of its own or that depends on the step.
+const OPTIMISER: [&str; 7] = [
+    "--nesterov",
+    "--schedule=cosine",
+    "--warmup=0.1",
+    "--clip-norm=2",
+    "--average=0.9",
+    "--no-decay-norm",
+    "--label-smoothing=0.1",
+];
+
+#[test]
+fn a_killed_run_with_every_option_of_the_optimiser_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = rng(4);
+    for (what, more) in [("batches", &[][..]), ("micro-batches", &["--micro-batch=2", "--bn=micro"])] {
+        let words = with(&TINY, &[&OPTIMISER[..], more].concat());
+        let whole = folder.path().join(format!("whole {what}"));
+        finish(ieq(&words, &whole));
+        assert!(metrics(&whole)[0]["losses"]["grad_norm"].as_f64().unwrap() > 0.0);
+        for attempt in 0..3 {
+            let out = folder.path().join(format!("killed {what} {attempt}"));
+            let steps = 6 + below(&mut rng, 40);
+            let in_time = run_and_kill(&words, &out, steps, &mut rng);
+            eprintln!("{what}: killed after step {} of 60, in time: {in_time}", steps_logged(&out));
+            finish(ieq(&["train", "--no-eval", "--quiet", "--resume"], &out));
+            assert_same_run(&out, &whole, &format!("{what}, killed after step {steps}"));
+        }
+    }
+}
+
 /// A checkpoint after every step, and death while one is being written, again and again in the same run.
 #[test]
 fn a_run_killed_while_it_saves_keeps_its_last_checkpoint() {
@@ -272,6 +304,31 @@ fn a_killed_distillation_is_resumed_in_its_generation() {
     }
 }
 
+/// One command trains the teacher and its student; one command goes on, wherever it was stopped.
+#[test]
+fn a_teacher_and_its_student_are_resumed_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut words = with(&TINY, &["--teacher-share=0.4"]);
+    words[0] = "distill";
+    let whole = folder.path().join("whole");
+    finish(ieq(&words, &whole));
+    let parts = |out: &Path| ["teacher", "generation-1"].map(|name| out.join(name));
+    assert_eq!(parts(&whole).map(|part| steps_logged(&part)), [24, 36]);
+    let mut rng = rng(4);
+    for part in [0, 1] {
+        let out = folder.path().join(format!("killed-{part}"));
+        let inside = parts(&out)[part].clone();
+        let steps = 8 + below(&mut rng, 12);
+        let mut child = ieq(&words, &out).spawn().unwrap();
+        wait_until(&mut child, || steps_logged(&inside) >= steps);
+        eprintln!("killed after step {steps} of part {part}, in time: {}", kill(child));
+        finish(ieq(&["distill", "--resume", "--no-eval", "--quiet", "--out"], &out));
+        for (got, wanted) in parts(&out).iter().zip(&parts(&whole)) {
+            assert_same_run(got, wanted, &format!("killed in part {part}"));
+        }
+    }
+}
+
 /// The deep network with every random stream: DropBlock, dropout, crops, warps, negatives, order.
 #[test]
 fn a_seed_decides_every_bit() {
@@ -297,6 +354,32 @@ fn a_seed_decides_every_bit() {
     let again = finish(ieq(&["train", "--no-eval", "--quiet", "--resume"], &first));
     let text = String::from_utf8(again.stdout).unwrap();
     assert!(text.starts_with("40 steps in ") && !text.contains("loss") && !text.contains("NaN"), "{text}");
+}
+
+/// Views, batch, losses and their weights change twice on the way, negatives are the recently written rows, and labels
+/// are joint: a run that is killed around the switches ends in the same bits.
+#[test]
+fn a_run_killed_around_a_change_of_phase_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let phases = "--phases=0.3: views=2, view_share=0.5, weight_invariance=0.1; 0.6: views=1, invariance=false";
+    let changes =
+        [phases, "--views=3", "--bank-recent=40", "--joint-labels", "--weight-equivariance=0.2", "--steps=30"];
+    let words = with(&TINY, &[&changes[..], &["--checkpoint-every=1"]].concat());
+    let whole = folder.path().join("whole");
+    finish(ieq(&words, &whole));
+    let lines = metrics(&whole);
+    let has = |step: usize, name: &str| lines[step - 1]["losses"].get(name).is_some();
+    assert!(has(9, "inv") && has(10, "eq") && has(18, "inv") && !has(19, "inv") && !has(19, "eq"));
+    let epochs: Vec<_> = lines.iter().map(|line| line["epoch"].as_u64().unwrap()).collect();
+    assert!(epochs.is_sorted() && epochs[9] > epochs[7] && epochs[18] > epochs[16], "{epochs:?}");
+    let mut rng = rng(3);
+    for (attempt, steps) in [8, 9, 17, 18, 24].into_iter().enumerate() {
+        let out = folder.path().join(format!("killed-{attempt}"));
+        let in_time = run_and_kill(&words, &out, steps, &mut rng);
+        eprintln!("killed after step {} of 30, in time: {in_time}", steps_logged(&out));
+        finish(ieq(&["train", "--no-eval", "--quiet", "--resume"], &out));
+        assert_same_run(&out, &whole, &format!("killed after step {steps}"));
+    }
 }
 
 /// A second run in a folder where one is going would mix two logs and two states.

@@ -168,6 +168,32 @@ fn an_evaluated_image_is_only_normalised() {
     }
 }
 
+/// A row that is made alone, its rotation among its parameters, is the row that the full set has: the same bits.
+#[test]
+fn a_drawn_view_is_that_of_the_full_set() {
+    let (side, padding, index) = (28, 3, [2, 1, 0, 4]);
+    let images = photographs(5, side);
+    let size = 3 * side * side;
+    for set in ["rot4", "crop4", "rot4xcrop4", "affine-5"] {
+        let set: TransformSet = set.parse().unwrap();
+        let sampler = ViewSampler::new(set, side, padding, 11, Augmentation::default());
+        let op =
+            |views, rotations| Views { views, rotations, padding, float_images: false, mean: [0.5; 3], std: [0.25; 3] };
+        let words = sampler.parameters(6, index.len());
+        let full = make_views(op(set.views(), set.rotations()), &images, side, &index, &words);
+        let rows: Vec<(usize, usize)> = (0..index.len())
+            .flat_map(|slot| [0].into_iter().chain(sampler.further(6, slot, 3)).map(move |transform| (slot, transform)))
+            .collect();
+        let shown: Vec<u32> = rows.iter().map(|&(slot, _)| index[slot]).collect();
+        let words: Vec<u32> = rows.iter().flat_map(|&(slot, m)| sampler.under(6, slot, m).words()).collect();
+        let drawn = make_views(op(1, 1), &images, side, &shown, &words);
+        for (row, &(slot, transform)) in drawn.chunks(size).zip(&rows) {
+            let first = (transform * index.len() + slot) * size;
+            assert!(row == &full[first..first + size], "{set}: slot {slot} under {transform}");
+        }
+    }
+}
+
 #[test]
 fn every_set_makes_finite_views() {
     let (side, padding, index) = (28, 3, [2, 1, 0, 4, 4]);

@@ -6,6 +6,6 @@ struct StepBlock {
     learning_rate: f32,
     drop_rate: f32,     // DropBlock's 1 - keep
     part: u32,          // number of the micro-batch in its step, from 0
+    step: u32,          // number of the step in its run, from 0
     unused_0: u32,
-    unused_1: u32,
 }

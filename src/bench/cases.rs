@@ -17,6 +17,7 @@ use crate::settings::Config;
 use crate::tape::backward::backward_from;
 use crate::tape::passes::Passes;
 use crate::tape::{Element, Graph, Node, Type, ValueId};
+use crate::train::inputs::Rows;
 use crate::train::record::{DataShape, spec, training_step, views_of};
 use crate::{Error, Result};
 
@@ -208,8 +209,9 @@ impl Recording {
     /// [`Error::Usage`] or [`Error::Shape`] when the settings do not fit.
     pub fn new(config: &Config, side: usize, rows: usize) -> Result<Self> {
         let mut config = config.clone();
-        let (_, views, rotations) = views_of(&config);
-        config.optimiser.batch = rows.div_ceil(views * rotations).max(1);
+        // A run's first phase stands for it.
+        config.method.phases.clear();
+        config.optimiser.batch = (1..=rows).find(|&images| config.method.rows_of(images) >= rows).unwrap_or(1);
         config.data.side = Some(side);
         config.validate()?;
         config.check_side(side)?;
@@ -218,7 +220,7 @@ impl Recording {
         let data = DataShape { side, classes: CLASSES, images };
         let (graph, _) = training_step(&config, data, false, false)?;
         let spec = spec(&config, data, false);
-        let rows = spec.batch * spec.copies;
+        let rows = spec.rows() * spec.parts;
         Ok(Recording { config, data, rows, spec, graph })
     }
 
@@ -246,22 +248,25 @@ impl Recording {
         let spread = |n: usize| (0..batch).map(|i| (i * n / batch) as u32).collect();
         Some(match name {
             "images" => Content::Below(u32::MAX),
-            "view index" => Content::Words((0..batch as u32).collect()),
+            "view index" => Content::Words(self.rows(|rows| rows.view_index(&self.spec, |slot| slot as u32))),
             "index" => Content::Words(spread(self.data.images)),
             "negatives" => Content::Below(self.data.images as u32),
-            "classes" => Content::Below(self.data.classes as u32),
-            "transforms" => Content::Below(self.spec.copies as u32),
+            "classes" => Content::Below(self.spec.net.n_classes as u32),
+            "transforms" => Content::Words(self.rows(|rows| rows.transforms.clone())),
             "step" => Content::Words(StepBlock::new(1, 1, 0.05, 0.1).words().to_vec()),
             "health" => Content::Below(1),
-            "view parameters" => {
-                let (set, ..) = views_of(&self.config);
-                let (side, seed) = (self.data.side, self.config.run.seed);
-                let padding = self.config.data.crop_padding_for(side);
-                let sampler = ViewSampler::new(set, side, padding, seed, Augmentation::default());
-                Content::Words(sampler.parameters(1, batch))
-            }
+            "view parameters" => Content::Words(self.rows(|rows| rows.view_words.clone())),
             _ => return None,
         })
+    }
+
+    /// Something of the rows of a step.
+    fn rows(&self, of: impl Fn(&Rows) -> Vec<u32>) -> Vec<u32> {
+        let (set, ..) = views_of(&self.config);
+        let (side, seed) = (self.data.side, self.config.run.seed);
+        let padding = self.config.data.crop_padding_for(side);
+        let sampler = ViewSampler::new(set, side, padding, seed, Augmentation::default());
+        of(&Rows::new(&self.spec, &sampler, 1, 0))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::files::run_folder::{Existing, checkpoint_file};
 use crate::jobs::Stored;
 use crate::jobs::distill::{self, DistillRequest};
 use crate::jobs::score::meets;
-use crate::settings::Config;
+use crate::settings::{Config, DEFAULT_PRESET};
 
 /// Train a student from a trained teacher
 ///
@@ -23,8 +23,11 @@ use crate::settings::Config;
 )]
 pub struct Args {
     /// Checkpoint or run folder of the teacher
+    ///
+    /// Of a run folder the network that validated best, or else the last one. Without it --teacher-share trains a teacher
+    /// first.
     #[arg(long, value_name = "CHECKPOINT", help_heading = "Distillation")]
-    teacher: PathBuf,
+    teacher: Option<PathBuf>,
     /// Weights and temperature.
     #[command(flatten)]
     pub(super) distill: DistillFlags,
@@ -56,9 +59,17 @@ impl Args {
 
     /// `read` reads a checkpoint.
     fn request(&self, read: impl Fn(&Path) -> Result<Stored>) -> Result<DistillRequest> {
-        let teacher = checkpoint_file(&self.teacher)?;
+        if self.config.name("run.time") {
+            return Err(crate::Error::usage(
+                "`run.time` is for train, and a student has a length in steps: give optimiser.length.steps instead",
+            ));
+        }
+        let teacher = self.teacher.as_deref().map(checkpoint_file).transpose()?;
         let mut stored = None;
-        let mut config = self.over(|| Ok(stored.insert(read(&teacher)?).config.clone()))?;
+        let mut config = self.over(|| match &teacher {
+            Some(teacher) => Ok(from_fresh_weights(stored.insert(read(teacher)?).config.clone())),
+            None => Config::from_preset(DEFAULT_PRESET),
+        })?;
         let out = config.run.out.clone().unwrap_or_else(|| {
             Path::new("runs").join(format!("{}-distilled", config.preset.as_deref().unwrap_or("custom")))
         });
@@ -66,9 +77,10 @@ impl Args {
         if self.resume
             && let Some(student) = distill::begun(&out)?
         {
-            config = self.over(|| Ok(student.config))?;
+            config = self.over(|| Ok(student.config.undivided()))?;
         }
-        let (source, folder) = (shell_word(&teacher), shell_word(&out));
+        let source = teacher.as_ref().map_or(String::new(), |teacher| format!(" --teacher {}", shell_word(teacher)));
+        let folder = shell_word(&out);
         Ok(DistillRequest {
             config,
             teacher,
@@ -81,9 +93,18 @@ impl Args {
             },
             score: !self.run.no_eval,
             min_acc: self.run.min_acc,
-            resume_command: format!("ieq-wgpu distill --resume --teacher {source} --out {folder}"),
+            resume_command: format!("ieq-wgpu distill --resume{source} --out {folder}"),
         })
     }
+}
+
+/// A teacher's settings for a student: without what the teacher started from.
+fn from_fresh_weights(mut config: Config) -> Config {
+    let unset = Config::default();
+    (config.run.init, config.run.time) = (None, None);
+    (config.distill.teacher_share, config.distill.whole) = (unset.distill.teacher_share, None);
+    (config.optimiser.freeze, config.optimiser.backbone_rate) = (unset.optimiser.freeze, unset.optimiser.backbone_rate);
+    config
 }
 
 /// Trains the students and prints the result.
@@ -92,12 +113,14 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     context.interruptible(interrupt::TRAINING)?;
     let outcome = context.with_progress(|progress| distill::run(&request, &context.session, progress))?;
     let generations = &outcome.generations;
+    let teacher_was_given = outcome.trained_teacher.is_none();
     context.report.result("distill", &outcome, || {
+        let first = outcome.trained_teacher.iter().map(|outcome| format!("teacher\n{}", text(outcome)));
         let texts = generations.iter().enumerate().map(|(i, outcome)| match generations.len() {
-            1 => text(outcome),
+            1 if teacher_was_given => text(outcome),
             _ => format!("generation {}\n{}", i + 1, text(outcome)),
         });
-        texts.collect::<Vec<_>>().join("\n\n")
+        first.chain(texts).collect::<Vec<_>>().join("\n\n")
     })?;
     meets(request.min_acc, generations.last().map(|outcome| outcome.trained.as_slice()).unwrap_or_default())
 }

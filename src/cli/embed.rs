@@ -20,6 +20,9 @@ const OUTPUT: &str = "Output";
 #[command(after_long_help = "Example:\n  ieq-wgpu embed runs/demo photos/ --out photos.npy")]
 pub struct Args {
     /// Checkpoint or run folder
+    ///
+    /// Of a run folder the network that validated best (best.safetensors), or else the last one. The path of its
+    /// checkpoint.safetensors means the last one.
     checkpoint: PathBuf,
     /// Images: folders, zip files, image files
     #[arg(value_name = "INPUT", required_unless_present = "data")]

@@ -22,6 +22,9 @@ const SCORE: &str = "Scoring";
 #[command(after_long_help = "Example:\n  ieq-wgpu eval runs/omniglot --shots 1,5 --classifier lr,centroid")]
 pub struct Args {
     /// Checkpoint or run folder
+    ///
+    /// Of a run folder the network that validated best (best.safetensors), or else the last one. The path of its
+    /// checkpoint.safetensors means the last one.
     checkpoint: PathBuf,
     /// Images to score on: glyphs, or a path
     ///

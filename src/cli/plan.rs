@@ -2,13 +2,17 @@
 
 use super::Context;
 use super::args::count;
-use super::report::table;
+use super::report::{duration, table};
+use super::sentence::named;
 use super::settings::{ConfigFlags, DistillFlags};
 use crate::Result;
-use crate::jobs::plan::{self, PlanOutcome, PlanRequest};
+use crate::jobs::plan::{self, Forecast, PlanOutcome, PlanRequest};
 use crate::settings::ByteSize;
 
 /// Show memory and operations of a configuration, without a GPU
+///
+/// With --time also what a run of that time comes to: widths, steps, passes over the images, and the accuracy to expect.
+/// That opens the device, to measure steps, unless they were measured before.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Example:\n  ieq-wgpu plan --preset mini-imagenet --classes 64 --images 38400 --batch 8")]
 pub struct Args {
@@ -31,10 +35,41 @@ pub struct Args {
 
 /// Plans and prints.
 pub fn run(args: Args, context: &Context) -> Result<()> {
-    let mut config = args.config.resolve()?;
+    let (mut config, given) = args.config.wish()?;
     args.distill_flags.apply(&mut config)?;
-    let outcome = plan::run(&PlanRequest { config, distill: args.distill, size: args.classes.zip(args.images) })?;
+    let (distill, size) = (args.distill, args.classes.zip(args.images));
+    let request = PlanRequest { config, given: Some(given), score: true, distill, size };
+    let outcome = context.with_progress(|progress| plan::run(&request, &context.session, progress))?;
     context.report.result("plan", &outcome, || text(&outcome))
+}
+
+/// What a run with a time comes to, for people.
+fn forecast_text(forecast: &Forecast, plan: &PlanOutcome) -> String {
+    let widths: Vec<_> = plan.config.model.widths.iter().map(usize::to_string).collect();
+    let timing = forecast.timing;
+    let how = if timing.measured_now { "measured now" } else { "measured before, and kept" };
+    let mut text = format!(
+        "in {}: widths {}, {} steps of {} rows, {:.1} passes over the images, {} rows in all; {:.*} ms a step ({how}), \
+         which leaves {} for reading, planning and scoring",
+        duration(timing.wanted_s),
+        widths.join(","),
+        forecast.steps,
+        plan.rows,
+        forecast.epochs,
+        forecast.rows,
+        usize::from(timing.step_s < 0.1),
+        1e3 * timing.step_s,
+        duration(timing.wanted_s - timing.training_s)
+    );
+    text += &match &forecast.expected {
+        Some(expected) => {
+            let ((low, high), (low_5, high_5)) = (expected.one_shot, expected.five_shot);
+            let trust = &expected.trust;
+            format!("\nexpected: 5-way 1-shot {low:.0} to {high:.0} %, 5-shot {low_5:.0} to {high_5:.0} %, {trust}")
+        }
+        None => "\nexpected: unknown, no run with these losses was kept".into(),
+    };
+    text
 }
 
 /// A plan for people.
@@ -56,7 +91,9 @@ pub fn text(plan: &PlanOutcome) -> String {
         memory.push(vec![name.into(), n.to_string(), ByteSize(n).rounded()]);
     }
     let passes = if plan.parts > 1 { format!(" in {} passes", plan.parts) } else { String::new() };
-    let choices: String = plan.choices.iter().map(|choice| format!("\n{choice}")).collect();
+    let mut choices: String = plan.choices.iter().map(|choice| format!("\n{choice}")).collect();
+    choices.extend(plan.chosen.iter().map(|choice| format!("\n{}", named(&choice.to_string()))));
+    choices.extend(plan.forecast.as_ref().map(|forecast| format!("\n\n{}", forecast_text(forecast, plan))));
     format!(
         "{}\n\n{}\n\n{} operations, {} rows{passes}, {} parameters, {:.2} G multiply-adds per step, peak {} at operation \
          {} ({}){choices}",

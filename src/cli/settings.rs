@@ -8,7 +8,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::Table;
 
 use crate::Result;
-use crate::settings::{Config, DEFAULT_PRESET, Flag, PRESETS, Setting, flags_for_resume, put, settings};
+use crate::jobs::fit::{Given, check_length};
+use crate::settings::{
+    Config, DEFAULT_PRESET, Flag, PRESETS, Recipe, Setting, at, flags_for_resume, merge, put, remove, settings,
+};
 
 /// The heading of distillation's settings, which not every command has.
 const DISTILL: &str = "Distillation";
@@ -44,22 +47,71 @@ impl ConfigFlags {
         .as_given()
     }
 
-    /// The whole configuration: preset (else the demo), file, flags.
+    /// The whole configuration: preset, file, flags; where none of them names a preset or a file, the defaults for data
+    /// or a recipe that is named, else the demo.
     ///
     /// # Errors
     /// Those of [`Config::from_layers`].
     pub fn resolve(&self) -> Result<Config> {
-        let mut config = self.base(|| Config::from_preset(DEFAULT_PRESET))?;
-        self.apply(&mut config)?;
-        Ok(config)
+        self.wish().map(|(config, _)| config)
     }
 
-    /// Lays the flags that were given over `config`.
+    /// The whole configuration, and what of it was given, where a recipe and a time may choose the rest. A recipe is in
+    /// force where a flag, or `recipe = "auto"` in a file, names it, and without a preset and a file where the flags name
+    /// data. Of a length and a time that are given in layers, that of the upper one counts.
     ///
     /// # Errors
-    /// Those of [`Config::lay`].
+    /// Those of [`Config::from_layers`]; [`crate::Error::Conflict`] where one layer names both a length and a time.
+    pub fn wish(&self) -> Result<(Config, Given)> {
+        let flags = &self.given;
+        check_length(flags)?;
+        let mut layer = self.config.as_deref().map(Config::read_layer).transpose()?.unwrap_or_default();
+        check_length(&layer)?;
+        let named = |layer: &Table, key: &str| at(layer, key).is_some();
+        let length_over_time = named(flags, "optimiser.length");
+        if length_over_time {
+            remove(&mut layer, "run.time");
+        }
+        if named(flags, "run.time") {
+            remove(&mut layer, "optimiser.length");
+        }
+        let bare = self.preset.is_none() && self.config.is_none();
+        let auto = |layer: &Table| at(layer, "recipe").and_then(toml::Value::as_str) == Some("auto");
+        let asked = named(flags, "recipe") || auto(&layer) || (bare && named(flags, "data.source"));
+        let mut config = self.base(|| match asked {
+            true => Ok(Config { recipe: Recipe::Auto, ..Config::default() }),
+            false => Config::from_preset(DEFAULT_PRESET),
+        })?;
+        merge(&mut layer, flags);
+        let recipe = asked && config.preset.is_none();
+        if recipe {
+            // What the recipe of another run chose is chosen anew.
+            config = Config { recipe: config.recipe, ..Config::default() };
+            config.lay(&layer)?;
+        } else {
+            config.run.reasons.clear();
+            self.apply(&mut config)?;
+        }
+        if length_over_time {
+            config.run.time = None;
+        }
+        Ok((config, Given { layer, recipe }))
+    }
+
+    /// Lays the flags that were given over `config`, where each of them must have an effect.
+    ///
+    /// # Errors
+    /// Those of [`Config::lay`] and [`Config::check_given`].
     pub fn apply(&self, config: &mut Config) -> Result<()> {
-        config.lay(&self.given)
+        config.lay(&self.given)?;
+        config.check_given(&self.given)
+    }
+}
+
+impl ConfigFlags {
+    /// Whether a flag gives the setting a value.
+    pub fn name(&self, key: &str) -> bool {
+        at(&self.given, key).is_some()
     }
 }
 
@@ -272,6 +324,7 @@ mod tests {
     /// A flag for every setting at a value of its own: each must reach its own key and no other.
     #[test]
     fn every_flag_reaches_its_own_setting() {
+        let config = |words: &[&str]| config(&[&["--preset", "demo"], words].concat());
         let base = config(&[]);
         for (flag, value, key) in [
             ("--data", "photos", "data.source"),
@@ -293,17 +346,19 @@ mod tests {
             ("--tau", "0.3", "method.tau"),
             ("--negatives", "3", "method.negatives"),
             ("--bank-momentum", "0.3", "method.bank_momentum"),
+            ("--label-smoothing", "0.3", "method.label_smoothing"),
             ("--batch", "3", "optimiser.batch"),
             ("--epochs", "3", "optimiser.length"),
             ("--steps", "3", "optimiser.length"),
             ("--lr", "0.3", "optimiser.lr"),
+            ("--schedule", "steps", "optimiser.schedule"),
+            ("--warmup", "0.3", "optimiser.warmup"),
+            ("--clip-norm", "0.3", "optimiser.clip_norm"),
+            ("--average", "0.3", "optimiser.average"),
             ("--momentum", "0.3", "optimiser.momentum"),
             ("--weight-decay", "0.3", "optimiser.weight_decay"),
-            ("--decay-at-epochs", "3,4", "optimiser.decay_at"),
-            ("--decay-at-fractions", "0.3", "optimiser.decay_at"),
-            ("--decay-at-steps", "3,4", "optimiser.decay_at"),
-            ("--decay", "0.3", "optimiser.decay"),
             ("--seed", "3", "run.seed"),
+            ("--time", "20m", "run.time"),
             ("--out", "there", "run.out"),
             ("--checkpoint-every", "3", "run.checkpoint_every"),
             ("--log-every", "3", "run.log_every"),
@@ -323,14 +378,86 @@ mod tests {
             ("--no-cross-entropy", "method.cross_entropy"),
             ("--no-equivariance", "method.equivariance"),
             ("--no-invariance", "method.invariance"),
+            ("--no-decay-norm", "optimiser.decay_norm"),
         ] {
             assert_eq!(config(&[flag]).differences(&base), [key], "{flag}");
             let back = flag.replace("--no-", "--");
             assert_eq!(config(&[flag, &back]).differences(&base), [""; 0], "{flag} {back}");
         }
+        assert_eq!(config(&["--no-nesterov"]).differences(&base), ["optimiser.nesterov"]);
+        assert_eq!(config(&["--no-nesterov", "--nesterov"]).differences(&base), [""; 0]);
+        // A cosine has no points of decay.
+        let steps = config(&["--schedule", "steps"]);
+        for (flag, value, key) in [
+            ("--decay-at-epochs", "3,4", "optimiser.decay_at"),
+            ("--decay-at-fractions", "0.3", "optimiser.decay_at"),
+            ("--decay-at-steps", "3,4", "optimiser.decay_at"),
+            ("--decay", "0.3", "optimiser.decay"),
+        ] {
+            assert_eq!(config(&["--schedule", "steps", flag, value]).differences(&steps), [key], "{flag}");
+        }
         let conv4 = config(&["--backbone", "conv4"]);
         assert_eq!(conv4.differences(&base), ["model.backbone", "model.widths"]);
-        assert_eq!(config(&["--decay-at-epochs", "none"]).optimiser.decay_at, DecayAt::Epochs(vec![]));
+        assert_eq!(
+            config(&["--schedule", "steps", "--decay-at-epochs", "none"]).optimiser.decay_at,
+            DecayAt::Epochs(vec![])
+        );
+    }
+
+    fn wish(words: &[&str]) -> Result<(Config, Given)> {
+        match parse(&[&["plan"], words].concat()).unwrap().command {
+            Command::Plan(args) => args.config.wish(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Which words put a recipe in force.
+    #[test]
+    fn a_recipe_takes_the_place_of_the_demo() {
+        use Recipe::{Auto, Paper};
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let plain = file("plain.toml", "[optimiser]\nbatch = 7\nlength = { steps = 9 }");
+        let auto = file("auto.toml", "recipe = \"auto\"\n[optimiser]\nbatch = 7");
+        // As the run folder of a recipe has it.
+        let reasons =
+            "[run]\ntime = \"5m\"\nreasons = [\"optimiser.batch: few images\", \"optimiser.length.steps: in time\"]";
+        let of_run = file(
+            "run.toml",
+            &format!("recipe = \"auto\"\n[optimiser]\nlr = 0.3\nbatch = 7\nlength = {{ steps = 9 }}\n{reasons}"),
+        );
+        for (words, recipe, in_force, preset) in [
+            (&[][..], Paper, false, Some("demo")),
+            (&["--steps", "3"], Paper, false, Some("demo")),
+            (&["--data", "photos"], Auto, true, None),
+            (&["--data", "photos", "--recipe", "paper"], Paper, true, None),
+            (&["--recipe", "auto"], Auto, true, None),
+            (&["--preset", "demo", "--data", "photos"], Paper, false, Some("demo")),
+            (&["--preset", "demo", "--recipe", "paper"], Paper, false, Some("demo")),
+            (&["--config", &plain, "--data", "photos"], Paper, false, None),
+            (&["--config", &plain, "--recipe", "auto"], Auto, true, None),
+            (&["--config", &auto], Auto, true, None),
+            (&["--config", &of_run], Auto, true, None),
+        ] {
+            let (config, given) = wish(words).unwrap();
+            let got = (config.recipe, given.recipe, config.preset.as_deref());
+            assert_eq!(got, (recipe, in_force, preset), "{words:?}");
+        }
+        let (config, given) = wish(&["--config", &of_run]).unwrap();
+        assert!(at(&given.layer, "optimiser.batch").is_none() && at(&given.layer, "optimiser.length").is_none());
+        assert_eq!((config.optimiser.lr, config.run.time.map(|time| time.0)), (0.3, Some(300)));
+        let both = wish(&["--preset", "demo", "--recipe", "auto"]).unwrap().0;
+        assert!(both.validate().unwrap_err().to_string().contains("has its own settings"));
+        // The upper layer's length or time counts; one layer has one of them.
+        let timed = file("timed.toml", "[run]\ntime = \"5m\"");
+        assert_eq!(wish(&["--config", &timed, "--steps", "3"]).unwrap().0.run.time, None);
+        let (config, given) = wish(&["--config", &plain, "--time", "90s"]).unwrap();
+        assert!(config.run.time.is_some() && at(&given.layer, "optimiser.length").is_none());
+        assert!(wish(&["--time", "5m", "--steps", "3"]).is_err() && wish(&["--time", "5m", "--epochs", "3"]).is_err());
     }
 
     #[test]

@@ -63,11 +63,11 @@ pub(super) struct RunFlags {
 
 fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<TrainRequest> {
     let flags = &args.config;
-    let (config, out, begin) = match &args.resume {
+    let (config, given, out, begin) = match &args.resume {
         None => {
-            let config = flags.resolve()?;
+            let (config, given) = flags.wish()?;
             let out = config.out_folder();
-            (config, out, if args.run.overwrite { Begin::Overwrite } else { Begin::New })
+            (config, Some(given), out, if args.run.overwrite { Begin::Overwrite } else { Begin::New })
         }
         Some(folder) => {
             let out = match folder {
@@ -80,11 +80,11 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
             // Before the flags: one that names what was chosen, and says otherwise, is to be seen.
             config.keep_choices(&stored.config);
             flags.apply(&mut config)?;
-            (config, out, begin)
+            (config, None, out, begin)
         }
     };
     let resume_command = format!("ieq-wgpu train --resume {}", shell_word(&out));
-    Ok(TrainRequest { config, out, begin, score: !args.run.no_eval, min_acc: args.run.min_acc, resume_command })
+    Ok(TrainRequest { config, given, out, begin, score: !args.run.no_eval, min_acc: args.run.min_acc, resume_command })
 }
 
 /// Trains and prints the result.
@@ -106,7 +106,12 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
     for (before, after) in outcome.untrained.iter().zip(&outcome.trained) {
         if rows.is_empty() {
             let title = format!("{}-way, novel classes", after.ways);
-            rows.push(vec![title, "untrained".into(), "trained".into(), "gain".into()]);
+            rows.push(vec![
+                title,
+                if outcome.init.is_some() { "before" } else { "untrained" }.into(),
+                "trained".into(),
+                "gain".into(),
+            ]);
         }
         rows.push(vec![
             format!("{}-shot accuracy ({})", after.shots, after.classifier),
@@ -115,9 +120,14 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
             format!("{:+.1}", after.accuracy_pct - before.accuracy_pct),
         ]);
     }
+    let whole = outcome.timing.map_or(String::new(), |timing| {
+        format!(", {} of {} in all", duration(outcome.job_seconds), duration(timing.wanted_s))
+    });
     let loss = outcome.loss.map_or(String::new(), |loss| format!(", loss {loss:.4}"));
+    let (kept, ended) =
+        (kept(outcome), outcome.ended.as_ref().map_or(String::new(), |why| format!("\nended early: {why}")));
     format!(
-        "{}\n{} steps in {}{loss}, {:.1} images/s; saved {}",
+        "{}\n{} steps in {}{whole}{loss}, {:.1} images/s; saved {}{kept}{ended}",
         table(&rows),
         outcome.steps,
         duration(outcome.seconds),
@@ -126,6 +136,21 @@ pub(super) fn text(outcome: &TrainOutcome) -> String {
     )
     .trim_start()
     .to_owned()
+}
+
+/// A line on the network that validated best, where the run was validated.
+fn kept(outcome: &TrainOutcome) -> String {
+    let Some(best) = &outcome.best else { return String::new() };
+    let (score, file) = (best.validation, best.checkpoint.display());
+    let last = outcome.last.iter().map(|score| format!("{}-shot {}", score.shots, percent(score)));
+    let last = match outcome.last.is_empty() {
+        true => String::new(),
+        false => format!("; the last network has {}", last.collect::<Vec<_>>().join(", ")),
+    };
+    format!(
+        "\nbest in validation: step {} with {:.1} % 1-shot, {:.1} % 5-shot, saved {file}{last}",
+        score.step, score.one_shot_pct, score.five_shot_pct
+    )
 }
 
 #[cfg(test)]
@@ -168,7 +193,7 @@ mod tests {
         };
         assert_eq!(request(&[]).config, stored);
         assert_eq!(request(&["--log-every", "1"]).config.run.log_every, 1);
-        assert_eq!(request(&["--preset", "demo"]).config.optimiser.lr, 0.05, "a preset that is named counts");
+        assert_eq!(request(&["--preset", "demo"]).config.optimiser.lr, 0.1, "a preset that is named counts");
         assert_eq!(request(&[]).resume_command, "ieq-wgpu train --resume runs/a");
     }
 
@@ -185,12 +210,19 @@ mod tests {
         };
         let outcome = TrainOutcome {
             checkpoint: "runs/demo/checkpoint.safetensors".into(),
+            chosen: Vec::new(),
+            timing: None,
+            job_seconds: 190.0,
             steps: 150,
+            ended: None,
+            best: None,
+            init: None,
             loss: Some(3.21),
             seconds: 185.0,
             images_per_second: 12.97,
             untrained: vec![score(1, 46.9, Some(0.84)), score(5, 64.7, Some(0.84))],
             trained: vec![score(1, 69.2, Some(0.84)), score(5, 84.0, None)],
+            last: Vec::new(),
         };
         assert_eq!(
             text(&outcome),

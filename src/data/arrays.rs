@@ -311,12 +311,17 @@ pub(super) fn read(source: &Path, parts: Vec<Part>, choice: Choice, options: &Da
 
     let kept = |label: &Label| classes.binary_search(label).ok();
     let n_kept = parts.iter().flat_map(|part| &part.labels).filter(|label| kept(label).is_some()).count();
-    let mut side = options.side;
+    let (mut side, mut wanted) = (options.side, options.side);
     for part in parts {
         let Part { path, pixels, labels, .. } = part;
         let file_name = listing::file_name(&path);
         pixels.for_each(&path, |i| kept(&labels[i]).is_some(), |i, image| {
-            let image = decode::square(&path, image, options.side)?;
+            if set.original_side.is_none() {
+                let shorter = image.width().min(image.height()) as usize;
+                (set.original_side, wanted) = (Some(shorter), options.side_for(shorter));
+                side = wanted;
+            }
+            let image = decode::square(&path, image, wanted)?;
             let own = image.width() as usize;
             if side.is_none_or(|side| side != own) && !set.names.is_empty() {
                 return Err(Error::data(

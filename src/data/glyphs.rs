@@ -36,7 +36,7 @@ pub(super) fn load(split: Split, options: &DataOptions) -> Result<ImageSet> {
     if let Some(file) = &options.split_file {
         return Err(Error::data(file, "cannot be used: the glyphs have splits of their own; leave the split file out"));
     }
-    let side = options.side.unwrap_or(GLYPH_SIDE);
+    let side = options.side_for(GLYPH_SIDE).unwrap_or(GLYPH_SIDE);
     let (first, n_classes) = match split {
         Split::Train => (0, GLYPH_CLASSES[0]),
         Split::Val => (GLYPH_CLASSES[0], GLYPH_CLASSES[1]),

@@ -41,8 +41,11 @@ pub(super) fn load(listing: &dyn Listing, split: Split, options: &DataOptions) -
             items.push((listing, file));
         }
     }
-    let (side, pixels) = decode::decode_all(&items, options)?;
+    let original_side = decode::shorter_side(&items, options);
+    let side = original_side.and_then(|shorter| options.side_for(shorter)).or(options.side);
+    let (side, pixels) = decode::decode_all(&items, &DataOptions { side, ..options.clone() })?;
     let mut set = ImageSet::new(side, pixels, labels, class_names, names)?;
+    set.original_side = original_side;
     set.warnings = warnings;
     set.drawn_from = own.drawn_from;
     Ok(set)

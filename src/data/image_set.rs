@@ -28,6 +28,8 @@ pub struct ImageSet {
     pub warnings: Vec<Warning>,
     /// Number of classes of the whole data set, where its split was drawn by seed.
     pub drawn_from: Option<usize>,
+    /// The pictures' own shorter side, in the middle of a sample of them, where it was looked at.
+    pub original_side: Option<usize>,
 }
 
 /// What is suspicious about a data set.

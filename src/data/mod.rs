@@ -44,6 +44,7 @@ mod parts;
 mod pickle;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod split;
+mod statistics;
 #[cfg(feature = "formats")]
 mod table;
 #[cfg(feature = "formats")]
@@ -66,6 +67,7 @@ pub use load::{load, load_readable, load_unlabelled};
 #[cfg(feature = "formats")]
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 #[cfg(feature = "formats")]
-pub use options::DataOptions;
+pub use options::{DataOptions, fitted_side};
 pub use order::epoch_order;
 pub use split::{Split, class_split};
+pub use statistics::Statistics;

@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// Name of the checkpoint inside a run folder.
 pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 
+/// Name of the checkpoint that validated best, inside the folder of a run with validation.
+pub const BEST_FILE: &str = "best.safetensors";
+
 /// Name of the effective configuration inside a run folder.
 pub const CONFIG_FILE: &str = "config.toml";
 
@@ -39,13 +42,17 @@ pub struct OpenFolder {
     _lock: Option<File>,
 }
 
-/// The checkpoint that `path` names: a file, or the one inside a run folder.
+/// The checkpoint that `path` names for use: a file, or the one inside a run folder that validated best, where the run
+/// has validation; else its last one.
 ///
 /// # Errors
 /// [`Error::Data`] where there is none.
 pub fn checkpoint_file(path: &Path) -> Result<PathBuf> {
-    let file = if path.is_dir() { path.join(CHECKPOINT_FILE) } else { path.to_owned() };
-    if file.is_file() {
+    let files = match path.is_dir() {
+        true => vec![path.join(BEST_FILE), path.join(CHECKPOINT_FILE)],
+        false => vec![path.to_owned()],
+    };
+    if let Some(file) = files.into_iter().find(|file| file.is_file()) {
         return Ok(file);
     }
     let message = match path.is_dir() {
@@ -107,7 +114,7 @@ pub fn open(out: &Path, config: &str, existing: Existing) -> Result<OpenFolder> 
         }
     }
     if existing != Existing::Resume {
-        for name in [CHECKPOINT_FILE, METRICS_FILE, TUNING_FILE] {
+        for name in [CHECKPOINT_FILE, BEST_FILE, METRICS_FILE, TUNING_FILE] {
             let old = out.join(name);
             match std::fs::remove_file(&old) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -2,6 +2,7 @@
 
 pub mod losses;
 pub mod negatives;
+pub mod optimise;
 pub mod spec;
 pub mod step;
 pub mod terms;

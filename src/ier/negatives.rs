@@ -1,5 +1,7 @@
 //! The memory bank's host side: its first rows, and the negatives of a step.
 
+use std::collections::VecDeque;
+
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::random::{Rng, Stream};
@@ -19,6 +21,68 @@ pub fn negatives(seed: u64, step: u32, n: usize, batch: &[u32], k: usize) -> Vec
         .iter()
         .map(|j| (j + before.partition_point(|&b| b <= j)) as u32)
         .collect()
+}
+
+/// As [`negatives`], of the rows in `pool`, which are distinct; `k` of those outside the batch, or all.
+pub fn negatives_among(seed: u64, step: u32, pool: &[u32], batch: &[u32], k: usize) -> Vec<u32> {
+    let mut excluded = batch.to_vec();
+    excluded.sort_unstable();
+    let mut left: Vec<u32> = pool.iter().copied().filter(|row| excluded.binary_search(row).is_err()).collect();
+    if left.len() <= k {
+        return left;
+    }
+    let mut rng = Rng::new(seed, Stream::Negatives, step, 0);
+    left = rand::seq::index::sample(&mut rng, left.len(), k).iter().map(|i| left[i]).collect();
+    left
+}
+
+/// Which bank rows have been written, and when: a function of the batches so far.
+#[derive(Clone, Debug)]
+pub struct BankHistory {
+    /// Number of the last write of each row, from 1; 0 for none.
+    last_write: Vec<u64>,
+    /// Rows and numbers of their writes, oldest first; some of them have been written again since.
+    writes: VecDeque<(u32, u64)>,
+    count: u64,
+    recent: usize,
+}
+
+impl BankHistory {
+    /// A bank of `rows` rows, none of them written; [`BankHistory::recent`] is to find `recent` of them.
+    pub fn new(rows: usize, recent: usize) -> Self {
+        BankHistory { last_write: vec![0; rows], writes: VecDeque::new(), count: 0, recent }
+    }
+
+    /// Notes that these rows are written, in this order. A row beyond the bank is left out.
+    pub fn write(&mut self, batch: &[u32]) {
+        for &row in batch {
+            if let Some(last) = self.last_write.get_mut(row as usize) {
+                self.count += 1;
+                *last = self.count;
+                self.writes.push_back((row, self.count));
+            }
+        }
+    }
+
+    /// Whether the row has been written.
+    pub fn is_written(&self, row: u32) -> bool {
+        self.last_write.get(row as usize).is_some_and(|&write| write > 0)
+    }
+
+    /// The most recently written rows, the last one first. Forgets those before them.
+    pub fn recent(&mut self) -> Vec<u32> {
+        let mut rows = Vec::new();
+        let mut from = self.writes.len();
+        while from > 0 && rows.len() < self.recent {
+            from -= 1;
+            let (row, write) = self.writes[from];
+            if self.last_write[row as usize] == write {
+                rows.push(row);
+            }
+        }
+        self.writes.drain(..from);
+        rows
+    }
 }
 
 /// The first bank: `n` random rows of length one in `d` dimensions, row-major.
@@ -69,6 +133,35 @@ mod tests {
             // Expected 2000 with a standard deviation of 37.
             let wanted = if [2, 7, 11].contains(&row) { count == 0 } else { count.abs_diff(2000) < 180 };
             assert!(wanted, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_bank_knows_its_recent_rows() {
+        let mut history = BankHistory::new(50, 12);
+        let mut writes: Vec<u32> = Vec::new();
+        assert!(history.recent().is_empty());
+        for step in 0..200_u32 {
+            let batch: Vec<u32> = (0..5).map(|i| (step * 7 + i * i * 3) % 40).collect();
+            history.write(&batch);
+            writes.extend(&batch);
+            let mut wanted: Vec<u32> = Vec::new();
+            for &row in writes.iter().rev() {
+                if !wanted.contains(&row) && wanted.len() < 12 {
+                    wanted.push(row);
+                }
+            }
+            if step % 3 == 0 {
+                assert_eq!(history.recent(), wanted);
+                let next = [wanted[0], 49, wanted[3]];
+                for k in [1, 4, 100] {
+                    let drawn = negatives_among(1, step, &wanted, &next, k);
+                    assert_eq!(drawn, negatives_among(1, step, &wanted, &next, k));
+                    assert_eq!(drawn.len(), k.min(wanted.len() - 2));
+                    assert!(drawn.iter().all(|row| wanted.contains(row) && !next.contains(row)));
+                }
+            }
+            assert!((0..50).all(|row| history.is_written(row) == writes.contains(&row)));
         }
     }
 

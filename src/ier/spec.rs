@@ -1,7 +1,8 @@
 //! What shapes a training step, and what the host gives it.
 
-use crate::nn::NetSpec;
-use crate::settings::{DistillConfig, MethodConfig};
+use super::losses::Counted;
+use crate::nn::{Heads, NetSpec};
+use crate::settings::{DistillConfig, MethodConfig, OptimiserConfig};
 use crate::tape::{Graph, Type, ValueId};
 
 /// Everything that shapes a step.
@@ -13,18 +14,22 @@ pub struct StepSpec {
     pub batch: usize,
     /// Micro-batches that a batch is split into, each with forward and backward passes of its own.
     pub parts: usize,
-    /// Transformed copies of each image.
+    /// Views of an image, the plain one among them.
     pub copies: usize,
+    /// Images of a pass that get more than the plain view: the first ones.
+    pub viewed: usize,
+    /// Whether the further views are drawn anew for each image and step; else they are all transforms, in order.
+    pub drawn: bool,
+    /// Rotations that the class head tells apart: transform m is rotation m mod this many. 1: classes alone.
+    pub class_rotations: usize,
     /// Rows of the memory bank: training images.
     pub bank_rows: usize,
     /// Contrastive negatives of a step.
     pub negatives: usize,
     /// The losses and their weights.
     pub method: MethodConfig,
-    /// Momentum of the optimiser.
-    pub momentum: f32,
-    /// Weight decay, on every parameter.
-    pub weight_decay: f32,
+    /// What the optimiser does.
+    pub optimiser: OptimiserConfig,
     /// With a teacher, which has the same network: how much it counts.
     pub distill: Option<DistillConfig>,
 }
@@ -35,18 +40,30 @@ impl StepSpec {
         self.batch / self.parts.max(1)
     }
 
-    /// Rows of one forward pass.
+    /// The heads that the losses need, of those that the network has.
+    pub fn heads(&self) -> Heads {
+        let terms = self.method.terms();
+        Heads { transform: terms.equivariance, invariant: terms.invariance }
+    }
+
+    /// Rows of one forward pass: its images plain, then one set after the other of further views.
     pub fn rows(&self) -> usize {
-        self.images() * self.copies
+        self.images() + self.copies.saturating_sub(1) * self.viewed
+    }
+
+    /// The image, by its slot in the pass, that each row shows.
+    pub fn slots(&self) -> impl Iterator<Item = usize> + use<> {
+        let (images, viewed) = (self.images(), self.viewed.max(1));
+        (0..self.rows()).map(move |row| row.checked_sub(images).map_or(row, |further| further % viewed))
     }
 }
 
 /// Values that the host writes before a step. `x` comes from the view generator or from the host.
 #[derive(Clone, Debug)]
 pub struct StepInputs {
-    /// Transformed images [copies images, 3, s, s]; row m images + i is image i under transform m.
+    /// Views [rows, 3, s, s]: the images plain, then further views of the first of them, see [`StepSpec::slots`].
     pub x: ValueId,
-    /// Class of each row.
+    /// Class of each row; with joint labels class + classes * rotation.
     pub classes: ValueId,
     /// Transform of each row.
     pub transforms: ValueId,
@@ -54,6 +71,8 @@ pub struct StepInputs {
     pub index: ValueId,
     /// Bank rows that serve as negatives.
     pub negatives: ValueId,
+    /// Where only recently written bank rows count: which rows of the pass and which negatives do.
+    pub counted: Option<Counted>,
     /// The step block.
     pub step: ValueId,
     /// The memory bank.
@@ -65,12 +84,18 @@ impl StepInputs {
     pub fn declare(graph: &mut Graph, spec: &StepSpec, x: ValueId, step: ValueId, index: ValueId) -> Self {
         let rows = spec.rows();
         let width = spec.net.projection.unwrap_or(1);
+        let negatives = spec.negatives.max(1);
+        let counted = spec.method.bank_recent.map(|_| Counted {
+            rows: graph.input("counted rows", Type::f32([rows])),
+            negatives: graph.input("counted negatives", Type::f32([negatives])),
+        });
         StepInputs {
             x,
             classes: graph.input("classes", Type::u32([rows])),
             transforms: graph.input("transforms", Type::u32([rows])),
             index,
-            negatives: graph.input("negatives", Type::u32([spec.negatives.max(1)])),
+            negatives: graph.input("negatives", Type::u32([negatives])),
+            counted,
             step,
             bank: graph.input("bank", Type::f32([spec.bank_rows, width])),
         }

@@ -3,14 +3,17 @@
 use std::ops::Range;
 
 use super::losses;
+use super::optimise::{
+    AVERAGE, FlatVectors, GRADIENTS, NORM, Rates, Update, declare_averages, declare_rates, flat_vectors, optimise,
+    rates_input, trained_bytes,
+};
 use super::spec::{StepInputs, StepSpec};
 use super::terms::{Given, LOSSES, Side};
-use crate::nn::{Drop, Entry, Mode, Net, Outputs, PARAMETERS};
+use crate::nn::{Drop, Entry, Mode, Net, Outputs, PARAMETERS, STATISTICS};
 use crate::ops::accumulate::Accumulate;
 use crate::ops::bank::BankUpdate;
 use crate::ops::elementwise::Add;
 use crate::ops::health::{self, HealthCheck};
-use crate::ops::sgd::Sgd;
 use crate::ops::step_block::StepBlock;
 use crate::tape::backward::{backward, place_gradients};
 use crate::tape::{Graph, Storage, Type, ValueId};
@@ -19,27 +22,11 @@ use crate::{Error, Result};
 /// Prefix of the teacher's arenas.
 pub const TEACHER: &str = "teacher ";
 
-/// The arena of the gradients.
-pub const GRADIENTS: &str = "gradients";
-/// The arena of the optimiser's momentum.
-pub const MOMENTUM: &str = "momentum";
-
 /// Prefix of the arenas of the scalars that the host reads back: losses, accuracy.
 pub const METRICS: &str = "metrics";
 
 /// Prefix of the arenas of what one micro-batch makes, where a step has several: its gradients and scalars.
 pub const PART: &str = "part ";
-
-/// All parameters, all gradients and all momentum of a step as vectors, with every tensor at the same offset in all three.
-#[derive(Clone, Copy, Debug)]
-pub struct FlatVectors {
-    /// The trained tensors.
-    pub parameters: ValueId,
-    /// Their gradients.
-    pub gradients: ValueId,
-    /// The optimiser's momentum.
-    pub momentum: ValueId,
-}
 
 /// A recorded step.
 #[derive(Clone, Debug)]
@@ -58,7 +45,8 @@ pub struct Step {
     pub teacher_outputs: Option<Outputs>,
     /// Outputs of the blocks.
     pub maps: Vec<ValueId>,
-    /// Loss terms by name, `total` first; in arenas of their own.
+    /// Loss terms by name, `total` first, and behind them `grad_norm` where gradients are clipped: their norm before that.
+    /// In arenas of their own.
     pub losses: Vec<(&'static str, ValueId)>,
     /// Share of the rows whose class was right; in arenas of their own.
     pub accuracy: ValueId,
@@ -66,6 +54,10 @@ pub struct Step {
     pub flat: FlatVectors,
     /// The bytes of these vectors that are trained: the parameters that have a gradient.
     pub trained: Vec<Range<u64>>,
+    /// The rates of what is trained, a table for each of these ranges; the host writes them once.
+    pub rates: Vec<Rates>,
+    /// The moving averages of the parameters, then of the running statistics; empty where there are none.
+    pub average: Vec<Entry>,
     /// Bits that the device raises: [`health`].
     pub health: ValueId,
 }
@@ -116,12 +108,12 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         None => None,
         Some(_) => {
             let mut net = Net::new(graph, TEACHER, Mode::Eval);
-            let (outputs, _) = net.forward(inputs.x, &spec.net, &Drop::Off)?;
+            let (outputs, _) = net.forward(inputs.x, &spec.net, spec.heads(), &Drop::Off)?;
             Some((outputs, [net.parameters, net.statistics].concat()))
         }
     };
-    let mut net = Net::new(graph, "", Mode::Train);
-    let (outputs, maps) = net.forward(inputs.x, &spec.net, drop)?;
+    let mut net = Net::new(graph, "", Mode::Train).with_frozen(spec.optimiser.freeze);
+    let (outputs, maps) = net.forward(inputs.x, &spec.net, spec.heads(), drop)?;
     let (parameters, statistics) = (net.parameters, net.statistics);
 
     graph.set_scope("losses");
@@ -141,7 +133,9 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
 
     if let Some(z) = outputs.invariant {
         graph.set_scope("bank");
-        graph.update(BankUpdate { momentum: spec.method.bank_momentum as f32 }, &[inputs.index, z], &[inputs.bank])?;
+        let given: Vec<ValueId> =
+            [inputs.index, z].into_iter().chain(inputs.counted.map(|counted| counted.rows)).collect();
+        graph.update(BankUpdate { momentum: spec.method.bank_momentum as f32 }, &given, &[inputs.bank])?;
     }
     let gradients = backward(graph, total)?;
     let split = spec.parts > 1;
@@ -154,8 +148,15 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     let health = graph.input("health", Type::u32([health::WORDS]));
     graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
     let flat = flat_vectors(graph, bytes);
+    let rates = declare_rates(graph, &parameters, &trained, &spec.optimiser);
+    let average = declare_averages(graph, &parameters, &statistics, &spec.optimiser);
+    let mut norm = None;
     if !split {
-        optimise(graph, spec, flat, &trained, inputs.step, health)?;
+        let rates = rates.iter().map(|rates| rates.value).collect();
+        norm = optimise(graph, &Update { spec, flat, trained: &trained, rates, step: inputs.step, health })?;
+    } else if spec.optimiser.clip_norm.is_some() {
+        // The optimiser's graph writes it.
+        norm = Some(graph.input(NORM, Type::f32([1])));
     }
     let mut scalars: Vec<ValueId> = all.iter().map(|(_, scalar)| *scalar).chain([accuracy]).collect();
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).chain(["accuracy"]).collect();
@@ -179,7 +180,12 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     }
     graph.set_scope("");
     let accuracy = scalars.pop().unwrap_or(accuracy);
-    let all = all.into_iter().zip(scalars).map(|((name, _), scalar)| (name, scalar)).collect();
+    let all = all
+        .into_iter()
+        .zip(scalars)
+        .map(|((name, _), scalar)| (name, scalar))
+        .chain(norm.map(|id| ("grad_norm", id)))
+        .collect();
     let (teacher_outputs, teacher) = teacher.map_or((None, Vec::new()), |(o, e)| (Some(o), e));
     Ok(Step {
         inputs,
@@ -193,58 +199,10 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         accuracy,
         flat,
         trained,
+        rates,
+        average,
         health,
     })
-}
-
-/// Parameters, gradients and momentum as vectors of `bytes` bytes each.
-fn flat_vectors(graph: &mut Graph, bytes: u64) -> FlatVectors {
-    let mut whole = |arena: &str| {
-        graph.arenas.insert(arena.into(), bytes);
-        graph.whole_arena(arena)
-    };
-    FlatVectors { parameters: whole(PARAMETERS), gradients: whole(GRADIENTS), momentum: whole(MOMENTUM) }
-}
-
-/// The bytes of the parameters that have a gradient, with the padding behind them: one range where all have one.
-fn trained_bytes(graph: &Graph, parameters: &[Entry], with_gradient: &[ValueId]) -> Vec<Range<u64>> {
-    let end = graph.arenas().get(PARAMETERS).copied().unwrap_or(0);
-    let offset = |entry: &Entry| match &graph.value(entry.value).storage {
-        Storage::Arena { offset, .. } => *offset,
-        Storage::Transient => end,
-    };
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for (i, entry) in parameters.iter().enumerate().filter(|(_, entry)| with_gradient.contains(&entry.value)) {
-        let bytes = offset(entry)..parameters.get(i + 1).map_or(end, offset);
-        match ranges.last_mut() {
-            Some(last) if last.end == bytes.start => last.end = bytes.end,
-            _ => ranges.push(bytes),
-        }
-    }
-    ranges
-}
-
-/// Updates what is trained. A parameter without a gradient stays as it is: it does not even decay, as in PyTorch.
-fn optimise(
-    graph: &mut Graph,
-    spec: &StepSpec,
-    flat: FlatVectors,
-    trained: &[Range<u64>],
-    step: ValueId,
-    health: ValueId,
-) -> Result<()> {
-    let sgd = Sgd { momentum: spec.momentum, weight_decay: spec.weight_decay };
-    let all = graph.arenas().get(PARAMETERS).copied().unwrap_or(0);
-    for bytes in trained {
-        let mut part = |whole: ValueId, arena: &str| match *bytes == (0..all) {
-            true => whole,
-            false => graph.part_of_arena(arena, bytes.clone()),
-        };
-        let gradients = part(flat.gradients, GRADIENTS);
-        let targets = [part(flat.parameters, PARAMETERS), part(flat.momentum, MOMENTUM), health];
-        graph.update(sgd.clone(), &[gradients, step], &targets)?;
-    }
-    Ok(())
 }
 
 /// The optimiser's graph for a step of several micro-batches, of which `step` is one, recorded in `graph_of_step`; the
@@ -256,8 +214,14 @@ pub fn record_update(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Res
     let mut graph = Graph::new();
     let block = graph.input("step", StepBlock::ty());
     let health = graph.input("health", Type::u32([health::WORDS]));
+    for arena in [STATISTICS.to_owned(), format!("{AVERAGE}{PARAMETERS}"), format!("{AVERAGE}{STATISTICS}")] {
+        if let Some(&bytes) = graph_of_step.arenas().get(&arena).filter(|_| !step.average.is_empty()) {
+            graph.arenas.insert(arena, bytes);
+        }
+    }
     let flat = flat_vectors(&mut graph, graph_of_step.arenas().get(PARAMETERS).copied().unwrap_or(0));
+    let rates = step.rates.iter().map(|rates| rates_input(&mut graph, &rates.tensors)).collect();
     graph.set_scope("optimiser");
-    optimise(&mut graph, spec, flat, &step.trained, block, health)?;
+    optimise(&mut graph, &Update { spec, flat, trained: &step.trained, rates, step: block, health })?;
     Ok(graph)
 }

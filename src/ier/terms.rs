@@ -3,7 +3,9 @@
 //! To add a loss: a row here, its weight in the settings, and its values in a golden file. The test below fails for a
 //! weight that no row reads.
 
-use super::losses::{contrastive_loss, cross_entropy, kl_divergence, mean_squared_error};
+use super::losses::{
+    Contrast, contrastive_loss, cross_entropy, kl_divergence, mean_squared_error, smoothed_cross_entropy,
+};
 use super::spec::{StepInputs, StepSpec};
 use crate::Result;
 use crate::nn::Outputs;
@@ -49,18 +51,21 @@ pub const LOSSES: [Loss; 7] = [
     Loss {
         name: "ce",
         side: Side::Own,
-        weight: |spec| if spec.method.terms().cross_entropy { 1.0 } else { 0.0 },
-        record: |graph, given| cross_entropy(graph, given.own.class, given.inputs.classes).map(Some),
+        weight: |spec| if spec.method.terms().cross_entropy { spec.method.weights()[0] as f32 } else { 0.0 },
+        record: |graph, given| {
+            let smoothing = given.spec.method.label_smoothing as f32;
+            smoothed_cross_entropy(graph, given.own.class, given.inputs.classes, smoothing).map(Some)
+        },
     },
     Loss {
         name: "eq",
         side: Side::Own,
-        weight: |spec| spec.method.gamma as f32,
+        weight: |spec| spec.method.weights()[1] as f32,
         record: |graph, given| {
             given.own.transform.map(|q| cross_entropy(graph, q, given.inputs.transforms)).transpose()
         },
     },
-    Loss { name: "inv", side: Side::Own, weight: |spec| spec.method.gamma as f32, record: invariance },
+    Loss { name: "inv", side: Side::Own, weight: |spec| spec.method.weights()[2] as f32, record: invariance },
     Loss {
         name: "kl_cls",
         side: Side::Distillation,
@@ -95,7 +100,9 @@ fn invariance(graph: &mut Graph, given: &Given) -> Result<Option<ValueId>> {
     let (Some(z), inputs) = (given.own.invariant, given.inputs) else { return Ok(None) };
     let own = graph.one(GatherRows, &[inputs.bank, inputs.index])?;
     let negatives = graph.one(GatherRows, &[inputs.bank, inputs.negatives])?;
-    contrastive_loss(graph, z, own, negatives, given.spec.method.tau as f32).map(Some)
+    let spec = given.spec;
+    let contrast = Contrast { tau: spec.method.tau as f32, viewed: spec.viewed, counted: inputs.counted };
+    contrastive_loss(graph, z, own, negatives, &contrast).map(Some)
 }
 
 /// An output of the network and the teacher's, where both have it.
@@ -119,7 +126,7 @@ mod tests {
     use super::*;
     use crate::nn::{Drop, NetSpec};
     use crate::ops::step_block::StepBlock;
-    use crate::settings::{Backbone, Config, MethodConfig};
+    use crate::settings::{Backbone, Config, MethodConfig, OptimiserConfig};
     use crate::tape::Type;
 
     /// The recorded step of a small network with a teacher, as text, and the names of its losses.
@@ -136,11 +143,13 @@ mod tests {
             batch: 2,
             parts: 1,
             copies: 2,
+            viewed: 2,
+            drawn: false,
+            class_rotations: 1,
             bank_rows: 9,
             negatives: 3,
             method,
-            momentum: 0.9,
-            weight_decay: 5e-4,
+            optimiser: OptimiserConfig::default(),
             distill: Some(distill),
         };
         let mut graph = Graph::new();
@@ -159,8 +168,9 @@ mod tests {
         let wanted: Vec<_> = ["total"].into_iter().chain(LOSSES.iter().map(|loss| loss.name)).collect();
         assert_eq!(names, wanted);
         let (mut method, mut distill) = (serde_json::json!(config.method), serde_json::json!(config.distill));
-        // Those that the recorded step does not have in it: how many students there are, and how many negatives.
-        let elsewhere = ["generations", "negatives"];
+        // Those that the recorded step does not have in it: how many students there are, how many negatives, and which
+        // images get further views.
+        let elsewhere = ["generations", "teacher_share", "negatives", "view_share"];
         let mut changed = 0;
         for which in 0..2 {
             let keys: Vec<String> = [&method, &distill][which].as_object().unwrap().keys().cloned().collect();

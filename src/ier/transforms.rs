@@ -1,5 +1,7 @@
 //! The transform sets, and the random numbers of a batch's views: pure functions of (seed, step, slot, view).
 
+use std::ops::Range;
+
 pub use crate::settings::TransformSet;
 
 use crate::ops::views::{Colour, PARAMETER_WORDS, ViewParameters};
@@ -89,13 +91,38 @@ impl ViewSampler {
     ///
     /// A slot's words depend on (seed, step, slot) and not on the size of the batch.
     pub fn parameters(&self, step: u32, batch: usize) -> Vec<u32> {
-        let mut words = Vec::with_capacity(self.set.views() * batch * PARAMETER_WORDS);
+        self.parameters_of(step, 0..batch)
+    }
+
+    /// As [`ViewSampler::parameters`], of some slots of a step.
+    pub fn parameters_of(&self, step: u32, slots: Range<usize>) -> Vec<u32> {
+        let mut words = Vec::with_capacity(self.set.views() * slots.len() * PARAMETER_WORDS);
         for view in 0..self.set.views() {
-            for slot in 0..batch {
+            for slot in slots.clone() {
                 words.extend(self.view(step, slot, view).words());
             }
         }
         words
+    }
+
+    /// The first `count` of the transforms other than the plain one in an order that is drawn for this step and slot.
+    pub fn further(&self, step: u32, slot: usize, count: usize) -> Vec<usize> {
+        let mut rng = Rng::new(self.seed, Stream::Transforms, step, slot as u32);
+        let mut transforms: Vec<usize> = (1..self.set.n_transforms()).collect();
+        let count = count.min(transforms.len());
+        for i in 0..count {
+            let left = transforms.len() - i;
+            transforms.swap(i, i + below(&mut rng, left));
+        }
+        transforms.truncate(count);
+        transforms
+    }
+
+    /// How the image in `slot` is shown under one transform: the view that the full set has, turned.
+    pub fn under(&self, step: u32, slot: usize, transform: usize) -> ViewParameters {
+        let rotations = self.set.rotations();
+        let view = self.view(step, slot, transform / rotations);
+        ViewParameters { turns: (transform % rotations) as u32, ..view }
     }
 
     /// How one view of the image in `slot` is made.
@@ -306,6 +333,31 @@ mod tests {
         assert_eq!(draw(Augmentation { crop: false, ..Augmentation::default() }).factors, all.factors);
         let plain = ViewSampler::new(TransformSet::Rot4, 32, 0, 3, Augmentation::NONE).parameters(0, 5);
         assert_eq!(plain, crate::ops::views::identity_words(32, 0, 5));
+    }
+
+    #[test]
+    fn further_transforms_are_distinct_even_and_a_pure_function() {
+        for set in SETS {
+            let sampler = ViewSampler::new(set, 32, 4, 7, Augmentation::default());
+            let all = set.n_transforms();
+            let mut counts = vec![0_usize; all];
+            for step in 0..2000 {
+                let drawn = sampler.further(step, 3, 2);
+                assert_eq!(drawn, sampler.further(step, 3, 5)[..2], "fewer are the first of more");
+                assert!(drawn.len() == 2 && drawn[0] != drawn[1] && !drawn.contains(&0));
+                drawn.iter().for_each(|&transform| counts[transform] += 1);
+            }
+            let expected = 4000.0 / (all - 1) as f64;
+            for &count in &counts[1..] {
+                assert!((count as f64 - expected).abs() < 5.0 * expected.sqrt(), "{set}: {counts:?}");
+            }
+            let mut whole = sampler.further(0, 0, all);
+            whole.sort_unstable();
+            assert!(whole.into_iter().eq(1..all));
+            let view = sampler.under(4, 9, all - 1);
+            let wanted = sampler.view(4, 9, set.views() - 1);
+            assert_eq!(view, ViewParameters { turns: set.rotations() as u32 - 1, ..wanted });
+        }
     }
 
     #[test]

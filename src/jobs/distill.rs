@@ -1,4 +1,5 @@
-//! `distill`: students of a trained teacher, each the teacher of the next.
+//! `distill`: students of a trained teacher, each the teacher of the next. The teacher is given, or trained first with a
+//! share of the steps.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use super::stored::Stored;
 use super::train::{self, Begin, TrainOutcome, TrainRequest, check_resumable};
 use super::{Session, percentage, same_path};
+use crate::error::Change;
 use crate::files::run_folder::{CHECKPOINT_FILE, Existing, check_free, checkpoint_file};
 use crate::progress::Progress;
 use crate::settings::Config;
@@ -18,13 +20,14 @@ use crate::{Error, Result};
 /// Generations of students.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DistillRequest {
-    /// The students' settings; `run.out` has no effect.
+    /// The students' settings, and those of a teacher that is trained first; `run.out` has no effect.
     pub config: Config,
-    /// The first teacher's checkpoint, or the run folder that holds it.
-    pub teacher: PathBuf,
+    /// The first teacher's checkpoint, or the run folder that holds it. None: it is trained in the folder `teacher`, with
+    /// `distill.teacher_share` of the steps, and the students share the rest.
+    pub teacher: Option<PathBuf>,
     /// The first teacher, where the caller has read it already.
     pub stored: Option<Stored>,
-    /// The run folder: of the only generation, or with a folder `generation-N` for each of several.
+    /// The run folder: of the only generation of a given teacher, or with a folder `generation-N` for each.
     pub out: PathBuf,
     /// What happens to generations that the folder holds; with [`Existing::Resume`] finished ones stay, and the one
     /// that was stopped continues.
@@ -42,67 +45,115 @@ pub struct DistillRequest {
 pub struct DistillOutcome {
     /// The first teacher's checkpoint.
     pub teacher: PathBuf,
+    /// The first teacher's training, where it was trained here.
+    pub trained_teacher: Option<TrainOutcome>,
     /// Each generation, the first one first.
     pub generations: Vec<TrainOutcome>,
 }
 
-/// The first student in the folder of an earlier call that has saved a checkpoint, if any.
+/// The folder of a teacher that is trained here.
+const TEACHER: &str = "teacher";
+
+/// The first network in the folder of an earlier call that has saved a checkpoint, if any.
 ///
 /// # Errors
 /// [`Error::Data`] when it cannot be read.
 pub fn begun(out: &Path) -> Result<Option<Stored>> {
-    let folders = [out.to_owned(), out.join("generation-1")];
-    folders.iter().find(|folder| folder.join(CHECKPOINT_FILE).is_file()).map(|folder| Stored::open(folder)).transpose()
+    let folders = [out.to_owned(), out.join(TEACHER), out.join("generation-1")];
+    let mut files = folders.iter().map(|folder| folder.join(CHECKPOINT_FILE));
+    files.find(|file| file.is_file()).map(|file| Stored::open(&file)).transpose()
+}
+
+/// A network that the job trains.
+struct Stage {
+    folder: PathBuf,
+    config: Config,
+    begin: Begin,
 }
 
 impl DistillRequest {
     /// The run folder of `generation`, counted from 1.
     pub fn folder(&self, generation: u32) -> PathBuf {
-        match self.config.distill.generations {
-            1 => self.out.clone(),
+        match (self.config.distill.generations, &self.teacher) {
+            (1, Some(_)) => self.out.clone(),
             _ => self.out.join(format!("generation-{generation}")),
         }
     }
 
-    /// Validates the request: how each generation begins.
-    fn begins(&self, progress: &mut dyn Progress) -> Result<Vec<Begin>> {
+    /// Validates the request: the teacher where it is trained here, and then the students, each with its beginning.
+    fn stages(&self, progress: &mut dyn Progress) -> Result<Vec<Stage>> {
         percentage(self.min_acc)?;
-        let teacher = checkpoint_file(&self.teacher)?;
+        let teacher = self.teacher.as_deref().map(checkpoint_file).transpose()?;
         self.config.validate()?;
-        let mut begins = Vec::new();
-        for generation in 1..=self.config.distill.generations {
-            let folder = self.folder(generation);
-            let student = folder.join(CHECKPOINT_FILE);
-            if same_path(&student, &teacher) {
+        if teacher.is_some() && self.config.distill.teacher_share > 0.0 {
+            return Err(Error::Conflict {
+                keys: vec!["distill.teacher_share"],
+                why: "`request.teacher` names a teacher, and distill.teacher_share trains one".into(),
+                changes: vec![Change::Unset("distill.teacher_share")],
+            });
+        }
+        let (first, student) = match &teacher {
+            Some(_) => (None, self.config.clone()),
+            None => {
+                let (first, student) = self.config.divided()?;
+                (Some((self.out.join(TEACHER), first)), student)
+            }
+        };
+        let students = (1..=self.config.distill.generations).map(|n| (self.folder(n), student.clone()));
+        let mut stages = Vec::new();
+        for (folder, mut config) in first.into_iter().chain(students) {
+            let saved = folder.join(CHECKPOINT_FILE);
+            if teacher.as_ref().and_then(|teacher| teacher.parent()).is_some_and(|own| same_path(own, &folder)) {
                 return Err(Error::data(folder, "this is the teacher's own folder: name another with `request.out`"));
             }
-            begins.push(if self.existing == Existing::Resume && student.is_file() {
-                let stored = Stored::open(&folder)?;
-                check_resumable(&self.config_of(Some(&stored)), &stored, progress)?;
+            let begin = if self.existing == Existing::Resume && saved.is_file() {
+                let stored = Stored::open(&saved)?;
+                // What was chosen for it before is kept.
+                config.keep_choices(&stored.config);
+                check_resumable(&config, &stored, progress)?;
                 Begin::Resume(Box::new(stored))
             } else {
                 let existing = if self.existing == Existing::Replace { Existing::Replace } else { Existing::Refuse };
                 check_free(&folder, existing)?;
                 if existing == Existing::Replace { Begin::Overwrite } else { Begin::New }
-            });
+            };
+            stages.push(Stage { folder, config, begin });
         }
-        if self.existing == Existing::Resume && !begins.iter().any(|begin| matches!(begin, Begin::Resume(_))) {
+        if self.existing == Existing::Resume && !stages.iter().any(|stage| matches!(stage.begin, Begin::Resume(_))) {
             return Err(Error::data(
                 &self.out,
                 "there is no run to resume here: `request.out` names the folder of one that has saved a checkpoint",
             ));
         }
-        Ok(begins)
+        Ok(stages)
     }
 
-    /// The settings of a generation, which keeps what was chosen for it before.
-    fn config_of(&self, stored: Option<&Stored>) -> Config {
-        let mut config = self.config.clone();
-        if let Some(stored) = stored {
-            config.keep_choices(&stored.config);
-        }
-        config
+    /// Trains one network.
+    fn train(
+        &self,
+        stage: Stage,
+        teacher: Option<Arc<Teacher>>,
+        session: &Session,
+        progress: &mut dyn Progress,
+    ) -> Result<TrainOutcome> {
+        let Stage { folder, config, begin } = stage;
+        let one = TrainRequest {
+            config,
+            given: None,
+            out: folder,
+            begin,
+            score: self.score,
+            min_acc: self.min_acc,
+            resume_command: self.resume_command.clone(),
+        };
+        train::train(&one, teacher, session, progress, None)
     }
+}
+
+/// The network of a checkpoint as a teacher.
+fn teacher(path: PathBuf) -> Result<Arc<Teacher>> {
+    let weights = Checkpoint::load(&path)?;
+    Ok(Arc::new(Teacher { path, weights }))
 }
 
 /// Trains the generations one after the other.
@@ -110,26 +161,26 @@ impl DistillRequest {
 /// # Errors
 /// As [`train::run`], and where a folder is the teacher's own.
 pub fn run(request: &DistillRequest, session: &Session, progress: &mut dyn Progress) -> Result<DistillOutcome> {
-    let mut outcomes = Vec::new();
-    let begins = request.begins(progress)?;
-    let Stored { file, checkpoint, .. } = request.stored.clone().map_or_else(|| Stored::open(&request.teacher), Ok)?;
-    let mut teacher = Arc::new(Teacher { path: file.clone(), weights: checkpoint });
-    for (begin, generation) in begins.into_iter().zip(1..) {
-        progress.note(&format!("generation {generation}: the teacher is {}", teacher.path.display()));
-        let one = TrainRequest {
-            config: request.config_of(begin.stored()),
-            out: request.folder(generation),
-            begin,
-            score: request.score,
-            min_acc: request.min_acc,
-            resume_command: request.resume_command.clone(),
-        };
-        let outcome = train::train(&one, Some(teacher.clone()), session, progress, None)?;
-        if generation < request.config.distill.generations {
-            let weights = Checkpoint::load(&outcome.checkpoint)?;
-            teacher = Arc::new(Teacher { path: outcome.checkpoint.clone(), weights });
+    let mut stages = request.stages(progress)?;
+    let (mut first, trained_teacher) = match &request.teacher {
+        Some(path) => {
+            let Stored { file, checkpoint, .. } = request.stored.clone().map_or_else(|| Stored::open(path), Ok)?;
+            (Arc::new(Teacher { path: file, weights: checkpoint }), None)
         }
-        outcomes.push(outcome);
+        None => {
+            progress.note("training the teacher");
+            let outcome = request.train(stages.remove(0), None, session, progress)?;
+            (teacher(outcome.kept().to_owned())?, Some(outcome))
+        }
+    };
+    let path = first.path.clone();
+    let mut generations: Vec<TrainOutcome> = Vec::new();
+    for (stage, generation) in stages.into_iter().zip(1..) {
+        if let Some(last) = generations.last() {
+            first = teacher(last.kept().to_owned())?;
+        }
+        progress.note(&format!("generation {generation}: the teacher is {}", first.path.display()));
+        generations.push(request.train(stage, Some(first.clone()), session, progress)?);
     }
-    Ok(DistillOutcome { teacher: file, generations: outcomes })
+    Ok(DistillOutcome { teacher: path, trained_teacher, generations })
 }

@@ -5,16 +5,21 @@
 //! command line turns both into flags.
 
 pub mod bench;
+mod calibrate;
 pub mod check;
 pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+pub mod fit;
+pub mod forecast;
+mod init;
 pub mod plan;
 pub mod score;
 pub mod stored;
 pub mod train;
 mod tuning;
+pub mod validate;
 
 use std::path::{Path, PathBuf};
 
@@ -55,7 +60,12 @@ impl Session {
 
 /// How a run's data is read; `side` overrides the setting.
 fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
-    DataOptions { side: side.or(data.side), split_seed: data.split_seed, split_file: data.split_file.clone() }
+    DataOptions {
+        side: side.or(data.side),
+        side_most: None,
+        split_seed: data.split_seed,
+        split_file: data.split_file.clone(),
+    }
 }
 
 /// `error`, with the way to a run's own data, which `key` sets, where it is that data which cannot be read.

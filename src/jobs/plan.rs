@@ -1,17 +1,25 @@
 //! `plan`: memory and operations of a configuration.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{data_options, within};
-use crate::data::{self, Split};
+use super::fit::{Fit, Given, Run, Timing, described, load};
+use super::forecast::{Expected, expected};
+use super::score::novel_classes;
+use super::{Session, data_options, within};
+use crate::data::{self, Split, Statistics};
 use crate::ops;
+use crate::progress::Progress;
 use crate::settings::Config;
 use crate::tape::plan::Plan;
-use crate::train::budget::{Fitted, Room, fit};
+use crate::train::budget::{Fitted, Room};
 use crate::train::memory::Memory;
-use crate::train::record::{DataShape, spec, training_step, validate};
+use crate::train::phases::Phases;
+use crate::train::recipe::Choice;
+use crate::train::record::{DataShape, phase_spec, phase_step, validate};
 use crate::{Error, Result};
 
 /// A plan to make.
@@ -19,6 +27,10 @@ use crate::{Error, Result};
 pub struct PlanRequest {
     /// The settings.
     pub config: Config,
+    /// As [`TrainRequest::given`](super::train::TrainRequest::given).
+    pub given: Option<Given>,
+    /// Whether a run with a time is to be scored within it, as it is unless the caller of `train` says otherwise.
+    pub score: bool,
     /// Plan a step of distillation: teacher and student.
     pub distill: bool,
     /// Training classes and images; none: as the data has them.
@@ -30,6 +42,10 @@ pub struct PlanRequest {
 pub struct PlanOutcome {
     /// The settings in effect.
     pub config: Config,
+    /// What the recipe and `run.time` chose, each with its reason.
+    pub chosen: Vec<Choice>,
+    /// What a run with a time comes to.
+    pub forecast: Option<Forecast>,
     /// What the memory budget chose, and what it costs; one sentence per choice.
     pub choices: Vec<String>,
     /// Micro-batches per step; `ops` are those of one.
@@ -56,6 +72,21 @@ pub struct PlanOutcome {
     pub ops: Vec<PlanEntry>,
 }
 
+/// What a run with a time comes to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Forecast {
+    /// The time, and what of it the steps get.
+    pub timing: Timing,
+    /// Steps.
+    pub steps: u32,
+    /// Passes over the training images.
+    pub epochs: f64,
+    /// Rows through the network.
+    pub rows: u64,
+    /// The accuracy to expect; none where no kept run has its losses.
+    pub expected: Option<Expected>,
+}
+
 /// An operation of a planned step.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlanEntry {
@@ -72,13 +103,22 @@ pub struct PlanEntry {
 }
 
 /// Plans a step without a device: for buffers of 2 GiB, and for Winograd as on a software adapter, which takes slightly
-/// more memory. A training run plans for its own device.
+/// more memory. A training run plans for its own device. A recipe chooses as it does on a software adapter.
+///
+/// Where `run.time` is set the session's device is opened: what it was measured to do is taken from the calibration in
+/// `session.cache`, or measured and kept there.
 ///
 /// # Errors
 /// As for training: settings that contradict each other or the data, and data that cannot be read.
-pub fn run(request: &PlanRequest) -> Result<PlanOutcome> {
-    let config = &request.config;
-    config.validate()?;
+pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) -> Result<PlanOutcome> {
+    request.config.validate()?;
+    let given = request.given.as_ref();
+    given.map_or(Ok(()), Given::check)?;
+    if request.config.run.time.is_some() && given.is_some() {
+        return timed(request, session, progress);
+    }
+    let mut config = request.config.clone();
+    let mut fit = Fit::default();
     let shape = match request.size {
         Some((classes, images)) => {
             within("request.classes", classes, 2, 1_000_000)?;
@@ -88,7 +128,18 @@ pub fn run(request: &PlanRequest) -> Result<PlanOutcome> {
             let side = config.data.side;
             let side =
                 side.ok_or_else(|| Error::usage("`request.classes` and `request.images` want `data.side` as well"))?;
+            if let Some(given) = given.filter(|given| given.recipe) {
+                given.settings(&mut config, (images, false), true, &mut fit)?;
+            }
             DataShape { side, classes, images }
+        }
+        None if given.is_some_and(|given| given.recipe) => {
+            let begun = Instant::now();
+            let data = Arc::new(load(&config, given, true)?);
+            if let Some(given) = given {
+                Run { given, data: &data, novel: None, begun }.settings(&mut config, true, &mut fit)?;
+            }
+            DataShape::of(&data)
         }
         None => {
             // Their number is wanted, not the pixels: where the side is known, the smallest images will do.
@@ -98,15 +149,59 @@ pub fn run(request: &PlanRequest) -> Result<PlanOutcome> {
             DataShape { side, ..DataShape::of(&data) }
         }
     };
-    validate(config, shape)?;
-    outcome(&fit(config, shape, request.distill, Room::LARGE)?, shape, request.distill)
+    config.validate()?;
+    validate(&config, shape)?;
+    let plan =
+        outcome(&crate::train::budget::fit(&config, shape, request.distill, Room::LARGE)?, shape, request.distill)?;
+    Ok(PlanOutcome { chosen: fit.choices, ..plan })
+}
+
+/// The plan of a run with a time, on the session's device.
+fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) -> Result<PlanOutcome> {
+    let begun = Instant::now();
+    if request.size.is_some() || request.distill {
+        let what = if request.distill { "request.distill" } else { "request.classes" };
+        return Err(Error::usage(format!(
+            "`run.time` is measured on the run's own data and step, and `{what}` plans another: leave one of them out"
+        )));
+    }
+    let mut config = request.config.clone();
+    config.run.out = None;
+    let Some(given) = &request.given else { return Err(Error::Internal("nothing is given".into())) };
+    let mut kernels = session.open(config.run.tune, progress)?;
+    let software = kernels.gpu().is_software();
+    let data = Arc::new(load(&config, Some(given), software)?);
+    let mut fit = Fit::default();
+    let mut run = Run { given, data: &data, novel: None, begun };
+    run.settings(&mut config, software, &mut fit)?;
+    let shape = DataShape::of(&data);
+    validate(&config, shape)?;
+    let novel = if request.score { novel_classes(&config, data.side, false, progress)? } else { None };
+    progress.note(&described(&config.data.source, &data));
+    run.novel = novel.as_ref();
+    run.time(&mut config, &mut kernels, session.cache.as_deref(), &mut fit, progress)?;
+    config.validate()?;
+    let schedule = validate(&config, shape)?;
+    let fitted = crate::train::budget::fit(&config, shape, false, Room::of(kernels.gpu()))?;
+    let rows = u64::from(schedule.total_steps) * config.rows() as u64;
+    let forecast = fit.timing.map(|timing| Forecast {
+        timing,
+        steps: schedule.total_steps,
+        epochs: f64::from(schedule.total_steps) * config.optimiser.batch as f64 / data.len() as f64,
+        rows,
+        expected: expected(&config, Statistics::of(&data).gray, rows),
+    });
+    Ok(PlanOutcome { chosen: fit.choices, forecast, ..outcome(&fitted, shape, false)? })
 }
 
 /// The plan of a step whose settings are fitted to a device.
 pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Result<PlanOutcome> {
     let Fitted { config, resident, memory, choices } = fitted.clone();
-    let spec = spec(&config, shape, distill);
-    let (graph, recorded) = training_step(&config, shape, distill, resident)?;
+    let phases = Phases::new(&config, shape)?;
+    // The step that holds most.
+    let largest = phases.all().get(memory.peak_phase).map_or(&config, |phase| &phase.config);
+    let spec = phase_spec(&phases.net, largest, shape, distill);
+    let (graph, recorded) = phase_step(&phases.net, largest, shape, distill, resident)?;
     let plan = Plan::new(&graph);
     plan.verify(&graph)?;
     let ops = graph.nodes.iter().map(|node| {
@@ -122,8 +217,10 @@ pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Resul
     Ok(PlanOutcome {
         parts: spec.parts,
         resident,
+        chosen: Vec::new(),
+        forecast: None,
         choices,
-        rows: spec.batch * spec.copies,
+        rows: spec.rows() * spec.parts,
         parameters: recorded.step.parameters.iter().map(|e| e.shape.iter().product::<usize>() as u64).sum(),
         peak_bytes: memory.peak_bytes,
         arenas: graph.arenas.clone(),

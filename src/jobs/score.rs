@@ -7,8 +7,8 @@ use crate::data::{self, Episode, ImageSet, Split};
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval};
 use crate::progress::Progress;
 use crate::settings::Config;
-use crate::train::Trainer;
 use crate::train::features::Layer;
+use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 
 /// Accuracy over episodes.
@@ -138,7 +138,15 @@ pub(super) fn score_run(
     let Some(novel) = novel else { return Ok(Vec::new()) };
     let which = if novel.is_trained_on() { "of the novel split" } else { "that it does not train on" };
     progress.note(&format!("scoring the {what} network on {} classes {which}", novel.n_classes()));
-    let extractor = trainer.extractor()?;
+    score_network(&trainer.extractor()?, novel, progress)
+}
+
+/// Scores a network on the novel classes of its run.
+pub(super) fn score_network(
+    extractor: &Extractor,
+    novel: &ImageSet,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Score>> {
     let features = extractor.features(novel, Layer::Feature, None, progress)?;
     let width = features.len() / novel.len();
     let (ways, shots, queries, n) = RUN_EPISODES;

@@ -9,7 +9,7 @@ use crate::train::checkpoint::Checkpoint;
 use crate::train::state::{CLASSES_KEY, CONFIG_KEY, SIDE_KEY, stored_config, stored_side};
 use crate::{Error, Result};
 
-/// The classifier's weight, `[classes, embedding]`: its rows say how many classes a network was trained with.
+/// The classifier's weight, `[outputs, embedding]`: its rows say how many classes a network was trained with.
 const CLASSIFIER: &str = "classifier.weight";
 
 /// A checkpoint that was read, and its configuration.
@@ -24,7 +24,8 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Reads the checkpoint that `path` names: a file, or a run folder. Where the file has no settings, because other
+    /// Reads the checkpoint that `path` names: a file, or a run folder, of which the network that validated best is meant
+    /// where there is one, and else the last. Where the file has no settings, because other
     /// software saved its tensors again, those of the `config.toml` beside it count.
     ///
     /// # Errors
@@ -64,7 +65,8 @@ fn supply_metadata(file: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
         ));
     }
     let config = Config::from_layers(None, &beside)?;
-    let classes = checkpoint.tensors.get(CLASSIFIER).and_then(|tensor| tensor.shape.first()).copied();
+    let outputs = checkpoint.tensors.get(CLASSIFIER).and_then(|tensor| tensor.shape.first()).copied();
+    let classes = outputs.map(|outputs| outputs / config.method.class_rotations());
     let classes = classes.ok_or_else(|| {
         Error::data(
             file,

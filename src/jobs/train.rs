@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 
+use super::fit::{Fit, Given, Pace, Run, Timing, described, load};
 use super::plan::{self, PlanOutcome};
-use super::score::{Score, novel_classes, score_run};
+use super::score::{Score, novel_classes, score_network, score_run};
 use super::stored::Stored;
-use super::{Session, data_options, moved, percentage, same_path, tuning, warn_of};
-use crate::data::{self, Split};
+use super::validate::{self, Best};
+use super::{Session, init, moved, percentage, same_path, tuning, warn_of};
+use crate::data::Statistics;
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
 use crate::settings::{ByteSize, Config, Tune, may_change_on_resume, setting};
+use crate::train::init::TakenOver;
+use crate::train::recipe::{self, Choice};
 use crate::train::record::{DataShape, validate};
 use crate::train::run::run_reopening;
 use crate::train::{Teacher, Trainer};
@@ -23,6 +28,9 @@ use crate::{Error, Result};
 pub struct TrainRequest {
     /// The settings. `run.out` has no effect: equal runs in two folders have equal checkpoints.
     pub config: Config,
+    /// What of the settings was given, so that the recipe and `run.time` may choose the rest; none: they are used as they
+    /// are. Has no effect on a run that continues.
+    pub given: Option<Given>,
     /// The run folder.
     pub out: PathBuf,
     /// What happens to a run that the folder holds.
@@ -58,7 +66,7 @@ impl Begin {
                 "there is no run to resume here: name the folder of one that has saved a checkpoint",
             ));
         }
-        Ok(Begin::Resume(Box::new(Stored::open(out)?)))
+        Ok(Begin::Resume(Box::new(Stored::open(&out.join(CHECKPOINT_FILE))?)))
     }
 
     fn existing(&self) -> Existing {
@@ -83,19 +91,40 @@ impl Begin {
 pub struct TrainOutcome {
     /// The final checkpoint.
     pub checkpoint: PathBuf,
-    /// Steps of the run.
+    /// The settings that were chosen, each with its reason.
+    pub chosen: Vec<Choice>,
+    /// How the run was fitted into its time, where it has one.
+    pub timing: Option<Timing>,
+    /// Wall time of the whole job, seconds.
+    pub job_seconds: f64,
+    /// Steps that are done: all of the run, or fewer where it was ended.
     pub steps: u32,
+    /// Why the run was ended before its last step, where it was.
+    pub ended: Option<String>,
+    /// The network that validated best, where the run was validated.
+    pub best: Option<Best>,
     /// Last loss; none where no step was left to do and the run's metrics are gone.
     pub loss: Option<f64>,
     /// Wall time of this process's share of the steps, seconds.
     pub seconds: f64,
     /// Images per second over these steps.
     pub images_per_second: f64,
+    /// What this call took over from `run.init`.
+    pub init: Option<TakenOver>,
     /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
     /// run is not scored.
     pub untrained: Vec<Score>,
-    /// Scores of the trained network, in the same order.
+    /// Scores of the trained network, in the same order: of the best one, where the run was validated.
     pub trained: Vec<Score>,
+    /// Scores of the last network, where that is not the best.
+    pub last: Vec<Score>,
+}
+
+impl TrainOutcome {
+    /// The checkpoint of the network that `trained` is of.
+    pub fn kept(&self) -> &Path {
+        self.best.as_ref().map_or(&self.checkpoint, |best| &best.checkpoint)
+    }
 }
 
 /// Trains, and scores the novel classes before and after where the request says so.
@@ -122,6 +151,9 @@ pub fn run_explained(
 ) -> Result<TrainOutcome> {
     percentage(request.min_acc)?;
     request.config.validate()?;
+    if let Some(given) = &request.given {
+        given.check()?;
+    }
     if let (Some(other), Begin::Resume(_)) = (&request.config.run.out, &request.begin)
         && !same_path(other, &request.out)
     {
@@ -179,10 +211,10 @@ pub(super) fn check_resumable(config: &Config, stored: &Stored, progress: &mut d
     Ok(())
 }
 
-/// Where the data lies: another place is fine as long as it holds the same images.
-const PATHS: [&str; 2] = ["data.source", "data.split_file"];
+/// Where the data lies, and the network that the run started from: another place is fine as long as it holds the same.
+const PATHS: [&str; 3] = ["data.source", "data.split_file", "run.init"];
 
-/// Those of `keys` that decide a run's numbers. Of the data its fingerprint counts, not its path.
+/// Those of `keys` that decide a run's numbers. Of files their fingerprint counts, not their path.
 fn decisive(mut keys: Vec<&'static str>) -> Vec<&'static str> {
     keys.retain(|key| !may_change_on_resume(key) && !PATHS.contains(key));
     keys
@@ -233,15 +265,36 @@ pub(super) fn train(
     progress: &mut dyn Progress,
     explain: Option<Explain>,
 ) -> Result<TrainOutcome> {
+    let started = Instant::now();
     let (folder, begun) = (&request.out, request.begin.stored());
     let mut config = request.config.clone();
     config.run.out = None;
-    let config = &config;
-    let source = &config.data.source;
-    let data = data::load(source, Split::Train, &data_options(&config.data, None)).map_err(|error| match begun {
-        Some(_) => moved(error, source, "data.source"),
+    init::check(&config)?;
+    // A run that continues was fitted when it began.
+    let given = request.given.as_ref().filter(|_| begun.is_none());
+    let open = |goes_on: bool, progress: &mut dyn Progress| {
+        let mut kernels = session.open(request.config.run.tune, progress)?;
+        if goes_on && matches!(request.config.run.tune, Tune::Auto | Tune::Quick) {
+            tuning::take(&mut kernels, folder);
+        }
+        Ok(kernels)
+    };
+    let mut kernels = match given.filter(|given| given.needs_device(&config)) {
+        Some(_) => Some(open(false, progress)?),
+        None => None,
+    };
+    let software = kernels.as_ref().is_some_and(|kernels| kernels.gpu().is_software());
+    let source = config.data.source.clone();
+    let data = load(&config, given, software).map_err(|error| match begun {
+        Some(_) => moved(error, &source, "data.source"),
         None => error,
     })?;
+    let data = Arc::new(data);
+    let mut fit = Fit::default();
+    let run = given.map(|given| Run { given, data: &data, novel: None, begun: started });
+    if let Some(run) = &run {
+        run.settings(&mut config, software, &mut fit)?;
+    }
     let shape = DataShape::of(&data);
     // Data at another place must be the run's all the same.
     let moved = begun.filter(|stored| stored.config.data.source != *source);
@@ -256,32 +309,36 @@ pub(super) fn train(
         ) => other_settings(stored, &format!("data.source to other data ({error})")),
         (_, error) => error,
     };
-    validate(config, shape).map_err(other_data)?;
+    validate(&config, shape).map_err(other_data)?;
     warn_of(&data, progress);
     let novel = match request.score {
-        true => novel_classes(config, data.side, request.min_acc.is_some(), progress)?,
+        true => novel_classes(&config, data.side, request.min_acc.is_some(), progress)?,
         false => None,
     };
-    progress.note(&format!(
-        "{source}: {} training images of {} classes, {} x {} pixels",
-        data.len(),
-        data.n_classes(),
-        data.side,
-        data.side
-    ));
-    let open = |goes_on: bool, progress: &mut dyn Progress| {
-        let mut kernels = session.open(config.run.tune, progress)?;
-        if goes_on && matches!(config.run.tune, Tune::Auto | Tune::Quick) {
-            tuning::take(&mut kernels, folder);
-        }
-        Ok(kernels)
-    };
+    progress.note(&described(&source, &data));
+    if begun.is_none() && teacher.is_none() {
+        recipe::mismatches(&config, &Statistics::of(&data)).iter().for_each(|sentence| progress.warn(sentence));
+    }
+    if let (Some(run), Some(kernels)) = (run, kernels.as_mut()) {
+        let run = Run { novel: novel.as_ref(), ..run };
+        run.time(&mut config, kernels, session.cache.as_deref(), &mut fit, progress)?;
+        // Together they must pass what each passed alone.
+        config.validate()?;
+        validate(&config, shape)?;
+    }
+    fit.choices.iter().for_each(|choice| progress.note(&choice.to_string()));
+    let config = &config;
     let distill = teacher.is_some();
-    let data = Arc::new(data);
-    let mut trainer = Trainer::new(open(begun.is_some(), progress)?, config, data, teacher)?;
+    let kernels = match kernels {
+        Some(kernels) => kernels,
+        None => open(begun.is_some(), progress)?,
+    };
+    let mut trainer = Trainer::new(kernels, config, data.clone(), teacher)?;
+    let taken_over = init::begin(&mut trainer, begun, progress)?;
     if let Some(stored) = begun {
         trainer.check(&stored.file, &stored.checkpoint).map_err(other_data)?;
     }
+    validate::begin(&mut trainer, shape.side, progress)?;
     let fitted = trainer.fitted();
     let peak = ByteSize(fitted.memory.peak_bytes).rounded();
     progress.note(&format!("memory: {peak} at the most, in {}", fitted.memory.peak_operation));
@@ -291,7 +348,11 @@ pub(super) fn train(
     }
     let file = folder.join(CHECKPOINT_FILE);
     let command = &request.resume_command;
-    let untrained = score_run(&mut trainer, novel.as_ref(), "untrained", progress).map_err(|error| {
+    let scored = match fit.untrained.take() {
+        Some(scores) => Ok(scores),
+        None => score_run(&mut trainer, novel.as_ref(), "untrained", progress),
+    };
+    let untrained = scored.map_err(|error| {
         interrupted(error, || match begun {
             Some(_) => format!("{} stays as it was; `{command}` continues", file.display()),
             None => format!("no step was done, and nothing was written to {}", folder.display()),
@@ -305,20 +366,38 @@ pub(super) fn train(
     let _open = run_folder::open(folder, &settings, request.begin.existing())?;
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
-    let finished = run_reopening(&mut trainer, reopen, folder, command, progress)?;
-    let trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(|error| {
-        interrupted(error, || {
-            let steps = trainer.total_steps();
-            format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display())
-        })
-    })?;
+    let expected = fit.timing.map(|timing| timing.step_s);
+    let finished = match given.filter(|_| !fit.choices.is_empty()) {
+        Some(_) => run_reopening(&mut trainer, reopen, folder, command, &mut Pace::new(progress, expected))?,
+        None => run_reopening(&mut trainer, reopen, folder, command, progress)?,
+    };
+    let unscored = |steps: u32| {
+        let saved = format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display());
+        move |error| interrupted(error, || saved)
+    };
+    let steps = trainer.steps_done();
+    let mut trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(unscored(steps))?;
+    let (best, mut last) = (validate::best(&trainer, folder), Vec::new());
+    if let (Some(best), Some(novel)) = (best.as_ref().filter(|best| best.validation.step != steps), &novel) {
+        progress.note(&format!("scoring the network after step {}, which validated best", best.validation.step));
+        let network = validate::network(&trainer, best)?;
+        let scores = score_network(&network, novel, progress).map_err(unscored(steps))?;
+        last = std::mem::replace(&mut trained, scores);
+    }
     Ok(TrainOutcome {
-        checkpoint: file,
-        steps: trainer.total_steps(),
+        checkpoint: file.clone(),
+        chosen: fit.choices,
+        timing: fit.timing,
+        job_seconds: started.elapsed().as_secs_f64(),
+        steps,
+        ended: trainer.validations().ended.clone(),
+        init: taken_over,
+        best,
         loss: finished.loss,
         seconds: finished.seconds,
         images_per_second: f64::from(finished.steps) * config.optimiser.batch as f64 / finished.seconds.max(1e-9),
         untrained,
         trained,
+        last,
     })
 }

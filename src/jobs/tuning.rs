@@ -8,10 +8,45 @@ use serde::{Deserialize, Serialize};
 use crate::files::replace_file;
 use crate::files::run_folder::TUNING_FILE;
 use crate::gpu::kernel::Kernels;
+use crate::gpu::shader;
 use crate::gpu::tune::Measure;
-use crate::gpu::{Gpu, shader};
 use crate::settings::Tune;
 use crate::{Error, Result};
+
+/// What measurements are valid for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    adapter: String,
+    driver: String,
+    /// A number that differs where the shaders differ.
+    shaders: String,
+}
+
+impl Machine {
+    /// The adapter of `kernels` with its driver.
+    pub fn of(kernels: &Kernels) -> Machine {
+        let gpu = kernels.gpu();
+        let bytes = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes()));
+        let words: Vec<u32> = bytes.map(u32::from).collect();
+        Machine {
+            adapter: format!("{} ({:?})", gpu.info().name, gpu.info().backend),
+            driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
+            shaders: crate::train::state::fingerprint([words.as_slice()]),
+        }
+    }
+
+    /// The file `WHAT-ADAPTER.toml` in the cache folder.
+    pub fn file(&self, folder: &Path, what: &str) -> PathBuf {
+        // `NAME (BACKEND)` as NAME-BACKEND.
+        let name = match self.adapter.strip_suffix(')').and_then(|rest| rest.rsplit_once(" (")) {
+            Some((name, backend)) => format!("{name}-{backend}"),
+            None => self.adapter.clone(),
+        };
+        let plain = name.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        folder.join(format!("{what}-{plain}.toml"))
+    }
+}
 
 /// Choices and what they are valid for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,15 +62,8 @@ struct Kept {
 
 impl Kept {
     fn of(kernels: &Kernels) -> Kept {
-        let gpu = kernels.gpu();
-        let bytes = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes()));
-        let words: Vec<u32> = bytes.map(u32::from).collect();
-        Kept {
-            adapter: format!("{} ({:?})", gpu.info().name, gpu.info().backend),
-            driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
-            shaders: crate::train::state::fingerprint([words.as_slice()]),
-            chosen: kernels.tuning().chosen.clone(),
-        }
+        let Machine { adapter, driver, shaders } = Machine::of(kernels);
+        Kept { adapter, driver, shaders, chosen: kernels.tuning().chosen.clone() }
     }
 
     /// Whether both are of the same adapter, driver and shaders.
@@ -55,13 +83,6 @@ impl Kept {
     }
 }
 
-/// The file in the cache folder for an adapter.
-fn cache_file(gpu: &Gpu, folder: &Path) -> PathBuf {
-    let name = format!("{}-{:?}", gpu.info().name, gpu.info().backend).to_lowercase();
-    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    folder.join(format!("tuning-{plain}.toml"))
-}
-
 /// Takes over what was chosen before on this device, and measures the rest as `tune` says.
 pub fn begin(kernels: &mut Kernels, tune: Tune, cache: Option<&Path>) {
     let clock = crate::train::clock;
@@ -72,7 +93,7 @@ pub fn begin(kernels: &mut Kernels, tune: Tune, cache: Option<&Path>) {
     };
     // A full search does not trust a quick one.
     let cached = cache.filter(|_| effort == Tune::Quick);
-    let cached = cached.map(|folder| Kept::read(&cache_file(kernels.gpu(), folder), kernels));
+    let cached = cached.map(|folder| Kept::read(&Machine::of(kernels).file(folder, "tuning"), kernels));
     let tuning = kernels.tuning_mut();
     tuning.chosen = cached.unwrap_or_default();
     tuning.measure = match effort {
@@ -106,7 +127,7 @@ pub fn keep(kernels: &Kernels, run: Option<&Path>, cache: Option<&Path>, note: &
     if !tuning.measured.is_empty()
         && let Some(folder) = cache
     {
-        let file = cache_file(kernels.gpu(), folder);
+        let file = Machine::of(kernels).file(folder, "tuning");
         let mut all = kept;
         all.chosen.retain(|site, _| tuning.measured.contains(site));
         for (site, entry) in Kept::read(&file, kernels) {

@@ -25,6 +25,11 @@ pub const STATISTICS: &str = "statistics";
 /// Slope of every LeakyReLU of ResNet-12.
 pub const SLOPE: f32 = 0.1;
 
+/// Whether a tensor, or a part of a network, of this name belongs to the blocks, not to a head.
+pub fn in_backbone(name: &str) -> bool {
+    name.starts_with("layer")
+}
+
 /// How a parameter or statistic starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
@@ -122,6 +127,20 @@ impl NetSpec {
     }
 }
 
+/// Which heads are computed, of those that a network has. The others only have their place among the parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// The equivariant head.
+    pub transform: bool,
+    /// The invariant head.
+    pub invariant: bool,
+}
+
+impl Heads {
+    /// All that the network has.
+    pub const ALL: Heads = Heads { transform: true, invariant: true };
+}
+
 /// What a network computes from a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Outputs {
@@ -145,13 +164,20 @@ pub struct Net<'g> {
     pub statistics: Vec<Entry>,
     arenas: [String; 2],
     mode: Mode,
+    frozen: usize,
 }
 
 impl<'g> Net<'g> {
     /// A network whose parameters live in the arenas `{prefix}parameters` and `{prefix}statistics`.
     pub fn new(graph: &'g mut Graph, prefix: &str, mode: Mode) -> Self {
         let arenas = [PARAMETERS, STATISTICS].map(|a| format!("{prefix}{a}"));
-        Net { graph, parameters: Vec::new(), statistics: Vec::new(), arenas, mode }
+        Net { graph, parameters: Vec::new(), statistics: Vec::new(), arenas, mode, frozen: 0 }
+    }
+
+    /// With the first `blocks` blocks as they are: not trained, and in evaluation mode, without dropout and with the
+    /// running statistics, which do not move.
+    pub fn with_frozen(self, blocks: usize) -> Self {
+        Net { frozen: blocks, ..self }
     }
 
     fn parameter(&mut self, name: String, shape: &[usize], init: Init) -> ValueId {
@@ -175,15 +201,21 @@ impl<'g> Net<'g> {
         self.graph.one(Conv2d::new(1, kernel / 2), &[x, weight])
     }
 
+    /// Scale, shift, running mean and running variance.
+    fn batch_norm_tensors(&mut self, name: &str, channels: usize) -> [ValueId; 4] {
+        let gamma = self.parameter(format!("{name}.weight"), &[channels], Init::Constant(1.0));
+        let beta = self.parameter(format!("{name}.bias"), &[channels], Init::Constant(0.0));
+        let mean = self.statistic(format!("{name}.running_mean"), channels, 0.0);
+        let var = self.statistic(format!("{name}.running_var"), channels, 1.0);
+        [gamma, beta, mean, var]
+    }
+
     /// Batch norm and the LeakyReLU of this slope behind it; 1 for none, 0 for a ReLU.
     fn batch_norm(&mut self, name: &str, x: ValueId, slope: f32) -> Result<ValueId> {
         self.graph.set_scope(name);
         let shape = self.graph.shape(x).to_vec();
         let channels = shape[1];
-        let gamma = self.parameter(format!("{name}.weight"), &[channels], Init::Constant(1.0));
-        let beta = self.parameter(format!("{name}.bias"), &[channels], Init::Constant(0.0));
-        let mean = self.statistic(format!("{name}.running_mean"), channels, 0.0);
-        let var = self.statistic(format!("{name}.running_var"), channels, 1.0);
+        let [gamma, beta, mean, var] = self.batch_norm_tensors(name, channels);
         match self.mode {
             Mode::Eval => self.graph.one(BatchNormEval { slope, apply: true }, &[x, gamma, beta, mean, var]),
             Mode::Train => {
@@ -195,12 +227,18 @@ impl<'g> Net<'g> {
         }
     }
 
-    fn linear(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
-        self.graph.set_scope(name);
-        let inputs = self.graph.shape(x)[1];
+    /// Weight and bias.
+    fn linear_tensors(&mut self, name: &str, inputs: usize, outputs: usize) -> [ValueId; 2] {
         let init = Init::Uniform(1.0 / (inputs as f32).sqrt());
         let weight = self.parameter(format!("{name}.weight"), &[outputs, inputs], init);
         let bias = self.parameter(format!("{name}.bias"), &[outputs], init);
+        [weight, bias]
+    }
+
+    fn linear(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
+        self.graph.set_scope(name);
+        let inputs = self.graph.shape(x)[1];
+        let [weight, bias] = self.linear_tensors(name, inputs, outputs);
         linear(self.graph, x, weight, bias)
     }
 
@@ -266,15 +304,18 @@ impl<'g> Net<'g> {
         if widths.is_empty() {
             return Err(Error::shape("embedding", "a backbone has at least one block"));
         }
-        let (mut h, mut maps) = (x, Vec::new());
+        let (mut h, mut maps, mode) = (x, Vec::new(), self.mode);
         for (i, &channels) in widths.iter().enumerate() {
+            let frozen = i < self.frozen;
+            self.mode = if frozen { Mode::Eval } else { mode };
             h = match backbone {
                 Backbone::Resnet12 => self.residual_block(i + 1, h, channels)?,
                 Backbone::Conv4 => self.plain_block(i + 1, h, channels)?,
             };
-            h = self.drop(i + 1, widths.len(), h, drop)?;
+            h = self.drop(i + 1, widths.len(), h, if frozen { &Drop::Off } else { drop })?;
             maps.push(h);
         }
+        self.mode = mode;
         self.graph.set_scope("embedding");
         let feat = match backbone {
             Backbone::Resnet12 => self.graph.one(GlobalAveragePool, &[h])?,
@@ -286,25 +327,36 @@ impl<'g> Net<'g> {
         Ok((feat, maps))
     }
 
-    fn head(&mut self, name: &str, x: ValueId, outputs: usize) -> Result<ValueId> {
+    /// A head of three layers; where it is not `used` it only has its tensors.
+    fn head(&mut self, name: &str, x: ValueId, outputs: usize, used: bool) -> Result<Option<ValueId>> {
         let d = self.graph.shape(x)[1];
+        let (hidden, last) = ([(0, 1), (3, 4)], format!("{name}.6"));
+        if !used {
+            for (i, j) in hidden {
+                self.linear_tensors(&format!("{name}.{i}"), d, d);
+                self.batch_norm_tensors(&format!("{name}.{j}"), d);
+            }
+            self.linear_tensors(&last, d, outputs);
+            return Ok(None);
+        }
         let mut h = x;
-        for (i, j) in [(0, 1), (3, 4)] {
+        for (i, j) in hidden {
             h = self.linear(&format!("{name}.{i}"), h, d)?;
             h = self.batch_norm(&format!("{name}.{j}"), h, 0.0)?;
         }
-        self.linear(&format!("{name}.6"), h, outputs)
+        self.linear(&last, h, outputs).map(Some)
     }
 
-    /// Backbone and heads.
+    /// Backbone and heads; of the heads that the network has, those that are `used` are computed.
     ///
     /// # Errors
     /// [`Error::Shape`] when the images are too small.
-    pub fn forward(&mut self, x: ValueId, spec: &NetSpec, drop: &Drop) -> Result<(Outputs, Vec<ValueId>)> {
+    pub fn forward(&mut self, x: ValueId, spec: &NetSpec, used: Heads, drop: &Drop) -> Result<(Outputs, Vec<ValueId>)> {
         let (feat, maps) = self.embed(x, spec.backbone, &spec.widths, drop)?;
         let class = self.linear("classifier", feat, spec.n_classes)?;
-        let transform = spec.n_transforms.map(|n| self.head("eq_head", feat, n)).transpose()?;
-        let invariant = spec.projection.map(|n| self.head("inv_head", feat, n)).transpose()?;
+        let transform = spec.n_transforms.map(|n| self.head("eq_head", feat, n, used.transform)).transpose()?;
+        let invariant = spec.projection.map(|n| self.head("inv_head", feat, n, used.invariant)).transpose()?;
+        let (transform, invariant) = (transform.flatten(), invariant.flatten());
         self.graph.set_scope("");
         Ok((Outputs { feat, class, transform, invariant }, maps))
     }

@@ -61,7 +61,8 @@ fn launch(entry: &'static str, n: usize, rows: usize, columns: usize, keep: f32,
 /// bank\[index\[i\]\] = `momentum` bank\[index\[i\]\] + (1 - `momentum`) z\[i\], in place.
 ///
 /// Inputs: index `[batch]` (distinct; one beyond the bank is skipped), z `[at least batch, columns]`, whose
-/// first rows are the untransformed images; target: bank `[rows, columns]`.
+/// first rows are the untransformed images; optionally written `[at least batch]`: 1 where the bank row has been
+/// written before, 0 where it is replaced by z\[i\]. Target: bank `[rows, columns]`.
 #[derive(Clone, Debug)]
 pub struct BankUpdate {
     /// Share of the old row.
@@ -76,7 +77,13 @@ impl Operation for BankUpdate {
         true
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let [index, z, bank] = shape::exactly(self.name(), inputs, ["index", "z", "bank"])?;
+        let (index, z, written, bank) = match inputs {
+            [index, z, written, bank] => (index, z, Some(written), bank),
+            _ => {
+                let [index, z, bank] = shape::exactly(self.name(), inputs, ["index", "z", "bank"])?;
+                (index, z, None, bank)
+            }
+        };
         let [batch] = shape::words(self.name(), index, "the indices")?;
         let [rows, columns] = shape::floats(self.name(), z, "the new rows")?;
         let [_, wanted] = shape::floats(self.name(), bank, "the bank")?;
@@ -84,13 +91,21 @@ impl Operation for BankUpdate {
         if rows < batch {
             return Err(Error::shape(self.name(), format!("there are {rows} new rows for {batch} indices")));
         }
+        if let Some(written) = written {
+            let [rows] = shape::floats(self.name(), written, "the list of written rows")?;
+            if rows < batch {
+                return Err(Error::shape(self.name(), format!("it is told of {rows} rows for {batch} indices")));
+            }
+        }
         Ok(vec![bank.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let momentum = f64::from(self.momentum);
-        let [rows, columns] = [inputs[2].shape[0], inputs[2].shape[1]];
-        let mut bank = inputs[2].data.to_vec();
+        let (target, written) = (inputs[inputs.len() - 1], (inputs.len() > 3).then(|| inputs[2].data));
+        let [rows, columns] = [target.shape[0], target.shape[1]];
+        let mut bank = target.data.to_vec();
         for (i, &row) in inputs[0].data.iter().enumerate() {
+            let momentum = momentum * written.map_or(1.0, |written| written[i]);
             for c in 0..columns {
                 if (row as usize) < rows {
                     let old = &mut bank[row as usize * columns + c];
@@ -103,12 +118,16 @@ impl Operation for BankUpdate {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let &[rows, columns] = outputs[0].shape else { unreachable!("checked by the shape rule") };
         let take = (1.0 - f64::from(self.momentum)) as f32;
-        vec![
-            launch("blend", inputs[0].len() * columns, rows, columns, self.momentum, take)
-                .bind("index", inputs[0].id)
-                .bind("x", inputs[1].id)
-                .bind("y", outputs[0].id),
-        ]
+        let written = inputs.get(2);
+        let entry = if written.is_some() { "blend_or_replace" } else { "blend" };
+        let launch = launch(entry, inputs[0].len() * columns, rows, columns, self.momentum, take)
+            .bind("index", inputs[0].id)
+            .bind("x", inputs[1].id)
+            .bind("y", outputs[0].id);
+        vec![match written {
+            Some(written) => launch.bind("written", written.id),
+            None => launch,
+        }]
     }
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         // One row of z and of the bank for each index; the bank's is read and written.
@@ -133,6 +152,15 @@ pub fn cases() -> Vec<Case> {
         let index = Input::integers([batch], Elements::Values(index));
         let inputs = vec![index, table(copies * batch, columns), table(rows, columns)];
         cases.push(Case::new(what, BankUpdate { momentum: 0.99 }, inputs));
+    }
+    for (rows, columns, batch) in [(1, 1, 1), (9, 5, 7), (100, 64, 28)] {
+        let what = format!("{batch} of {rows} rows of {columns}, some of them new");
+        let index = (0..batch).map(|i| ((i * 11 + 3) % rows) as f64).collect();
+        let written =
+            Input::constant([batch + 2], Elements::Values((0..batch + 2).map(|i| (i % 3 / 2) as f64).collect()));
+        let index = Input::integers([batch], Elements::Values(index));
+        let inputs = vec![index, table(2 * batch, columns), written, table(rows, columns)];
+        cases.push(Case::new(what, BankUpdate { momentum: 0.75 }, inputs));
     }
     let index = Input::integers([3], Elements::Values(vec![4.0, 1.0, 4e9]));
     let inputs = vec![index, table(3, 5), table(4, 5)];

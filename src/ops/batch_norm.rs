@@ -22,6 +22,9 @@ pub const EPSILON: f32 = 1e-5;
 /// Weight of the new batch in the running statistics.
 pub const MOMENTUM: f32 = 0.1;
 
+/// Elements of a plane that are worth a walk by channel: a line of a GPU's cache.
+const LONG_PLANE: usize = 32;
+
 /// x as [batch, channels, size].
 #[derive(Clone, Copy)]
 struct Sizes {
@@ -93,9 +96,13 @@ impl Sizes {
         launch
     }
 
-    fn by_element(&self, entry: &'static str, slope: f32) -> Launch<ValueId> {
+    /// Over all elements: in memory order, or by channel where the planes are long enough to be read in one piece.
+    fn by_element(&self, [in_order, by_channel]: [&'static str; 2], slope: f32) -> Launch<ValueId> {
+        if self.size >= LONG_PLANE {
+            return self.by_chunk(by_channel, slope, 0..self.batch);
+        }
         let n = self.batch * self.channels * self.size;
-        let mut launch = self.launch(entry, n, slope);
+        let mut launch = self.launch(in_order, n, slope);
         launch.groups = fold(n.div_ceil(16 * WORKGROUP as usize));
         launch
     }
@@ -263,7 +270,7 @@ impl Rewrites for BatchNorm {
 }
 
 fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand], slope: f32) -> Launch<ValueId> {
-    s.by_element("apply", slope)
+    s.by_element(["apply", "apply_by_channel"], slope)
         .constant("X_HALF", inputs[0].half())
         .bind("x", inputs[0].id)
         .bind("statistics", outputs[1].id)
@@ -500,9 +507,12 @@ impl Operation for BatchNormBackward {
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape);
-        let entry = if self.in_place { "backward_in_place" } else { "backward" };
+        let entries = match self.in_place {
+            true => ["backward_in_place", "backward_in_place_by_channel"],
+            false => ["backward", "backward_by_channel"],
+        };
         let launch = s
-            .by_element(entry, self.slope)
+            .by_element(entries, self.slope)
             .constant("TRAIN", u32::from(self.train))
             .constant("X_HALF", inputs[0].half())
             .bind("x", inputs[0].id)
@@ -606,10 +616,10 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7]])).tolerance(1e-5));
     let statistics_only = BatchNormEval { slope: 0.1, apply: false };
     cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7], &[7], &[7]])));
-    for train in [true, false] {
+    for (x, train) in [x, &[9, 7, 5, 8]].into_iter().flat_map(|x| [(x, true), (x, false)]) {
         let op = BatchNormBackward { slope: 0.1, train, in_place: true };
         let inputs = constants(&[x, &[ROWS, 7], &[7, 2], x]);
-        cases.push(Case::new(format!("in place, batch statistics {train}"), op, inputs));
+        cases.push(Case::new(format!("{x:?} in place, batch statistics {train}"), op, inputs));
     }
     let x = || Input::constant([5, 7, 3, 4], Elements::Normal(0.5, 1.0)).half();
     let [statistics, means] = [&[ROWS, 7][..], &[7, 2]].map(|s| Input::constant(s, Elements::Uniform(0.2, 2.0)));

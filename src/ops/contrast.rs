@@ -20,6 +20,7 @@ const SUM_EPSILON: f64 = 1e-6;
 struct Params {
     columns: usize,
     batch: usize,
+    viewed: usize,
     negatives: usize,
     epsilon: f32,
     tau: Option<f32>,
@@ -34,6 +35,7 @@ impl Params {
         launch
             .param("columns", self.columns)
             .param("batch", self.batch)
+            .param("viewed", self.viewed)
             .param("negatives", self.negatives)
             .param("epsilon", self.epsilon)
             .param("inverse_tau", inverse as f32)
@@ -137,18 +139,29 @@ impl Operation for RowNormaliseBackward {
     }
 }
 
-fn whole_batches(op: &'static str, rows: usize, batch: usize) -> Result<()> {
-    if batch == 0 || !rows.is_multiple_of(batch) {
-        return Err(Error::shape(op, format!("{rows} embeddings are not a whole number of batches of {batch}")));
+/// Fails unless `rows` are those of a batch and whole sets of further views of its first `viewed` images.
+fn whole_sets(op: &'static str, rows: usize, batch: usize, viewed: usize) -> Result<()> {
+    let further = rows.checked_sub(batch).filter(|_| batch > 0 && (1..=batch).contains(&viewed));
+    if further.is_some_and(|further| further.is_multiple_of(viewed)) {
+        return Ok(());
     }
-    Ok(())
+    let what = match viewed == batch {
+        true => format!("{rows} embeddings are not a whole number of batches of {batch}"),
+        false => {
+            format!("{rows} embeddings are not a batch of {batch} and whole sets of views of {viewed} of its images")
+        }
+    };
+    Err(Error::shape(op, what))
 }
 
-/// The anchor of every row: row r < batch meets its bank row, row m batch + i meets z\[i\].
+/// The anchor of every row: row r < batch meets its bank row, row batch + k meets z\[k mod viewed\].
 ///
-/// Inputs: bank rows `[batch, columns]`, z `[copies batch, columns]`; output as z.
+/// Inputs: bank rows `[batch, columns]`, z `[batch + a multiple of viewed, columns]`; output as z.
 #[derive(Clone, Debug)]
-pub struct ContrastAnchors;
+pub struct ContrastAnchors {
+    /// Images that have further views: the first ones of the batch.
+    pub viewed: usize,
+}
 
 impl Operation for ContrastAnchors {
     fn name(&self) -> &'static str {
@@ -159,12 +172,12 @@ impl Operation for ContrastAnchors {
         let [batch, columns] = shape::floats(self.name(), bank, "the bank rows")?;
         let [rows, wanted] = shape::floats(self.name(), z, "the embeddings")?;
         shape::same(self.name(), "a bank row", &[columns], &[wanted])?;
-        whole_batches(self.name(), rows, batch)?;
+        whole_sets(self.name(), rows, batch, self.viewed)?;
         Ok(vec![z.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let block = inputs[0].data.len();
-        let anchor = |i: usize| if i < block { inputs[0].data[i] } else { inputs[1].data[i % block] };
+        let (block, set) = (inputs[0].data.len(), self.viewed * inputs[0].shape[1]);
+        let anchor = |i: usize| if i < block { inputs[0].data[i] } else { inputs[1].data[(i - block) % set] };
         vec![(0..inputs[1].data.len()).map(anchor).collect()]
     }
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
@@ -172,13 +185,15 @@ impl Operation for ContrastAnchors {
         let batch = graph.shape(node.inputs[0])[0];
         let wants = |graph: &Graph, i: usize| graph.value(node.inputs[i]).requires_grad;
         let bank = wants(graph, 0).then(|| graph.one(FirstRows { rows: batch }, &[dy])).transpose()?;
-        let z = wants(graph, 1).then(|| graph.one(ContrastAnchorsBackward { batch }, &[dy])).transpose()?;
+        let z = wants(graph, 1)
+            .then(|| graph.one(ContrastAnchorsBackward { batch, viewed: self.viewed }, &[dy]))
+            .transpose()?;
         Ok(vec![bank, z])
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let &[batch, columns] = inputs[0].shape else { unreachable!("checked by the shape rule") };
         vec![
-            Params { columns, batch, ..Params::default() }
+            Params { columns, batch, viewed: self.viewed, ..Params::default() }
                 .elements("anchors", outputs[0].len())
                 .bind("anchor", inputs[0].id)
                 .bind("x", inputs[1].id)
@@ -187,11 +202,13 @@ impl Operation for ContrastAnchors {
     }
 }
 
-/// dz\[i\] = sum over m >= 1 of dy\[m batch + i\] for i < batch, 0 for the other rows. Input: dy.
+/// dz\[i\] = sum over m >= 0 of dy\[batch + m viewed + i\] for i < viewed, 0 for the other rows. Input: dy.
 #[derive(Clone, Debug)]
 pub struct ContrastAnchorsBackward {
     /// Images of a batch.
     pub batch: usize,
+    /// Images that have further views: the first ones of the batch.
+    pub viewed: usize,
 }
 
 impl Operation for ContrastAnchorsBackward {
@@ -201,20 +218,20 @@ impl Operation for ContrastAnchorsBackward {
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let [dy] = shape::exactly(self.name(), inputs, ["dy"])?;
         let [rows, _] = shape::floats(self.name(), dy, "the upstream gradient")?;
-        whole_batches(self.name(), rows, self.batch)?;
+        whole_sets(self.name(), rows, self.batch, self.viewed)?;
         Ok(vec![dy.clone()])
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let block = self.batch * inputs[0].shape[1];
+        let (block, set) = (self.batch * inputs[0].shape[1], self.viewed * inputs[0].shape[1]);
         let mut dz = vec![0.0; inputs[0].data.len()];
-        for (i, dy) in inputs[0].data.iter().enumerate().skip(block) {
-            dz[i % block] += dy;
+        for (i, dy) in inputs[0].data.iter().skip(block).enumerate() {
+            dz[i % set] += dy;
         }
         vec![dz]
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         vec![
-            Params { columns: outputs[0].shape[1], batch: self.batch, ..Params::default() }
+            Params { columns: outputs[0].shape[1], batch: self.batch, viewed: self.viewed, ..Params::default() }
                 .elements("anchors_backward", outputs[0].len())
                 .bind("dy", inputs[0].id)
                 .bind("y", outputs[0].id),
@@ -398,11 +415,21 @@ pub fn cases() -> Vec<Case> {
     let epsilon = NORM_EPSILON;
     cases.push(Case::new("a row of zeros", RowNormalise { epsilon }, vec![zeros.clone()]));
     cases.push(Case::new("a row of zeros", RowNormaliseBackward { epsilon }, vec![zeros, norms, dy]));
-    for (batch, copies, columns) in [(1, 1, 1), (1, 4, 64), (7, 16, 16), (5, 1, 3), (33, 4, 64)] {
-        let what = format!("{batch} images, {copies} views of {columns}");
-        let z = Input::normal([copies * batch, columns]);
+    for (batch, viewed, copies, columns) in [
+        (1, 1, 1, 1),
+        (1, 1, 4, 64),
+        (7, 7, 16, 16),
+        (5, 5, 1, 3),
+        (33, 33, 4, 64),
+        (28, 4, 2, 64),
+        (7, 3, 4, 5),
+        (5, 1, 3, 1),
+        (9, 2, 1, 3),
+    ] {
+        let what = format!("{viewed} of {batch} images with {copies} views of {columns}");
+        let z = Input::normal([batch + (copies - 1) * viewed, columns]);
         let bank = Input::normal([batch, columns]);
-        cases.push(Case::new(what, ContrastAnchors, vec![bank, z]));
+        cases.push(Case::new(what, ContrastAnchors { viewed }, vec![bank, z]));
     }
     for (rows, columns, negatives, tau) in [
         (1, 1, 1, 1.0),

@@ -149,9 +149,11 @@ impl Operation for AddRow {
         vec![x.iter().enumerate().map(|(i, v)| v + bias[i % bias.len()]).collect()]
     }
 
-    fn backward(&self, graph: &mut Graph, _: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
+    fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
         let Some(dy) = upstream[0] else { return Ok(vec![None, None]) };
-        Ok(vec![Some(dy), Some(graph.one(ColumnSum, &[dy])?)])
+        let wanted = graph.value(node.inputs[1]).requires_grad;
+        let bias = wanted.then(|| graph.one(ColumnSum, &[dy])).transpose()?;
+        Ok(vec![Some(dy), bias])
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {

@@ -44,8 +44,10 @@ operations! {
     distill;
     bank;
     health;
+    clip;
     sgd;
     accumulate;
+    average;
     conv2d;
     matmul;
     batch_norm;

@@ -7,20 +7,23 @@ use super::step_block::StepBlock;
 use super::{ByRows, Host, Operand, Operation, shape};
 use crate::Result;
 use crate::gpu::Launch;
+use crate::tape::graph::BLOCK;
 use crate::tape::{Type, ValueId};
 
 const SHADER: &str = "sgd";
 
-/// v = `momentum` v + (g + `weight_decay` p); p = p - learning rate v, in place (PyTorch's form).
+/// d = g + decay p; v = `momentum` v + d; p = p - learning rate factor v, in place (`torch.optim.SGD`). With `nesterov`
+/// the last is p - learning rate factor (d + `momentum` v).
 ///
-/// Inputs: gradient g `[n]`, step block u32 `[8]`; targets: parameters p `[n]`, momentum v `[n]`, health
-/// u32 `[4]`. Where g is not finite p and v stay as they are, and [`health::GRADIENT`] is raised.
+/// Inputs: gradient g `[blocks, 64]`; (factor, decay) of each block `[blocks, 2]`, since a block is of one tensor
+/// ([`BLOCK`]); step block u32 `[8]`; targets: parameters p and momentum v as g, health u32 `[4]`. Where g is not finite p
+/// and v stay as they are, and [`health::GRADIENT`] is raised.
 #[derive(Clone, Debug)]
 pub struct Sgd {
     /// Share of the old velocity that is kept.
     pub momentum: f32,
-    /// Share of the parameter that is added to its gradient.
-    pub weight_decay: f32,
+    /// Whether a step goes where the momentum will have led.
+    pub nesterov: bool,
 }
 
 impl Operation for Sgd {
@@ -31,23 +34,27 @@ impl Operation for Sgd {
         true
     }
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let names = ["gradient", "step block", "parameters", "momentum", "health"];
-        let [gradient, step, parameters, velocity, health] = shape::exactly(self.name(), inputs, names)?;
-        let [n] = shape::floats(self.name(), gradient, "the gradient")?;
+        let names = ["gradient", "rates", "step block", "parameters", "momentum", "health"];
+        let [gradient, rates, step, parameters, velocity, health] = shape::exactly(self.name(), inputs, names)?;
+        let [blocks, width] = shape::floats(self.name(), gradient, "the gradient")?;
+        shape::same(self.name(), "a block of the gradient", &[width], &[BLOCK])?;
+        shape::floats_as(self.name(), rates, "the table of rates", &[blocks, 2])?;
         StepBlock::check(self.name(), step)?;
-        shape::floats_as(self.name(), parameters, "the parameters", &[n])?;
-        shape::floats_as(self.name(), velocity, "the momentum", &[n])?;
+        shape::floats_as(self.name(), parameters, "the parameters", &[blocks, BLOCK])?;
+        shape::floats_as(self.name(), velocity, "the momentum", &[blocks, BLOCK])?;
         health::check_type(self.name(), health)?;
-        Ok(inputs[2..].to_vec())
+        Ok(inputs[3..].to_vec())
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
-        let (mu, decay) = (f64::from(self.momentum), f64::from(self.weight_decay));
-        let rate = f64::from(StepBlock::of(&inputs[1]).learning_rate);
-        let [mut p, mut v, mut health] = [2, 3, 4].map(|i| inputs[i].data.to_vec());
+        let mu = f64::from(self.momentum);
+        let rate = f64::from(StepBlock::of(&inputs[2]).learning_rate);
+        let [mut p, mut v, mut health] = [3, 4, 5].map(|i| inputs[i].data.to_vec());
         for (i, &g) in inputs[0].data.iter().enumerate() {
+            let [factor, decay] = [0, 1].map(|column| inputs[1].data[2 * (i / BLOCK) + column]);
             if g.is_finite() {
-                v[i] = mu * v[i] + (g + decay * p[i]);
-                p[i] -= rate * v[i];
+                let d = g + decay * p[i];
+                v[i] = mu * v[i] + d;
+                p[i] -= rate * factor * if self.nesterov { d + mu * v[i] } else { v[i] };
             } else {
                 raise(&mut health, health::GRADIENT);
             }
@@ -58,35 +65,44 @@ impl Operation for Sgd {
         vec![
             Launch::items(SHADER, "step", inputs[0].len())
                 .param("momentum", self.momentum)
-                .param("weight_decay", self.weight_decay)
+                .param("nesterov", u32::from(self.nesterov))
                 .param("health_mask", 1u32 << health::GRADIENT)
                 .bind("gradient", inputs[0].id)
-                .bind("step_block", inputs[1].id)
+                .bind("rates", inputs[1].id)
+                .bind("step_block", inputs[2].id)
                 .bind("parameter", outputs[0].id)
                 .bind("velocity", outputs[1].id)
                 .bind("health", outputs[2].id),
         ]
     }
     fn by_rows(&self, _: usize) -> Option<ByRows> {
-        by_rows(&[ROW, WHOLE], &[ROW, ROW, WHOLE])
+        by_rows(&[ROW, ROW, WHOLE], &[ROW, ROW, WHOLE])
     }
 }
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
-    let vector = |n: usize| Input::constant([n], Elements::Normal(0.0, 1.0));
+    let vector = |blocks: usize| Input::constant([blocks, BLOCK], Elements::Normal(0.0, 1.0));
     let block = StepBlock::new(7, 1 << 40 | 3, 0.05, 0.1).input();
     let inputs = |gradient: Input| {
-        let n = gradient.ty.len();
+        let blocks = gradient.ty.shape[0];
+        let rates = Input::constant([blocks, 2], Elements::Uniform(0.0, 1.0));
         let health = Input::integers([health::WORDS], Elements::Values(vec![2.0, 0.0, 0.0, 0.0]));
-        vec![gradient, block.clone(), vector(n), vector(n), health]
+        vec![gradient, rates, block.clone(), vector(blocks), vector(blocks), health]
     };
-    let sgd = Sgd { momentum: 0.9, weight_decay: 5e-4 };
     let mut cases = Vec::new();
-    for n in [1, 63, 64, 65, 997, 64 * 65_536 + 3] {
-        cases.push(Case::new(format!("{n} parameters"), sgd.clone(), inputs(vector(n))));
+    for (nesterov, kind) in [(false, "heavy ball"), (true, "Nesterov")] {
+        let sgd = Sgd { momentum: 0.9, nesterov };
+        for blocks in [1, 3, 17] {
+            cases.push(Case::new(format!("{kind}, {blocks} blocks"), sgd.clone(), inputs(vector(blocks))));
+        }
     }
-    let odd = Input::constant([5], Elements::Values(vec![1.0, f64::NAN, f64::INFINITY, -2.0, f64::NEG_INFINITY]));
+    let sgd = Sgd { momentum: 0.9, nesterov: false };
+    let many = inputs(vector(65_539));
+    cases.push(Case::new("more groups than one axis holds", sgd.clone(), many));
+    let mut odd = vec![1.0, f64::NAN, f64::INFINITY, -2.0, f64::NEG_INFINITY];
+    odd.resize(BLOCK, 0.5);
+    let odd = Input::constant([1, BLOCK], Elements::Values(odd));
     cases.push(Case::new("gradients that are not finite", sgd, inputs(odd)));
     cases
 }

@@ -1,7 +1,7 @@
 //! The step block: the few words that change from step to step, which the host writes before each.
 //!
 //! [`StepBlock`] is its only layout. `shaders/common/step_block.wgsl` declares the same struct for the shaders that read
-//! it (`sgd`, `dropout`, `accumulate`), and a test compares the two member by member.
+//! it (`sgd`, `dropout`, `accumulate`, `average`), and a test compares the two member by member.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -26,8 +26,10 @@ pub struct StepBlock {
     pub drop_rate: f32,
     /// Number of the micro-batch in its step, from 0.
     pub part: u32,
+    /// Number of the step in its run, from 0.
+    pub step: u32,
     /// Free, 0.
-    pub unused: [u32; 2],
+    pub unused: u32,
 }
 
 impl StepBlock {
@@ -42,6 +44,7 @@ impl StepBlock {
             seed_high: (seed >> 32) as u32,
             learning_rate,
             drop_rate,
+            step: draw,
             ..StepBlock::default()
         }
     }
@@ -49,6 +52,11 @@ impl StepBlock {
     /// The same block for micro-batch `part`, from 0.
     pub fn part(self, part: u32) -> Self {
         StepBlock { part, ..self }
+    }
+
+    /// The same block at step `step` of its run, where its masks are counted otherwise.
+    pub fn at(self, step: u32) -> Self {
+        StepBlock { step, ..self }
     }
 
     /// The run's seed.
@@ -94,13 +102,14 @@ mod tests {
     use std::mem::offset_of;
 
     /// The members as Rust lays them out.
-    const MEMBERS: [(&str, Scalar, usize); 6] = [
+    const MEMBERS: [(&str, Scalar, usize); 7] = [
         ("draw", Scalar::U32, offset_of!(StepBlock, draw)),
         ("seed_low", Scalar::U32, offset_of!(StepBlock, seed_low)),
         ("seed_high", Scalar::U32, offset_of!(StepBlock, seed_high)),
         ("learning_rate", Scalar::F32, offset_of!(StepBlock, learning_rate)),
         ("drop_rate", Scalar::F32, offset_of!(StepBlock, drop_rate)),
         ("part", Scalar::U32, offset_of!(StepBlock, part)),
+        ("step", Scalar::U32, offset_of!(StepBlock, step)),
     ];
 
     /// Every shader that reads a step block has it as the struct that Rust has.
@@ -129,13 +138,14 @@ mod tests {
             }
             assert_eq!(text.contains("#import common/step_block"), readers.last() == Some(file), "{file}");
         }
-        assert_eq!(readers, ["accumulate", "dropout", "sgd"]);
+        assert_eq!(readers, ["accumulate", "average", "dropout", "sgd"]);
     }
 
     #[test]
     fn words_are_the_members_in_order() {
         let block = StepBlock::new(7, 1 << 40 | 3, 0.05, 0.1).part(2);
-        assert_eq!(block.words(), [7, 3, 1 << 8, 0.05_f32.to_bits(), 0.1_f32.to_bits(), 2, 0, 0]);
+        assert_eq!(block.words(), [7, 3, 1 << 8, 0.05_f32.to_bits(), 0.1_f32.to_bits(), 2, 7, 0]);
+        assert_eq!(block.at(5).words()[6], 5);
         assert_eq!(block.seed(), 1 << 40 | 3);
         let data = block.words().map(f64::from);
         assert_eq!(StepBlock::of(&Host { shape: &[StepBlock::WORDS], data: &data }), block);

@@ -46,6 +46,8 @@ pub struct ViewParameters {
     pub window: [f32; 4],
     /// Whether the columns of the view are reversed.
     pub flip: bool,
+    /// Quarter turns counter-clockwise of the whole view, 0 to 3, before those that the operation adds.
+    pub turns: u32,
     /// The colour operations in their order, each at most once.
     pub order: [Colour; 3],
     /// Factors of brightness, contrast and saturation.
@@ -61,6 +63,7 @@ impl ViewParameters {
             map: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
             window: [0.0, last, 0.0, last],
             flip: false,
+            turns: 0,
             order: [Colour::Nothing; 3],
             factors: [1.0; 3],
         }
@@ -87,13 +90,13 @@ impl ViewParameters {
     }
 
     /// The words of the operation's third input: 0 crop row, 1 crop column, 2..=10 map, 11..=14 window, 15
-    /// flags (1 flip, 2 projective), 16 order (two bits each, the first lowest), 17..=19 factors. Reals are f32 bits.
+    /// flags (1 flip, 2 projective, 4 and 8 the turns), 16 order (two bits each, the first lowest), 17..=19 factors. Reals are f32 bits.
     pub fn words(&self) -> [u32; PARAMETER_WORDS] {
         let mut words = [0; PARAMETER_WORDS];
         words[..2].copy_from_slice(&self.crop);
         let reals = self.map.iter().chain(&self.window).map(|v| v.to_bits());
         words[2..15].iter_mut().zip(reals).for_each(|(word, v)| *word = v);
-        words[15] = u32::from(self.flip) | u32::from(self.projective()) << 1;
+        words[15] = u32::from(self.flip) | u32::from(self.projective()) << 1 | (self.turns & 3) << 2;
         words[16] = self.order.iter().rev().fold(0, |code, &colour| code << 2 | colour as u32);
         words[17..].copy_from_slice(&self.factors.map(f32::to_bits));
         words
@@ -108,6 +111,7 @@ impl ViewParameters {
             map: std::array::from_fn(|i| real(2 + i)),
             window: std::array::from_fn(|i| real(11 + i)),
             flip: word(15) & 1 == 1,
+            turns: word(15) >> 2 & 3,
             order: std::array::from_fn(|k| Colour::ALL[(word(16) >> (2 * k) & 3) as usize]),
             factors: std::array::from_fn(|i| real(17 + i)),
         }
@@ -202,6 +206,9 @@ impl Views {
         // The flip.
         if p.flip {
             view.chunks_mut(side).for_each(<[f64]>::reverse);
+        }
+        for _ in 0..p.turns {
+            view = view.chunks(n).flat_map(|plane| turned(plane, side)).collect();
         }
         view
     }
@@ -336,7 +343,11 @@ pub fn cases() -> Vec<Case> {
         let turned = Views { rotations: 4, float_images: true, ..plain.clone() };
         let what = format!("{side}x{side}, turned and flipped");
         let flipped = ViewParameters { flip: true, ..identity(side) };
-        cases.push(case(what, side, 2, turned, vec![identity(side), flipped]));
+        cases.push(case(what, side, 2, turned.clone(), vec![identity(side), flipped]));
+        let each: Vec<_> = (0..4).map(|turns| ViewParameters { turns, flip: turns == 2, ..identity(side) }).collect();
+        let single = Views { rotations: 1, ..turned.clone() };
+        cases.push(case(format!("{side}x{side}, each turned"), side, 4, single, each.clone()));
+        cases.push(case(format!("{side}x{side}, each turned, four times"), side, 4, turned, each));
     }
     let orders =
         [[N, N, N], [B, N, N], [N, C, N], [N, N, S], [B, C, S], [B, S, C], [C, B, S], [C, S, B], [S, B, C], [S, C, B]];

@@ -35,6 +35,16 @@ named! {
 }
 
 named! {
+    /// Where the settings come from that nobody gave.
+    pub enum Recipe {
+        /// The published method's own numbers.
+        Paper = "paper",
+        /// What spends the run's length best, by the pictures and the device.
+        Auto = "auto",
+    }
+}
+
+named! {
     /// What to do when the device is lost: reset by the system, unplugged, or taken away.
     pub enum OnDeviceLost {
         /// End with the command that resumes the run.
@@ -100,6 +110,18 @@ named! {
         Exact = "exact",
         /// The statistics of each micro-batch, as replicas on several GPUs have them.
         Micro = "micro",
+    }
+}
+
+named! {
+    /// How the learning rate goes over a run.
+    pub enum LrSchedule {
+        /// It falls by a factor at given points.
+        Steps = "steps",
+        /// It falls along half a cosine wave, to nearly 0 at the end of the run.
+        Cosine = "cosine",
+        /// It rises to its highest value and falls to nearly 0, each along half a cosine wave.
+        OneCycle = "one-cycle",
     }
 }
 

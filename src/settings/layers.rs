@@ -64,11 +64,24 @@ fn layered(preset: Option<&str>, text: &str, origin: &Path) -> Result<Config> {
     config.lay(&toml::from_str(text).map_err(|e| bad(&e))?)?;
     config.preset = preset;
     config.run.chosen = alone.run.chosen;
+    config.run.reasons = alone.run.reasons;
     Ok(config)
 }
 
-/// The value at a key such as `optimiser.lr`.
-fn at<'t>(layer: &'t Table, key: &str) -> Option<&'t toml::Value> {
+/// The text of a file of settings.
+fn read(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
+        .map_err(|e| Error::io(path, "cannot read the configuration", e))?;
+    if text.len() as u64 == MAX_FILE_BYTES {
+        return Err(Error::data(path, "is too long for a configuration: name a TOML file of settings"));
+    }
+    Ok(text)
+}
+
+/// The value at a key such as `optimiser.lr` of a layer.
+pub fn at<'t>(layer: &'t Table, key: &str) -> Option<&'t toml::Value> {
     let (section, rest) = match key.split_once('.') {
         Some(parts) => parts,
         None => return layer.get(key),
@@ -88,6 +101,28 @@ pub fn put(layer: &mut Table, key: &str, value: toml::Value) {
     }
 }
 
+/// Takes the value at a key out of a layer.
+pub fn remove(layer: &mut Table, key: &str) {
+    match key.split_once('.') {
+        None => drop(layer.remove(key)),
+        Some((section, rest)) => {
+            if let Some(toml::Value::Table(inner)) = layer.get_mut(section) {
+                remove(inner, rest);
+            }
+        }
+    }
+}
+
+/// Lays a layer over another: what both name is the upper one's.
+pub fn merge(under: &mut Table, over: &Table) {
+    for row in settings() {
+        if let Some(value) = at(over, row.key) {
+            remove(under, row.key);
+            put(under, row.key, value.clone());
+        }
+    }
+}
+
 impl Config {
     /// A preset's settings.
     ///
@@ -97,20 +132,37 @@ impl Config {
         layered(Some(name), "", Path::new(name))
     }
 
+    /// What a file's settings say of their own, as a layer: without what a recipe or a time chose for the run that the
+    /// file is of (`run.reasons`), which is chosen anew.
+    ///
+    /// # Errors
+    /// Those of [`Config::from_layers`].
+    pub fn read_layer(path: &Path) -> Result<Table> {
+        let text = read(path)?;
+        let mut layer: Table = toml::from_str(&text).map_err(|e| Error::data(path, toml_sentence(&text, &e)))?;
+        let alone = layered(None, &text, path)?;
+        for key in alone.run.reasons.iter().filter_map(|reason| Some(reason.split_once(':')?.0)) {
+            remove(&mut layer, setting(key).map_or(key, |row| row.key));
+        }
+        for entry in &alone.run.chosen {
+            let (row, value) = chosen(entry)?;
+            remove(&mut layer, row.key);
+            if let Some(value) = value {
+                put(&mut layer, row.key, value);
+            }
+        }
+        remove(&mut layer, "run.reasons");
+        remove(&mut layer, "run.chosen");
+        Ok(layer)
+    }
+
     /// A file's settings over those of `preset`, of the preset that the file names (`preset = "cifar-fs"`), or over the
     /// defaults. Not yet validated: flags may still come on top.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::Data`] with the line when it cannot be understood.
     pub fn from_layers(preset: Option<&str>, path: &Path) -> Result<Config> {
-        let mut text = String::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
-            .map_err(|e| Error::io(path, "cannot read the configuration", e))?;
-        if text.len() as u64 == MAX_FILE_BYTES {
-            return Err(Error::data(path, "is too long for a configuration: name a TOML file of settings"));
-        }
-        layered(preset, &text, path)
+        layered(preset, &read(path)?, path)
     }
 
     /// A configuration from TOML text; errors name `origin`.
@@ -193,11 +245,12 @@ impl Config {
         settings().filter(|row| !(row.same)(self, other)).map(|row| row.key).collect()
     }
 
-    /// The run folder: the setting, or `runs/<preset>`.
+    /// The run folder: the setting, or `runs/` and the name of the preset, else that of the data without its ending.
     pub fn out_folder(&self) -> PathBuf {
+        let of_data = || Path::new(&self.data.source).file_stem()?.to_str().filter(|_| !self.data.is_glyphs());
         match &self.run.out {
             Some(out) => out.clone(),
-            None => Path::new("runs").join(self.preset.as_deref().unwrap_or("custom")),
+            None => Path::new("runs").join(self.preset.as_deref().or_else(of_data).unwrap_or("custom")),
         }
     }
 }

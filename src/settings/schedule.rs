@@ -1,9 +1,16 @@
 //! How many steps a run has, and the learning rate at each.
 
-use super::choices::{DecayAt, Length};
+use super::choices::{DecayAt, Length, LrSchedule};
 use super::table::OptimiserConfig;
 use crate::error::Change;
 use crate::{Error, Result};
+
+/// `OneCycleLR`'s `pct_start`: the share of a run in which one cycle rises.
+const RISE: f64 = 0.3;
+/// Its `div_factor`: the highest rate is this many times the first one.
+const FIRST: f64 = 25.0;
+/// Its `final_div_factor`: the first rate is this many times the last one.
+const LAST: f64 = 1e4;
 
 /// The steps of a run and its learning rate at each, once the number of training images is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,8 +19,11 @@ pub struct Schedule {
     pub steps_per_epoch: u32,
     /// Steps of the whole run.
     pub total_steps: u32,
-    /// Steps from which the rate is lower by one more factor.
+    /// Steps from which the rate is lower by one more factor; none where it does not fall in steps.
     pub decay_steps: Vec<u32>,
+    /// Steps of the warm-up.
+    pub warmup_steps: u32,
+    course: LrSchedule,
     lr: f64,
     decay: f64,
 }
@@ -53,13 +63,58 @@ impl Schedule {
                 shares.iter().map(|share| ((share * f64::from(total_steps)).round() as u32).max(1)).collect()
             }
         };
-        Ok(Schedule { steps_per_epoch, total_steps, decay_steps, lr: optimiser.lr, decay: optimiser.decay })
+        let course = optimiser.schedule;
+        Ok(Schedule {
+            steps_per_epoch,
+            total_steps,
+            decay_steps: if course == LrSchedule::Steps { decay_steps } else { Vec::new() },
+            // A step is left for what follows.
+            warmup_steps: ((optimiser.warmup * f64::from(total_steps)).round() as u32)
+                .min(total_steps.saturating_sub(1)),
+            course,
+            lr: optimiser.lr,
+            decay: optimiser.decay,
+        })
     }
 
-    /// The learning rate of `step`, counted from 0.
+    /// The learning rate of `step`, counted from 0. With r = `optimiser.lr`, n steps in all and w = `optimiser.warmup` n of
+    /// them for the warm-up, rounded, it is
+    ///
+    /// - in a warm-up r (step + 1) / (w + 1): PyTorch's `LinearLR(start_factor=1 / (w + 1), total_iters=w)`;
+    /// - for `steps` r `optimiser.decay`^(points passed): `MultiStepLR`; points within a warm-up lower it, too, as chained
+    ///   schedulers do;
+    /// - for `cosine` r (1 + cos(pi (step - w) / (n - w))) / 2: `CosineAnnealingLR(T_max=n - w)` after the warm-up
+    ///   (`SequentialLR`);
+    /// - for `one-cycle` r (1 - cos(pi step / a)) / 2, from r / 25 instead of 0, up to a = 0.3 n - 1, and then
+    ///   r (1 + cos(pi (step - a) / (n - 1 - a))) / 2, to r / 250,000 instead of 0:
+    ///   `OneCycleLR(max_lr=r, total_steps=n, cycle_momentum=False)`.
+    ///
+    /// A cosine stays at the rate of the last step after the run.
     pub fn lr_at(&self, step: u32) -> f64 {
-        let n_decays = self.decay_steps.iter().filter(|&&at| step >= at).count();
-        self.lr * self.decay.powi(n_decays as i32)
+        let last = self.total_steps.saturating_sub(1);
+        let warm = match step < self.warmup_steps {
+            true => f64::from(step + 1) / f64::from(self.warmup_steps + 1),
+            false => 1.0,
+        };
+        match self.course {
+            LrSchedule::Steps => {
+                let n_decays = self.decay_steps.iter().filter(|&&at| step >= at).count();
+                self.lr * self.decay.powi(n_decays as i32) * warm
+            }
+            LrSchedule::Cosine if step < self.warmup_steps => self.lr * warm,
+            LrSchedule::Cosine => {
+                let done = f64::from(step.min(last) - self.warmup_steps);
+                between(self.lr, 0.0, done / f64::from(self.total_steps - self.warmup_steps))
+            }
+            LrSchedule::OneCycle => {
+                let (step, end) = (f64::from(step.min(last)), f64::from(last));
+                let (first, rise) = (self.lr / FIRST, RISE * f64::from(self.total_steps) - 1.0);
+                match step <= rise {
+                    true => between(first, self.lr, step / rise),
+                    false => between(self.lr, first / LAST, (step - rise) / (end - rise)),
+                }
+            }
+        }
     }
 
     /// A sentence where the learning rate is to fall, but only after the end of the run.
@@ -78,6 +133,11 @@ impl Schedule {
     pub fn epoch_of(&self, step: u32) -> u32 {
         step / self.steps_per_epoch
     }
+}
+
+/// From `start` to `end` along half a cosine wave, of which `share` is done.
+fn between(start: f64, end: f64, share: f64) -> f64 {
+    end + (start - end) * (1.0 + (std::f64::consts::PI * share).cos()) / 2.0
 }
 
 #[cfg(test)]
@@ -112,5 +172,42 @@ mod tests {
         optimiser.decay_at = DecayAt::Steps(vec![]);
         assert_eq!(Schedule::new(&optimiser, 2725).unwrap().warning(), None);
         assert!(Schedule::new(&optimiser, 15).unwrap_err().to_string().contains("15 training images"));
+    }
+
+    /// The numbers are compared with PyTorch's in `tests/golden.rs`; here what every length must have.
+    #[test]
+    fn a_rate_rises_from_above_zero_and_ends_near_zero() {
+        for steps in [1, 2, 3, 4, 7, 10, 400] {
+            for (schedule, warmup) in [
+                (LrSchedule::Steps, 0.2),
+                (LrSchedule::Cosine, 0.0),
+                (LrSchedule::Cosine, 0.1),
+                (LrSchedule::Cosine, 0.999),
+                (LrSchedule::OneCycle, 0.0),
+            ] {
+                let optimiser = OptimiserConfig {
+                    batch: 16,
+                    length: Length::Steps(steps),
+                    decay_at: DecayAt::Fractions(vec![0.5]),
+                    schedule,
+                    warmup,
+                    ..OptimiserConfig::default()
+                };
+                let schedule = Schedule::new(&optimiser, 2725).unwrap();
+                let rates: Vec<f64> = (0..steps + 3).map(|step| schedule.lr_at(step)).collect();
+                let what = format!("{optimiser:?}: {rates:?}");
+                assert!(rates.iter().all(|rate| *rate > 0.0 && *rate <= 0.05 + 1e-15), "{what}");
+                let most = rates.iter().copied().fold(0.0, f64::max);
+                if steps > 3 {
+                    assert!(most > 0.03, "{what}");
+                }
+                if optimiser.schedule != LrSchedule::Steps {
+                    assert_eq!((schedule.warning(), &schedule.decay_steps), (None, &vec![]));
+                    let last = rates[steps as usize - 1];
+                    assert!(rates[steps as usize..].iter().all(|rate| *rate == last), "{what}");
+                    assert!(warmup > 0.5 || steps < 400 || last < 1e-5 * 0.05 * 10.0, "{what}");
+                }
+            }
+        }
     }
 }

@@ -4,10 +4,13 @@
 use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
-use super::choices::{Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Tune, Winograd};
+use super::choices::{
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
+};
 use super::drop_block::DropBlockSize;
 use super::macros::settings;
 use super::row::{Chooser, Effect, Flag, flag, switch};
+use super::time_span::TimeSpan;
 use super::transforms::TransformSet;
 use super::values::{End, Leaf, Range, Read, Value, list};
 
@@ -105,6 +108,8 @@ pub const MAX_SIDE: usize = 1024;
 
 const MAX_SEED: u64 = i64::MAX as u64;
 const MAX_BYTES: u64 = 1 << 53;
+/// A year.
+const MAX_SECONDS: u64 = 366 * 86_400;
 const STEPS: Range = Range::Whole(1, u32::MAX as u64);
 const SHARE: Range = Range::Real(End::Without(0.0), End::Without(1.0));
 const RISING_STEPS: Range = Range::List { least: 0, most: 10_000, rising: true, each: &STEPS };
@@ -116,9 +121,17 @@ settings! {
     struct Config at [] under "Data" {
         /// Settings to start from
         ///
-        /// Without --preset and --config: demo, whatever the data. A --config file that names no preset starts from the
-        /// published method's own numbers.
+        /// Without --preset, --config, --recipe and --data: demo. With --data alone the settings come from the pictures:
+        /// see --recipe. A --config file that names neither preset nor recipe = "auto" starts from the published method's
+        /// own numbers.
         preset: Option<String> = None, [Numbers, User, flag("preset", "NAME").on_screen()];
+        /// Settings without a preset: auto or paper
+        ///
+        /// auto, the default for --data without --preset and --config: image side, mean, deviation, batch, widths, length
+        /// and losses are chosen by the pictures, the device and --time. paper: the published losses, transforms and
+        /// schedule, with side, mean, deviation and largest batch by the pictures. What is chosen is said with its reason
+        /// and saved with the run; a flag or a line of --config wins.
+        recipe: Recipe = Recipe::Paper, [Numbers, User, flag("recipe", "NAME")];
         /// Which images, and how they are prepared.
         data: DataConfig = DataConfig::default(), [];
         /// The network.
@@ -160,6 +173,15 @@ settings! {
         /// Images are divided by them after the means are subtracted.
         std: [f64; 3] = [0.277184, 0.26775, 0.28449],
             [Numbers, User, flag("std", "R,G,B").closed(1e-6, 1.0, &["0.25"])];
+        /// Train without mirroring images at random
+        ///
+        /// For pictures whose mirror image means something else, such as letters. --flip switches it back on over a file that
+        /// switches it off.
+        flip: bool = true, [Numbers, User, switch("no-flip", false), switch("flip", true).hidden()];
+        /// Strength of the random changes of colour: 0 for none
+        ///
+        /// Brightness, contrast and saturation are each multiplied by a factor within this of 1, in random order.
+        jitter: f64 = 0.4, [Numbers, User, flag("jitter", "F").closed(0.0, 1.0, &["0.4"])];
         /// Seed of the class split where the data has none
         split_seed: u64 = 0, [Numbers, User, flag("split-seed", "N").whole(0, MAX_SEED, &["0"])];
         /// File that lists the split's classes
@@ -212,7 +234,37 @@ settings! {
         /// The transforms that every image is shown under: 4, 4, 16, and K from 2 to 64 fixed warps.
         transforms: TransformSet = TransformSet::Rot4Crop4,
             [Numbers, User, flag("transforms", "SET").whole(2, 64, &["affine-8"])];
+        /// Views of an image per step, the plain one among them
+        ///
+        /// The others are drawn anew for each image and step from the transforms of the set; what is not drawn is not
+        /// computed. 1 shows images plain, without a transform loss. Where it is not set: all transforms.
+        views: Option<usize> = None, [Numbers, User, flag("views", "M").whole(1, 64, &["2"])];
+        /// Share of a step's images that get more than the plain view
+        view_share: f64 = 1.0, [Numbers, User, flag("view-share", "F").above(0.0, 1.0, &["0.25"])];
+        /// Weight of the class loss
+        ///
+        /// 0 switches it off, as --no-cross-entropy does.
+        weight_class: f64 = 1.0, [Numbers, User, flag("weight-class", "W").closed(0.0, 1e6, &["1"])];
+        /// Weight of the transform loss, in place of gamma
+        ///
+        /// 0 switches it off, as --no-equivariance does. Where it is not set: --gamma.
+        weight_equivariance: Option<f64> = None,
+            [Numbers, User, flag("weight-equivariance", "W").closed(0.0, 1e6, &["0.1"])];
+        /// Weight of the contrastive loss, in place of gamma
+        ///
+        /// 0 switches it off, as --no-invariance does. Where it is not set: --gamma.
+        weight_invariance: Option<f64> = None,
+            [Numbers, User, flag("weight-invariance", "W").closed(0.0, 1e6, &["0.02"])];
+        /// Classify a class's four rotations as classes of their own
+        ///
+        /// The classifier then has four outputs per class, and accuracy is that of class and rotation together. Needs a
+        /// set with rotations. --no-joint-labels switches it off over a file that switches it on.
+        joint_labels: bool = false,
+            [Numbers, User, switch("joint-labels", true), switch("no-joint-labels", false).hidden()];
         /// Weight of the equivariance and invariance losses
+        ///
+        /// Each may have one of its own: --weight-equivariance, --weight-invariance. 0 still computes both losses, for
+        /// the log alone.
         gamma: f64 = 1.0, [Numbers, User, flag("gamma", "W").closed(0.0, 1e6, &["1"])];
         // Below 1e-4 the exponents of the loss leave what f32 holds.
         /// Temperature of the contrastive loss
@@ -223,6 +275,21 @@ settings! {
         negatives: usize = 6400, [Numbers, User, flag("negatives", "K").whole(1, 1_000_000, &["6400"])];
         /// Share of a memory-bank row that an update keeps
         bank_momentum: f64 = 0.99, [Numbers, User, flag("bank-momentum", "M").closed(0.0, 1.0, &["0.99"])];
+        /// Draw negatives only among this many recently written rows
+        ///
+        /// The first write of a bank row then replaces it, and an image is compared with its bank row only once that has
+        /// been written. Where it is not set: negatives are all rows, which begin at random.
+        bank_recent: Option<usize> = None,
+            [Numbers, User, flag("bank-recent", "N").whole(1, 1_000_000, &["1024"])];
+        /// Method settings from a share of the run on, SHARE: key=value, ..
+        ///
+        /// Phases with a semicolon between them, such as "0.4: views=2, view_share=0.5; 0.7: views=1". Each lies over the one
+        /// before. May change: views, view_share, weight_class, weight_equivariance, weight_invariance, gamma, tau,
+        /// negatives, bank_momentum, label_smoothing, cross_entropy, equivariance, invariance. A phase begins a new pass over
+        /// the images, and its batch is the largest whose rows are no more than those of --batch before.
+        phases: Vec<String> = Vec::new(), [Numbers, User, flag("phases", "LIST")];
+        /// Share of each class target that is spread over all classes
+        label_smoothing: f64 = 0.0, [Numbers, User, flag("label-smoothing", "E").below(0.0, 1.0, &["0.1"])];
         /// Train without the class loss
         ///
         /// --cross-entropy switches it back on over a file that switches it off.
@@ -243,6 +310,13 @@ settings! {
     struct DistillConfig at [distill] under "Distillation" {
         /// Students, each the teacher of the next
         generations: u32 = 1, [Numbers, User, flag("generations", "N").whole(1, 1000, &["1"]).on_screen()];
+        /// Train the teacher first, with this share of the length
+        ///
+        /// Without --teacher: the students share the rest of --steps or --epochs. The teacher's run goes to the folder
+        /// teacher, the students' to generation-1 and so on. 0 is for a teacher that is given.
+        teacher_share: f64 = 0.0, [Numbers, User, flag("teacher-share", "F").below(0.0, 1.0, &["0.4"])];
+        /// The length of a teacher and its students together, where this run is a part of it; saved with the run.
+        whole: Option<Length> = None, [];
         /// Temperature of both divergences
         temperature: f64 = 4.0, [Numbers, User, flag("distill-temperature", "T").closed(1e-3, 1e6, &["4"])];
         /// Weight of the student's own losses
@@ -280,12 +354,39 @@ settings! {
                 .whole(1, 1_000_000_000, &["400"])
                 .on_screen()
         ];
-        /// Learning rate at the start
+        /// Learning rate; the highest of the run
         lr: f64 = 0.05, [Numbers, User, flag("lr", "R").above(0.0, 100.0, &["0.05"])];
+        /// Course of the learning rate: steps, cosine or one-cycle
+        ///
+        /// steps: it falls by the factor of --decay at given points. cosine: along half a cosine wave to nearly 0 at the end
+        /// of the run. one-cycle: from a 25th of --lr up to it in the first 30 % of the run, then down to nearly 0.
+        schedule: LrSchedule = LrSchedule::Steps, [Numbers, User, flag("schedule", "NAME")];
+        /// Share of the run over which the rate rises linearly to --lr
+        ///
+        /// The first step has more than 0. Not with --schedule one-cycle, which rises by itself.
+        warmup: f64 = 0.0, [Numbers, User, flag("warmup", "F").below(0.0, 1.0, &["0.1"])];
         /// Momentum
         momentum: f64 = 0.9, [Numbers, User, flag("momentum", "M").below(0.0, 1.0, &["0.9"])];
-        /// Weight decay, on every parameter
+        /// Nesterov's momentum: go where the momentum will have led
+        ///
+        /// --no-nesterov switches it back off over a file that switches it on.
+        nesterov: bool = false, [Numbers, User, switch("nesterov", true), switch("no-nesterov", false).hidden()];
+        /// Weight decay, on every parameter unless --no-decay-norm
         weight_decay: f64 = 5e-4, [Numbers, User, flag("weight-decay", "W").closed(0.0, 1.0, &["0.0005"])];
+        /// Largest Euclidean norm of the gradients of a step
+        ///
+        /// It is that of all tensors together. Larger gradients are scaled down to it; the log has the norm before that.
+        /// Where it is not set: no limit.
+        clip_norm: Option<f64> = None, [Numbers, User, flag("clip-norm", "N").above(0.0, 1e6, &["5"])];
+        /// No weight decay on batch norms and biases
+        ///
+        /// That is on tensors with one dimension. --decay-norm switches it back on over a file that switches it off.
+        decay_norm: bool = true, [Numbers, User, switch("no-decay-norm", false), switch("decay-norm", true).hidden()];
+        /// Decay of a moving average of the weights, such as 0.99; 0 for none
+        ///
+        /// The average is what is scored, exported and taught by; it has the running statistics, too, and is updated after
+        /// every step. A checkpoint has both.
+        average: f64 = 0.0, [Numbers, User, flag("average", "D").below(0.0, 1.0, &["0.99"])];
         /// `{ epochs = [60] }`, `{ fractions = [0.6, 0.8] }` or `{ steps = [960, 1280] }`; an empty list keeps the rate.
         decay_at: DecayAt = DecayAt::Epochs(vec![60]), [
             Numbers,
@@ -303,7 +404,16 @@ settings! {
                 .form("steps", "optimiser.decay_at.steps", list::<u32>)
                 .range(RISING_STEPS, &["960,1280"])
         ];
-        /// Factor on the rate at each of these points
+        /// Factor on the learning rate of the blocks that --init took over
+        ///
+        /// The heads learn at the whole rate.
+        backbone_rate: f64 = 1.0, [Numbers, User, flag("backbone-rate", "F").closed(0.0, 100.0, &["0.1"])];
+        /// First blocks, of those that --init took over, that stay as they are
+        ///
+        /// Their batch norms run in evaluation mode, as they do when the network is used, and nothing is dropped in them. No
+        /// gradient is computed for them, so a step is shorter.
+        freeze: usize = 0, [Numbers, User, flag("freeze", "N").whole(0, MAX_BLOCKS as u64, &["2"])];
+        /// Factor on the rate at each of these points; --schedule steps
         decay: f64 = 0.1, [Numbers, User, flag("decay", "F").above(0.0, 1.0, &["0.1"])];
     }
 
@@ -313,13 +423,40 @@ settings! {
         seed: u64 = 0, [Numbers, User, flag("seed", "N").whole(0, MAX_SEED, &["0"])];
         /// Run folder
         ///
-        /// Where it is not set: runs/ and the name of the preset.
+        /// Where it is not set: runs/ and the name of the preset, without a preset that of the data.
         out: Option<PathBuf> = None,
             [Neither, User, flag("out", "FOLDER").short('o').range(Range::NotEmpty, &["runs/mine"]).on_screen()];
+        /// Time that the command takes, such as 20m or 8h
+        ///
+        /// In place of --steps and --epochs: a short calibration on the device measures steps, then the number of steps is
+        /// fixed, without a preset the widths, too, and the run ends annealed, with its data read and its network scored
+        /// within the time. What was measured is kept in the user's cache (IEQ_CACHE_DIR names another folder): from the
+        /// second time on the same command makes the same run.
+        time: Option<TimeSpan> = None,
+            [Numbers, User, flag("time", "TIME").whole(1, MAX_SECONDS, &["20m", "8h"]).on_screen()];
+        /// Checkpoint or run folder to start from
+        ///
+        /// The blocks are taken over, and must be the same; so is each head that fits, and one that does not, such as the
+        /// classifier of another number of classes, is made anew. What was done is listed. Any .safetensors file with
+        /// PyTorch's names will do. Of a run folder the network that validated best, or else the last one. To resume the
+        /// run the file is not needed.
+        init: Option<PathBuf> = None,
+            [Numbers, User, flag("init", "FILE|FOLDER").range(Range::NotEmpty, &["runs/other"])];
         /// Steps between checkpoints; 0 for one at the end
         checkpoint_every: u32 = 200, [Neither, User, flag("checkpoint-every", "N")];
         /// Steps between readings of the losses
         log_every: u32 = 10, [Neither, User, flag("log-every", "N").whole(1, 1_000_000, &["10"])];
+        /// Steps between validations; 0 for none
+        ///
+        /// Scores the network on 600 fixed episodes of the validation classes, where the data has them, and keeps the best one
+        /// (by the mean of 1-shot and 5-shot accuracy) as best.safetensors beside checkpoint.safetensors, the last one. It
+        /// changes no number of the training. What takes a run folder takes the best; --resume goes on from the last.
+        validate_every: u32 = 0, [Neither, User, flag("validate-every", "N")];
+        /// Validations without gain that end the run; 0 for never
+        ///
+        /// A gain is more than the noise: half of the interval over the episodes. Two validations in a row without gain
+        /// also end it where the step had no row wrong. A run with an annealed rate gains most at its end: leave it off.
+        patience: u32 = 0, [Neither, User, flag("patience", "N")];
         /// Longest time that one submission holds the device, ms
         ///
         /// A step is cut into submissions by measured time, so that a desktop stays responsive and no watchdog resets the
@@ -372,6 +509,9 @@ settings! {
         /// The settings of this section that `memory_budget` or the device chose, not the user, each with the value that
         /// the user gave where that is not the default (`recompute = 2`); saved with the run.
         chosen: Vec<String> = Vec::new(), [];
+        /// The settings that the recipe or `run.time` chose, each with its reason (`data.mean: measured on 640 training
+        /// images`); saved with the run.
+        reasons: Vec<String> = Vec::new(), [];
     }
 }
 
@@ -400,7 +540,8 @@ mod tests {
         let mut found = BTreeSet::new();
         leaves("", &serde_json::to_value(Config::default()).unwrap(), &mut found);
         // Not the user's to set.
-        assert!(found.remove("run.chosen"));
+        let own = ["run.chosen", "run.reasons", "distill.whole"];
+        assert!(own.into_iter().all(|key| found.remove(key)));
         let keys: Vec<_> = settings().map(|row| row.key.to_owned()).collect();
         assert_eq!(keys.len(), found.len(), "a key stands twice");
         assert_eq!(keys.into_iter().collect::<BTreeSet<_>>(), found);
@@ -503,8 +644,17 @@ mod tests {
     #[test]
     fn a_resumed_run_may_change_what_changes_no_number() {
         let flags: Vec<_> = flags_for_resume().collect();
-        let wanted =
-            ["checkpoint-every", "log-every", "slice-ms", "recompute", "tune", "memory-budget", "on-device-lost"];
+        let wanted = [
+            "checkpoint-every",
+            "log-every",
+            "validate-every",
+            "patience",
+            "slice-ms",
+            "recompute",
+            "tune",
+            "memory-budget",
+            "on-device-lost",
+        ];
         assert_eq!(flags, wanted);
         assert!(may_change_on_resume("run.out") && !may_change_on_resume("optimiser.lr"));
         assert!(!may_change_on_resume("optimiser.length.steps") && !may_change_on_resume("nonsense"));
@@ -514,9 +664,9 @@ mod tests {
     fn values_are_shown_as_flags_take_them() {
         let demo = Config::from_preset("demo").unwrap();
         for (key, shown) in [
-            ("optimiser.lr", "0.05"),
-            ("optimiser.length", "steps 400"),
-            ("optimiser.decay_at", "fractions 0.6,0.8"),
+            ("optimiser.lr", "0.1"),
+            ("optimiser.length", "steps 800"),
+            ("optimiser.schedule", "cosine"),
             ("optimiser.weight_decay", "0.0005"),
             ("model.widths", "8,16,32,64"),
             ("model.drop_block.size", "auto"),

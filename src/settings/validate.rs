@@ -2,8 +2,8 @@
 
 use super::layers::preset_text;
 use super::row::Flag;
-use super::table::{Config, Setting, settings};
-use super::{BatchStatistics, MAX_ROWS, MAX_SIDE, Method};
+use super::table::{Config, Setting, setting, settings};
+use super::{BatchStatistics, LrSchedule, MAX_ROWS, MAX_SIDE, Method, Recipe};
 use crate::error::Change;
 use crate::{Error, Result};
 
@@ -36,6 +36,15 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         if let Some(name) = &self.preset {
             preset_text(name)?;
+            if self.recipe == Recipe::Auto {
+                return Err(Error::Conflict {
+                    keys: vec!["preset", "recipe"],
+                    why: format!(
+                        "the preset {name} has its own settings, and `recipe` = auto chooses them by the pictures"
+                    ),
+                    changes: vec![Change::Unset("preset"), Change::Unset("recipe")],
+                });
+            }
         }
         self.check_scale()?;
         for setting in settings() {
@@ -44,9 +53,21 @@ impl Config {
         if let Some(side) = self.data.side {
             self.check_side(side)?;
         }
+        self.check_freeze()?;
+        self.check_method()?;
+        self.check_optimiser()?;
+        self.check_micro_batch()?;
+        self.check_phases()
+    }
+
+    /// Checks what the settings of `[method]` decide, without its phases.
+    pub(super) fn check_method(&self) -> Result<()> {
+        for setting in settings().filter(|setting| setting.key.starts_with("method.")) {
+            setting.check(self)?;
+        }
         self.check_terms()?;
-        self.check_rows()?;
-        self.check_micro_batch()
+        self.check_views()?;
+        self.check_rows()
     }
 
     /// Checks whether images of `side` pixels suit the network and the crop.
@@ -101,19 +122,49 @@ impl Config {
         Ok(())
     }
 
+    fn check_freeze(&self) -> Result<()> {
+        let (freeze, blocks) = (self.optimiser.freeze, self.model.widths.len());
+        if freeze <= blocks {
+            return Ok(());
+        }
+        Err(Error::Setting {
+            key: "optimiser.freeze",
+            got: freeze.to_string(),
+            wanted: format!("at most {blocks}, the number of blocks"),
+            suggestion: vec![Change::Set("optimiser.freeze", blocks.to_string())],
+        })
+    }
+
     fn check_terms(&self) -> Result<()> {
         let terms = self.method.terms();
         if terms.cross_entropy || terms.equivariance || terms.invariance {
             return Ok(());
         }
         let on = |key| Change::Set(key, "true".into());
+        let switched_on = self.method.cross_entropy || self.method.equivariance || self.method.invariance;
         Err(match self.method.kind {
+            Method::Ier if switched_on => Error::Conflict {
+                keys: vec!["method.weight_class", "method.weight_equivariance", "method.weight_invariance"],
+                why:
+                    "every loss term is off: those that are not switched off have a weight of 0, or are the transform \
+                      loss, which method.views = 1 leaves without a transform to tell"
+                        .into(),
+                changes: match self.method.cross_entropy {
+                    true => vec![Change::Set("method.weight_class", "1".into())],
+                    false => vec![Change::Unset("method.weight_invariance")],
+                },
+            },
             Method::Ier => Error::Conflict {
                 keys: vec!["method.cross_entropy", "method.equivariance", "method.invariance"],
                 why: "every loss term is off: method.cross_entropy = false, method.equivariance = false and \
                       method.invariance = false"
                     .into(),
                 changes: vec![on("method.cross_entropy"), on("method.equivariance"), on("method.invariance")],
+            },
+            Method::Baseline if self.method.cross_entropy => Error::Conflict {
+                keys: vec!["method.kind", "method.weight_class"],
+                why: "method.kind = baseline has no loss except cross-entropy, and method.weight_class = 0".into(),
+                changes: vec![Change::Set("method.weight_class", "1".into()), Change::Set("method.kind", "ier".into())],
             },
             Method::Baseline => Error::Conflict {
                 keys: vec!["method.kind", "method.cross_entropy"],
@@ -123,10 +174,97 @@ impl Config {
         })
     }
 
+    fn check_views(&self) -> Result<()> {
+        let (method, ier) = (&self.method, self.method.kind == Method::Ier);
+        let most = method.n_transforms();
+        match method.views {
+            Some(views) if ier && views > most => {
+                return Err(Error::Setting {
+                    key: "method.views",
+                    got: views.to_string(),
+                    wanted: format!("from 1 to {most} (the transforms of {})", method.transforms),
+                    suggestion: vec![Change::Set("method.views", most.to_string())],
+                });
+            }
+            _ => {}
+        }
+        if method.joint_labels && ier && method.transforms.rotations() == 1 {
+            return Err(Error::Conflict {
+                keys: vec!["method.joint_labels", "method.transforms"],
+                why: format!("method.joint_labels needs rotations, and {} has none", method.transforms),
+                changes: vec![
+                    Change::Set("method.transforms", "rot4".into()),
+                    Change::Set("method.joint_labels", "false".into()),
+                ],
+            });
+        }
+        Ok(())
+    }
+
+    fn check_optimiser(&self) -> Result<()> {
+        let optimiser = &self.optimiser;
+        if optimiser.schedule == LrSchedule::OneCycle && optimiser.warmup > 0.0 {
+            return Err(Error::Conflict {
+                keys: vec!["optimiser.schedule", "optimiser.warmup"],
+                why: format!(
+                    "optimiser.schedule = one-cycle rises by itself, and optimiser.warmup = {} would come on top",
+                    optimiser.warmup
+                ),
+                changes: vec![Change::Unset("optimiser.warmup")],
+            });
+        }
+        if optimiser.nesterov && optimiser.momentum == 0.0 {
+            return Err(Error::Conflict {
+                keys: vec!["optimiser.nesterov", "optimiser.momentum"],
+                why: "optimiser.nesterov looks ahead along the momentum, and optimiser.momentum is 0".into(),
+                changes: vec![Change::Set("optimiser.nesterov", "false".into()), Change::Raise("optimiser.momentum")],
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks whether what `given` gives, a layer that was laid over the rest by hand, has an effect here.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where another setting leaves it without one.
+    pub fn check_given(&self, given: &toml::Table) -> Result<()> {
+        let schedule = self.optimiser.schedule;
+        if schedule == LrSchedule::Steps {
+            return Ok(());
+        }
+        let section = given.get("optimiser").and_then(|section| section.as_table());
+        for key in ["optimiser.decay_at", "optimiser.decay"] {
+            let name = key.trim_start_matches("optimiser.");
+            let Some(value) = section.and_then(|section| section.get(name)) else { continue };
+            let forms = setting(key).map_or(&[][..], |row| row.flags);
+            let form = forms.iter().find(|flag| value.as_table().is_some_and(|table| table.contains_key(flag.form)));
+            let key = form.map_or(key, |flag| flag.form_key);
+            return Err(Error::Conflict {
+                keys: vec![key, "optimiser.schedule"],
+                why: format!("{key} has no effect with optimiser.schedule = {schedule}, which has no steps"),
+                changes: vec![Change::Unset(key)],
+            });
+        }
+        Ok(())
+    }
+
     fn check_rows(&self) -> Result<()> {
         let (batch, rows, transforms) = (self.optimiser.batch, self.rows(), self.method.n_transforms());
         if rows <= MAX_ROWS {
             return Ok(());
+        }
+        if rows < batch.saturating_mul(transforms) {
+            let per_image = self.method.rows_of(batch) as f64 / batch as f64;
+            return Err(Error::Conflict {
+                keys: vec!["optimiser.batch", "method.views"],
+                why: format!(
+                    "optimiser.batch {batch} with method.views {} is {rows} rows per step, and {MAX_ROWS} is the most: {} \
+                     images or fewer",
+                    self.method.views_per_image(),
+                    (MAX_ROWS as f64 / per_image) as usize
+                ),
+                changes: vec![],
+            });
         }
         Err(Error::Conflict {
             keys: vec!["optimiser.batch", "method.transforms"],
@@ -219,6 +357,24 @@ mod tests {
             ("method.tau", |c| c.method.tau = 0.0),
             ("method.negatives", |c| c.method.negatives = 0),
             ("method.bank_momentum", |c| c.method.bank_momentum = 1.5),
+            ("method.bank_recent", |c| c.method.bank_recent = Some(0)),
+            ("method.weight_class", |c| c.method.weight_class = -1.0),
+            ("method.weight_equivariance", |c| c.method.weight_equivariance = Some(f64::NAN)),
+            ("method.weight_invariance", |c| c.method.weight_invariance = Some(1e7)),
+            ("method.view_share", |c| c.method.view_share = 0.0),
+            ("method.views must be from 1 to 16 (the transforms of rot4xcrop4), got 17; set method.views = 16", |c| {
+                (c.method.transforms, c.method.views) = (TransformSet::Rot4Crop4, Some(17));
+            }),
+            ("method.views 8 is 131072 rows per step, and 65536 is the most: 8192 images or fewer", |c| {
+                (c.optimiser.batch, c.method.transforms, c.method.views) = (16_384, TransformSet::Rot4Crop4, Some(8));
+            }),
+            ("method.joint_labels needs rotations, and crop4 has none", |c| {
+                (c.method.joint_labels, c.method.transforms) = (true, TransformSet::Crop4);
+            }),
+            ("every loss term is off", |c| {
+                (c.method.weight_class, c.method.views, c.method.weight_invariance) = (0.0, Some(1), Some(0.0));
+            }),
+            ("method.label_smoothing", |c| c.method.label_smoothing = 1.0),
             ("method.invariance", |c| {
                 (c.method.cross_entropy, c.method.equivariance, c.method.invariance) = (false, false, false);
             }),
@@ -235,11 +391,21 @@ mod tests {
             ("optimiser.lr", |c| c.optimiser.lr = -0.05),
             ("optimiser.lr", |c| c.optimiser.lr = 0.0),
             ("optimiser.momentum", |c| c.optimiser.momentum = 1.0),
+            ("optimiser.clip_norm", |c| c.optimiser.clip_norm = Some(0.0)),
+            ("optimiser.average", |c| c.optimiser.average = 1.0),
             ("optimiser.weight_decay", |c| c.optimiser.weight_decay = -1.0),
             ("optimiser.decay", |c| c.optimiser.decay = 0.0),
+            ("optimiser.freeze must be at most 4", |c| c.optimiser.freeze = 5),
+            ("optimiser.backbone_rate", |c| c.optimiser.backbone_rate = -1.0),
+            ("run.init", |c| c.run.init = Some(PathBuf::new())),
             ("optimiser.decay_at.epochs", |c| c.optimiser.decay_at = DecayAt::Epochs(vec![60, 30])),
             ("optimiser.decay_at.steps", |c| c.optimiser.decay_at = DecayAt::Steps(vec![0, 30])),
             ("optimiser.decay_at.fractions", |c| c.optimiser.decay_at = DecayAt::Fractions(vec![0.6, f64::NAN])),
+            ("optimiser.schedule = one-cycle rises by itself", |c| {
+                (c.optimiser.schedule, c.optimiser.warmup) = (LrSchedule::OneCycle, 0.1);
+            }),
+            ("optimiser.warmup must be at least 0 and below 1", |c| c.optimiser.warmup = 1.0),
+            ("optimiser.nesterov looks ahead", |c| (c.optimiser.nesterov, c.optimiser.momentum) = (true, 0.0)),
             ("run.seed", |c| c.run.seed = u64::MAX),
             ("run.out", |c| c.run.out = Some(PathBuf::new())),
             ("run.log_every", |c| c.run.log_every = 0),
@@ -259,6 +425,17 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(key) && !text.contains("--"), "case {i}, {key}: {text}");
         }
+    }
+
+    #[test]
+    fn points_of_decay_on_a_cosine_get_a_sentence() {
+        let mut config = Config::from_preset("omniglot").unwrap();
+        let given: toml::Table = toml::from_str("[optimiser]\ndecay_at = { steps = [3] }").unwrap();
+        config.check_given(&given).unwrap();
+        config.optimiser.schedule = LrSchedule::Cosine;
+        config.check_given(&toml::Table::new()).unwrap();
+        let error = config.check_given(&given).unwrap_err().to_string();
+        assert!(error.contains("optimiser.decay_at.steps has no effect with optimiser.schedule = cosine"), "{error}");
     }
 
     #[test]

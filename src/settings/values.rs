@@ -4,8 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
-use super::choices::{Activations, Backbone, BatchStatistics, DecayAt, Length, Method, OnDeviceLost, Tune, Winograd};
+use super::choices::{
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
+};
 use super::drop_block::DropBlockSize;
+use super::time_span::TimeSpan;
 use super::transforms::TransformSet;
 
 /// Reads a flag's word; the error says what is wanted instead.
@@ -202,7 +205,7 @@ macro_rules! names {
     )+};
 }
 
-names!(Backbone, Method, OnDeviceLost, Tune, Activations, Winograd, BatchStatistics);
+names!(Backbone, Method, OnDeviceLost, Recipe, Tune, Activations, Winograd, BatchStatistics, LrSchedule);
 
 impl Value for f64 {
     fn read(word: &str) -> Result<toml::Value, String> {
@@ -278,6 +281,18 @@ impl Value for Vec<usize> {
     }
 }
 
+/// Texts with semicolons between them, `none` for no text.
+impl Value for Vec<String> {
+    fn read(word: &str) -> Result<toml::Value, String> {
+        let items = word.split(';').map(str::trim).filter(|item| !item.is_empty() && *item != "none");
+        Ok(toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect()))
+    }
+
+    fn leaves(&self) -> Vec<Leaf> {
+        self.iter().cloned().map(Leaf::Text).collect()
+    }
+}
+
 impl Value for DropBlockSize {
     fn read(word: &str) -> Result<toml::Value, String> {
         text::<Self>(word)
@@ -305,6 +320,16 @@ impl Value for TransformSet {
 }
 
 impl Value for ByteSize {
+    fn read(word: &str) -> Result<toml::Value, String> {
+        text::<Self>(word)
+    }
+
+    fn leaves(&self) -> Vec<Leaf> {
+        self.0.leaves()
+    }
+}
+
+impl Value for TimeSpan {
     fn read(word: &str) -> Result<toml::Value, String> {
         text::<Self>(word)
     }

@@ -74,6 +74,18 @@ impl Arenas {
         Ok(taken)
     }
 
+    /// Fills an arena, where there is one of this name, with zeros: after what was submitted before and before what is
+    /// submitted next.
+    ///
+    /// # Errors
+    /// As [`Gpu::submit`].
+    pub fn clear(&self, gpu: &Gpu, name: &str) -> Result<()> {
+        let Some(buffer) = self.buffers.get(name) else { return Ok(()) };
+        let mut encoder = gpu.encoder();
+        encoder.clear_buffer(buffer, 0, None);
+        gpu.submit(encoder).map(drop)
+    }
+
     /// The buffer of an arena.
     ///
     /// # Errors

@@ -207,6 +207,9 @@ pub struct Node {
 /// Values in an arena start at multiples of this many bytes (WebGPU's storage offset alignment).
 pub const ARENA_ALIGNMENT: u64 = 256;
 
+/// Floats between the places where values of an arena may start: what lies within such a block is of one value.
+pub const BLOCK: usize = ARENA_ALIGNMENT as usize / 4;
+
 /// The recorded step.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
@@ -319,16 +322,16 @@ impl Graph {
         self.in_arena(name, name, ty, false)
     }
 
-    /// One value that covers a whole arena as a vector of floats `[bytes / 4]`, as the optimiser sees it.
+    /// One value that covers a whole arena as floats `[blocks, 64]`, as the optimiser sees it: see [`BLOCK`].
     pub fn whole_arena(&mut self, arena: &str) -> ValueId {
         let bytes = self.arenas.get(arena).copied().unwrap_or(0);
         self.part_of_arena(arena, 0..bytes)
     }
 
-    /// One value that covers these bytes of an arena as a vector of floats. They must begin and end where values do.
+    /// One value that covers these bytes of an arena as floats `[blocks, 64]`. They must begin and end where values do.
     pub(crate) fn part_of_arena(&mut self, arena: &str, bytes: Range<u64>) -> ValueId {
         let storage = Storage::Arena { arena: arena.to_string(), offset: bytes.start };
-        let ty = Type::f32([(bytes.end.saturating_sub(bytes.start) / 4) as usize]);
+        let ty = Type::f32([(bytes.end.saturating_sub(bytes.start) / ARENA_ALIGNMENT) as usize, BLOCK]);
         self.push(Value { name: arena.to_string(), ty, storage, requires_grad: false })
     }
 

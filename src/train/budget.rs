@@ -154,12 +154,18 @@ fn micro_batches(_: &Attempt, so_far: &Attempt) -> Result<Vec<Attempt>> {
     if run.micro_batch.is_some() || run.batch_norm == BatchStatistics::Exact {
         return Ok(Vec::new());
     }
+    let phases = so_far.config.phases()?;
+    // Batch norm needs two rows.
+    let suits = |images: &usize| {
+        let fits = |phase: &Config| phase.optimiser.batch.is_multiple_of(*images) && phase.method.rows_of(*images) > 1;
+        phases.iter().all(|(_, phase)| fits(phase))
+    };
     let with = |images| {
         let mut next = so_far.clone();
         next.config.run.micro_batch = Some(images);
         next
     };
-    Ok((1..batch).rev().filter(|images| batch.is_multiple_of(*images)).map(with).collect())
+    Ok((1..batch).rev().filter(suits).map(with).collect())
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -9,8 +9,9 @@ use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_si
 use crate::data::ImageSet;
 use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
+use crate::ier::optimise::AVERAGE;
 use crate::ier::transforms::ViewSampler;
-use crate::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use crate::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
 use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
 use crate::progress::Progress;
 use crate::settings::Config;
@@ -102,8 +103,10 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
     let mut make = Views::plain(config.data.mean.map(|v| v as f32), config.data.std.map(|v| v as f32));
     make.padding = config.data.crop_padding_for(side);
     let x = graph.one(make, &[images, index, parameters])?;
-    let mut network = Net::new(&mut graph, "", Mode::Eval);
-    let (outputs, _) = network.forward(x, net, &Drop::Off)?;
+    // A run with an average of its weights is scored by that.
+    let weights = if config.optimiser.average > 0.0 { AVERAGE } else { "" };
+    let mut network = Net::new(&mut graph, weights, Mode::Eval);
+    let (outputs, _) = network.forward(x, net, Heads::ALL, &Drop::Off)?;
     let entries = [network.parameters, network.statistics].concat();
     for output in [Some(outputs.feat), Some(outputs.class), outputs.transform, outputs.invariant] {
         output.into_iter().for_each(|o| graph.keep(o));
@@ -113,7 +116,7 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
 }
 
 impl Extractor {
-    /// Shares the arenas `parameters` and `statistics` with a network that is being trained.
+    /// Shares the arenas `parameters` and `statistics`, or those of their averages, with a network that is being trained.
     pub(super) async fn shared(
         kernels: &mut Kernels,
         arenas: &mut Arenas,

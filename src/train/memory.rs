@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::features::evaluation;
-use super::record::{DataShape, UPLOADS, spec, training_step};
+use super::phases::Phases;
+use super::record::{DataShape, UPLOADS, phase_spec, phase_step};
 use crate::Result;
 use crate::ier::step::record_update;
 use crate::settings::Config;
@@ -15,7 +16,7 @@ use crate::tape::plan::{Plan, pooled};
 /// Bytes on the device by what they are for. The classes add up to [`Memory::peak_bytes`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Parameters and running statistics, of the teacher, too.
+    /// Parameters and running statistics, of the teacher and of the average, too.
     pub weights: u64,
     /// Gradients of the parameters.
     pub gradients: u64,
@@ -37,7 +38,9 @@ pub struct Memory {
     pub unfilled_slots: u64,
     /// All of it: the most that is on the device at once.
     pub peak_bytes: u64,
-    /// Position of the training step's operation at which most bytes are alive.
+    /// Number of the phase, from 0, whose step holds most at once.
+    pub peak_phase: usize,
+    /// Position of that step's operation at which most bytes are alive.
     pub peak_node: usize,
     /// That operation, with its layer.
     pub peak_operation: String,
@@ -68,29 +71,37 @@ impl Memory {
     /// # Errors
     /// As [`training_step`].
     pub fn of(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<Memory> {
-        let (step, recorded) = training_step(config, data, distill, resident)?;
-        let spec = spec(config, data, distill);
-        let (scoring, _) = evaluation(config, &spec.net, data.side, spec.rows())?;
-        let plan = Plan::new(&step);
-        let (alive, peak_node) = plan.peak_live(&step);
-        let live = plan.live_at(&step, peak_node);
-        let mut memory = Memory {
-            kept_activations: live.kept,
-            transient: live.passing,
-            workspace: live.workspace,
-            peak_node,
-            ..Memory::default()
-        };
-        if let Some(node) = step.nodes.get(peak_node) {
-            memory.peak_operation = format!("{} {}", node.scope, node.op.operation().name()).trim().to_owned();
+        let phases = Phases::new(config, data)?;
+        let mut memory = Memory::default();
+        let (mut graphs, mut alive, mut rows, mut images) = (Vec::new(), 0, None, 0);
+        for (number, phase) in phases.all().iter().enumerate() {
+            let spec = phase_spec(&phases.net, &phase.config, data, distill);
+            let (step, recorded) = phase_step(&phases.net, &phase.config, data, distill, resident)?;
+            let plan = Plan::new(&step);
+            let (most, node) = plan.peak_live(&step);
+            if number == 0 || most > alive {
+                let live = plan.live_at(&step, node);
+                (alive, memory.peak_phase, memory.peak_node) = (most, number, node);
+                (memory.kept_activations, memory.transient, memory.workspace) =
+                    (live.kept, live.passing, live.workspace);
+                let operation =
+                    step.nodes.get(node).map(|node| format!("{} {}", node.scope, node.op.operation().name()));
+                memory.peak_operation = operation.unwrap_or_default().trim().to_owned();
+            }
+            if spec.parts > 1 {
+                // The optimiser's graph of a split batch has no memory but the other graphs'; only its launches count.
+                memory.inputs += params_bytes(&record_update(&step, &recorded.step, &spec)?);
+            }
+            rows.get_or_insert(spec.rows());
+            images = images.max(spec.images());
+            graphs.push((step, plan));
         }
+        let (scoring, _) = evaluation(config, &phases.net, data.side, rows.unwrap_or(1))?;
+        let plan = Plan::new(&scoring);
+        graphs.push((scoring, plan));
         let mut arenas: BTreeMap<&str, u64> = BTreeMap::new();
         let mut slots: Vec<u64> = Vec::new();
-        if spec.parts > 1 {
-            // The optimiser's graph of a split batch has no memory but the other graphs'; only its launches count.
-            memory.inputs += params_bytes(&record_update(&step, &recorded.step, &spec)?);
-        }
-        for (graph, plan) in [(&step, plan), (&scoring, Plan::new(&scoring))] {
+        for (graph, plan) in &graphs {
             for (name, &bytes) in &graph.arenas {
                 let arena = arenas.entry(name).or_default();
                 *arena = (*arena).max(bytes);
@@ -106,8 +117,7 @@ impl Memory {
             *memory.class_of(name) += bytes;
         }
         if !resident {
-            let pixels = config.optimiser.batch / config.parts() * data.side * data.side;
-            memory.images += (UPLOADS * 4 * pixels) as u64;
+            memory.images += (UPLOADS * 4 * images * data.side * data.side) as u64;
         }
         memory.unfilled_slots = slots.iter().sum::<u64>() - alive;
         memory.largest_buffer = arenas.values().chain(&slots).copied().max().unwrap_or(0);
@@ -132,6 +142,7 @@ impl Memory {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use super::super::record::{spec, training_step};
     use super::*;
     use crate::settings::BatchStatistics;
 

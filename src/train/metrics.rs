@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::validation::Validated;
 use crate::{Error, Result};
 
 /// Name of the log in a run's folder.
@@ -26,6 +27,9 @@ pub struct Record {
     /// Images (before views) per second of wall time since the last record. The one field that differs
     /// between two runs of one seed.
     pub images_per_second: f32,
+    /// The score on the validation classes, where there was one after this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validated>,
 }
 
 impl Record {
@@ -156,6 +160,7 @@ mod tests {
             losses: [("ce".to_owned(), 1.0 / (step + 1) as f32), ("inv".to_owned(), 0.1)].into(),
             accuracy: 0.5,
             images_per_second: 123.0,
+            validation: None,
         }
     }
 

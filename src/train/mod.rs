@@ -4,13 +4,19 @@ pub mod budget;
 pub mod checkpoint;
 pub mod checkpoint_file;
 pub mod features;
+pub mod init;
+pub mod inputs;
 pub mod memory;
 pub mod metrics;
+pub mod phases;
+pub mod recipe;
 pub mod record;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;
+mod stage;
 pub mod state;
 pub mod trainer;
+pub mod validation;
 
 pub use features::Extractor;
 pub use trainer::{Observer, Teacher, Trainer};

@@ -4,10 +4,11 @@ use crate::data::ImageSet;
 use crate::error::Change;
 use crate::ier::spec::{StepInputs, StepSpec};
 use crate::ier::step::{Step, record};
+use crate::ier::transforms::Augmentation;
 use crate::nn::{Drop, NetSpec};
 use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
-use crate::settings::{Activations, Config, Method, Schedule, TransformSet, Winograd};
+use crate::settings::{Activations, Config, DataConfig, Method, Schedule, TransformSet, Winograd};
 use crate::tape::passes::Passes;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
@@ -32,7 +33,7 @@ pub struct RecordedStep {
     pub step: Step,
     /// Packed pixels: all training images, or the batch's.
     pub images: ValueId,
-    /// Which of them each batch slot takes.
+    /// Which of them each batch slot takes, or each row where views are drawn.
     pub view_index: ValueId,
     /// Parameters of the views.
     pub view_parameters: ValueId,
@@ -83,26 +84,42 @@ pub fn views_of(config: &Config) -> (TransformSet, usize, usize) {
     }
 }
 
+/// What else happens to a view at random.
+pub fn augmentation(config: &Config) -> Augmentation {
+    let DataConfig { flip, jitter, .. } = config.data;
+    Augmentation { crop: true, jitter: jitter as f32, flip }
+}
+
 /// The network of a configuration for this many classes.
 pub fn net_spec(config: &Config, classes: usize) -> NetSpec {
-    let terms = config.method.terms();
+    let terms = config.terms_of_all_phases();
     let (_, views, rotations) = views_of(config);
-    NetSpec::new(&config.model, classes, terms.equivariance.then_some(views * rotations), terms.invariance)
+    let outputs = classes.saturating_mul(config.method.class_rotations());
+    NetSpec::new(&config.model, outputs, terms.equivariance.then_some(views * rotations), terms.invariance)
 }
 
 /// The step of a configuration.
 pub fn spec(config: &Config, data: DataShape, distill: bool) -> StepSpec {
-    let (_, views, rotations) = views_of(config);
+    phase_spec(&net_spec(config, data.classes), config, data, distill)
+}
+
+/// The step of a phase with this configuration of a run that trains `net`.
+pub fn phase_spec(net: &NetSpec, config: &Config, data: DataShape, distill: bool) -> StepSpec {
+    let (method, batch, parts) = (&config.method, config.optimiser.batch, config.parts());
+    let (copies, viewed) = (method.views_per_image(), method.viewed_of(batch / parts));
+    let negatives = method.negatives.min(method.bank_recent.unwrap_or(usize::MAX));
     StepSpec {
-        net: net_spec(config, data.classes),
-        batch: config.optimiser.batch,
-        parts: config.parts(),
-        copies: views * rotations,
+        net: net.clone(),
+        batch,
+        parts,
+        copies,
+        viewed,
+        drawn: copies < method.n_transforms() || (copies > 1 && viewed < batch / parts),
+        class_rotations: method.class_rotations(),
         bank_rows: data.images,
-        negatives: config.method.negatives.min(data.images.saturating_sub(config.optimiser.batch)),
+        negatives: negatives.min(data.images.saturating_sub(batch)),
         method: config.method.clone(),
-        momentum: config.optimiser.momentum as f32,
-        weight_decay: config.optimiser.weight_decay as f32,
+        optimiser: config.optimiser.clone(),
         distill: distill.then(|| config.distill.clone()),
     }
 }
@@ -128,14 +145,30 @@ pub fn evaluation_passes(config: &Config) -> Passes {
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Usage`] when the configuration does not fit the data.
 pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<(Graph, RecordedStep)> {
-    let spec = spec(config, data, distill);
-    let (_, views, rotations) = views_of(config);
+    phase_step(&net_spec(config, data.classes), config, data, distill, resident)
+}
+
+/// As [`training_step`], of a phase with this configuration of a run that trains `net`.
+///
+/// # Errors
+/// As [`training_step`].
+pub fn phase_step(
+    net: &NetSpec,
+    config: &Config,
+    data: DataShape,
+    distill: bool,
+    resident: bool,
+) -> Result<(Graph, RecordedStep)> {
+    let spec = phase_spec(net, config, data, distill);
+    // Where views are drawn each row has parameters of its own, its rotation among them.
+    let (_, views, rotations) = if spec.drawn { (config.method.transforms, 1, 1) } else { views_of(config) };
     let mut graph = Graph::new();
     let batch = spec.images();
+    let shown = if spec.drawn { spec.rows() } else { batch };
     let stored = if resident { data.images } else { batch };
     let images = graph.input("images", Type::u32([stored, data.side, data.side]));
-    let view_index = graph.input("view index", Type::u32([batch]));
-    let view_parameters = graph.input("view parameters", Type::u32([views * batch, PARAMETER_WORDS]));
+    let view_index = graph.input("view index", Type::u32([shown]));
+    let view_parameters = graph.input("view parameters", Type::u32([views * shown, PARAMETER_WORDS]));
     let step = graph.input("step", StepBlock::ty());
     let index = graph.input("index", Type::u32([batch]));
     graph.set_scope("views");

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::checkpoint::Checkpoint;
 use super::metrics::{self, MetricsLog, Record};
+use super::phases::Phases;
 use super::trainer::{Observer, Trainer};
+use super::validation::Validated;
 use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, StepReport};
-use crate::settings::{CHECKPOINT_FILE, OnDeviceLost, RunConfig};
+use crate::settings::{BEST_FILE, CHECKPOINT_FILE, OnDeviceLost, RunConfig};
 use crate::{Error, Result};
 
 /// Times that a lost device is opened again in one run: one that continues to fail will not be cured by it.
@@ -46,6 +48,10 @@ pub fn run_reopening(
     let mut saved = (first > 0).then_some(first);
     if let Some(sentence) = trainer.schedule().warning() {
         progress.warn(&sentence);
+    }
+    for phase in trainer.phases().all().iter().skip(1) {
+        let (from, batch) = (phase.from + 1, phase.config.optimiser.batch);
+        progress.note(&format!("from step {from} on a phase with batches of {batch} images (method.phases)"));
     }
     for opening in 1.. {
         let error = match run(trainer, folder, resume_command, &mut saved, progress) {
@@ -86,20 +92,21 @@ fn run(
         file: folder.join(CHECKPOINT_FILE),
         log: MetricsLog::open(folder, (first > 0).then_some(u64::from(first)))?,
         settings: trainer.fitted().config.run.clone(),
-        batch: trainer.fitted().config.optimiser.batch,
-        steps_per_epoch: trainer.schedule().steps_per_epoch,
+        phases: trainer.phases().clone(),
         since: (Instant::now(), first),
         loss: None,
+        validation: None,
         saved,
         progress,
     };
-    if first == total {
+    if trainer.is_over() {
         // Nothing left to do: the last loss is the log's.
         let last = metrics::read(folder)?.pop();
         observer.loss = last.and_then(|record| record.losses.get("total").copied()).map(f64::from);
     }
     let result = trainer.train(&mut observer);
-    let (file, loss, saved) = (observer.file, observer.loss, *observer.saved);
+    let InFolder { file, loss, saved, progress, .. } = observer;
+    let saved = *saved;
     let way_on = || {
         let held = match saved {
             Some(step) => {
@@ -110,7 +117,15 @@ fn run(
         format!("step {} of {total} was under way; {held}", trainer.steps_done().max(1))
     };
     match result {
-        Ok(true) => Ok(loss),
+        Ok(true) => {
+            if let Some(why) = &trainer.validations().ended {
+                progress.note(&format!(
+                    "the run ended after step {} of {total}: {why} (run.patience = 0 switches this off)",
+                    trainer.steps_done()
+                ));
+            }
+            Ok(loss)
+        }
         Ok(false) => Err(Error::Interrupted(format!(
             "saved step {} of {total} in {}; `{resume_command}` continues",
             trainer.steps_done(),
@@ -128,11 +143,12 @@ struct InFolder<'a> {
     file: PathBuf,
     log: MetricsLog,
     settings: RunConfig,
-    batch: usize,
-    steps_per_epoch: u32,
+    phases: Phases,
     /// When the losses were last read, and after which step.
     since: (Instant, u32),
     loss: Option<f64>,
+    /// The score of the step under way.
+    validation: Option<Validated>,
     saved: &'a mut Option<u32>,
     progress: &'a mut dyn Progress,
 }
@@ -140,23 +156,26 @@ struct InFolder<'a> {
 impl Observer for InFolder<'_> {
     fn on_step(&mut self, report: &StepReport) -> Result<()> {
         let seconds = self.since.0.elapsed().as_secs_f64().max(1e-9);
-        let images = u64::from(report.step - self.since.1) * self.batch as u64;
+        let images = report.images - self.phases.images_of(self.since.1);
         self.since = (Instant::now(), report.step);
         self.loss = Some(report.loss);
         self.progress.step(report);
+        let validation = self.validation.take();
         // The step of an interruption gets no line of its own: the log is that of an uninterrupted run.
         let every = self.settings.log_every;
-        if report.step < report.total_steps && (every == 0 || !report.step.is_multiple_of(every)) {
+        let due = report.step == report.total_steps || (every > 0 && report.step.is_multiple_of(every));
+        if !due && validation.is_none() {
             return Ok(());
         }
         let losses = [("total", report.loss)].into_iter().chain(report.terms.iter().copied());
         self.log.write(&Record {
             step: u64::from(report.step),
-            epoch: report.step / self.steps_per_epoch,
+            epoch: self.phases.position_of(report.step).0,
             lr: report.lr as f32,
             losses: losses.map(|(name, value)| (name.to_string(), value as f32)).collect(),
             accuracy: report.accuracy.unwrap_or_default() as f32,
             images_per_second: (images as f64 / seconds) as f32,
+            validation,
         })
     }
 
@@ -165,6 +184,20 @@ impl Observer for InFolder<'_> {
         checkpoint.save(&self.file)?;
         *self.saved = checkpoint.metadata.get(super::state::STEP_KEY).and_then(|step| step.parse().ok());
         Ok(())
+    }
+
+    fn on_validation(&mut self, score: &Validated, best: bool) -> Result<()> {
+        self.validation = Some(*score);
+        let kept = if best { ", the best so far" } else { "" };
+        self.progress.note(&format!(
+            "validation after step {}: {:.1} % 1-shot, {:.1} % 5-shot{kept}",
+            score.step, score.one_shot_pct, score.five_shot_pct
+        ));
+        Ok(())
+    }
+
+    fn on_best(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        checkpoint.save(self.file.with_file_name(BEST_FILE))
     }
 
     fn on_long_dispatch(&mut self, dispatch: &str, time: Duration) {

@@ -6,6 +6,7 @@ use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::checkpoint::{Checkpoint, TRAINING_PREFIX, TensorData};
+use super::init::{self, numbers};
 use crate::data::ImageSet;
 use crate::nn::Entry;
 use crate::settings::Config;
@@ -27,6 +28,9 @@ const DATA_KEY: &str = "data";
 /// Metadata key of the fingerprint of the teacher's tensors; none without a teacher.
 const TEACHER_KEY: &str = "teacher";
 
+/// Metadata key of the fingerprint of the network that the run started from; none where it started from the seed.
+const INIT_KEY: &str = "init";
+
 /// The tensor that holds the memory bank.
 pub(super) fn bank_name() -> String {
     format!("{TRAINING_PREFIX}bank")
@@ -35,6 +39,12 @@ pub(super) fn bank_name() -> String {
 /// The tensor that holds the momentum of a parameter.
 pub(super) fn momentum_name(parameter: &Entry) -> String {
     format!("{TRAINING_PREFIX}momentum.{}", parameter.name)
+}
+
+/// Parameters or running statistics under the names that they have where the plain ones are those of their averages.
+pub(super) fn trained_weights(entries: &[Entry]) -> Vec<Entry> {
+    let renamed = |entry: &Entry| Entry { name: format!("{TRAINING_PREFIX}weights.{}", entry.name), ..entry.clone() };
+    entries.iter().map(renamed).collect()
 }
 
 /// Marks a fingerprint made by XXH3. Those without a mark are from earlier versions.
@@ -63,6 +73,22 @@ impl Origins {
         Origins(origins(data, teacher).into_iter().map(|(key, parts)| (key, fingerprint(parts))).collect())
     }
 
+    /// Notes the network that the run starts from.
+    pub(super) fn begin_with(&mut self, init: &Checkpoint) {
+        self.0.push((INIT_KEY, fingerprint(numbers(&init.tensors))));
+    }
+
+    /// Notes what a checkpoint that continues was begun with, where that is not at hand any more.
+    pub(super) fn remember(&mut self, checkpoint: &Checkpoint) {
+        if let (None, Some(print)) = (self.init(), checkpoint.metadata.get(INIT_KEY)) {
+            self.0.push((INIT_KEY, print.clone()));
+        }
+    }
+
+    fn init(&self) -> Option<&str> {
+        self.0.iter().find(|(key, _)| *key == INIT_KEY).map(|(_, print)| print.as_str())
+    }
+
     /// The entries of a checkpoint's metadata.
     pub(super) fn metadata(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(key, fingerprint)| (*key, fingerprint.as_str()))
@@ -79,6 +105,7 @@ impl Origins {
         data: &ImageSet,
         teacher: Option<&Checkpoint>,
     ) -> Result<()> {
+        init::check(path, checkpoint.metadata.get(INIT_KEY).map(String::as_str), self.init())?;
         for ((key, now), (_, parts)) in self.0.iter().zip(origins(data, teacher)) {
             let same = checkpoint.metadata.get(*key).is_some_and(|stored| match stored.starts_with(XXH3) {
                 true => stored == now,

@@ -6,10 +6,11 @@
 //! [`Trainer::restore_async`].
 //!
 //! Everything random is a pure function of (seed, step), so the state of a run is: weights, momentum,
-//! running statistics, bank, and the number of finished steps. The DropBlock counter, the position in
+//! running statistics, their averages, bank, and the number of finished steps. The DropBlock counter, the position in
 //! the data order and that of every random stream follow from the last.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,29 +18,32 @@ use std::time::Duration;
 use super::budget::{Fitted, Room, fit};
 use super::checkpoint::{Checkpoint, Tensor};
 use super::features::Extractor;
-use super::record::{DataShape, RecordedStep, UPLOADS, spec, training_step, validate, views_of};
+use super::init::{Init, TakenOver, choose};
+use super::inputs::{Negatives, Rows, counted_rows};
+use super::phases::Phases;
+use super::record::{DataShape, UPLOADS, augmentation, phase_spec, phase_step, validate, views_of};
+use super::stage::Stage;
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
-    number, stored_config,
+    number, stored_config, trained_weights,
 };
+use super::validation::{VALIDATION_KEY, Validated, Validations, Validator, Watch};
 use crate::data::{ImageSet, epoch_order};
 use crate::error::Change;
 use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
 use crate::gpu::{Gpu, Submission};
-use crate::ier::negatives::{bank_init, negatives};
-use crate::ier::spec::StepSpec;
-use crate::ier::step::record_update;
-use crate::ier::transforms::{Augmentation, ViewSampler};
+use crate::ier::negatives::{BankHistory, bank_init};
+use crate::ier::optimise::{AVERAGE, GRADIENTS};
+use crate::ier::step::PART;
+use crate::ier::transforms::ViewSampler;
 use crate::nn::{Entry, PARAMETERS, STATISTICS};
 use crate::ops::health;
 use crate::ops::step_block::StepBlock;
-use crate::ops::views::PARAMETER_WORDS;
 use crate::progress::StepReport;
 use crate::settings::{Config, Schedule};
 use crate::tape::exec::{Arenas, Executor};
-use crate::tape::readback::Readback;
 use crate::{Error, Result};
 
 /// A trained network that a student is compared with.
@@ -72,6 +76,25 @@ pub trait Observer {
         Ok(())
     }
 
+    /// The network was scored on the validation classes, every `run.validate_every` steps and after the last one;
+    /// `best`: it is the best so far, and [`Observer::on_best`] is given its checkpoint next.
+    ///
+    /// # Errors
+    /// Its own, which end the run.
+    fn on_validation(&mut self, score: &Validated, best: bool) -> Result<()> {
+        let _ = (score, best);
+        Ok(())
+    }
+
+    /// The state of the network that validated best so far.
+    ///
+    /// # Errors
+    /// Its own, which end the run.
+    fn on_best(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let _ = checkpoint;
+        Ok(())
+    }
+
     /// One dispatch holds the device longer than `run.slice_ms`, which cannot be divided. Told once.
     fn on_long_dispatch(&mut self, dispatch: &str, time: Duration) {
         let _ = (dispatch, time);
@@ -96,21 +119,23 @@ pub struct Trainer {
     teacher: Option<Arc<Teacher>>,
     data: Arc<ImageSet>,
     schedule: Schedule,
-    spec: StepSpec,
+    phases: Phases,
+    /// The step of each phase. They share their arenas: any of them reads and writes the state.
+    stages: Vec<Stage>,
     sampler: ViewSampler,
-    recorded: RecordedStep,
-    executor: Executor,
-    /// Health, losses and accuracy, in this order.
-    metrics: Readback,
-    /// The optimiser, where the batch is split and the executor's graph is the step of a micro-batch.
-    update: Option<Executor>,
     kernels: Kernels,
     arenas: Arenas,
     uploads: Option<UploadRing>,
     order: (u32, Vec<u32>),
+    /// What has been written to the bank, where only recent rows count.
+    history: Option<BankHistory>,
     clock: Option<Clock>,
     origins: Origins,
     steps_done: u32,
+    /// The stage that the device is prepared for.
+    entered: usize,
+    init: Option<Arc<Init>>,
+    watch: Watch,
 }
 
 impl Trainer {
@@ -137,32 +162,36 @@ impl Trainer {
         let schedule = validate(config, shape)?;
         let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu))?;
         let config = &fitted.config;
-        let spec = spec(config, shape, teacher.is_some());
-        let (graph, recorded) = training_step(config, shape, teacher.is_some(), fitted.resident)?;
+        let phases = Phases::new(config, shape)?;
+        let mut steps = Vec::new();
+        for phase in phases.all() {
+            let spec = phase_spec(&phases.net, &phase.config, shape, teacher.is_some());
+            let (graph, recorded) = phase_step(&phases.net, &phase.config, shape, teacher.is_some(), fitted.resident)?;
+            steps.push((spec, graph, recorded));
+        }
         let uploads = match fitted.resident {
             true => None,
             false => {
-                let bytes = 4 * spec.images() as u64 * (data.side * data.side) as u64;
-                Some(UploadRing::new_async(&gpu, bytes, UPLOADS).await?)
+                let images = steps.iter().map(|(spec, ..)| spec.images() as u64).max().unwrap_or(0);
+                Some(UploadRing::new_async(&gpu, 4 * images * (data.side * data.side) as u64, UPLOADS).await?)
             }
         };
         let mut arenas = Arenas::new();
-        let mut executor = Executor::new_async(&mut kernels, &mut arenas, graph).await?;
-        super::limit_submission_time(&mut executor, config, clock);
-        let update = match spec.parts {
-            1 => None,
-            _ => {
-                let graph = record_update(executor.graph(), &recorded.step, &spec)?;
-                Some(Executor::new_async(&mut kernels, &mut arenas, graph).await?)
-            }
-        };
+        // An arena is as large as the phase wants it that wants most.
+        for (name, bytes) in steps.iter().flat_map(|(_, graph, _)| graph.arenas()) {
+            let most = steps.iter().filter_map(|(_, graph, _)| graph.arenas().get(name)).max().unwrap_or(bytes);
+            arenas.ensure_async(&gpu, name, *most).await?;
+        }
+        let mut stages = Vec::new();
+        for step in steps {
+            stages.push(Stage::new_async(&mut kernels, &mut arenas, step, config, clock).await?);
+        }
         let (set, ..) = views_of(config);
         let padding = config.data.crop_padding_for(shape.side);
-        let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, Augmentation::default());
+        let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, augmentation(config));
         let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
-        let step = &recorded.step;
-        let scalars: Vec<_> = [step.health].into_iter().chain(step.losses.iter().map(|(_, id)| *id)).collect();
-        let metrics = Readback::new_async(&executor, &[scalars, vec![step.accuracy]].concat()).await?;
+        let recent = config.method.bank_recent.filter(|_| phases.net.projection.is_some());
+        let history = recent.map(|recent| BankHistory::new(shape.images, recent));
         let trainer = Trainer {
             config: config.clone(),
             fitted,
@@ -170,18 +199,19 @@ impl Trainer {
             data,
             origins,
             schedule,
-            spec,
+            phases,
+            stages,
             sampler,
-            recorded,
-            executor,
-            metrics,
-            update,
             kernels,
             arenas,
             uploads,
             order: (u32::MAX, Vec::new()),
+            history,
             clock,
             steps_done: 0,
+            init: None,
+            watch: Watch::default(),
+            entered: 0,
         };
         trainer.initialise().await?;
         Ok(trainer)
@@ -206,7 +236,15 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new_async`].
     pub async fn on_device_async(&self, kernels: impl Into<Kernels>) -> Result<Self> {
-        Trainer::new_async(kernels, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await
+        let mut again =
+            Trainer::new_async(kernels, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await?;
+        if let Some(init) = &self.init {
+            again.take_over_async(init.clone()).await?;
+        }
+        if let Some(validator) = &self.watch.validator {
+            again.validate_on_async(validator.images.clone()).await?;
+        }
+        Ok(again)
     }
 
     /// As [`Trainer::on_device_async`]; blocks.
@@ -219,27 +257,41 @@ impl Trainer {
     }
 
     async fn initialise(&self) -> Result<()> {
-        let (ex, step, seed) = (&self.executor, &self.recorded.step, self.config.run.seed);
+        let stage = self.first();
+        let (ex, step, seed) = (&stage.executor, &stage.recorded.step, self.config.run.seed);
         for (position, entry) in step.parameters.iter().chain(&step.statistics).enumerate() {
-            ex.write_async(entry.value, &entry.initial(seed, position)).await?;
+            let initial = entry.initial(seed, position);
+            ex.write_async(entry.value, &initial).await?;
+            // The network is scored before the first step, too.
+            if let Some(average) = step.average.get(position) {
+                ex.write_async(average.value, &initial).await?;
+            }
         }
-        if self.spec.net.projection.is_some() {
+        for rates in &step.rates {
+            ex.write_async(rates.value, &rates.table()).await?;
+        }
+        if self.phases.net.projection.is_some() {
             let width = ex.graph().shape(step.inputs.bank)[1];
-            ex.write_async(step.inputs.bank, &bank_init(seed, self.spec.bank_rows, width)).await?;
+            ex.write_async(step.inputs.bank, &bank_init(seed, self.data.len(), width)).await?;
         }
-        let rows =
-            |f: &dyn Fn(usize) -> usize| -> Vec<u32> { (0..self.spec.rows()).map(|row| f(row) as u32).collect() };
-        ex.write_async(step.inputs.transforms, &rows(&|row| row / self.spec.images())).await?;
-        if self.recorded.resident {
-            ex.write_async(self.recorded.images, &self.data.pixels).await?;
-        } else {
-            ex.write_async(self.recorded.view_index, &(0..self.spec.images() as u32).collect::<Vec<_>>()).await?;
+        if stage.recorded.resident {
+            ex.write_async(stage.recorded.images, &self.data.pixels).await?;
         }
         if let Some(teacher) = &self.teacher {
             teacher.weights.check_contains(&teacher.path, &expected(&step.teacher))?;
             load(ex, &step.teacher, &teacher.weights).await?;
         }
         Ok(())
+    }
+
+    /// The step of the first phase: any of them reads and writes the state.
+    fn first(&self) -> &Stage {
+        &self.stages[0]
+    }
+
+    /// The step that was done last, or before any the first.
+    fn last(&self) -> &Stage {
+        &self.stages[self.phases.number_at(self.steps_done.saturating_sub(1))]
     }
 
     /// The settings in effect and the memory they take.
@@ -262,14 +314,19 @@ impl Trainer {
         self.schedule.total_steps
     }
 
-    /// The step on the device.
+    /// Where the run's phases begin, and where each step is in the order of the images.
+    pub fn phases(&self) -> &Phases {
+        &self.phases
+    }
+
+    /// The step on the device: that of the phase of the last step.
     pub fn executor(&self) -> &Executor {
-        &self.executor
+        &self.last().executor
     }
 
     /// The run's device.
     pub fn gpu(&self) -> &Arc<Gpu> {
-        self.executor.gpu()
+        self.first().executor.gpu()
     }
 
     /// The kernels of the step, with what was chosen for it.
@@ -279,12 +336,12 @@ impl Trainer {
 
     /// Submissions of a step, as things stand: see `run.slice_ms`.
     pub fn submissions(&self) -> usize {
-        self.executor.submissions()
+        self.last().executor.submissions()
     }
 
     /// The longest dispatch of a step and its time, if it alone exceeds `run.slice_ms`.
     pub fn over_target(&self) -> Option<(String, Duration)> {
-        self.executor.over_target()
+        self.last().executor.over_target()
     }
 
     /// A feature extractor over the network as it is being trained: it shares the weights on the device.
@@ -292,7 +349,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Device`] when it does not fit the device.
     pub async fn extractor_async(&mut self) -> Result<Extractor> {
-        let (config, net, side, rows) = (&self.config, &self.spec.net, self.data.side, self.spec.rows());
+        let (config, net, side, rows) = (&self.config, &self.phases.net, self.data.side, self.stages[0].spec.rows());
         Extractor::shared(&mut self.kernels, &mut self.arenas, config, net, side, rows, self.clock).await
     }
 
@@ -305,14 +362,100 @@ impl Trainer {
         pollster::block_on(self.extractor_async())
     }
 
+    /// Starts from another network, before the first step: the blocks are taken over, and each head that fits.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where its blocks are others than this run's, [`Error::Data`] where it has none.
+    pub async fn take_over_async(&mut self, init: Arc<Init>) -> Result<TakenOver> {
+        let stage = self.first();
+        let step = &stage.recorded.step;
+        let entries: Vec<&Entry> = step.parameters.iter().chain(&step.statistics).collect();
+        let (names, account) = choose(&init, &entries, &self.config.model)?;
+        // The average, too: the network is scored before the first step.
+        let all = entries.into_iter().chain(&step.average);
+        for entry in all.filter(|entry| names.contains(&entry.name)) {
+            stage.executor.write_async(entry.value, floats(&init.weights, &entry.name)?).await?;
+        }
+        // The network is scored by its average before the first step, too.
+        for average in step.average.iter().filter(|average| names.contains(&average.name)) {
+            stage.executor.write_async(average.value, floats(&init.weights, &average.name)?).await?;
+        }
+        self.origins.begin_with(&init.weights);
+        self.init = Some(init);
+        Ok(account)
+    }
+
+    /// As [`Trainer::take_over_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::take_over_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn take_over(&mut self, init: Arc<Init>) -> Result<TakenOver> {
+        pollster::block_on(self.take_over_async(init))
+    }
+
+    /// Scores the network every `run.validate_every` steps on these images, which
+    /// [`chosen`](super::validation::chosen) made; `run.patience` then may end the run before its last step.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there are too few images for episodes; as [`Trainer::extractor_async`].
+    pub async fn validate_on_async(&mut self, images: Arc<ImageSet>) -> Result<()> {
+        let extractor = self.extractor_async().await?;
+        self.watch.validator = Some(Validator::new(images, extractor)?);
+        Ok(())
+    }
+
+    /// As [`Trainer::validate_on_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::validate_on_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn validate_on(&mut self, images: Arc<ImageSet>) -> Result<()> {
+        pollster::block_on(self.validate_on_async(images))
+    }
+
+    /// What validation has found so far.
+    pub fn validations(&self) -> &Validations {
+        &self.watch.found
+    }
+
+    /// Whether the run is over: all its steps are done, or it was ended before.
+    pub fn is_over(&self) -> bool {
+        self.steps_done >= self.schedule.total_steps || self.watch.found.ended.is_some()
+    }
+
     /// Training images of the batch slots at `step`.
     fn batch(&mut self, step: u32) -> Vec<u32> {
-        let epoch = self.schedule.epoch_of(step);
+        let (epoch, first) = self.phases.position_of(step);
         if self.order.0 != epoch {
             self.order = (epoch, epoch_order(self.config.run.seed, epoch, self.data.len()));
         }
-        let first = (step % self.schedule.steps_per_epoch) as usize * self.spec.batch;
-        self.order.1[first..first + self.spec.batch].to_vec()
+        self.order.1[first..first + self.stages[self.phases.number_at(step)].spec.batch].to_vec()
+    }
+
+    /// Prepares the device for the steps of a stage: what it trains has rates, and what it does not has no gradient.
+    async fn enter(&mut self, number: usize) -> Result<()> {
+        if self.entered != number {
+            let stage = &self.stages[number];
+            for rates in &stage.recorded.step.rates {
+                stage.executor.write_async(rates.value, &rates.table()).await?;
+            }
+            for arena in [GRADIENTS.to_owned(), format!("{PART}{GRADIENTS}")] {
+                self.arenas.clear(stage.executor.gpu(), &arena)?;
+            }
+            self.entered = number;
+        }
+        Ok(())
+    }
+
+    /// Notes what the batches of some steps write to the bank, where that matters later.
+    fn note_writes(&mut self, steps: Range<u32>) {
+        for step in steps {
+            if self.history.is_some() && self.stages[self.phases.number_at(step)].spec.heads().invariant {
+                let batch = self.batch(step);
+                self.history.iter_mut().for_each(|history| history.write(&batch));
+            }
+        }
     }
 
     /// Does the next step, waits for it, and reads its losses. After the last step of the run it trains on at the last
@@ -342,27 +485,40 @@ impl Trainer {
     pub async fn submit_async(&mut self) -> Result<Submission> {
         let (seed, step) = (self.config.run.seed, self.steps_done);
         let batch = self.batch(step);
-        let recorded = &self.recorded;
-        let (ex, inputs) = (&self.executor, &recorded.step.inputs);
-        if self.spec.net.projection.is_some() {
-            let drawn = negatives(seed, step, self.spec.bank_rows, &batch, self.spec.negatives);
-            ex.write_async(inputs.negatives, &drawn).await?;
+        let number = self.phases.number_at(step);
+        self.enter(number).await?;
+        let stage = &self.stages[number];
+        let (spec, recorded, ex) = (&stage.spec, &stage.recorded, &stage.executor);
+        let inputs = &recorded.step.inputs;
+        if spec.heads().invariant {
+            let drawn = Negatives::new(spec, seed, step, &batch, self.history.as_mut());
+            ex.write_async(inputs.negatives, &drawn.rows).await?;
+            if let Some(counted) = inputs.counted {
+                ex.write_async(counted.negatives, &drawn.counted).await?;
+            }
         }
-        let views = self.sampler.parameters(step, self.spec.batch);
         let drop = 1.0 - self.config.model.drop_block.keep_at(step);
-        let parts = self.spec.parts as u32;
+        let most_parts = self.stages.iter().map(|stage| stage.spec.parts as u32).max().unwrap_or(1);
         let mut submission = None;
-        for (part, images) in (0..parts).zip(batch.chunks(self.spec.images())) {
+        for (part, images) in (0..spec.parts as u32).zip(batch.chunks(spec.images())) {
             // Every micro-batch has dropout of its own: the device draws by this number.
-            let draw = step.wrapping_mul(parts).wrapping_add(part);
-            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part);
+            let draw = step.wrapping_mul(most_parts).wrapping_add(part);
+            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part).at(step);
             ex.write_async(inputs.step, &[block]).await?;
-            ex.write_async(recorded.view_parameters, &part_of(&self.spec, &views, part as usize)).await?;
+            let rows = Rows::new(spec, &self.sampler, step, part as usize);
+            ex.write_async(recorded.view_parameters, &rows.view_words).await?;
             let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
-            ex.write_async(inputs.classes, &labels.repeat(self.spec.copies)).await?;
+            ex.write_async(inputs.classes, &rows.labels(spec, &labels)).await?;
+            ex.write_async(inputs.transforms, &rows.transforms).await?;
             ex.write_async(inputs.index, images).await?;
+            if let (Some(counted), Some(history)) = (inputs.counted, &self.history) {
+                ex.write_async(counted.rows, &counted_rows(spec, history, images)).await?;
+            }
+            // The graph has the whole training set or the pass's images.
+            let stored = |slot: usize| if recorded.resident { images[slot] } else { slot as u32 };
+            ex.write_async(recorded.view_index, &rows.view_index(spec, stored)).await?;
             match &mut self.uploads {
-                None => ex.write_async(recorded.view_index, images).await?,
+                None => {}
                 Some(ring) => {
                     let pixels = images.iter().map(|&i| self.data.image(i as usize));
                     ring.upload_async(ex.gpu(), ex.locate(recorded.images).0, pixels).await?;
@@ -370,9 +526,10 @@ impl Trainer {
             }
             submission = Some(ex.submit_async().await?);
         }
-        if let Some(update) = &self.update {
+        if let Some(update) = &stage.update {
             submission = Some(update.submit_async().await?);
         }
+        self.note_writes(step..step + 1);
         self.steps_done += 1;
         submission.ok_or_else(|| Error::Internal("a batch has no images".into()))
     }
@@ -405,12 +562,12 @@ impl Trainer {
         Ok(StepReport {
             step: self.steps_done,
             total_steps: self.schedule.total_steps,
-            epoch: self.schedule.epoch_of(last) + 1,
+            epoch: self.phases.position_of(last).0 + 1,
             lr: self.schedule.lr_at(last),
             loss: loss.1,
             terms: terms.to_vec(),
             accuracy: Some(accuracy),
-            images: u64::from(self.steps_done) * self.spec.batch as u64,
+            images: self.phases.images_of(self.steps_done),
         })
     }
 
@@ -428,7 +585,8 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step_async`].
     pub async fn read_metrics_async(&self) -> Result<(Vec<(&'static str, f64)>, f64)> {
-        let words = self.metrics.read_async(&self.executor).await?;
+        let stage = self.last();
+        let words = stage.metrics.read_async(&stage.executor).await?;
         let (Some((&bits, words)), Some(accuracy)) = (words.split_first(), words.last()) else {
             return Err(Error::Internal("a step has no losses".into()));
         };
@@ -442,7 +600,7 @@ impl Trainer {
         let number = |word: &u32| f64::from(f32::from_bits(*word));
         // The first words are the health value's.
         let losses = words[health::WORDS - 1..].iter().map(number);
-        let losses = self.recorded.step.losses.iter().zip(losses).map(|((name, _), loss)| (*name, loss));
+        let losses = stage.recorded.step.losses.iter().zip(losses).map(|((name, _), loss)| (*name, loss));
         Ok((losses.collect(), number(accuracy)))
     }
 
@@ -455,7 +613,7 @@ impl Trainer {
         pollster::block_on(self.read_metrics_async())
     }
 
-    /// Trains to the end of the run, and tells `observer`. Returns whether all steps are done: not where the observer
+    /// Trains to the end of the run, and tells `observer`. Returns whether the run is over: not where the observer
     /// asked to stop.
     ///
     /// # Errors
@@ -464,29 +622,38 @@ impl Trainer {
         let total = self.schedule.total_steps;
         let mut in_flight = VecDeque::new();
         let mut told = false;
-        while self.steps_done < total {
+        while !self.is_over() {
             in_flight.push_back(self.submit_async().await?);
             // Two steps in flight keep the device busy; more would only queue up memory.
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                self.executor.gpu().wait_for_async(&oldest).await?;
+                self.gpu().wait_for_async(&oldest).await?;
             }
             if !told && let Some((dispatch, time)) = self.over_target() {
                 told = true;
                 observer.on_long_dispatch(&dispatch, time);
             }
             let done = self.steps_done;
-            let last = done == total || observer.stop_requested();
+            let validated = self.watch.is_due(self.config.run.validate_every, done, total);
+            if validated {
+                let (_, accuracy) = self.read_metrics_async().await?;
+                let (score, best) = self.watch.validate(done, accuracy, self.config.run.patience).await?;
+                observer.on_validation(&score, best)?;
+                if best {
+                    observer.on_best(&self.checkpoint_async().await?)?;
+                }
+            }
+            let last = self.is_over() || observer.stop_requested();
             let due = |every: u32| last || (every > 0 && done.is_multiple_of(every));
-            if due(self.config.run.log_every) {
+            if validated || due(self.config.run.log_every) {
                 observer.on_step(&self.report_async().await?)?;
             }
             if due(self.config.run.checkpoint_every) {
                 observer.on_checkpoint(&self.checkpoint_async().await?)?;
             }
             if last {
-                return Ok(done == total);
+                return Ok(self.is_over());
             }
         }
         Ok(true)
@@ -509,7 +676,7 @@ impl Trainer {
         if self.steps_done > 0 {
             self.read_metrics_async().await?;
         }
-        let (ex, step) = (&self.executor, &self.recorded.step);
+        let (ex, step) = (&self.first().executor, &self.first().recorded.step);
         let mut checkpoint = Checkpoint::default();
         let mut put = |name: String, entry: &Entry, all: &[f32]| -> Result<()> {
             let (_, offset) = ex.locate(entry.value);
@@ -520,13 +687,21 @@ impl Trainer {
             Ok(())
         };
         // One read for each arena, not for each tensor.
+        let mut plain = "";
+        if !step.average.is_empty() {
+            plain = AVERAGE;
+            for (arena, entries) in [(PARAMETERS, &step.parameters), (STATISTICS, &step.statistics)] {
+                let all = ex.read_arena_async(arena).await?;
+                trained_weights(entries).iter().try_for_each(|entry| put(entry.name.clone(), entry, &all))?;
+            }
+        }
         for (arena, entries) in [(PARAMETERS, &step.parameters), (STATISTICS, &step.statistics)] {
-            let all = ex.read_arena_async(arena).await?;
+            let all = ex.read_arena_async(&format!("{plain}{arena}")).await?;
             entries.iter().try_for_each(|entry| put(entry.name.clone(), entry, &all))?;
         }
         let momentum: Vec<f32> = ex.read_async(step.flat.momentum).await?;
         step.parameters.iter().try_for_each(|entry| put(momentum_name(entry), entry, &momentum))?;
-        if self.spec.net.projection.is_some() {
+        if self.phases.net.projection.is_some() {
             let bank = step.inputs.bank;
             let tensor = Tensor::f32(ex.graph().shape(bank).to_vec(), ex.read_async(bank).await?);
             checkpoint.tensors.insert(bank_name(), tensor);
@@ -534,9 +709,12 @@ impl Trainer {
         let mut put = |key: &str, value: String| drop(checkpoint.metadata.insert(key.into(), value));
         put(CONFIG_KEY, self.config.to_json()?);
         put(STEP_KEY, self.steps_done.to_string());
-        put(CLASSES_KEY, self.spec.net.n_classes.to_string());
-        put(IMAGES_KEY, self.spec.bank_rows.to_string());
+        put(CLASSES_KEY, self.data.n_classes().to_string());
+        put(IMAGES_KEY, self.data.len().to_string());
         put(SIDE_KEY, self.data.side.to_string());
+        if self.watch.found.best.is_some() {
+            put(VALIDATION_KEY, self.watch.found.to_json()?);
+        }
         self.origins.metadata().for_each(|(key, print)| put(key, print.to_owned()));
         Ok(checkpoint)
     }
@@ -558,7 +736,7 @@ impl Trainer {
     /// memory budget or the device would change the numbers.
     pub fn check(&self, path: &Path, checkpoint: &Checkpoint) -> Result<u32> {
         for (key, now) in
-            [(CLASSES_KEY, self.spec.net.n_classes), (IMAGES_KEY, self.spec.bank_rows), (SIDE_KEY, self.data.side)]
+            [(CLASSES_KEY, self.data.n_classes()), (IMAGES_KEY, self.data.len()), (SIDE_KEY, self.data.side)]
         {
             let then = number(path, checkpoint, key)?;
             if then != now as u64 {
@@ -621,18 +799,25 @@ impl Trainer {
     /// As [`Trainer::check`], and [`Error::Data`] when the checkpoint belongs to another network.
     pub async fn restore_async(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
         let done = self.check(path, checkpoint)?;
-        let (ex, step) = (&self.executor, &self.recorded.step);
+        let (ex, step) = (&self.first().executor, &self.first().recorded.step);
         let model = [step.parameters.clone(), step.statistics.clone()].concat();
         checkpoint.check_against(path, &expected(&model))?;
         let momentum: Vec<(String, Vec<usize>)> =
             step.parameters.iter().map(|entry| (momentum_name(entry), entry.shape.clone())).collect();
         checkpoint.check_contains(path, &momentum)?;
-        if self.spec.net.projection.is_some() {
+        if self.phases.net.projection.is_some() {
             let bank = (bank_name(), ex.graph().shape(step.inputs.bank).to_vec());
             checkpoint.check_contains(path, std::slice::from_ref(&bank))?;
             ex.write_async(step.inputs.bank, floats(checkpoint, &bank.0)?).await?;
         }
-        load(ex, &model, checkpoint).await?;
+        if step.average.is_empty() {
+            load(ex, &model, checkpoint).await?;
+        } else {
+            let trained = trained_weights(&model);
+            checkpoint.check_contains(path, &expected(&trained))?;
+            load(ex, &trained, checkpoint).await?;
+            load(ex, &step.average, checkpoint).await?;
+        }
         let mut flat = vec![0.0_f32; ex.graph().value(step.flat.momentum).ty.len()];
         for (entry, (name, _)) in step.parameters.iter().zip(&momentum) {
             let (_, offset) = ex.locate(entry.value);
@@ -640,6 +825,16 @@ impl Trainer {
             flat[offset as usize / 4..][..data.len()].copy_from_slice(data);
         }
         ex.write_async(step.flat.momentum, &flat).await?;
+        self.origins.remember(checkpoint);
+        self.watch.found = Validations::of(path, checkpoint)?;
+        if self.config.run.patience == 0 {
+            // The user may want the rest of a run that was ended.
+            self.watch.found.ended = None;
+        }
+        if let Some(history) = &mut self.history {
+            *history = BankHistory::new(self.data.len(), self.config.method.bank_recent.unwrap_or(0));
+        }
+        self.note_writes(0..done);
         self.steps_done = done;
         Ok(())
     }
@@ -652,10 +847,4 @@ impl Trainer {
     pub fn restore(&mut self, path: &Path, checkpoint: &Checkpoint) -> Result<()> {
         pollster::block_on(self.restore_async(path, checkpoint))
     }
-}
-
-/// The view parameters of a micro-batch, views outermost: the views are what they are without splitting.
-fn part_of(spec: &StepSpec, words: &[u32], part: usize) -> Vec<u32> {
-    let size = spec.images() * PARAMETER_WORDS;
-    words.chunks(spec.batch * PARAMETER_WORDS).flat_map(|view| &view[part * size..][..size]).copied().collect()
 }

@@ -5,8 +5,10 @@ use ieq_wgpu::gpu::Launch;
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::ier::losses;
 use ieq_wgpu::nn::SLOPE;
+use ieq_wgpu::ops::average::MovingAverage;
 use ieq_wgpu::ops::bank::BankUpdate;
 use ieq_wgpu::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormRunning, EPSILON, MOMENTUM};
+use ieq_wgpu::ops::clip::{ClipNorm, GlobalNorm};
 use ieq_wgpu::ops::contrast::RowNormalise;
 use ieq_wgpu::ops::conv2d::Conv2d;
 use ieq_wgpu::ops::elementwise::LeakyRelu;
@@ -15,8 +17,10 @@ use ieq_wgpu::ops::matmul::linear;
 use ieq_wgpu::ops::pool::{GlobalAveragePool, MaxPool};
 use ieq_wgpu::ops::sgd::Sgd;
 use ieq_wgpu::ops::step_block::StepBlock;
+use ieq_wgpu::settings::{DecayAt, Length, OptimiserConfig, Schedule};
 use ieq_wgpu::tape::backward::{backward, backward_from};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::graph::BLOCK;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 
 use super::golden::{Golden, Report};
@@ -67,7 +71,7 @@ pub type Computed = Result<Vec<(String, Vec<f32>)>, String>;
 type Compute = fn(&Golden, &str, &mut Bench) -> Computed;
 
 /// What computes the cases whose names start so.
-const KINDS: [(&str, Compute); 16] = [
+const KINDS: [(&str, Compute); 19] = [
     ("conv", convolution),
     ("bn", batch_norm),
     ("act", activations),
@@ -80,6 +84,9 @@ const KINDS: [(&str, Compute); 16] = [
     ("kl", kl_divergence),
     ("mse", squared_error),
     ("sgd", sgd),
+    ("clip", clip),
+    ("average", average),
+    ("schedule", schedule),
     ("bank", bank),
     ("copies", golden_views::copies),
     ("dropblock", golden_views::drop_blocks),
@@ -152,6 +159,10 @@ impl<'a> Recorder<'a> {
 
     fn setting(&self, key: &str) -> Result<f32, String> {
         Ok(setting(self.golden, self.case, key)? as f32)
+    }
+
+    fn setting_or(&self, key: &str, otherwise: f32) -> f32 {
+        self.setting(key).unwrap_or(otherwise)
     }
 
     fn size(&self, key: &str) -> Result<usize, String> {
@@ -286,7 +297,8 @@ fn linear_layer(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
 fn cross_entropy(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut r = Recorder::new(golden, case);
     let (x, targets) = (r.input("x")?, r.indices("y")?);
-    let loss = losses::cross_entropy(&mut r.graph, x, targets).map_err(say)?;
+    let smoothing = r.setting_or("smoothing", 0.0);
+    let loss = losses::smoothed_cross_entropy(&mut r.graph, x, targets, smoothing).map_err(say)?;
     r.loss(loss, &[("x", x)], bench)
 }
 
@@ -301,8 +313,9 @@ fn nce(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
 fn invariant_loss(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut r = Recorder::new(golden, case);
     let (z, bank_rows, neg) = (r.input("z")?, r.input("bank_rows")?, r.input("neg")?);
-    let tau = r.setting("tau")?;
-    let loss = losses::contrastive_loss(&mut r.graph, z, bank_rows, neg, tau).map_err(say)?;
+    let viewed = golden.shape(&format!("{case}.bank_rows"))?[0];
+    let contrast = losses::Contrast { tau: r.setting("tau")?, viewed, counted: None };
+    let loss = losses::contrastive_loss(&mut r.graph, z, bank_rows, neg, &contrast).map_err(say)?;
     r.loss(loss, &[("z", z)], bench)
 }
 
@@ -324,24 +337,35 @@ fn squared_error(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
 /// As many steps as there are gradients `g0`, `g1`, ...
 fn sgd(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut r = Recorder::new(golden, case);
-    let p = r.input("p")?;
-    let ty = r.graph.value(p).ty.clone();
-    let gradient = r.graph.input("gradient", ty.clone());
-    let velocity = r.graph.input("momentum", ty);
+    let name = |part: &str| format!("{case}.{part}");
+    // As in a step, the vectors are rows of blocks; the last one is filled up with zeros.
+    let n = golden.data(&name("p"))?.len();
+    let blocks = n.div_ceil(BLOCK);
+    let padded = |part: &str| -> Result<Vec<f32>, String> {
+        let mut data = golden.data(&name(part))?.to_vec();
+        data.resize(blocks * BLOCK, 0.0);
+        Ok(data)
+    };
+    let vector = |graph: &mut Graph, part: &str| graph.input(part, Type::f32([blocks, BLOCK]));
+    let [p, gradient, velocity] = ["p", "gradient", "momentum"].map(|part| vector(&mut r.graph, part));
+    let rates = r.graph.input("rates", Type::f32([blocks, 2]));
     let block = r.graph.input("step", StepBlock::ty());
     let state = r.graph.input("health", Type::u32([health::WORDS]));
-    let op = Sgd { momentum: r.setting("momentum")?, weight_decay: r.setting("weight_decay")? };
-    r.graph.update(op, &[gradient, block], &[p, velocity, state]).map_err(say)?;
+    let op = Sgd { momentum: r.setting("momentum")?, nesterov: r.setting_or("nesterov", 0.0) == 1.0 };
+    r.graph.update(op, &[gradient, rates, block], &[p, velocity, state]).map_err(say)?;
     let rate = r.setting("lr")?;
     let executor = bench.executor(r.graph.clone())?;
-    executor.write_f64(p, &r.given[0].1).map_err(say)?;
+    executor.write(p, &padded("p")?).map_err(say)?;
+    executor.write(rates, &[1.0, r.setting("weight_decay")?].repeat(blocks)).map_err(say)?;
     let mut computed = Vec::new();
     for step in (0..).take_while(|step| golden.has(&r.name(&format!("g{step}")))) {
-        executor.write(gradient, golden.data(&r.name(&format!("g{step}")))?).map_err(say)?;
+        executor.write(gradient, &padded(&format!("g{step}"))?).map_err(say)?;
         executor.write(block, &StepBlock::new(step, 0, rate, 0.0).words()).map_err(say)?;
         executor.submit().map_err(say)?;
         for (letter, id) in [("p", p), ("v", velocity)] {
-            computed.push((format!("{letter}{}", step + 1), executor.read(id).map_err(say)?));
+            let mut got: Vec<f32> = executor.read(id).map_err(say)?;
+            got.truncate(n);
+            computed.push((format!("{letter}{}", step + 1), got));
         }
     }
     if executor.read::<u32>(state).map_err(say)? != [0; health::WORDS] {
@@ -349,6 +373,53 @@ fn sgd(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     }
     no_overrun(&executor)?;
     Ok(computed)
+}
+
+fn clip(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
+    let mut r = Recorder::new(golden, case);
+    let x = r.input("x")?;
+    let norm = r.graph.one(GlobalNorm, &[x]).map_err(say)?;
+    let most = r.setting("max_norm")?;
+    r.graph.update(ClipNorm { most }, &[norm], &[x]).map_err(say)?;
+    r.output("norm", norm);
+    r.output("y", x);
+    r.run(bench)
+}
+
+/// As many steps as there are values `x0`, `x1`, ...
+fn average(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
+    let mut r = Recorder::new(golden, case);
+    let x = r.input("x0")?;
+    let ty = r.graph.value(x).ty.clone();
+    let (mean, block) = (r.graph.input("average", ty), r.graph.input("step", StepBlock::ty()));
+    let take = (1.0 - setting(golden, case, "decay")?) as f32;
+    r.graph.update(MovingAverage { take }, &[x, block], &[mean]).map_err(say)?;
+    let executor = bench.executor(r.graph.clone())?;
+    let mut computed = Vec::new();
+    for step in (0..).take_while(|step| golden.has(&r.name(&format!("x{step}")))) {
+        executor.write(x, golden.data(&r.name(&format!("x{step}")))?).map_err(say)?;
+        executor.write(block, &StepBlock::new(step, 0, 0.0, 0.0).words()).map_err(say)?;
+        executor.submit().map_err(say)?;
+        computed.push((format!("y{}", step + 1), executor.read(mean).map_err(say)?));
+    }
+    no_overrun(&executor)?;
+    Ok(computed)
+}
+
+/// The learning rate of every step; no device.
+fn schedule(golden: &Golden, case: &str, _: &mut Bench) -> Computed {
+    let settings = golden.settings(case)?;
+    let number = |key: &str| setting(golden, case, key);
+    let mut optimiser = OptimiserConfig::default();
+    optimiser.batch = 1;
+    optimiser.schedule = settings["schedule"].as_str().ok_or("no schedule")?.parse()?;
+    (optimiser.lr, optimiser.warmup) = (number("lr")?, number("warmup")?);
+    let steps = number("steps")? as u32;
+    optimiser.length = Length::Steps(steps);
+    let at = settings["decay_at"].as_array().ok_or("no decay_at")?;
+    optimiser.decay_at = DecayAt::Steps(at.iter().filter_map(|step| step.as_u64()).map(|step| step as u32).collect());
+    let schedule = Schedule::new(&optimiser, 100).map_err(say)?;
+    Ok(vec![("lr".to_owned(), (0..steps).map(|step| schedule.lr_at(step) as f32).collect())])
 }
 
 fn bank(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {

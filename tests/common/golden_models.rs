@@ -2,15 +2,17 @@
 
 use ieq_wgpu::fewshot::l2_normalise;
 use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::ier::negatives::BankHistory;
 use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
-use ieq_wgpu::nn::{Drop, Entry, Mode, Net, NetSpec, Outputs};
+use ieq_wgpu::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
 use ieq_wgpu::ops::health;
 use ieq_wgpu::ops::step_block::StepBlock;
-use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig};
+use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig, OptimiserConfig};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
+use ieq_wgpu::train::inputs::{Negatives, Rows, counted_rows};
 
 use super::golden::{Golden, Report, compare};
 use super::golden_cases::{Bench, say};
@@ -20,7 +22,7 @@ use super::golden_views;
 const LOW_RATE: f32 = 0.1;
 
 /// Weight decay of the `wd` step: so large that a parameter left out of the decay shows.
-const HUGE_DECAY: f32 = 0.5;
+const HUGE_DECAY: f64 = 0.5;
 
 /// Compares the training steps of `golden`, with or without a teacher.
 pub fn training<'g>(golden: &'g Golden, kernels: &mut Kernels) -> Report<'g> {
@@ -40,6 +42,9 @@ fn made_inputs(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> R
         for (part, got) in golden_views::copies(golden, "", &mut bench)? {
             report.check(&part, &got);
         }
+    }
+    if golden.has("image") {
+        report.check("x", &golden_views::drawn_rows(golden, &step_spec(golden)?, &mut bench)?);
     }
     for layer in 1..=4 {
         let case = format!("drop{layer}");
@@ -101,16 +106,27 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
     });
     let mut method = MethodConfig::default();
     (method.gamma, method.tau, method.bank_momentum) = (number("gamma")?, number("tau")?, number("bank_rate")?);
+    let given = |key: &str| golden.metadata.contains_key(key).then(|| number(key)).transpose();
+    method.weight_class = given("weight_class")?.unwrap_or(method.weight_class);
+    (method.weight_equivariance, method.weight_invariance) =
+        (given("weight_equivariance")?, given("weight_invariance")?);
+    method.bank_recent = given("bank_recent")?.map(|recent| recent as usize);
+    // Further views of some of the images, or all transforms of each.
+    let viewed = given("viewed")?.map_or(batch, |viewed| viewed as usize).max(1);
+    let mut optimiser = OptimiserConfig::default();
+    (optimiser.momentum, optimiser.weight_decay) = (number("momentum")?, number("weight_decay")?);
     Ok(StepSpec {
         net,
         batch,
-        copies: rows("x")? / batch,
+        copies: rows("x")?.saturating_sub(batch) / viewed + 1,
+        viewed,
+        drawn: viewed < batch,
+        class_rotations: given("class_rotations")?.map_or(1, |rotations| rotations as usize),
         parts: 1,
         bank_rows: rows("bank")?,
-        negatives: rows("neg_idx")?,
+        negatives: given("negatives")?.map_or_else(|| rows("neg_idx"), |places| Ok(places as usize))?,
         method,
-        momentum: number("momentum")? as f32,
-        weight_decay: number("weight_decay")? as f32,
+        optimiser,
         distill: distill.transpose()?,
     })
 }
@@ -119,6 +135,9 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
 fn steps(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<(), String> {
     let spec = step_spec(golden)?;
     let rate = golden.number("lr")? as f32;
+    if golden.metadata.contains_key("variants") {
+        return variants(golden, &spec, rate, kernels, report);
+    }
     let run = Training::record(golden, &spec, kernels)?;
     run.trajectory(golden, rate, "s", "", report)?;
     let low = last_step(golden, "lo", "lo_");
@@ -126,10 +145,45 @@ fn steps(golden: &Golden, kernels: &mut Kernels, report: &mut Report) -> Result<
         run.trajectory(golden, LOW_RATE * rate, "lo", "lo_", report)?;
     }
     if golden.tensors.keys().any(|name| name.starts_with("wd.")) {
-        let run = Training::record(golden, &StepSpec { weight_decay: HUGE_DECAY, ..spec }, kernels)?;
+        let mut spec = spec;
+        spec.optimiser.weight_decay = HUGE_DECAY;
+        let run = Training::record(golden, &spec, kernels)?;
         run.start(golden)?;
         run.step(0, rate)?;
         run.check_state(golden, "wd.", report)?;
+    }
+    Ok(())
+}
+
+/// The trajectories of a file with several settings of the optimiser, each with a name: its states are `{name}{step}.`, its
+/// losses `{name}_loss.` and, where they are not the file's, its rates `{name}_lr`.
+fn variants(
+    golden: &Golden,
+    spec: &StepSpec,
+    rate: f32,
+    kernels: &mut Kernels,
+    report: &mut Report,
+) -> Result<(), String> {
+    let all = golden.settings("variants")?;
+    for (name, options) in all.as_object().ok_or("the variants are no object")? {
+        let mut spec = spec.clone();
+        for (key, value) in options.as_object().ok_or("a variant is no object")? {
+            let value = value.as_f64().ok_or("an option is no number")?;
+            match key.as_str() {
+                "nesterov" => spec.optimiser.nesterov = value == 1.0,
+                "decay_norm" => spec.optimiser.decay_norm = value == 1.0,
+                "clip_norm" => spec.optimiser.clip_norm = Some(value),
+                "average" => spec.optimiser.average = value,
+                "label_smoothing" => spec.method.label_smoothing = value,
+                "schedule" => {}
+                _ => return Err(format!("{name}: the option {key} is unknown")),
+            }
+        }
+        let run = Training::record(golden, &spec, kernels)?;
+        let last = last_step(golden, name, &format!("{name}_"));
+        let own = format!("{name}_lr");
+        let rates = if golden.has(&own) { golden.data(&own)?.to_vec() } else { vec![rate; last as usize] };
+        run.trajectory_at(golden, &rates, name, &format!("{name}_"), report)?;
     }
     Ok(())
 }
@@ -143,6 +197,7 @@ fn last_step(golden: &Golden, state: &str, losses: &str) -> u32 {
 
 /// A recorded step on a device.
 struct Training {
+    spec: StepSpec,
     executor: Executor,
     step: Step,
     masks: Vec<(ValueId, String)>,
@@ -174,7 +229,7 @@ impl Training {
         outputs.chain(step.maps.iter().copied()).for_each(|id| graph.keep(id));
         Passes::FUSE.apply(&mut graph).map_err(say)?;
         let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
-        Ok(Training { executor, step, masks })
+        Ok(Training { spec: spec.clone(), executor, step, masks })
     }
 
     /// Writes the state before the first step and the inputs, which are the same in every step.
@@ -186,18 +241,43 @@ impl Training {
         for id in [step.flat.momentum, step.health] {
             ex.write(id, &zeros(id)).map_err(say)?;
         }
+        for rates in &step.rates {
+            ex.write(rates.value, &rates.table()).map_err(say)?;
+        }
         let inputs = &step.inputs;
         let given = [(inputs.x, "x"), (inputs.bank, "bank")];
         let masks = self.masks.iter().map(|(id, name)| (*id, name.as_str()));
         for (id, name) in given.into_iter().chain(masks) {
             ex.write(id, golden.data(name)?).map_err(say)?;
         }
-        let labels = golden.indices("labels")?;
-        let copies = ex.graph().shape(inputs.x)[0] / labels.len();
-        ex.write(inputs.classes, &labels.repeat(copies)).map_err(say)?;
-        for (id, name) in [(inputs.transforms, "transform_ids"), (inputs.index, "idx"), (inputs.negatives, "neg_idx")] {
-            ex.write(id, &golden.indices(name)?).map_err(say)?;
+        let (slots, transforms) = (self.spec.slots().collect(), golden.indices("transform_ids")?);
+        let rows = Rows { slots, transforms, view_words: Vec::new() };
+        ex.write(inputs.classes, &rows.labels(&self.spec, &golden.indices("labels")?)).map_err(say)?;
+        ex.write(inputs.transforms, &rows.transforms).map_err(say)?;
+        ex.write(inputs.index, &golden.indices("idx")?).map_err(say)?;
+        if self.history(golden)?.is_none() {
+            ex.write(inputs.negatives, &golden.indices("neg_idx")?).map_err(say)?;
         }
+        Ok(())
+    }
+
+    /// What has been written to the bank before the first step, where only recent rows count.
+    fn history(&self, golden: &Golden) -> Result<Option<BankHistory>, String> {
+        let Some(recent) = self.spec.method.bank_recent else { return Ok(None) };
+        let mut history = BankHistory::new(self.spec.bank_rows, recent);
+        history.write(&golden.indices("writes")?);
+        Ok(Some(history))
+    }
+
+    /// Writes which bank rows and negatives count in a step, and notes what it writes to the bank.
+    fn count(&self, golden: &Golden, number: u32, history: &mut BankHistory) -> Result<(), String> {
+        let (ex, inputs, batch) = (&self.executor, &self.step.inputs, golden.indices("idx")?);
+        let counted = inputs.counted.ok_or("the step counts all rows")?;
+        ex.write(counted.rows, &counted_rows(&self.spec, history, &batch)).map_err(say)?;
+        let negatives = Negatives::new(&self.spec, 1, number, &batch, Some(history));
+        ex.write(inputs.negatives, &negatives.rows).map_err(say)?;
+        ex.write(counted.negatives, &negatives.counted).map_err(say)?;
+        history.write(&batch);
         Ok(())
     }
 
@@ -226,8 +306,25 @@ impl Training {
         losses: &str,
         report: &mut Report,
     ) -> Result<(), String> {
+        let last = last_step(golden, state, losses).max(1);
+        self.trajectory_at(golden, &vec![rate; last as usize], state, losses, report)
+    }
+
+    /// As [`Training::trajectory`], with the rate of every step.
+    fn trajectory_at(
+        &self,
+        golden: &Golden,
+        rates: &[f32],
+        state: &str,
+        losses: &str,
+        report: &mut Report,
+    ) -> Result<(), String> {
         self.start(golden)?;
-        for number in 1..=last_step(golden, state, losses).max(1) {
+        let mut history = self.history(golden)?;
+        for (number, &rate) in (1..).zip(rates) {
+            if let Some(history) = &mut history {
+                self.count(golden, number, history)?;
+            }
             self.step(number - 1, rate)?;
             let prefix = if number == 1 { format!("{losses}loss") } else { format!("{losses}loss_step{number}") };
             for (term, id) in &self.step.losses {
@@ -235,6 +332,7 @@ impl Training {
             }
             self.check_state(golden, &format!("{state}{number}."), report)?;
             if number == 1 && losses.is_empty() {
+                report.check("accuracy", &self.read(self.step.accuracy)?);
                 self.check_first(report)?;
             }
         }
@@ -265,6 +363,12 @@ impl Training {
         let step = &self.step;
         for entry in step.parameters.iter().chain(&step.statistics) {
             let name = format!("{prefix}{}", entry.name);
+            if golden.has(&name) {
+                report.check(&name, &self.read(entry.value)?);
+            }
+        }
+        for entry in &step.average {
+            let name = format!("{prefix}average.{}", entry.name);
             if golden.has(&name) {
                 report.check(&name, &self.read(entry.value)?);
             }
@@ -312,7 +416,7 @@ fn embed(golden: &Golden, name: &str, kernels: &mut Kernels, report: &mut Report
     let mut graph = Graph::new();
     let x = graph.input("x", Type::f32(golden.shape(&format!("x{name}"))?));
     let mut net = Net::new(&mut graph, "", Mode::Eval);
-    let (outputs, _) = net.forward(x, &net_spec(golden, "state.")?, &Drop::Off).map_err(say)?;
+    let (outputs, _) = net.forward(x, &net_spec(golden, "state.")?, Heads::ALL, &Drop::Off).map_err(say)?;
     let entries = [net.parameters, net.statistics].concat();
     named(&outputs).for_each(|(_, id)| graph.keep(id));
     Passes::FUSE.apply(&mut graph).map_err(say)?;

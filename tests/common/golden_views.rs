@@ -1,6 +1,7 @@
 //! The view generator and DropBlock on the device compared with PyTorch's numbers. What a case holds decides what is
 //! computed.
 
+use ieq_wgpu::ier::spec::StepSpec;
 use ieq_wgpu::ops::dropout::{ApplyMask, DropBlockKeep, KeepScale, drop_blocks_at};
 use ieq_wgpu::ops::elementwise::Fill;
 use ieq_wgpu::ops::views::{Colour, PARAMETER_WORDS, ViewParameters, Views};
@@ -10,22 +11,23 @@ use ieq_wgpu::tape::{Graph, Type, ValueId};
 use super::golden::Golden;
 use super::golden_cases::{Bench, Computed, say, setting};
 
-/// Runs the operation on float images; slot b takes image b.
+/// Runs the operation on float images; `index` says which image each slot takes.
 fn run_views(
     images: &[f32],
     shape: &[usize],
+    index: &[usize],
     op: Views,
     parameters: &[ViewParameters],
     bench: &mut Bench,
 ) -> Result<Vec<f32>, String> {
     let mut graph = Graph::new();
     let pixels = graph.input("images", Type::u32(shape));
-    let index = graph.input("index", Type::u32([shape[0]]));
+    let taken = graph.input("index", Type::u32([index.len()]));
     let words = graph.input("parameters", Type::u32([parameters.len(), PARAMETER_WORDS]));
-    let x = graph.one(op, &[pixels, index, words]).map_err(say)?;
+    let x = graph.one(op, &[pixels, taken, words]).map_err(say)?;
     let given = [
         (pixels, images.iter().map(|v| f64::from(v.to_bits())).collect()),
-        (index, (0..shape[0]).map(|slot| slot as f64).collect()),
+        (taken, index.iter().map(|&image| image as f64).collect()),
         (words, parameters.iter().flat_map(ViewParameters::words).map(f64::from).collect()),
     ];
     Ok(bench.run(graph, &given, &[x])?.remove(0))
@@ -83,7 +85,8 @@ pub fn augmented(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
         }
     }
     let op = Views { views: outputs.len(), padding, ..RAW };
-    let x = run_views(golden.data(&name("x"))?, shape, op, &parameters, bench)?;
+    let all: Vec<usize> = (0..batch).collect();
+    let x = run_views(golden.data(&name("x"))?, shape, &all, op, &parameters, bench)?;
     Ok(outputs
         .iter()
         .zip(x.chunks(x.len() / outputs.len()))
@@ -99,9 +102,20 @@ pub fn copies(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
         let shape = golden.shape(&view)?;
         let &[batch, _, _, side] = shape else { return Err(format!("{view} has shape {shape:?}")) };
         let parameters = vec![ViewParameters::identity(side, 0); batch];
-        rows.extend(run_views(golden.data(&view)?, shape, Views { rotations: 4, ..RAW }, &parameters, bench)?);
+        let (all, op): (Vec<usize>, _) = ((0..batch).collect(), Views { rotations: 4, ..RAW });
+        rows.extend(run_views(golden.data(&view)?, shape, &all, op, &parameters, bench)?);
     }
     Ok(vec![("x".to_owned(), rows)])
+}
+
+/// The rows of `image` that a step shows, each turned as `transform_ids` says.
+pub fn drawn_rows(golden: &Golden, spec: &StepSpec, bench: &mut Bench) -> Result<Vec<f32>, String> {
+    let shape = golden.shape("image")?;
+    let &[_, _, _, side] = shape else { return Err(format!("image has shape {shape:?}")) };
+    let slots: Vec<usize> = spec.slots().collect();
+    let turned = |turns| ViewParameters { turns, ..ViewParameters::identity(side, 0) };
+    let parameters: Vec<_> = golden.indices("transform_ids")?.into_iter().map(turned).collect();
+    run_views(golden.data("image")?, shape, &slots, RAW, &parameters, bench)
 }
 
 /// From `seed`: `keep`, its `mult`iplier and `scale` and, where they are there, `y` and `gx` of `x` and `gy`.

@@ -61,6 +61,25 @@ pub(super) fn words(image: &RgbImage) -> impl Iterator<Item = u32> {
     image.pixels().map(|rgb| word(rgb[0], rgb[1], rgb[2]))
 }
 
+/// Pictures that are looked at for the side that suits all.
+const SAMPLE: usize = 32;
+
+/// The shorter side of the pictures in the middle of a sample, which is spread evenly over them where the side follows
+/// from it and is the first picture elsewhere. What cannot be decoded is left for [`decode_all`] to refuse.
+pub(super) fn shorter_side(items: &[(&dyn Listing, usize)], options: &DataOptions) -> Option<usize> {
+    let wanted = if options.side.is_none() && options.side_most.is_some() { SAMPLE } else { 1 };
+    let n = wanted.min(items.len());
+    let mut sides: Vec<usize> = (0..n)
+        .filter_map(|i| {
+            let (listing, file) = *items.get(i * items.len() / n)?;
+            let (width, height) = decode_rgb(&listing.locate(file), &listing.read(file).ok()?).ok()?.dimensions();
+            Some(width.min(height) as usize)
+        })
+        .collect();
+    sides.sort_unstable();
+    sides.get(sides.len() / 2).copied()
+}
+
 /// Decodes one file of each pair in order, on all cores; the side, and the pixels back to back.
 pub(super) fn decode_all(items: &[(&dyn Listing, usize)], options: &DataOptions) -> Result<(usize, Vec<u32>)> {
     let Some(&(first, file)) = items.first() else { return Ok((options.side.unwrap_or(0), Vec::new())) };

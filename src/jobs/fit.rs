@@ -1,0 +1,476 @@
+//! What a run is given beyond its settings: those that its recipe chooses, and a length that fits its time.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use toml::Table;
+
+use super::calibrate::{Calibration, Decision, Measured, data_text, measure};
+use super::data_options;
+use super::score::{Score, score_run};
+use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
+use crate::error::Change;
+use crate::gpu::kernel::Kernels;
+use crate::progress::{Progress, StepReport};
+use crate::settings::{Config, DecayAt, LrSchedule, Recipe, Schedule, TimeSpan, at};
+use crate::train::Trainer;
+use crate::train::recipe::{self, Choice, TIERS, Tier};
+use crate::train::record::DataShape;
+use crate::{Error, Result};
+
+/// What the caller of a job gave, so that the rest may be chosen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Given {
+    /// The settings that were given, of the form that a file has: they stay. `config` has them, too.
+    pub layer: Table,
+    /// Whether `config.recipe` chooses what they leave out. Otherwise nothing but a length that fits `run.time` is chosen.
+    pub recipe: bool,
+}
+
+impl Given {
+    /// Refuses a layer that says both how long the run takes and how many steps it has.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`].
+    pub fn check(&self) -> Result<()> {
+        check_length(&self.layer)
+    }
+
+    /// Chooses what the recipe chooses for so many images, strokes or not, without looking at them.
+    pub(super) fn settings(
+        &self,
+        config: &mut Config,
+        (images, ink): (usize, bool),
+        software: bool,
+        fit: &mut Fit,
+    ) -> Result<()> {
+        let given = &self.layer;
+        let length = |config: &Config| match (recipe::is_given(given, "optimiser.length"), config.run.time) {
+            (true, _) => (recipe::rows_of(config, images), String::new()),
+            (_, Some(time)) => (recipe::guessed_rows(time.seconds(), software), String::new()),
+            _ => recipe::default_rows(images, software),
+        };
+        let mut choices = recipe::from_recipe(config.recipe, config, ink, length(config).0)?;
+        // Points at which the rate falls are of a schedule that has such points.
+        if ["optimiser.decay_at", "optimiser.decay"].into_iter().any(|key| recipe::is_given(given, key)) {
+            choices.retain(|choice| choice.key != "optimiser.schedule");
+        }
+        fit.choices.extend(recipe::lay(config, given, choices)?);
+        // The method decides the rows of a step.
+        let (rows, why) = length(config);
+        if config.recipe == Recipe::Auto && config.run.time.is_none() {
+            let network = vec![recipe::widths(recipe::tier(rows, images), rows)];
+            fit.choices.extend(recipe::lay(config, given, network)?);
+            let length = vec![recipe::length(config, rows, images, &why)];
+            fit.choices.extend(recipe::lay(config, given, length)?);
+        }
+        Ok(())
+    }
+
+    /// Whether the side is chosen by the pictures.
+    pub(super) fn chooses_side(&self) -> bool {
+        self.recipe && !recipe::is_given(&self.layer, "data.side")
+    }
+
+    /// Whether the run's device is to be known before the data is read.
+    pub(super) fn needs_device(&self, config: &Config) -> bool {
+        self.recipe || config.run.time.is_some()
+    }
+}
+
+/// Reads the training images; where the recipe chooses their side, at that which suits the pictures and the device.
+pub(super) fn load(config: &Config, given: Option<&Given>, software: bool) -> Result<ImageSet> {
+    let seconds = config.run.time.map(|time| time.seconds());
+    let most = given.filter(|given| given.chooses_side()).map(|_| recipe::side_most(software, seconds));
+    let options = DataOptions { side_most: most, ..data_options(&config.data, None) };
+    data::load(&config.data.source, Split::Train, &options)
+}
+
+/// A sentence on what a run trains on.
+pub(super) fn described(source: &str, data: &ImageSet) -> String {
+    let drawn = match data.drawn_from {
+        Some(all) => format!(" ({} of the {all} classes, drawn by data.split_seed)", data.n_classes()),
+        None => String::new(),
+    };
+    let (n, classes, side) = (data.len(), data.n_classes(), data.side);
+    format!("{source}: {n} training images of {classes} classes{drawn}, {side} x {side} pixels")
+}
+
+/// Refuses a layer with both `run.time` and `optimiser.length`.
+///
+/// # Errors
+/// [`Error::Conflict`].
+pub fn check_length(layer: &Table) -> Result<()> {
+    let Some((_, length)) = at(layer, "run.time").zip(at(layer, "optimiser.length")) else { return Ok(()) };
+    let key = match length.get("epochs") {
+        Some(_) => "optimiser.length.epochs",
+        None => "optimiser.length.steps",
+    };
+    Err(Error::Conflict {
+        keys: vec!["run.time", key],
+        why: format!("run.time chooses the number of steps, and {key} says it"),
+        changes: vec![Change::Unset("run.time"), Change::Unset(key)],
+    })
+}
+
+/// The time of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Timing {
+    /// `run.time`, seconds.
+    pub wanted_s: f64,
+    /// What the steps were expected to take, seconds.
+    pub training_s: f64,
+    /// What a step was expected to take, seconds.
+    pub step_s: f64,
+    /// Whether it was measured for this run; else for an earlier one, on the same device.
+    pub measured_now: bool,
+}
+
+/// What was chosen for a run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fit {
+    /// Each setting with its reason.
+    pub choices: Vec<Choice>,
+    /// Where the run has a time.
+    pub timing: Option<Timing>,
+    /// The scores of the untrained network, where measuring the time of a score has made them.
+    pub untrained: Option<Vec<Score>>,
+}
+
+/// The run that is fitted.
+pub(super) struct Run<'a> {
+    pub given: &'a Given,
+    pub data: &'a Arc<ImageSet>,
+    /// What it is scored on.
+    pub novel: Option<&'a ImageSet>,
+    /// When the job began.
+    pub begun: Instant,
+}
+
+impl Run<'_> {
+    /// Chooses what the recipe chooses without a device's times: all, where the run has no time.
+    pub fn settings(&self, config: &mut Config, software: bool, fit: &mut Fit) -> Result<()> {
+        if !self.given.recipe {
+            return Ok(());
+        }
+        let statistics = Statistics::of(self.data);
+        let choices = recipe::from_pictures(config.recipe, config, &statistics);
+        fit.choices.extend(recipe::lay(config, &self.given.layer, choices)?);
+        self.given.settings(config, (statistics.images, recipe::is_ink(&statistics)), software, fit)
+    }
+
+    /// Chooses what fits `run.time`: the widths, where the recipe may, and the number of steps. What this device was
+    /// measured to do is taken from the calibration, or measured and kept there.
+    pub fn time(
+        &self,
+        config: &mut Config,
+        kernels: &mut Kernels,
+        cache: Option<&std::path::Path>,
+        fit: &mut Fit,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let Some(time) = config.run.time else { return Ok(()) };
+        crate::train::record::validate(&self.without_time(config), DataShape::of(self.data))?;
+        let text = data_text(self.data, self.novel.is_some());
+        let mut calibration = Calibration::open(kernels, cache);
+        let known = calibration.decided(config, &text, time.0)?.cloned();
+        let measured_now = known.is_none();
+        let decision = match known {
+            Some(decision) => decision,
+            None => self.decide(config, time, kernels, &mut calibration, fit, progress)?,
+        };
+        let rows = u64::from(decision.steps).saturating_mul(config.rows() as u64);
+        let how = if measured_now { "measured" } else { "measured before" };
+        let ms = 1e3 * decision.step_s;
+        if let Some(tier) = self.tiers(config).iter().find(|tier| *decision.widths == tier.widths) {
+            fit.choices.extend(recipe::lay(config, &self.given.layer, vec![recipe::widths(tier, rows)])?);
+        }
+        self.keep_decay(config, fit)?;
+        let why = format!("{time} in all, {ms:.*} ms a step, {how} on this device", usize::from(ms < 100.0));
+        let mut length = recipe::length(config, rows, self.data.len(), &why);
+        length.value = i64::from(decision.steps).into();
+        fit.choices.extend(recipe::lay(config, &Table::new(), vec![length])?);
+        if self.given.recipe {
+            // Often enough to lose little, seldom enough to cost nothing.
+            let every = (60.0 / decision.step_s).clamp(1.0, 1e6).round() as i64;
+            let choice = Choice::new("run.checkpoint_every", every, "about once a minute");
+            fit.choices.extend(recipe::lay(config, &self.given.layer, vec![choice])?);
+        }
+        let (wanted_s, training_s, step_s) = (time.seconds(), decision.training_s, decision.step_s);
+        fit.timing = Some(Timing { wanted_s, training_s, step_s, measured_now });
+        Ok(())
+    }
+
+    /// The settings with a length that any batch allows, to check the others.
+    fn without_time(&self, config: &Config) -> Config {
+        Config {
+            optimiser: crate::settings::OptimiserConfig {
+                length: crate::settings::Length::Steps(1),
+                ..config.optimiser.clone()
+            },
+            ..config.clone()
+        }
+    }
+
+    /// The networks that the recipe may choose among; none where they are given.
+    fn tiers(&self, config: &Config) -> &'static [Tier] {
+        let given = |key| recipe::is_given(&self.given.layer, key);
+        let open =
+            self.given.recipe && config.recipe == Recipe::Auto && !given("model.widths") && !given("model.backbone");
+        if open { &TIERS } else { &[] }
+    }
+
+    /// Falls of the rate at the same shares of the run as before its length was chosen.
+    fn keep_decay(&self, config: &mut Config, fit: &mut Fit) -> Result<()> {
+        if recipe::is_given(&self.given.layer, "optimiser.decay_at")
+            || config.optimiser.schedule != LrSchedule::Steps
+            || matches!(config.optimiser.decay_at, DecayAt::Fractions(_))
+        {
+            return Ok(());
+        }
+        let schedule = Schedule::new(&config.optimiser, self.data.len())?;
+        let shares = schedule.decay_steps.iter().map(|&at| f64::from(at) / f64::from(schedule.total_steps.max(1)));
+        let shares: Vec<toml::Value> = shares
+            .map(|share| (share * 1e4).round() / 1e4)
+            .filter(|share| *share > 0.0 && *share < 1.0)
+            .map(Into::into)
+            .collect();
+        let why = "the same shares of the run as before its length was chosen";
+        let choice = Choice::new("optimiser.decay_at.fractions", shares, why);
+        fit.choices.extend(recipe::lay(config, &self.given.layer, vec![choice])?);
+        Ok(())
+    }
+
+    /// Measures what is not known, and decides; keeps what the same command decides from now on.
+    fn decide(
+        &self,
+        config: &Config,
+        time: TimeSpan,
+        kernels: &mut Kernels,
+        calibration: &mut Calibration,
+        fit: &mut Fit,
+        progress: &mut dyn Progress,
+    ) -> Result<Decision> {
+        let text = data_text(self.data, self.novel.is_some());
+        let begin_s = self.begun.elapsed().as_secs_f64();
+        let share = (0.02 * time.seconds()).clamp(0.5, 30.0);
+        progress.note(&format!("measuring how long a step takes, for run.time = {time}"));
+        let tiers = self.tiers(config);
+        let candidates: Vec<Config> = match tiers {
+            [] => vec![config.clone()],
+            tiers => tiers.iter().map(|tier| with_widths(config, tier)).collect(),
+        };
+        let mut all: Vec<(Config, Measured)> = Vec::new();
+        for (i, candidate) in candidates.iter().enumerate() {
+            if let Some((smaller, measured)) = all.last() {
+                // Twice: wider kernels use a device better.
+                let guess = rows_in(time.seconds(), smaller, measured) as f64 * 2.0 * work(smaller) / work(candidate);
+                if guess < tiers[i].rows as f64 || recipe::tier(guess as u64, self.data.len()).rows < tiers[i].rows {
+                    break;
+                }
+            }
+            let measured = match calibration.measured(candidate, &text)? {
+                Some(measured) => measured,
+                None => {
+                    let measured = Measured { begin_s, ..measure(kernels, candidate, self.data, share, progress)? };
+                    calibration.learn(candidate, &text, measured)?;
+                    measured
+                }
+            };
+            all.push((candidate.clone(), measured));
+        }
+        // The widest that has its rows; a score takes the same for all.
+        let suits = |(i, (candidate, measured)): &(usize, &(Config, Measured))| {
+            let rows = rows_in(time.seconds(), candidate, measured);
+            tiers.is_empty() || recipe::tier(rows, self.data.len()).rows >= tiers[*i].rows
+        };
+        let chosen = all.iter().enumerate().filter(suits).next_back().map_or(0, |(i, _)| i);
+        let Some((candidate, mut measured)) = all.get(chosen).cloned() else {
+            return Err(Error::Internal("no network is left to choose".into()));
+        };
+        let mut again_s = 0.0;
+        if measured.score_s.is_none() && self.novel.is_some() {
+            let begun = Instant::now();
+            let mut trainer = Trainer::new(kernels.clone(), &self.without_time(&candidate), self.data.clone(), None)?;
+            again_s = begun.elapsed().as_secs_f64();
+            let begun = Instant::now();
+            let scores = score_run(&mut trainer, self.novel, "untrained", progress)?;
+            measured.score_s = Some(begun.elapsed().as_secs_f64());
+            // A run that begins with another network is scored with that.
+            fit.untrained = Some(scores).filter(|_| config.run.init.is_none());
+            *kernels = trainer.kernels().clone();
+            calibration.learn(&candidate, &text, measured)?;
+        }
+        let decision = |seconds: f64| {
+            let step_s = measured.step_with_checkpoints_s(candidate.run.checkpoint_every);
+            let steps = (seconds / step_s).floor().clamp(0.0, 1e9) as u32;
+            Decision { widths: candidate.model.widths.clone(), steps, training_s: seconds, step_s }
+        };
+        let next = decision(time.seconds() - measured.overhead_s());
+        if next.steps == 0 {
+            let least = (measured.overhead_s() + measured.step_s).ceil() as u64 + 1;
+            return Err(Error::Conflict {
+                keys: vec!["run.time"],
+                why: format!(
+                    "run.time = {time} is too short: to read the data, to plan and to score take about {:.1} s here, and a \
+                     step {:.2} s",
+                    measured.overhead_s(),
+                    measured.step_s
+                ),
+                changes: vec![Change::Set("run.time", TimeSpan(least).to_string())],
+            });
+        }
+        calibration.decide(config, &text, time.0, next.clone())?;
+        calibration.keep(progress);
+        // This run has spent time on measuring; what is left to do is the step, the end's score and its checkpoint.
+        let scores = if fit.untrained.is_some() { 1.0 } else { 2.0 };
+        let rest = again_s + scores * measured.score_s.unwrap_or(0.0) + measured.checkpoint_s;
+        let now = decision(time.seconds() - self.begun.elapsed().as_secs_f64() - rest);
+        if now.steps >= 1 && now.steps * 2 >= next.steps {
+            return Ok(now);
+        }
+        progress.warn(&format!(
+            "measuring took more than half of run.time = {time}, so this first run takes longer; later ones do not measure"
+        ));
+        Ok(next)
+    }
+}
+
+/// The settings with the network of `tier`.
+fn with_widths(config: &Config, tier: &Tier) -> Config {
+    let mut config = config.clone();
+    config.model.widths = tier.widths.to_vec();
+    config
+}
+
+/// Rows through the network in `seconds` of a run.
+fn rows_in(seconds: f64, config: &Config, measured: &Measured) -> u64 {
+    let steps =
+        (seconds - measured.overhead_s()).max(0.0) / measured.step_with_checkpoints_s(config.run.checkpoint_every);
+    (steps * config.rows() as f64) as u64
+}
+
+/// Multiply-adds of a row, but for a factor that networks of as many blocks share: three convolutions per block, whose
+/// maps have a quarter of the pixels of those of the block before.
+fn work(config: &Config) -> f64 {
+    let mut before = 3.0;
+    let of = |(i, &width): (usize, &usize)| {
+        let width = width as f64;
+        let work = width * (before + 2.0 * width) / 4_f64.powi(i as i32);
+        before = width;
+        work
+    };
+    config.model.widths.iter().enumerate().map(of).sum()
+}
+
+/// Passes everything on, and says once how long the steps will take: at the beginning where that was not known, and as
+/// soon as the machine turns out to be slower than it was measured to be.
+pub(super) struct Pace<'a> {
+    inner: &'a mut dyn Progress,
+    /// Seconds that a step was expected to take.
+    expected: Option<f64>,
+    first: Option<(Instant, u32)>,
+    said: bool,
+}
+
+/// Slower than this is said.
+const SLOWER: f64 = 1.05;
+
+impl<'a> Pace<'a> {
+    pub fn new(inner: &'a mut dyn Progress, expected: Option<f64>) -> Pace<'a> {
+        Pace { inner, expected, first: None, said: false }
+    }
+
+    /// What is to be said after `done` of `total` steps at `step_s` seconds each, if anything.
+    fn sentence(expected: Option<f64>, step_s: f64, seen: u32, left: u32) -> Option<String> {
+        let minutes = |seconds: f64| TimeSpan((seconds.round() as u64).max(1)).to_string();
+        let rest = minutes(f64::from(left) * step_s);
+        match expected {
+            None if seen >= 10 => {
+                Some(format!("the {left} steps that are left will take about {rest}, at {:.0} ms a step", 1e3 * step_s))
+            }
+            // Some time for what comes and goes.
+            Some(expected) if step_s > SLOWER * expected && f64::from(seen) * step_s > 10.0 => Some(format!(
+                "the machine is slower than it was measured to be, {:.0} ms a step where {:.0} ms were expected: the {left} \
+                 steps that are left will take about {rest} instead of {}, and no step is left out",
+                1e3 * step_s,
+                1e3 * expected,
+                minutes(f64::from(left) * expected)
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl Progress for Pace<'_> {
+    fn step(&mut self, report: &StepReport) {
+        self.inner.step(report);
+        let (begun, first) = *self.first.get_or_insert((Instant::now(), report.step));
+        let (seen, left) = (report.step - first.min(report.step), report.total_steps.saturating_sub(report.step));
+        if self.said || seen == 0 || left == 0 {
+            return;
+        }
+        let step_s = begun.elapsed().as_secs_f64() / f64::from(seen);
+        if let Some(sentence) = Pace::sentence(self.expected, step_s, seen, left) {
+            self.said = true;
+            self.inner.note(&sentence);
+        }
+    }
+
+    fn advance(&mut self, what: &str, done: u64, total: u64) {
+        self.inner.advance(what, done, total);
+    }
+
+    fn note(&mut self, sentence: &str) {
+        self.inner.note(sentence);
+    }
+
+    fn warn(&mut self, sentence: &str) {
+        self.inner.warn(sentence);
+    }
+
+    fn stop_requested(&self) -> bool {
+        self.inner.stop_requested()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_and_a_length_contradict_each_other() {
+        for (text, key) in [
+            ("[run]\ntime = \"5m\"\n[optimiser]\nlength = { steps = 3 }", "optimiser.length.steps"),
+            ("[run]\ntime = \"5m\"\n[optimiser]\nlength = { epochs = 3 }", "optimiser.length.epochs"),
+        ] {
+            let error = check_length(&toml::from_str(text).unwrap()).unwrap_err();
+            assert!(matches!(&error, Error::Conflict { keys, .. } if keys[1] == key), "{error}");
+        }
+        check_length(&toml::from_str("[run]\ntime = \"5m\"").unwrap()).unwrap();
+        check_length(&Table::new()).unwrap();
+    }
+
+    #[test]
+    fn a_pace_is_said_when_it_is_worth_saying() {
+        assert_eq!(Pace::sentence(None, 0.1, 9, 100), None);
+        assert_eq!(
+            Pace::sentence(None, 0.1, 10, 1000).unwrap(),
+            "the 1000 steps that are left will take about 1m40s, at 100 ms a step"
+        );
+        assert_eq!(Pace::sentence(Some(0.1), 0.104, 1000, 100), None);
+        assert_eq!(Pace::sentence(Some(0.1), 0.2, 10, 100), None, "too early");
+        assert!(Pace::sentence(Some(0.1), 0.2, 100, 100).unwrap().contains("20s instead of 10s"));
+    }
+
+    #[test]
+    fn wider_networks_are_more_work() {
+        let mut config = Config::default();
+        config.model.widths = vec![16, 32, 64, 128];
+        let small = work(&config);
+        config.model.widths = vec![32, 64, 128, 256];
+        assert!((3.5..4.0).contains(&(work(&config) / small)));
+    }
+}

@@ -1,0 +1,65 @@
+//! The validation of a training run: its classes, and what came of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{data_options, warn_of};
+use crate::data::{self, Split};
+use crate::files::run_folder::BEST_FILE;
+use crate::progress::Progress;
+use crate::train::checkpoint::Checkpoint;
+use crate::train::validation::{Validated, chosen};
+use crate::train::{Extractor, Trainer};
+use crate::{Error, Result};
+
+/// The network that validated best.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Best {
+    /// Its checkpoint.
+    pub checkpoint: PathBuf,
+    /// Its score on the validation classes, by the nearest mean of the support.
+    pub validation: Validated,
+}
+
+/// Gives the trainer the validation classes of its data where `run.validate_every` asks for validation. Data without
+/// such classes is trained on without it, and that is said.
+pub(super) fn begin(trainer: &mut Trainer, side: usize, progress: &mut dyn Progress) -> Result<()> {
+    let config = &trainer.fitted().config;
+    if config.run.validate_every == 0 {
+        return Ok(());
+    }
+    let source = &config.data.source;
+    let why = match data::load(source, Split::Val, &data_options(&config.data, Some(side))) {
+        Ok(images) => {
+            warn_of(&images, progress);
+            match chosen(&images) {
+                Ok(few) => {
+                    let (n, classes) = (few.len(), few.n_classes());
+                    trainer.validate_on(Arc::new(few))?;
+                    progress.note(&format!("validating on {n} images of {classes} classes that it does not train on"));
+                    return Ok(());
+                }
+                Err(why) => format!("{source}: {why}"),
+            }
+        }
+        Err(error @ Error::NoSplit { .. }) => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    progress.warn(&format!("the run is not validated: {why}"));
+    Ok(())
+}
+
+/// The best network of a run that is over, where it was validated.
+pub(super) fn best(trainer: &Trainer, folder: &Path) -> Option<Best> {
+    let checkpoint = folder.join(BEST_FILE);
+    let validation = trainer.validations().best.filter(|_| checkpoint.is_file())?;
+    Some(Best { checkpoint, validation })
+}
+
+/// The network of the best checkpoint, on the trainer's device.
+pub(super) fn network(trainer: &Trainer, best: &Best) -> Result<Extractor> {
+    let stored = Checkpoint::load(&best.checkpoint)?;
+    Ok(Extractor::open(trainer.kernels().clone(), &best.checkpoint, &stored, false)?.0)
+}
