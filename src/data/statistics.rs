@@ -21,15 +21,19 @@ pub struct Statistics {
     pub std: [f64; 3],
     /// Whether every pixel has equal channels.
     pub gray: bool,
+    /// Share of the pixels that are about as bright as most of them are: within a sixteenth of the brightest.
+    pub ground: f64,
 }
 
 impl Statistics {
     /// Measures all pixels. Sums are of whole numbers, so they are exact and the same everywhere.
     pub fn of(data: &ImageSet) -> Statistics {
         let (mut sums, mut squares, mut gray) = ([0_u64; 3], [0_u64; 3], true);
+        let mut levels = [0_u64; 256];
         for word in &data.pixels {
             let [r, g, b, _] = word.to_le_bytes();
             gray &= r == g && g == b;
+            levels[usize::from(g)] += 1;
             for (channel, value) in [r, g, b].into_iter().enumerate() {
                 sums[channel] += u64::from(value);
                 squares[channel] += u64::from(value) * u64::from(value);
@@ -39,6 +43,8 @@ impl Statistics {
         let mean = sums.map(|sum| sum as f64 / n / 255.0);
         let of_squares = squares.map(|sum| sum as f64 / n / (255.0 * 255.0));
         let std = [0, 1, 2].map(|channel| (of_squares[channel] - mean[channel] * mean[channel]).max(0.0).sqrt());
+        let most = (0..levels.len()).rev().max_by_key(|&level| levels[level]).unwrap_or(0);
+        let near = &levels[most.saturating_sub(16)..(most + 17).min(levels.len())];
         let sizes: Vec<usize> = data.by_class().iter().map(Vec::len).collect();
         let ends = (sizes.iter().min().copied().unwrap_or(0), sizes.iter().max().copied().unwrap_or(0));
         Statistics {
@@ -50,6 +56,7 @@ impl Statistics {
             mean,
             std,
             gray,
+            ground: near.iter().sum::<u64>() as f64 / n,
         }
     }
 }
@@ -69,7 +76,16 @@ mod tests {
         let near = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12);
         assert!(near(statistics.mean, [0.5, 0.2, 0.5]) && near(statistics.std, [0.5, 0.0, 0.5]), "{statistics:?}");
         assert_eq!((statistics.images, statistics.classes, statistics.per_class), (4, 2, (1, 3)));
-        assert!(!statistics.gray);
+        assert!(!statistics.gray && statistics.ground == 1.0, "all have the same green");
+        let halves = ImageSet::new(
+            1,
+            vec![word(0, 0, 0), word(16, 16, 16), word(40, 40, 40), word(0, 0, 0)],
+            vec![0, 1, 1, 1],
+            vec!["x".into(), "y".into()],
+            ["a", "b", "c", "d"].map(String::from).to_vec(),
+        )
+        .unwrap();
+        assert_eq!(Statistics::of(&halves).ground, 0.75);
         let gray = ImageSet::new(1, vec![word(7, 7, 7)], Vec::new(), Vec::new(), vec!["a".into()]).unwrap();
         assert!(Statistics::of(&gray).gray);
     }

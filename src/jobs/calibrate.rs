@@ -41,6 +41,12 @@ impl Measured {
         self.begin_s + self.create_s + 2.0 * self.score_s.unwrap_or(0.0) + self.checkpoint_s
     }
 
+    /// Seconds of a validation, estimated: an image that is embedded costs about a third of a row of a step.
+    pub fn validation_s(&self, config: &Config) -> f64 {
+        const IMAGES: f64 = 400.0;
+        self.step_s * IMAGES / (3.0 * config.rows().max(1) as f64)
+    }
+
     /// Seconds of a step with its share of the checkpoints.
     pub fn step_with_checkpoints_s(&self, every: u32) -> f64 {
         self.step_s + if every == 0 { 0.0 } else { self.checkpoint_s / f64::from(every) }

@@ -15,7 +15,7 @@ use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, StepReport};
 use crate::settings::{Config, DecayAt, LrSchedule, Recipe, Schedule, TimeSpan, at};
 use crate::train::Trainer;
-use crate::train::recipe::{self, Choice, TIERS, Tier};
+use crate::train::recipe::{self, Choice, TIERS, Tier, VALIDATIONS};
 use crate::train::record::DataShape;
 use crate::{Error, Result};
 
@@ -46,24 +46,24 @@ impl Given {
         fit: &mut Fit,
     ) -> Result<()> {
         let given = &self.layer;
-        let length = |config: &Config| match (recipe::is_given(given, "optimiser.length"), config.run.time) {
-            (true, _) => (recipe::rows_of(config, images), String::new()),
-            (_, Some(time)) => (recipe::guessed_rows(time.seconds(), software), String::new()),
-            _ => recipe::default_rows(images, software),
-        };
-        let mut choices = recipe::from_recipe(config.recipe, config, ink, length(config).0)?;
+        let mut choices = recipe::from_recipe(config.recipe, config, given, (images, ink))?;
         // Points at which the rate falls are of a schedule that has such points.
         if ["optimiser.decay_at", "optimiser.decay"].into_iter().any(|key| recipe::is_given(given, key)) {
             choices.retain(|choice| choice.key != "optimiser.schedule");
         }
         fit.choices.extend(recipe::lay(config, given, choices)?);
         // The method decides the rows of a step.
-        let (rows, why) = length(config);
+        let (rows, why) = match recipe::is_given(given, "optimiser.length") {
+            true => (recipe::rows_of(config, images), String::new()),
+            false => recipe::default_rows(images, software),
+        };
         if config.recipe == Recipe::Auto && config.run.time.is_none() {
             let network = vec![recipe::widths(recipe::tier(rows, images), rows)];
             fit.choices.extend(recipe::lay(config, given, network)?);
             let length = vec![recipe::length(config, rows, images, &why)];
             fit.choices.extend(recipe::lay(config, given, length)?);
+            let steps = (recipe::rows_of(config, images) / (config.rows() as u64).max(1)).min(u64::from(u32::MAX));
+            fit.choices.extend(recipe::lay(config, given, vec![recipe::validation(steps as u32)])?);
         }
         Ok(())
     }
@@ -194,8 +194,11 @@ impl Run<'_> {
         if self.given.recipe {
             // Often enough to lose little, seldom enough to cost nothing.
             let every = (60.0 / decision.step_s).clamp(1.0, 1e6).round() as i64;
-            let choice = Choice::new("run.checkpoint_every", every, "about once a minute");
-            fit.choices.extend(recipe::lay(config, &self.given.layer, vec![choice])?);
+            let mut choices = vec![Choice::new("run.checkpoint_every", every, "about once a minute")];
+            if config.recipe == Recipe::Auto {
+                choices.push(recipe::validation(decision.steps));
+            }
+            fit.choices.extend(recipe::lay(config, &self.given.layer, choices)?);
         }
         let (wanted_s, training_s, step_s) = (time.seconds(), decision.training_s, decision.step_s);
         fit.timing = Some(Timing { wanted_s, training_s, step_s, measured_now });
@@ -285,7 +288,7 @@ impl Run<'_> {
             let rows = rows_in(time.seconds(), candidate, measured);
             tiers.is_empty() || recipe::tier(rows, self.data.len()).rows >= tiers[*i].rows
         };
-        let chosen = all.iter().enumerate().filter(suits).next_back().map_or(0, |(i, _)| i);
+        let chosen = all.iter().enumerate().rfind(suits).map_or(0, |(i, _)| i);
         let Some((candidate, mut measured)) = all.get(chosen).cloned() else {
             return Err(Error::Internal("no network is left to choose".into()));
         };
@@ -302,8 +305,14 @@ impl Run<'_> {
             *kernels = trainer.kernels().clone();
             calibration.learn(&candidate, &text, measured)?;
         }
+        let validation_s = measured.validation_s(&candidate);
+        let validated = self.given.recipe && config.recipe == Recipe::Auto;
+        let validated = validated && !recipe::is_given(&self.given.layer, "run.validate_every");
         let decision = |seconds: f64| {
-            let step_s = measured.step_with_checkpoints_s(candidate.run.checkpoint_every);
+            let seconds = if validated { seconds - f64::from(VALIDATIONS) * validation_s } else { seconds };
+            let own = f64::from(candidate.run.validate_every).recip() * validation_s;
+            let step_s = measured.step_with_checkpoints_s(candidate.run.checkpoint_every)
+                + if candidate.run.validate_every == 0 { 0.0 } else { own };
             let steps = (seconds / step_s).floor().clamp(0.0, 1e9) as u32;
             Decision { widths: candidate.model.widths.clone(), steps, training_s: seconds, step_s }
         };

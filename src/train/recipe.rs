@@ -5,7 +5,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use crate::data::Statistics;
-use crate::settings::{Config, Length, PRESETS, Recipe, at, put, setting};
+use crate::settings::{Config, Length, Method, PRESETS, Recipe, at, put, setting};
 use crate::{Error, Result};
 
 /// A setting that was chosen.
@@ -64,7 +64,6 @@ pub const TIERS: [Tier; 4] = [
 
 /// Which pictures a line of a recipe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the lines of today hold for all")]
 enum Pictures {
     All,
     /// Strokes: [`is_ink`].
@@ -76,36 +75,66 @@ enum Pictures {
 /// A line of a recipe.
 struct Line {
     pictures: Pictures,
-    /// Fewest rows of the run.
-    rows: u64,
     key: &'static str,
     /// The value as a file holds it.
     value: &'static str,
     reason: &'static str,
 }
 
-const fn line(key: &'static str, value: &'static str, reason: &'static str) -> Line {
-    Line { pictures: Pictures::All, rows: 0, key, value, reason }
+const fn line(pictures: Pictures, key: &'static str, value: &'static str, reason: &'static str) -> Line {
+    Line { pictures, key, value, reason }
 }
 
 const SHORT: &str = "a short run fits its images too little, not too much";
+const TURNED: &str = "a character that is turned is another character: four times the classes";
+const LITTLE: &str = "on top of turned classes worth half a point at 25,600 rows of the glyphs";
 
-/// What `recipe = auto` sets; of several lines with the same key the last that holds counts.
+/// What `recipe = auto` sets. The measurements behind it are in `benches/accuracy` and in ARCHITECTURE.md.
 const AUTO: &[Line] = &[
     line(
+        Pictures::Photos,
         "method.kind",
         "\"baseline\"",
-        "cross-entropy alone: at equal rows nothing of the method that was measured is better at these budgets",
+        "cross-entropy alone: on photos nothing of the method that was measured is better at equal rows at these budgets",
     ),
-    line("model.dropout", "0.0", SHORT),
-    line("model.drop_block.rate", "0.0", SHORT),
-    line("optimiser.schedule", "\"cosine\"", "the rate falls to zero with the end of the run, however long that is"),
-    line("optimiser.warmup", "0.1", "a high rate wants a tenth of the run to begin"),
-    line("optimiser.nesterov", "true", "with warm-up and the higher rate worth one to two points at equal rows"),
+    line(Pictures::Ink, "data.flip", "false", "a character's mirror image is another character"),
+    line(Pictures::Ink, "method.kind", "\"ier\"", "its three losses pay on strokes, scaled down as below"),
+    line(Pictures::Ink, "method.transforms", "\"rot4\"", TURNED),
+    line(Pictures::Ink, "method.joint_labels", "true", TURNED),
+    line(
+        Pictures::Ink,
+        "method.views",
+        "2",
+        "every image plain and turned once; more views of fewer images teach less",
+    ),
+    line(Pictures::Ink, "method.weight_equivariance", "0.1", LITTLE),
+    line(Pictures::Ink, "method.weight_invariance", "0.05", LITTLE),
+    line(Pictures::Ink, "method.tau", "0.2", LITTLE),
+    line(Pictures::Ink, "method.bank_recent", "1024", "what was written long ago is of a network that is no more"),
+    line(Pictures::Ink, "method.bank_momentum", "0.5", "what was written long ago is of a network that is no more"),
+    line(Pictures::All, "model.dropout", "0.0", SHORT),
+    line(Pictures::All, "model.drop_block.rate", "0.0", SHORT),
+    line(
+        Pictures::All,
+        "optimiser.schedule",
+        "\"cosine\"",
+        "the rate falls to zero with the end of the run, however long that is",
+    ),
+    line(Pictures::All, "optimiser.warmup", "0.1", "a high rate wants a tenth of the run to begin"),
+    line(
+        Pictures::All,
+        "optimiser.nesterov",
+        "true",
+        "with warm-up and the higher rate worth one to two points at equal rows",
+    ),
 ];
 
-/// Images per step of `recipe = auto`, and the learning rate for that many.
-const AUTO_BATCH: (usize, f64) = (32, 0.1);
+/// Rows per step of `recipe = auto`, and the learning rate for that many.
+const AUTO_ROWS: (usize, f64) = (32, 0.1);
+/// Fewest images per step where an image has many views.
+const FEWEST: usize = 8;
+/// Validations over a run.
+pub const VALIDATIONS: u32 = 10;
 
 /// Passes over the images beyond which a wider network is not chosen.
 const MOST_PASSES: u64 = 1000;
@@ -144,12 +173,6 @@ pub fn default_rows(images: usize, software: bool) -> (u64, String) {
     (rows, format!("{why}; run.time gives it the time you have"))
 }
 
-/// About how many rows the smallest network does in `seconds`, before any is measured: which lines of the recipe hold
-/// must be known to measure a step.
-pub fn guessed_rows(seconds: f64, software: bool) -> u64 {
-    (seconds * if software { 120.0 } else { 8000.0 }) as u64
-}
-
 /// At most `most` images per step, and several steps per pass.
 fn batch_for(most: usize, images: usize) -> usize {
     let quarter = (images / 4).max(images.saturating_sub(1).min(4)).max(1);
@@ -184,52 +207,79 @@ pub fn from_pictures(recipe: Recipe, config: &Config, statistics: &Statistics) -
     choices.push(Choice::new("data.mean", list(statistics.mean, 0.0), measured.clone()));
     // Images of one colour have none, and a division by almost nothing makes noise of rounding.
     choices.push(Choice::new("data.std", list(statistics.std, 0.01), measured));
-    let most = if recipe == Recipe::Auto { AUTO_BATCH.0 } else { config.optimiser.batch };
-    let batch = batch_for(most, images);
-    let few = format!("a quarter of the {images} training images, or less");
     if recipe == Recipe::Paper {
-        if batch < most {
-            choices.push(Choice::new("optimiser.batch", batch as i64, few));
-        }
-        return choices;
+        let (fewer, choice) = batch(config.optimiser.batch, images);
+        choices.extend(fewer.then_some(choice));
     }
-    let why = if batch < most { few } else { "many small steps do more than few large ones at equal rows".into() };
-    choices.push(Choice::new("optimiser.batch", batch as i64, why));
     choices
 }
 
-/// Whether the pictures are strokes on an empty ground, as characters and drawings are: gray, and nearly all of one
-/// brightness. What is turned or mirrored is often another character.
-pub fn is_ink(statistics: &Statistics) -> bool {
-    statistics.gray && !(0.25..=0.75).contains(&statistics.mean[0])
+/// Images per step, at most `most` and a quarter of the images, and whether those are fewer.
+fn batch(most: usize, images: usize) -> (bool, Choice) {
+    let batch = batch_for(most, images);
+    let (fewer, why) = match batch < most {
+        true => (true, format!("a quarter of the {images} training images, or less")),
+        false => (false, "many small steps do more than few large ones at equal rows".into()),
+    };
+    (fewer, Choice::new("optimiser.batch", batch as i64, why))
 }
 
-/// What the recipe sets for a run of `rows` rows on strokes or other pictures. `config` has what was given, and what the
-/// pictures decide.
+/// Whether the pictures are strokes on an empty ground, as characters and drawings are: gray, and most pixels as bright as
+/// the ground. What is turned or mirrored is often another character.
+pub fn is_ink(statistics: &Statistics) -> bool {
+    const GROUND: f64 = 0.6;
+    statistics.gray && statistics.ground >= GROUND
+}
+
+/// What the recipe sets for a run on so many images, strokes or not. `config` has what was `given`, and what the pictures
+/// decide.
 ///
 /// # Errors
-/// [`Error::Internal`] where a line of the table is no TOML.
-pub fn from_recipe(recipe: Recipe, config: &Config, ink: bool, rows: u64) -> Result<Vec<Choice>> {
+/// [`Error::Internal`] where a line of the table is no TOML; [`Error::Setting`] where it is no setting.
+pub fn from_recipe(
+    recipe: Recipe,
+    config: &Config,
+    given: &Table,
+    (images, ink): (usize, bool),
+) -> Result<Vec<Choice>> {
     if recipe == Recipe::Paper {
         return Ok(Vec::new());
     }
     let own = if ink { Pictures::Ink } else { Pictures::Photos };
     let mut choices: Vec<Choice> = Vec::new();
-    for line in AUTO.iter().filter(|line| [Pictures::All, own].contains(&line.pictures) && line.rows <= rows) {
+    for line in AUTO.iter().filter(|line| [Pictures::All, own].contains(&line.pictures)) {
         let table: Table = toml::from_str(&format!("it = {}", line.value))
             .map_err(|e| Error::Internal(format!("{}: {e}", line.key)))?;
         let value = table.get("it").cloned().ok_or_else(|| Error::Internal(line.key.into()))?;
-        choices.retain(|choice| choice.key != line.key);
         choices.push(Choice::new(line.key, value, line.reason));
     }
-    let (usual, rate) = AUTO_BATCH;
-    let batch = config.optimiser.batch.min(usual);
-    let why = match batch < usual {
-        true => format!("{rate} for a batch of {usual}, less in proportion to the batch"),
-        false => format!("the best of those measured for a batch of {usual} with a rate that falls"),
+    // The method decides the rows of an image, and so the images of a step.
+    let mut with = config.clone();
+    lay(&mut with, given, choices.clone())?;
+    if with.method.kind == Method::Baseline {
+        choices.retain(|choice| !choice.key.starts_with("method.") || choice.key == "method.kind");
+    }
+    let (rows, rate) = AUTO_ROWS;
+    let most = (rows / with.method.rows_of(1)).max(FEWEST.min(rows));
+    if !is_given(given, "optimiser.batch") {
+        let (_, choice) = batch(most, images);
+        lay(&mut with, given, vec![choice.clone()])?;
+        choices.push(choice);
+    }
+    let own = with.rows().min(rows);
+    let why = match own < rows {
+        true => format!("{rate} for {rows} rows a step, less in proportion to the rows"),
+        false => format!("the best of those measured for {rows} rows a step with a rate that falls"),
     };
-    choices.push(Choice::new("optimiser.lr", four_digits(rate * batch as f64 / usual as f64), why));
+    choices.push(Choice::new("optimiser.lr", four_digits(rate * own as f64 / rows as f64), why));
     Ok(choices)
+}
+
+/// How often a run of so many steps is validated.
+pub fn validation(steps: u32) -> Choice {
+    let every = i64::from((steps / VALIDATIONS).max(1));
+    let why = format!("{VALIDATIONS} times over the run; the best network is kept beside the last");
+    Choice::new("run.validate_every", every, why)
 }
 
 /// The network of a tier.
@@ -250,7 +300,7 @@ pub fn length(config: &Config, rows: u64, images: usize, why: &str) -> Choice {
 }
 
 fn per_step(config: &Config) -> String {
-    match config.method.n_transforms() {
+    match config.method.views_per_image() {
         1 => format!("{} a step", config.rows()),
         views => format!("{} x {views} a step", config.optimiser.batch),
     }
@@ -277,7 +327,7 @@ pub fn is_given(given: &Table, key: &str) -> bool {
 /// [`Error::Setting`] for a value of another type than its setting's.
 pub fn lay(config: &mut Config, given: &Table, choices: Vec<Choice>) -> Result<Vec<Choice>> {
     let own_widths = is_given(given, "model.backbone");
-    let kept = |choice: &Choice| !is_given(given, choice.key) && !(own_widths && choice.key == "model.widths");
+    let kept = |choice: &Choice| !(is_given(given, choice.key) || own_widths && choice.key == "model.widths");
     let choices: Vec<Choice> = choices.into_iter().filter(kept).collect();
     let mut layer = Table::new();
     for choice in &choices {
@@ -352,6 +402,7 @@ mod tests {
         mean: [0.471_23, 0.45, 0.41],
         std: [0.27, 0.26, 0.28],
         gray: false,
+        ground: 0.2,
     };
 
     /// The settings that a recipe makes of data, with a length by default.
@@ -361,7 +412,7 @@ mod tests {
         config.lay(&given).unwrap();
         let choices = from_pictures(recipe, &config, statistics);
         let mut all = lay(&mut config, &given, choices).unwrap();
-        let choices = from_recipe(recipe, &config, is_ink(statistics), 25_600).unwrap();
+        let choices = from_recipe(recipe, &config, &given, (statistics.images, is_ink(statistics))).unwrap();
         all.extend(lay(&mut config, &given, choices).unwrap());
         if recipe == Recipe::Auto {
             let (rows, why) = default_rows(statistics.images, true);
@@ -378,7 +429,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_data_gets_settings_that_can_be_used() {
-        let gray = Statistics { gray: true, mean: [0.08; 3], std: [0.2; 3], side: 28, ..COLOUR };
+        let gray = Statistics { gray: true, mean: [0.08; 3], std: [0.2; 3], side: 28, ground: 0.5, ..COLOUR };
+        let ink = Statistics { ground: 0.85, ..gray };
         let white = Statistics { mean: [0.93; 3], std: [0.15; 3], ..COLOUR };
         let empty = Statistics { mean: [1.0; 3], std: [0.0; 3], ..COLOUR };
         let few_classes = Statistics { images: 36, classes: 3, per_class: (12, 12), ..COLOUR };
@@ -388,6 +440,7 @@ mod tests {
         for (data, batch) in [
             (&COLOUR, 32),
             (&gray, 32),
+            (&ink, 16),
             (&white, 32),
             (&empty, 32),
             (&few_classes, 8),
@@ -410,6 +463,14 @@ mod tests {
         assert_eq!((config.data.mean, config.optimiser.lr), ([0.08; 3], 0.1));
         let mean = choices.iter().find(|choice| choice.key == "data.mean").unwrap();
         assert_eq!(mean.to_string(), "data.mean = 0.08: measured on 9600 training images (gray, mostly dark)");
+        assert_eq!((config.method.kind, config.data.flip), (Method::Baseline, true), "gray photos are no strokes");
+        let (turned, _) = cooked(Recipe::Auto, &ink, "");
+        assert_eq!((turned.method.kind, turned.method.joint_labels, turned.data.flip), (Method::Ier, true, false));
+        assert_eq!((turned.rows(), turned.optimiser.lr, turned.method.views), (32, 0.1, Some(2)));
+        let (plain, _) = cooked(Recipe::Auto, &ink, "[method]\nkind = \"baseline\"");
+        assert_eq!((plain.rows(), plain.optimiser.batch, plain.data.flip, plain.method.views), (32, 32, false, None));
+        let (whole, _) = cooked(Recipe::Auto, &COLOUR, "[method]\nkind = \"ier\"");
+        assert_eq!((whole.optimiser.batch, whole.method.views), (8, None));
         assert_eq!(cooked(Recipe::Auto, &few_classes, "").0.optimiser.lr, 0.025);
         assert_eq!(cooked(Recipe::Auto, &empty, "").0.data.std, [0.01; 3]);
     }
