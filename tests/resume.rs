@@ -269,7 +269,7 @@ fn what_cannot_be_resumed_is_refused_before_any_work() {
     let out = folder.path().join("run");
     finish(ieq(&with(&TINY, &["--steps=5", "--bn=micro"]), &out));
     let before = checkpoint(&out);
-    let output = ieq(&["train", "--memory-budget=700KiB", "--resume"], &out).output().unwrap();
+    let output = ieq(&["train", "--memory-budget=400KiB", "--resume"], &out).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains("does a batch in 1 passes") && stderr.contains("allow it the memory"), "{stderr}");

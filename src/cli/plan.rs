@@ -37,9 +37,13 @@ pub struct Args {
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let (mut config, given) = args.config.wish()?;
     args.distill_flags.apply(&mut config)?;
+    let anew = args.config.chosen_anew(&config, &given)?;
     let (distill, size) = (args.distill, args.classes.zip(args.images));
     let request = PlanRequest { config, given: Some(given), score: true, distill, size };
-    let outcome = context.with_progress(|progress| plan::run(&request, &context.session, progress))?;
+    let outcome = context.with_progress(|progress| {
+        anew.iter().for_each(|sentence| progress.note(sentence));
+        plan::run(&request, &context.session, progress)
+    })?;
     context.report.result("plan", &outcome, || text(&outcome))
 }
 

@@ -61,7 +61,8 @@ impl ConfigFlags {
     /// data. Of a length and a time that are given in layers, that of the upper one counts.
     ///
     /// # Errors
-    /// Those of [`Config::from_layers`]; [`crate::Error::Conflict`] where one layer names both a length and a time.
+    /// Those of [`Config::from_layers`]; [`crate::Error::Conflict`] where one layer names both a length and a time, or a
+    /// flag has no effect.
     pub fn wish(&self) -> Result<(Config, Given)> {
         let flags = &self.given;
         check_length(flags)?;
@@ -88,6 +89,7 @@ impl ConfigFlags {
             // What the recipe of another run chose is chosen anew.
             config = Config { recipe: config.recipe, ..Config::default() };
             config.lay(&layer)?;
+            config.check_given(flags)?;
         } else {
             config.run.reasons.clear();
             self.apply(&mut config)?;
@@ -98,6 +100,27 @@ impl ConfigFlags {
         Ok((config, Given { layer, recipe }))
     }
 
+    /// A sentence on the values in the file that do not count for a new run of `config`: those that a recipe or a time chose
+    /// for the run that the file is of, which are chosen anew. None where there are none, or flags give them all.
+    ///
+    /// # Errors
+    /// Those of [`Config::from_layers`].
+    pub fn chosen_anew(&self, config: &Config, given: &Given) -> Result<Option<String>> {
+        let Some(file) = &self.config else { return Ok(None) };
+        let timed = config.run.time.is_some();
+        let of_file = Config::from_layers(None, file)?;
+        let anew = of_file.reasoned().filter(|row| given.recipe || (timed && row.key == "optimiser.length"));
+        let keys: Vec<_> = anew.map(|row| row.key).filter(|key| !self.name(key)).collect();
+        Ok((!keys.is_empty()).then(|| {
+            format!(
+                "{}: a recipe or a time chose {} for the run of this file, and they are chosen anew; a flag gives one a \
+                 value, and so does the file once its line under run.reasons is gone",
+                file.display(),
+                keys.join(", ")
+            )
+        }))
+    }
+
     /// Lays the flags that were given over `config`, where each of them must have an effect.
     ///
     /// # Errors
@@ -106,9 +129,7 @@ impl ConfigFlags {
         config.lay(&self.given)?;
         config.check_given(&self.given)
     }
-}
 
-impl ConfigFlags {
     /// Whether a flag gives the setting a value.
     pub fn name(&self, key: &str) -> bool {
         at(&self.given, key).is_some()
@@ -193,7 +214,7 @@ impl Args for ConfigFlags {
             .help("TOML file of settings, over the preset")
             .long_help(
                 "TOML file of settings, over the preset\n\nThe same keys as in the config.toml of any run folder. It may \
-                 name its preset itself.",
+                 name its preset itself. What a recipe or a time chose for that run, as run.reasons there says, is chosen anew.",
             )
             .help_heading("Data");
         let mut args = args(general());
@@ -447,9 +468,22 @@ mod tests {
             let got = (config.recipe, given.recipe, config.preset.as_deref());
             assert_eq!(got, (recipe, in_force, preset), "{words:?}");
         }
+        for preset in [&["--preset", "demo"][..], &["--data", "photos"]] {
+            let idle = wish(&[preset, &["--schedule", "cosine", "--decay-at-epochs", "5"]].concat()).unwrap_err();
+            assert!(idle.to_string().contains("has no effect"), "{idle}");
+        }
         let (config, given) = wish(&["--config", &of_run]).unwrap();
         assert!(at(&given.layer, "optimiser.batch").is_none() && at(&given.layer, "optimiser.length").is_none());
         assert_eq!((config.optimiser.lr, config.run.time.map(|time| time.0)), (0.3, Some(300)));
+        let anew = |words: &[&str]| {
+            let Command::Plan(args) = parse(&[&["plan"], words].concat()).unwrap().command else { panic!("not plan") };
+            let (config, given) = args.config.wish().unwrap();
+            args.config.chosen_anew(&config, &given).unwrap()
+        };
+        assert!(anew(&["--config", &of_run]).unwrap().contains("chose optimiser.batch, optimiser.length for"));
+        assert!(anew(&["--config", &of_run, "--steps", "9"]).unwrap().contains("chose optimiser.batch for"));
+        assert_eq!(anew(&["--config", &of_run, "--steps", "9", "--batch", "3"]), None);
+        assert_eq!(anew(&["--config", &auto]).or(anew(&["--preset", "demo"])), None);
         let both = wish(&["--preset", "demo", "--recipe", "auto"]).unwrap().0;
         assert!(both.validate().unwrap_err().to_string().contains("has its own settings"));
         // The upper layer's length or time counts; one layer has one of them.

@@ -13,9 +13,11 @@ use crate::jobs::train::{self, Begin, TrainOutcome, TrainRequest};
 
 /// Train an embedding
 ///
-/// A run is a preset, under a TOML file (--config), under flags; each setting below ends with its key in
-/// that file and its value in the demo preset. The effective configuration, the checkpoint and the metrics
-/// are saved in the run folder. Ctrl-C finishes the step, saves, and says how to resume.
+/// Without anything the run is the demo. With --data and neither --preset nor --config a recipe chooses, by the pictures
+/// and the device, every setting that no flag gives, and says each with its reason (--recipe auto). Otherwise a run is a
+/// preset, under a TOML file (--config), under flags. Each setting below ends with its key in that file and its value in
+/// the demo preset. The effective configuration, the checkpoint and the metrics are saved in the run folder. Ctrl-C
+/// finishes the step, saves, and says how to resume.
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Example:\n  ieq-wgpu train --preset omniglot --data omniglot28.zip --steps 400 --out runs/omniglot"
@@ -76,9 +78,13 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
             };
             let begin = open(&out)?;
             let Some(stored) = begin.stored() else { return Err(crate::Error::Internal("nothing is resumed".into())) };
-            let mut config = flags.base(|| Ok(stored.config.clone()))?;
+            let mut config = match flags.preset.is_some() || flags.config.is_some() {
+                true => flags.wish()?.0,
+                false => stored.config.as_given()?,
+            };
             // Before the flags: one that names what was chosen, and says otherwise, is to be seen.
             config.keep_choices(&stored.config);
+            config.keep_reasoned(&stored.config);
             flags.apply(&mut config)?;
             (config, None, out, begin)
         }
@@ -91,7 +97,12 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = request(&args, Begin::resume)?;
     context.interruptible(interrupt::TRAINING)?;
+    let anew = match &request.given {
+        Some(given) => args.config.chosen_anew(&request.config, given)?,
+        None => None,
+    };
     let outcome = context.with_progress(|progress| {
+        anew.iter().for_each(|sentence| progress.note(sentence));
         let mut print = |plan: &PlanOutcome| context.report.text(&plan::text(plan));
         let explain: Option<train::Explain> = if args.explain_plan { Some(&mut print) } else { None };
         train::run_explained(&request, &context.session, progress, explain)
@@ -103,22 +114,22 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
 /// A run's result for people.
 pub(super) fn text(outcome: &TrainOutcome) -> String {
     let mut rows = Vec::new();
-    for (before, after) in outcome.untrained.iter().zip(&outcome.trained) {
+    for (i, after) in outcome.trained.iter().enumerate() {
+        let before = outcome.untrained.get(i);
         if rows.is_empty() {
-            let title = format!("{}-way, novel classes", after.ways);
-            rows.push(vec![
-                title,
-                if outcome.init.is_some() { "before" } else { "untrained" }.into(),
-                "trained".into(),
-                "gain".into(),
-            ]);
+            let mut row = vec![format!("{}-way, novel classes", after.ways), "trained".into()];
+            if before.is_some() {
+                row.insert(1, if outcome.init.is_some() { "before" } else { "untrained" }.into());
+                row.push("gain".into());
+            }
+            rows.push(row);
         }
-        rows.push(vec![
-            format!("{}-shot accuracy ({})", after.shots, after.classifier),
-            percent(before),
-            percent(after),
-            format!("{:+.1}", after.accuracy_pct - before.accuracy_pct),
-        ]);
+        let mut row = vec![format!("{}-shot accuracy ({})", after.shots, after.classifier), percent(after)];
+        if let Some(before) = before {
+            row.insert(1, percent(before));
+            row.push(format!("{:+.1}", after.accuracy_pct - before.accuracy_pct));
+        }
+        rows.push(row);
     }
     let whole = outcome.timing.map_or(String::new(), |timing| {
         format!(", {} of {} in all", duration(outcome.job_seconds), duration(timing.wanted_s))
@@ -160,7 +171,7 @@ mod tests {
     use super::*;
     use crate::jobs::Stored;
     use crate::jobs::score::Score;
-    use crate::settings::Config;
+    use crate::settings::{Config, DecayAt, Length};
     use crate::train::checkpoint::Checkpoint;
 
     #[test]
@@ -197,6 +208,55 @@ mod tests {
         assert_eq!(request(&[]).resume_command, "ieq-wgpu train --resume runs/a");
     }
 
+    /// What a recipe or a time chose for the run is its own, whatever preset or file the flags of the first run name.
+    #[test]
+    fn a_resumed_run_keeps_what_was_chosen_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("auto.toml");
+        std::fs::write(&file, "recipe = \"auto\"\n[data]\nsource = \"photos\"\n[run]\nvalidate_every = 3").unwrap();
+        let file = file.to_str().unwrap();
+        let timed = folder.path().join("timed.toml");
+        std::fs::write(&timed, "preset = \"demo\"\n[run]\ntime = \"5m\"").unwrap();
+        let timed = timed.to_str().unwrap();
+        for words in [
+            &["--preset", "demo", "--time", "5m"][..],
+            &["--preset", "cifar-fs", "--data", "photos", "--time", "5m"],
+            &["--config", file],
+            &["--config", file, "--batch", "12", "--time", "1h"],
+            &["--config", timed, "--steps", "9"],
+            &["--data", "photos", "--lr", "0.3"],
+        ] {
+            let request = |more: &[&str], begin: Option<&Config>| {
+                let words = [&["train"], words, more].concat();
+                let Command::Train(args) = parse(&words).unwrap().command else { panic!("not train") };
+                super::request(&args, |_| {
+                    Ok(Begin::Resume(Box::new(Stored {
+                        file: "runs/a/checkpoint.safetensors".into(),
+                        checkpoint: Checkpoint::default(),
+                        config: begin.unwrap().clone(),
+                    })))
+                })
+                .unwrap()
+            };
+            let first = request(&[], None);
+            let mut stored = first.config;
+            let reason = |stored: &mut Config, key: &str| stored.run.reasons.push(format!("{key}: because"));
+            if first.given.unwrap().recipe {
+                (stored.data.mean, stored.model.widths) = ([0.3; 3], vec![16, 32, 64, 128]);
+                ["data.mean", "model.widths"].into_iter().for_each(|key| reason(&mut stored, key));
+            }
+            if stored.run.time.is_some() {
+                (stored.optimiser.length, stored.optimiser.decay_at) =
+                    (Length::Steps(321), DecayAt::Fractions(vec![0.9]));
+                reason(&mut stored, "optimiser.length.steps");
+                reason(&mut stored, "optimiser.decay_at.fractions");
+            }
+            assert_eq!(request(&["--resume", "runs/a"], Some(&stored)).config, stored, "{words:?}");
+            let other = request(&["--resume", "runs/a", "--tau", "0.77"], Some(&stored)).config;
+            assert_eq!(other.differences(&stored), ["method.tau"], "{words:?}");
+        }
+    }
+
     #[test]
     fn a_result_reads_well() {
         let score = |shots, accuracy_pct, interval_pct| Score {
@@ -208,7 +268,7 @@ mod tests {
             accuracy_pct,
             interval_pct,
         };
-        let outcome = TrainOutcome {
+        let mut outcome = TrainOutcome {
             checkpoint: "runs/demo/checkpoint.safetensors".into(),
             chosen: Vec::new(),
             timing: None,
@@ -231,5 +291,12 @@ mod tests {
              5-shot accuracy (lr)  64.7 ± 0.8 %  84.0 % (spread unknown)  +19.3\n\
              150 steps in 3 min 05 s, loss 3.2100, 13.0 images/s; saved runs/demo/checkpoint.safetensors"
         );
+        // As after a resumed run that started from another network.
+        outcome.untrained.clear();
+        assert!(text(&outcome).starts_with(
+            "5-way, novel classes  trained\n\
+             1-shot accuracy (lr)  69.2 ± 0.8 %\n\
+             5-shot accuracy (lr)  84.0 % (spread unknown)\n"
+        ));
     }
 }

@@ -25,7 +25,7 @@ pub struct DataOptions {
 }
 
 /// Sides that a network of four or five blocks halves with little waste.
-const SIDES: [usize; 12] = [16, 20, 24, 28, 32, 40, 48, 56, 64, 84, 96, 128];
+const SIDES: [usize; 10] = [16, 20, 24, 28, 32, 40, 48, 56, 64, 84];
 
 /// The side for pictures whose shorter side is `shorter` pixels, in the middle of the set: the largest usual one that
 /// enlarges nothing, from 16 (four blocks leave one pixel of it) to `most`.

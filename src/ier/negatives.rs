@@ -81,6 +81,11 @@ impl BankHistory {
             }
         }
         self.writes.drain(..from);
+        // Where fewer rows are written than wanted, all are looked at: those that were written again since do not count.
+        if self.writes.len() > 2 * self.last_write.len() {
+            let last_write = &self.last_write;
+            self.writes.retain(|&(row, write)| last_write.get(row as usize) == Some(&write));
+        }
         rows
     }
 }
@@ -162,6 +167,26 @@ mod tests {
                 }
             }
             assert!((0..50).all(|row| history.is_written(row) == writes.contains(&row)));
+        }
+    }
+
+    /// A bank with fewer rows than are wanted: nothing is too old, and the list stays short all the same.
+    #[test]
+    fn the_list_of_writes_stays_bounded() {
+        let mut history = BankHistory::new(20, 1024);
+        let mut writes: Vec<u32> = Vec::new();
+        for step in 0..500_u32 {
+            let batch = [step % 20, step * 3 % 20, step * 7 % 20];
+            history.write(&batch);
+            writes.extend(batch);
+            let mut wanted: Vec<u32> = Vec::new();
+            for &row in writes.iter().rev() {
+                if !wanted.contains(&row) {
+                    wanted.push(row);
+                }
+            }
+            assert_eq!(history.recent(), wanted);
+            assert!(history.writes.len() <= 40, "{} after step {step}", history.writes.len());
         }
     }
 

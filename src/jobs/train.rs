@@ -112,7 +112,7 @@ pub struct TrainOutcome {
     /// What this call took over from `run.init`.
     pub init: Option<TakenOver>,
     /// Scores of the initial network on the novel classes, 1-shot by logistic regression first; empty where the
-    /// run is not scored.
+    /// run is not scored, and where it was resumed and had started from another network.
     pub untrained: Vec<Score>,
     /// Scores of the trained network, in the same order: of the best one, where the run was validated.
     pub trained: Vec<Score>,
@@ -272,6 +272,15 @@ pub(super) fn train(
     init::check(&config)?;
     // A run that continues was fitted when it began.
     let given = request.given.as_ref().filter(|_| begun.is_none());
+    let mut fit = Fit::default();
+    let with_network = given.map(|given| init::network(&mut config, given)).transpose()?.flatten();
+    let given = match &with_network {
+        Some((with, choices)) => {
+            fit.choices.extend(choices.iter().cloned());
+            Some(with)
+        }
+        None => given,
+    };
     let open = |goes_on: bool, progress: &mut dyn Progress| {
         let mut kernels = session.open(request.config.run.tune, progress)?;
         if goes_on && matches!(request.config.run.tune, Tune::Auto | Tune::Quick) {
@@ -290,7 +299,6 @@ pub(super) fn train(
         None => error,
     })?;
     let data = Arc::new(data);
-    let mut fit = Fit::default();
     let run = given.map(|given| Run { given, data: &data, novel: None, validates: false, begun: started });
     if let Some(run) = &run {
         run.settings(&mut config, software, &mut fit)?;
@@ -349,8 +357,11 @@ pub(super) fn train(
     }
     let file = folder.join(CHECKPOINT_FILE);
     let command = &request.resume_command;
+    // What a run began with is not there any more where it goes on without `run.init`.
+    let gone = begun.is_some() && config.run.init.is_some() && taken_over.is_none();
     let scored = match fit.untrained.take() {
         Some(scores) => Ok(scores),
+        None if gone => Ok(Vec::new()),
         None => score_run(&mut trainer, novel.as_ref(), "untrained", progress),
     };
     let untrained = scored.map_err(|error| {

@@ -141,9 +141,7 @@ impl Config {
         let text = read(path)?;
         let mut layer: Table = toml::from_str(&text).map_err(|e| Error::data(path, toml_sentence(&text, &e)))?;
         let alone = layered(None, &text, path)?;
-        for key in alone.run.reasons.iter().filter_map(|reason| Some(reason.split_once(':')?.0)) {
-            remove(&mut layer, setting(key).map_or(key, |row| row.key));
-        }
+        alone.reasoned().for_each(|row| remove(&mut layer, row.key));
         for entry in &alone.run.chosen {
             let (row, value) = chosen(entry)?;
             remove(&mut layer, row.key);
@@ -238,6 +236,17 @@ impl Config {
         if !kept.is_empty() {
             self.run.chosen = kept;
         }
+    }
+
+    /// The settings that a recipe or a time chose, as `run.reasons` says.
+    pub fn reasoned(&self) -> impl Iterator<Item = &'static Setting> {
+        self.run.reasons.iter().filter_map(|reason| setting(reason.split_once(':')?.0))
+    }
+
+    /// Takes over what a recipe or a time chose for `stored`, the run that this one continues, with the reasons.
+    pub fn keep_reasoned(&mut self, stored: &Config) {
+        stored.reasoned().for_each(|row| (row.copy)(self, stored));
+        self.run.reasons = stored.run.reasons.clone();
     }
 
     /// The keys, such as `optimiser.lr`, whose values differ from `other`'s.

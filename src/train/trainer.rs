@@ -371,14 +371,10 @@ impl Trainer {
         let step = &stage.recorded.step;
         let entries: Vec<&Entry> = step.parameters.iter().chain(&step.statistics).collect();
         let (names, account) = choose(&init, &entries, &self.config.model)?;
-        // The average, too: the network is scored before the first step.
+        // The average, too: the network is scored by it before the first step.
         let all = entries.into_iter().chain(&step.average);
         for entry in all.filter(|entry| names.contains(&entry.name)) {
             stage.executor.write_async(entry.value, floats(&init.weights, &entry.name)?).await?;
-        }
-        // The network is scored by its average before the first step, too.
-        for average in step.average.iter().filter(|average| names.contains(&average.name)) {
-            stage.executor.write_async(average.value, floats(&init.weights, &average.name)?).await?;
         }
         self.origins.begin_with(&init.weights);
         self.init = Some(init);
