@@ -93,12 +93,13 @@ fn table(shader: &Shader) -> String {
             format!("Resource {{ name: {}, binding: {}, writable: {} }}", text(&r.name), r.binding, r.writable)
         });
         format!(
-            "Entry {{ name: {}, line: {}, workgroup: [{}], storage: {}, params: {:?} }}",
+            "Entry {{ name: {}, line: {}, workgroup: [{}], storage: {}, params: {:?}, constants: {} }}",
             text(&entry.name),
             entry.line,
             entry.workgroup.iter().map(extent).collect::<Vec<_>>().join(", "),
             list(storage.collect()),
-            entry.params
+            entry.params,
+            list(entry.constants.iter().map(|name| text(name)).collect())
         )
     });
     let members = shader

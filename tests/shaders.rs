@@ -269,6 +269,29 @@ fn every_launch_of_every_case_fits_its_entry_point() {
 }
 
 #[test]
+fn only_the_constants_that_an_entry_point_names_change_it() {
+    let shaders = shaders();
+    let words = |shader: &Reflected, entry: &str, constants: &Constants| {
+        let (module, info) = specialise(shader, entry, constants).expect("the constants fit");
+        let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_owned() };
+        spv::write_vec(&module, &info, &spv::Options::default(), Some(&pipeline)).expect("it translates")
+    };
+    let mut fewer = 0;
+    for (file, entry, constants) in pipelines(&shaders) {
+        let table = shaders[file].shader.entry(&entry).expect("the entry point exists");
+        let used: Constants = constants.iter().filter(|(name, _)| table.has_constant(name)).copied().collect();
+        if used != constants {
+            fewer += 1;
+            assert!(
+                words(&shaders[file], &entry, &constants) == words(&shaders[file], &entry, &used),
+                "{file}.{entry} uses more of {constants:?} than {used:?}"
+            );
+        }
+    }
+    assert!(fewer > 0, "no entry point leaves a constant of its file unused");
+}
+
+#[test]
 fn every_entry_point_has_a_case() {
     let launched: BTreeSet<(&str, &str)> = launches().iter().map(|(_, l)| (l.shader, l.entry)).collect();
     let mut missing = Vec::new();

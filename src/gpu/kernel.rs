@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::buffer::Buffer;
 use super::device::Gpu;
+use super::launch::SUBGROUP;
 pub use super::launch::{Alternative, KernelBudget, Launch, Scalar, WORKGROUP, fold, lanes_for};
 use super::shader::{self, Entry, Member, MemberType, Shader};
 use super::tune::{self, Tuning};
@@ -14,22 +15,9 @@ use crate::error::Limit;
 use crate::{Error, Result};
 
 impl KernelBudget {
-    /// What an adapter can do.
+    /// What an opened device can do.
     pub fn of(gpu: &Gpu) -> Self {
-        let info = gpu.info();
-        let subgroups = gpu.features().contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 4;
-        let lanes = if subgroups { info.subgroup_min_size } else { 0 };
-        let accumulators = match (info.device_type, lanes) {
-            // What does not fit the registers spills to the nearest cache, which costs a software adapter little.
-            (wgpu::DeviceType::Cpu, 8..) => 320,
-            // One with narrower vectors (SwiftShader) takes minutes to compile more.
-            (wgpu::DeviceType::Cpu, _) => 36,
-            // Twice as many registers, as sums are added up in chains; a lane of a GPU has up to 255.
-            _ => 72,
-        };
-        let memory = gpu.limits().max_compute_workgroup_storage_size;
-        // A software adapter's workgroup memory is memory like any other.
-        KernelBudget { lanes, accumulators, memory, fast_memory: !gpu.is_software() }
+        Self::of_adapter(gpu.info(), gpu.features(), gpu.limits())
     }
 }
 
@@ -182,8 +170,8 @@ impl Kernels {
             let added = self.added.get(name).cloned().map(Cow::Owned);
             added.or_else(|| shader::find(name).map(Cow::Borrowed))
         };
-        let variant = if self.budget.lanes > 0 { find(&format!("{name}{SUBGROUP}")) } else { None };
-        variant.or_else(|| find(name)).ok_or_else(|| Error::Internal(format!("there is no shader {name}")))
+        let found = self.budget.variants(name).iter().find_map(|name| find(name));
+        found.ok_or_else(|| Error::Internal(format!("there is no shader {name}")))
     }
 
     /// The device behind the cache.
@@ -307,15 +295,16 @@ impl Kernels {
 
     /// The pipeline of a launch, made at its first use.
     async fn pipeline(&mut self, launch: &Launch<Region>) -> Result<wgpu::ComputePipeline> {
-        let key: PipelineKey =
-            (launch.shader, launch.entry, launch.constants.iter().map(|(n, v)| (*n, v.to_bits())).collect());
+        let (shader, module) = &self.loaded[launch.shader];
+        // Pipelines that differ only in constants of other entry points are the same.
+        let entry = entry_of(shader, launch)?;
+        let used: Vec<(&'static str, f64)> =
+            launch.constants.iter().filter(|(name, _)| entry.has_constant(name)).copied().collect();
+        let key: PipelineKey = (launch.shader, launch.entry, used.iter().map(|(n, v)| (*n, v.to_bits())).collect());
         if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
-        let (shader, module) = &self.loaded[launch.shader];
         let label = launch.label();
-        let used: Vec<(&str, f64)> =
-            launch.constants.iter().filter(|(name, _)| shader.has_constant(name)).copied().collect();
         let scope = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let pipeline = self.gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
@@ -324,22 +313,22 @@ impl Kernels {
             entry_point: Some(launch.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &used,
+                // Every kernel writes what it reads there. Zeros would cost each workgroup its time, and AMD's driver
+                // takes half a minute and more to compile them where wgpu stores them element by element.
                 zero_initialize_workgroup_memory: false,
             },
             cache: None,
         });
         let popped = scope.pop();
         if let Some(error) = popped.await {
-            let line = entry_of(shader, launch)?.line;
-            return Err(shader.error(line, format!("{label} does not compile on {}: {error}", self.gpu.describe())));
+            return Err(
+                shader.error(entry.line, format!("{label} does not compile on {}: {error}", self.gpu.describe()))
+            );
         }
         self.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
     }
 }
-
-/// What ends the name of a file whose kernels use subgroups.
-const SUBGROUP: &str = "_subgroup";
 
 /// The text that the device gets, and the number of lines before the shader's own.
 ///

@@ -6,6 +6,13 @@ pub const WORKGROUP: u32 = 64;
 /// Most workgroups along one axis that every adapter accepts.
 const GRID_AXIS: u32 = 65_535;
 
+/// Numbers of the PCI register of vendors, as adapters report them.
+const AMD: u32 = 0x1002;
+const INTEL: u32 = 0x8086;
+
+/// What ends the name of a file whose kernels use subgroups.
+pub(super) const SUBGROUP: &str = "_subgroup";
+
 /// One value of a kernel's `Params`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar {
@@ -94,6 +101,38 @@ pub struct KernelBudget {
     pub fast_memory: bool,
 }
 
+impl KernelBudget {
+    /// What an adapter can do where it is opened with these features and limits.
+    pub fn of_adapter(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> Self {
+        let subgroups = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 4;
+        let lanes = if subgroups { info.subgroup_min_size } else { 0 };
+        let accumulators = match (info.device_type, lanes, info.vendor) {
+            // What does not fit the registers spills to the nearest cache, which costs a software adapter little.
+            (wgpu::DeviceType::Cpu, 8.., _) => 320,
+            // One with narrower vectors (SwiftShader) takes minutes to compile more.
+            (wgpu::DeviceType::Cpu, ..) => 36,
+            // A lane has 128 registers, and sums take twice as many as there are: they are added up in chains. More than
+            // these spill.
+            (_, _, INTEL) => 40,
+            // Before RDNA, whose subgroups may have 32 lanes: 256 registers for all subgroups of a SIMD. With more sums
+            // than these there is room for one subgroup, and nothing hides its waiting.
+            (_, 64.., AMD) => 40,
+            // A lane of other GPUs has up to 255 registers.
+            _ => 72,
+        };
+        let memory = limits.max_compute_workgroup_storage_size;
+        // A software adapter's workgroup memory is memory like any other.
+        KernelBudget { lanes, accumulators, memory, fast_memory: info.device_type != wgpu::DeviceType::Cpu }
+    }
+
+    /// The names of the shaders that may stand behind a launch's, the preferred one first: the variant for subgroups
+    /// where the device has them, if there is one, and the shader itself.
+    pub fn variants(&self, name: &str) -> Vec<String> {
+        let subgroup = (self.lanes > 0).then(|| format!("{name}{SUBGROUP}"));
+        subgroup.into_iter().chain([name.to_owned()]).collect()
+    }
+}
+
 impl<B> Launch<B> {
     /// A launch of `groups` workgroups of [`WORKGROUP`] invocations, folded over two axes.
     ///
@@ -154,7 +193,7 @@ impl<B> Launch<B> {
 
     /// What a device can run, the preferred one first: the alternatives that are within its budget, or with `all` every
     /// one that it can run at all; then the launch itself.
-    pub(super) fn choices(&self, budget: KernelBudget, all: bool) -> Vec<Launch<B>>
+    pub fn choices(&self, budget: KernelBudget, all: bool) -> Vec<Launch<B>>
     where
         B: Clone,
     {
@@ -187,4 +226,33 @@ pub fn fold(groups: usize) -> [u32; 3] {
     // What no adapter can run stays too large: the device refuses it.
     let axis = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     [axis(groups.div_ceil(rows)), axis(rows), 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wgpu::{AdapterInfo, Backend, DeviceType, Features, Limits};
+
+    fn accumulators(device: DeviceType, vendor: u32, lanes: u32) -> u32 {
+        let mut info = AdapterInfo::new(device, Backend::Vulkan);
+        (info.vendor, info.subgroup_min_size) = (vendor, lanes);
+        KernelBudget::of_adapter(&info, Features::SUBGROUP, &Limits::default()).accumulators
+    }
+
+    #[test]
+    fn few_registers_hold_few_sums() {
+        let (discrete, integrated) = (DeviceType::DiscreteGpu, DeviceType::IntegratedGpu);
+        for (what, device, vendor, lanes, most) in [
+            ("an H100", discrete, 0x10de, 32, 72),
+            ("a Radeon of RDNA", integrated, AMD, 32, 72),
+            ("a Radeon before it", integrated, AMD, 64, 40),
+            ("Intel's", integrated, INTEL, 8, 40),
+            ("Intel's of Xe2", discrete, INTEL, 16, 40),
+            ("Apple's", integrated, 0, 32, 72),
+            ("lavapipe", DeviceType::Cpu, 0x10005, 8, 320),
+            ("SwiftShader", DeviceType::Cpu, 0x1ae0, 4, 36),
+        ] {
+            assert_eq!(accumulators(device, vendor, lanes), most, "{what}");
+        }
+    }
 }

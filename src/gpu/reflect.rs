@@ -1,8 +1,10 @@
 //! Reads the tables of a shader from its text with naga, and validates it on the way. Shared with `build.rs`, so a
 //! program needs it only for shaders of its own.
 
+use std::collections::BTreeSet;
+
 use naga::valid::{Capabilities, ValidationError};
-use naga::{AddressSpace, Expression, StorageAccess, TypeInner};
+use naga::{AddressSpace, Block, Expression, Function, Handle, Module, Statement, StorageAccess, TypeInner};
 
 use super::tables::{Entry, Extent, Member, MemberType, Resource, Shader};
 use super::template::{Fault, Source, assemble};
@@ -104,7 +106,15 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
             }
         }
         let line = line_of_entry(&text, &point.name).unwrap_or(1);
-        entries.push(Entry { name: point.name.clone().into(), line, workgroup, storage: storage.into(), params });
+        let mut constants = BTreeSet::new();
+        constants_of(&module, &point.function, &mut BTreeSet::new(), &mut constants);
+        constants.extend(workgroup.iter().filter_map(|extent| match extent {
+            Extent::Constant(name) => Some(name.clone().into_owned()),
+            Extent::Fixed(_) => None,
+        }));
+        let constants = constants.into_iter().map(Into::into).collect::<Vec<_>>().into();
+        let name = point.name.clone().into();
+        entries.push(Entry { name, line, workgroup, storage: storage.into(), params, constants });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let constants: Vec<_> = module.overrides.iter().filter_map(|(_, o)| o.name.clone()).map(Into::into).collect();
@@ -118,6 +128,42 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
         params_bytes,
     };
     Ok(Reflected { shader, module, info })
+}
+
+/// Adds the names of the constants that a function and those that it calls use.
+fn constants_of(
+    module: &Module,
+    function: &Function,
+    seen: &mut BTreeSet<Handle<Function>>,
+    names: &mut BTreeSet<String>,
+) {
+    names.extend(function.expressions.iter().filter_map(|(_, expression)| match expression {
+        Expression::Override(handle) => module.overrides[*handle].name.clone(),
+        _ => None,
+    }));
+    let mut called = Vec::new();
+    calls_of(&function.body, &mut called);
+    for handle in called {
+        if seen.insert(handle) {
+            constants_of(module, &module.functions[handle], seen, names);
+        }
+    }
+}
+
+/// Adds the functions that a block calls.
+fn calls_of(block: &Block, called: &mut Vec<Handle<Function>>) {
+    for statement in block {
+        match statement {
+            Statement::Call { function, .. } => called.push(*function),
+            Statement::Block(inner) => calls_of(inner, called),
+            Statement::If { accept, reject, .. } => [accept, reject].iter().for_each(|inner| calls_of(inner, called)),
+            Statement::Switch { cases, .. } => cases.iter().for_each(|case| calls_of(&case.body, called)),
+            Statement::Loop { body, continuing, .. } => {
+                [body, continuing].iter().for_each(|inner| calls_of(inner, called));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Whether a line declares the function `name`.

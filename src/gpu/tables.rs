@@ -80,12 +80,19 @@ pub struct Entry {
     pub storage: List<Resource>,
     /// Binding number of the uniform `params`, when used.
     pub params: Option<u32>,
+    /// Names of the pipeline-overridable constants that it uses, sorted: pipelines that differ in others are the same.
+    pub constants: List<Text>,
 }
 
 impl Entry {
     /// A storage binding by the variable's name.
     pub fn resource(&self, name: &str) -> Option<&Resource> {
         self.storage.iter().find(|resource| resource.name == name)
+    }
+
+    /// Whether it uses a pipeline-overridable constant of that name.
+    pub fn has_constant(&self, name: &str) -> bool {
+        self.constants.iter().any(|constant| constant == name)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::data::ImageSet;
 use crate::files::replace_file;
 use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, StepReport};
-use crate::settings::{Config, Length};
+use crate::settings::{Config, Length, TimeSpan};
 use crate::train::phases::Phases;
 use crate::train::record::DataShape;
 use crate::train::{Observer, Trainer};
@@ -45,11 +45,6 @@ impl Measured {
     pub fn validation_s(&self, config: &Config) -> f64 {
         const IMAGES: f64 = 400.0;
         self.step_s * IMAGES / (3.0 * config.rows().max(1) as f64)
-    }
-
-    /// Seconds of a step with its share of the checkpoints.
-    pub fn step_with_checkpoints_s(&self, every: u32) -> f64 {
-        self.step_s + if every == 0 { 0.0 } else { self.checkpoint_s / f64::from(every) }
     }
 }
 
@@ -103,6 +98,10 @@ fn step_text(config: &Config) -> Result<String> {
     plain.run.reasons.clear();
     plain.run.chosen.clear();
     plain.to_json()
+}
+
+fn decision_key(config: &Config, rest: &[&str], time: TimeSpan) -> Result<String> {
+    Ok(key(&[&[step_text(config)?.as_str(), &time.to_string()], rest].concat()))
 }
 
 /// What decides how long a run takes beside its settings.
@@ -173,14 +172,15 @@ impl Calibration {
         Ok(())
     }
 
-    /// What was decided for the run of `config`, before widths and length were chosen, in this many seconds.
-    pub fn decided(&self, config: &Config, data: &str, seconds: u64) -> Result<Option<&Decision>> {
-        Ok(self.kept.decided.get(&key(&[&step_text(config)?, data, &seconds.to_string()])))
+    /// What was decided for the run of `config`, before widths and length were chosen, in this time. `rest`: what else
+    /// decides it.
+    pub fn decided(&self, config: &Config, rest: &[&str], time: TimeSpan) -> Result<Option<&Decision>> {
+        Ok(self.kept.decided.get(&decision_key(config, rest, time)?))
     }
 
     /// Notes a decision.
-    pub fn decide(&mut self, config: &Config, data: &str, seconds: u64, decision: Decision) -> Result<()> {
-        self.kept.decided.insert(key(&[&step_text(config)?, data, &seconds.to_string()]), decision);
+    pub fn decide(&mut self, config: &Config, rest: &[&str], time: TimeSpan, decision: Decision) -> Result<()> {
+        self.kept.decided.insert(decision_key(config, rest, time)?, decision);
         Ok(())
     }
 }
@@ -266,7 +266,5 @@ mod tests {
     fn a_run_is_more_than_its_steps() {
         let measured = Measured { begin_s: 1.0, create_s: 2.0, step_s: 0.1, checkpoint_s: 0.5, score_s: Some(3.0) };
         assert_eq!(measured.overhead_s(), 9.5);
-        assert!((measured.step_with_checkpoints_s(100) - 0.105).abs() < 1e-12);
-        assert_eq!(measured.step_with_checkpoints_s(0), 0.1);
     }
 }

@@ -138,12 +138,17 @@ pub(super) struct Fit {
     pub untrained: Option<Vec<Score>>,
 }
 
+/// Seconds between the checkpoints of a run with a time.
+const CHECKPOINT_S: f64 = 60.0;
+
 /// The run that is fitted.
 pub(super) struct Run<'a> {
     pub given: &'a Given,
     pub data: &'a Arc<ImageSet>,
     /// What it is scored on.
     pub novel: Option<&'a ImageSet>,
+    /// Whether its data has classes to validate it on.
+    pub validates: bool,
     /// When the job began.
     pub begun: Instant,
 }
@@ -174,7 +179,7 @@ impl Run<'_> {
         crate::train::record::validate(&self.without_time(config), DataShape::of(self.data))?;
         let text = data_text(self.data, self.novel.is_some());
         let mut calibration = Calibration::open(kernels, cache);
-        let known = calibration.decided(config, &text, time.0)?.cloned();
+        let known = calibration.decided(config, &[&text, &self.open(config)], time)?.cloned();
         let measured_now = known.is_none();
         let decision = match known {
             Some(decision) => decision,
@@ -193,7 +198,7 @@ impl Run<'_> {
         fit.choices.extend(recipe::lay(config, &Table::new(), vec![length])?);
         if self.given.recipe {
             // Often enough to lose little, seldom enough to cost nothing.
-            let every = (60.0 / decision.step_s).clamp(1.0, 1e6).round() as i64;
+            let every = (CHECKPOINT_S / decision.step_s).clamp(1.0, 1e6).round() as i64;
             let mut choices = vec![Choice::new("run.checkpoint_every", every, "about once a minute")];
             if config.recipe == Recipe::Auto {
                 choices.push(recipe::validation(decision.steps));
@@ -216,11 +221,44 @@ impl Run<'_> {
         }
     }
 
+    /// Whether the recipe chooses `key` for a run with a time.
+    fn chooses(&self, config: &Config, key: &str) -> bool {
+        self.given.recipe && config.recipe == Recipe::Auto && !recipe::is_given(&self.given.layer, key)
+    }
+
+    /// What is left to be decided, and what decides it besides the settings of a step, as text.
+    fn open(&self, config: &Config) -> String {
+        let chosen = ["run.checkpoint_every", "run.validate_every"].map(|key| self.chooses(config, key));
+        format!(
+            "{} networks, {chosen:?}, {}, {}",
+            self.tiers(config).len(),
+            config.run.checkpoint_every,
+            self.validates
+        )
+    }
+
+    /// Seconds of a step with its share of checkpoints and validations, and those of the validations that the recipe adds.
+    fn cost(&self, config: &Config, measured: &Measured) -> (f64, f64) {
+        let share = |seconds: f64, every: u32| if every == 0 { 0.0 } else { seconds / f64::from(every) };
+        let checkpoints = match self.chooses(config, "run.checkpoint_every") {
+            true => measured.step_s * measured.checkpoint_s / CHECKPOINT_S,
+            false => share(measured.checkpoint_s, config.run.checkpoint_every),
+        };
+        let validation_s = if self.validates { measured.validation_s(config) } else { 0.0 };
+        match self.chooses(config, "run.validate_every") {
+            // Half a score more: whether the best network is the last one shows at the end.
+            true => {
+                let score_s = if self.validates { 0.5 * measured.score_s.unwrap_or(0.0) } else { 0.0 };
+                (measured.step_s + checkpoints, f64::from(VALIDATIONS) * validation_s + score_s)
+            }
+            false => (measured.step_s + checkpoints + share(validation_s, config.run.validate_every), 0.0),
+        }
+    }
+
     /// The networks that the recipe may choose among; none where they are given.
     fn tiers(&self, config: &Config) -> &'static [Tier] {
         let given = |key| recipe::is_given(&self.given.layer, key);
-        let open =
-            self.given.recipe && config.recipe == Recipe::Auto && !given("model.widths") && !given("model.backbone");
+        let open = self.chooses(config, "model.widths") && !given("model.backbone");
         if open { &TIERS } else { &[] }
     }
 
@@ -243,6 +281,12 @@ impl Run<'_> {
         let choice = Choice::new("optimiser.decay_at.fractions", shares, why);
         fit.choices.extend(recipe::lay(config, &self.given.layer, vec![choice])?);
         Ok(())
+    }
+
+    /// Rows through the network in `seconds` of a run.
+    fn rows_in(&self, seconds: f64, config: &Config, measured: &Measured) -> u64 {
+        let (step_s, validations_s) = self.cost(config, measured);
+        ((seconds - measured.overhead_s() - validations_s).max(0.0) / step_s * config.rows() as f64) as u64
     }
 
     /// Measures what is not known, and decides; keeps what the same command decides from now on.
@@ -268,8 +312,9 @@ impl Run<'_> {
         for (i, candidate) in candidates.iter().enumerate() {
             if let Some((smaller, measured)) = all.last() {
                 // Twice: wider kernels use a device better.
-                let guess = rows_in(time.seconds(), smaller, measured) as f64 * 2.0 * work(smaller) / work(candidate);
-                if guess < tiers[i].rows as f64 || recipe::tier(guess as u64, self.data.len()).rows < tiers[i].rows {
+                let guess =
+                    self.rows_in(time.seconds(), smaller, measured) as f64 * 2.0 * work(smaller) / work(candidate);
+                if recipe::tier(guess as u64, self.data.len()).rows < tiers[i].rows {
                     break;
                 }
             }
@@ -285,7 +330,7 @@ impl Run<'_> {
         }
         // The widest that has its rows; a score takes the same for all.
         let suits = |(i, (candidate, measured)): &(usize, &(Config, Measured))| {
-            let rows = rows_in(time.seconds(), candidate, measured);
+            let rows = self.rows_in(time.seconds(), candidate, measured);
             tiers.is_empty() || recipe::tier(rows, self.data.len()).rows >= tiers[*i].rows
         };
         let chosen = all.iter().enumerate().rfind(suits).map_or(0, |(i, _)| i);
@@ -305,32 +350,29 @@ impl Run<'_> {
             *kernels = trainer.kernels().clone();
             calibration.learn(&candidate, &text, measured)?;
         }
-        let validation_s = measured.validation_s(&candidate);
-        let validated = self.given.recipe && config.recipe == Recipe::Auto;
-        let validated = validated && !recipe::is_given(&self.given.layer, "run.validate_every");
+        let (step_s, validations_s) = self.cost(&candidate, &measured);
         let decision = |seconds: f64| {
-            let seconds = if validated { seconds - f64::from(VALIDATIONS) * validation_s } else { seconds };
-            let own = f64::from(candidate.run.validate_every).recip() * validation_s;
-            let step_s = measured.step_with_checkpoints_s(candidate.run.checkpoint_every)
-                + if candidate.run.validate_every == 0 { 0.0 } else { own };
+            let seconds = seconds - validations_s;
             let steps = (seconds / step_s).floor().clamp(0.0, 1e9) as u32;
             Decision { widths: candidate.model.widths.clone(), steps, training_s: seconds, step_s }
         };
         let next = decision(time.seconds() - measured.overhead_s());
         if next.steps == 0 {
-            let least = (measured.overhead_s() + measured.step_s).ceil() as u64 + 1;
+            // What was measured need not be measured again.
+            calibration.keep(progress);
+            let least = (measured.overhead_s() + validations_s + step_s).ceil() as u64 + 1;
             return Err(Error::Conflict {
                 keys: vec!["run.time"],
                 why: format!(
                     "run.time = {time} is too short: to read the data, to plan and to score take about {:.1} s here, and a \
                      step {:.2} s",
-                    measured.overhead_s(),
-                    measured.step_s
+                    measured.overhead_s() + validations_s,
+                    step_s
                 ),
                 changes: vec![Change::Set("run.time", TimeSpan(least).to_string())],
             });
         }
-        calibration.decide(config, &text, time.0, next.clone())?;
+        calibration.decide(config, &[&text, &self.open(config)], time, next.clone())?;
         calibration.keep(progress);
         // This run has spent time on measuring; what is left to do is the step, the end's score and its checkpoint.
         let scores = if fit.untrained.is_some() { 1.0 } else { 2.0 };
@@ -351,13 +393,6 @@ fn with_widths(config: &Config, tier: &Tier) -> Config {
     let mut config = config.clone();
     config.model.widths = tier.widths.to_vec();
     config
-}
-
-/// Rows through the network in `seconds` of a run.
-fn rows_in(seconds: f64, config: &Config, measured: &Measured) -> u64 {
-    let steps =
-        (seconds - measured.overhead_s()).max(0.0) / measured.step_with_checkpoints_s(config.run.checkpoint_every);
-    (steps * config.rows() as f64) as u64
 }
 
 /// Multiply-adds of a row, but for a factor that networks of as many blocks share: three convolutions per block, whose

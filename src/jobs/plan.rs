@@ -137,7 +137,11 @@ pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress
             let begun = Instant::now();
             let data = Arc::new(load(&config, given, true)?);
             if let Some(given) = given {
-                Run { given, data: &data, novel: None, begun }.settings(&mut config, true, &mut fit)?;
+                Run { given, data: &data, novel: None, validates: false, begun }.settings(
+                    &mut config,
+                    true,
+                    &mut fit,
+                )?;
             }
             DataShape::of(&data)
         }
@@ -172,13 +176,14 @@ fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) 
     let software = kernels.gpu().is_software();
     let data = Arc::new(load(&config, Some(given), software)?);
     let mut fit = Fit::default();
-    let mut run = Run { given, data: &data, novel: None, begun };
+    let mut run = Run { given, data: &data, novel: None, validates: false, begun };
     run.settings(&mut config, software, &mut fit)?;
     let shape = DataShape::of(&data);
     validate(&config, shape)?;
     let novel = if request.score { novel_classes(&config, data.side, false, progress)? } else { None };
     progress.note(&described(&config.data.source, &data));
     run.novel = novel.as_ref();
+    run.validates = super::validate::classes(&config, data.side)?.is_ok();
     run.time(&mut config, &mut kernels, session.cache.as_deref(), &mut fit, progress)?;
     config.validate()?;
     let schedule = validate(&config, shape)?;

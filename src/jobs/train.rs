@@ -299,7 +299,7 @@ pub(super) fn train(
         None => error,
     })?;
     let data = Arc::new(data);
-    let run = given.map(|given| Run { given, data: &data, novel: None, begun: started });
+    let run = given.map(|given| Run { given, data: &data, novel: None, validates: false, begun: started });
     if let Some(run) = &run {
         run.settings(&mut config, software, &mut fit)?;
     }
@@ -328,7 +328,8 @@ pub(super) fn train(
         recipe::mismatches(&config, &Statistics::of(&data)).iter().for_each(|sentence| progress.warn(sentence));
     }
     if let (Some(run), Some(kernels)) = (run, kernels.as_mut()) {
-        let run = Run { novel: novel.as_ref(), ..run };
+        let validates = config.run.time.is_some() && validate::classes(&config, shape.side)?.is_ok();
+        let run = Run { novel: novel.as_ref(), validates, ..run };
         run.time(&mut config, kernels, session.cache.as_deref(), &mut fit, progress)?;
         // Together they must pass what each passed alone.
         config.validate()?;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{data_options, warn_of};
-use crate::data::{self, Split};
+use super::data_options;
+use crate::data::{self, ImageSet, Split};
 use crate::files::run_folder::BEST_FILE;
 use crate::progress::Progress;
+use crate::settings::Config;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::validation::{Validated, chosen};
 use crate::train::{Extractor, Trainer};
@@ -30,25 +31,29 @@ pub(super) fn begin(trainer: &mut Trainer, side: usize, progress: &mut dyn Progr
     if config.run.validate_every == 0 {
         return Ok(());
     }
-    let source = &config.data.source;
-    let why = match data::load(source, Split::Val, &data_options(&config.data, Some(side))) {
-        Ok(images) => {
-            warn_of(&images, progress);
-            match chosen(&images) {
-                Ok(few) => {
-                    let (n, classes) = (few.len(), few.n_classes());
-                    trainer.validate_on(Arc::new(few))?;
-                    progress.note(&format!("validating on {n} images of {classes} classes that it does not train on"));
-                    return Ok(());
-                }
-                Err(why) => format!("{source}: {why}"),
-            }
+    match classes(config, side)? {
+        Ok((few, warnings)) => {
+            warnings.iter().for_each(|warning| progress.warn(warning));
+            let (n, classes) = (few.len(), few.n_classes());
+            trainer.validate_on(Arc::new(few))?;
+            progress.note(&format!("validating on {n} images of {classes} classes that it does not train on"));
         }
-        Err(error @ Error::NoSplit { .. }) => error.to_string(),
-        Err(error) => return Err(error),
-    };
-    progress.warn(&format!("the run is not validated: {why}"));
+        Err(why) => progress.warn(&format!("the run is not validated: {why}")),
+    }
     Ok(())
+}
+
+/// The validation images of the data, with what is suspicious about them; or why there are none.
+pub(super) fn classes(config: &Config, side: usize) -> Result<std::result::Result<(ImageSet, Vec<String>), String>> {
+    let source = &config.data.source;
+    match data::load(source, Split::Val, &data_options(&config.data, Some(side))) {
+        Ok(images) => {
+            let warnings = images.warnings.iter().map(|warning| warning.message.clone()).collect();
+            Ok(chosen(&images).map(|few| (few, warnings)).map_err(|why| format!("{source}: {why}")))
+        }
+        Err(error @ Error::NoSplit { .. }) => Ok(Err(error.to_string())),
+        Err(error) => Err(error),
+    }
 }
 
 /// The best network of a run that is over, where it was validated.

@@ -665,7 +665,7 @@ mod tests {
         let demo = Config::from_preset("demo").unwrap();
         for (key, shown) in [
             ("optimiser.lr", "0.1"),
-            ("optimiser.length", "steps 800"),
+            ("optimiser.length", "steps 500"),
             ("optimiser.schedule", "cosine"),
             ("optimiser.weight_decay", "0.0005"),
             ("model.widths", "8,16,32,64"),

@@ -95,7 +95,7 @@ const AUTO: &[Line] = &[
         Pictures::Photos,
         "method.kind",
         "\"baseline\"",
-        "cross-entropy alone: on photos nothing of the method that was measured is better at equal rows at these budgets",
+        "cross-entropy alone: on photos nothing of the method was better at equal rows, measured up to 102,400 of them",
     ),
     line(Pictures::Ink, "data.flip", "false", "a character's mirror image is another character"),
     line(Pictures::Ink, "method.kind", "\"ier\"", "its three losses pay on strokes, scaled down as below"),
@@ -164,7 +164,7 @@ pub fn default_rows(images: usize, software: bool) -> (u64, String) {
     let device = if software { "a software adapter" } else { "a GPU" };
     let (rows, why) = match wanted {
         _ if few < least => (few, "200 passes over the few images".into()),
-        n if n < least => (least, format!("the least that pays, {} passes over the images", least / images.max(1))),
+        n if n < least => (least, format!("few rows teach little, {} passes over the images", least / images.max(1))),
         n if n > most => {
             (most, format!("what {device} does in a short while, {:.1} passes", most as f64 / images as f64))
         }
@@ -292,9 +292,11 @@ pub fn validation(steps: u32) -> Choice {
 /// The network of a tier.
 pub fn widths(tier: &Tier, rows: u64) -> Choice {
     let widths: Vec<Value> = tier.widths.iter().map(|&width| Value::Integer(width as i64)).collect();
-    let next = TIERS.iter().find(|other| other.rows > tier.rows);
-    let until = next.map_or_else(String::new, |next| format!("; wider ones pay from {} rows", next.rows));
-    Choice::new("model.widths", widths, format!("for {rows} rows through the network{until}"))
+    let why = match tier.rows {
+        0 => "wider ones were worse at equal time up to 100,000 rows, more were not measured",
+        _ => "an estimate: nothing was measured at so many rows",
+    };
+    Choice::new("model.widths", widths, format!("for {rows} rows through the network; {why}"))
 }
 
 /// The length of `rows` rows with the settings of `config`.
