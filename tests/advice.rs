@@ -94,7 +94,7 @@ const WORDS: &[Case] = &[
         "plan --micro-batch 2 --bn micro --phases 0.5:views=3",
     ),
     ("plan --schedule cosine --decay-at-steps 3", 2, &["leave --decay-at-steps out"], "plan --schedule cosine"),
-    ("plan --schedule one-cycle --warmup 0.1", 2, &["leave --warmup out"], "plan --schedule one-cycle"),
+    ("plan --schedule one-cycle --warmup 0.1", 2, &["add --warmup 0"], "plan --schedule one-cycle --warmup 0"),
     ("plan --nesterov --momentum 0", 2, &["add --no-nesterov"], "plan --nesterov --momentum 0 --no-nesterov"),
     ("plan --nesterov --momentum 0", 2, &["take a larger --momentum"], "plan --nesterov --momentum 0.5"),
     (
@@ -225,8 +225,20 @@ fn an_edited_configuration_is_said() {
         &["run/config.toml: ", "optimiser.lr", "change it back", "--config and --out"],
     );
     assert_eq!(std::fs::read_to_string(&file).unwrap(), edited);
-    succeeds(folder.path(), "train --no-eval --config run/config.toml --out other");
-    assert!(std::fs::read_to_string(folder.path().join("other/config.toml")).unwrap().contains("lr = 0.5"));
+    // The recipe chose the rate, so another run's is chosen anew, which is said; what helps is said, too, and does.
+    let from = |config: &str, out: &str| {
+        let output = succeeds(folder.path(), &format!("train --no-eval --config {config} --out {out}"));
+        let text = std::fs::read_to_string(folder.path().join(out).join("config.toml")).unwrap();
+        (stderr(&output), text.contains("lr = 0.5"))
+    };
+    let (said, kept) = from("run/config.toml", "other");
+    assert!(said.contains("--lr (optimiser.lr)") && said.contains("are chosen anew") && !kept, "{said}");
+    assert!(from("run/config.toml --lr 0.5", "by-flag").1);
+    let mut own: toml::Table = toml::from_str(&edited).unwrap();
+    let reasons = own["run"]["reasons"].as_array_mut().unwrap();
+    reasons.retain(|reason| !reason.as_str().unwrap().starts_with("optimiser.lr:"));
+    std::fs::write(folder.path().join("own.toml"), own.to_string()).unwrap();
+    assert!(from("own.toml", "by-file").1);
     std::fs::write(&file, &before).unwrap();
     succeeds(folder.path(), "train --no-eval --resume run");
     // A note of one's own stays.

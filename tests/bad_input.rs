@@ -69,14 +69,14 @@ const SETTINGS: &[Case] = &[
     ("TRAIN data/ok --batch 1000000000", 2, &["--batch (optimiser.batch) 1000000000", "images or fewer"]),
     ("TRAIN data/ok --tau 1e-30", 2, &["--tau (method.tau) must be at least 0.0001", "try 1"]),
     (
-        "TRAIN data/ok --schedule cosine --decay 0.5",
+        "train --recipe paper --data data/ok --schedule cosine --decay 0.5",
         2,
         &["--decay (optimiser.decay) has no effect", "leave --decay out"],
     ),
     (
-        "TRAIN data/ok --schedule one-cycle --warmup 0.1",
+        "train --recipe paper --data data/ok --schedule one-cycle --warmup 0.1",
         2,
-        &["--warmup 0.1 (optimiser.warmup) would", "leave --warmup out"],
+        &["--warmup 0.1 (optimiser.warmup) would", "add --warmup 0"],
     ),
     ("TRAIN data/ok --average 1", 2, &["--average (optimiser.average) must be at least 0 and below 1", "try 0.99"]),
     ("TRAIN data/ok --clip-norm 0", 2, &["--clip-norm (optimiser.clip_norm) must be above 0", "try 5"]),
