@@ -34,7 +34,7 @@ pub(super) fn check(config: &Config) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] when there is no checkpoint that can be read.
-pub(super) fn network(config: &mut Config, given: &Given) -> Result<Option<(Given, Vec<Choice>)>> {
+fn network(config: &mut Config, given: &Given) -> Result<Option<(Given, Vec<Choice>)>> {
     let Some(path) = config.run.init.as_deref().filter(|_| given.recipe) else { return Ok(None) };
     let has = |key| is_given(&given.layer, key);
     // Without blocks the file is refused when they are taken over, and so are other widths or another backbone.
@@ -52,6 +52,21 @@ pub(super) fn network(config: &mut Config, given: &Given) -> Result<Option<(Give
     let mut with = given.clone();
     choices.iter().for_each(|choice| put(&mut with.layer, choice.key, choice.value.clone()));
     Ok(Some((with, choices)))
+}
+
+/// What counts as given once the network of `run.init` is chosen, where it is; the choices join `choices`.
+///
+/// # Errors
+/// As [`network`].
+pub(super) fn given(config: &mut Config, given: Option<&Given>, choices: &mut Vec<Choice>) -> Result<Option<Given>> {
+    let Some(own) = given else { return Ok(None) };
+    Ok(Some(match network(config, own)? {
+        Some((with, chosen)) => {
+            choices.extend(chosen);
+            with
+        }
+        None => own.clone(),
+    }))
 }
 
 /// Gives the trainer the tensors of `run.init`. A run that goes on needs them no more; where it is given another path,

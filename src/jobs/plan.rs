@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::fit::{Fit, Given, Run, Timing, described, load};
 use super::forecast::{Expected, expected};
 use super::score::novel_classes;
-use super::{Session, data_options, within};
+use super::{Session, data_options, init, within};
 use crate::data::{self, Split, Statistics};
 use crate::ops;
 use crate::progress::Progress;
@@ -119,6 +119,8 @@ pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress
     }
     let mut config = request.config.clone();
     let mut fit = Fit::default();
+    let given = init::given(&mut config, given, &mut fit.choices)?;
+    let given = given.as_ref();
     let shape = match request.size {
         Some((classes, images)) => {
             within("request.classes", classes, 2, 1_000_000)?;
@@ -171,11 +173,12 @@ fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) 
     }
     let mut config = request.config.clone();
     config.run.out = None;
-    let Some(given) = &request.given else { return Err(Error::Internal("nothing is given".into())) };
+    let mut fit = Fit::default();
+    let given = init::given(&mut config, request.given.as_ref(), &mut fit.choices)?;
+    let Some(given) = &given else { return Err(Error::Internal("nothing is given".into())) };
     let mut kernels = session.open(config.run.tune, progress)?;
     let software = kernels.gpu().is_software();
     let data = Arc::new(load(&config, Some(given), software)?);
-    let mut fit = Fit::default();
     let mut run = Run { given, data: &data, novel: None, validates: false, begun };
     run.settings(&mut config, software, &mut fit)?;
     let shape = DataShape::of(&data);

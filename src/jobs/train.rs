@@ -273,14 +273,8 @@ pub(super) fn train(
     // A run that continues was fitted when it began.
     let given = request.given.as_ref().filter(|_| begun.is_none());
     let mut fit = Fit::default();
-    let with_network = given.map(|given| init::network(&mut config, given)).transpose()?.flatten();
-    let given = match &with_network {
-        Some((with, choices)) => {
-            fit.choices.extend(choices.iter().cloned());
-            Some(with)
-        }
-        None => given,
-    };
+    let given = init::given(&mut config, given, &mut fit.choices)?;
+    let given = given.as_ref();
     let open = |goes_on: bool, progress: &mut dyn Progress| {
         let mut kernels = session.open(request.config.run.tune, progress)?;
         if goes_on && matches!(request.config.run.tune, Tune::Auto | Tune::Quick) {
