@@ -69,7 +69,7 @@ impl Memory {
     /// device.
     ///
     /// # Errors
-    /// As [`training_step`].
+    /// As [`training_step`](super::record::training_step).
     pub fn of(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<Memory> {
         let phases = Phases::new(config, data)?;
         let mut memory = Memory::default();
