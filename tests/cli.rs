@@ -77,7 +77,7 @@ fn long_help_has_keys_defaults_and_an_example() {
     }
     let help = text(&run(&["train", "--help"]).stdout);
     for needle in
-        ["[optimiser.lr; demo: 0.1]", "[model.widths; demo: 8,16,32,64]", "tiered-imagenet", "--no-invariance"]
+        ["[optimiser.lr; demo: 0.05]", "[model.widths; demo: 8,16,32,64]", "tiered-imagenet", "--no-invariance"]
     {
         assert!(help.contains(needle), "{needle}\n{help}");
     }

@@ -58,7 +58,7 @@ impl ConfigFlags {
 
     /// The whole configuration, and what of it was given, where a recipe and a time may choose the rest. A recipe is in
     /// force where a flag, or `recipe = "auto"` in a file, names it, and without a preset and a file where the flags name
-    /// data. Of a length and a time that are given in layers, that of the upper one counts.
+    /// data of the user's own. Of a length and a time that are given in layers, that of the upper one counts.
     ///
     /// # Errors
     /// Those of [`Config::from_layers`]; [`crate::Error::Conflict`] where one layer names both a length and a time, or a
@@ -78,7 +78,9 @@ impl ConfigFlags {
         }
         let bare = self.preset.is_none() && self.config.is_none();
         let auto = |layer: &Table| at(layer, "recipe").and_then(toml::Value::as_str) == Some("auto");
-        let asked = named(flags, "recipe") || auto(&layer) || (bare && named(flags, "data.source"));
+        // The embedded glyphs are the demo's own data.
+        let own = at(flags, "data.source").and_then(toml::Value::as_str).is_some_and(|source| source != "glyphs");
+        let asked = named(flags, "recipe") || auto(&layer) || (bare && own);
         let mut config = self.base(|| match asked {
             true => Ok(Config { recipe: Recipe::Auto, ..Config::default() }),
             false => Config::from_preset(DEFAULT_PRESET),

@@ -204,7 +204,7 @@ mod tests {
         };
         assert_eq!(request(&[]).config, stored);
         assert_eq!(request(&["--log-every", "1"]).config.run.log_every, 1);
-        assert_eq!(request(&["--preset", "demo"]).config.optimiser.lr, 0.1, "a preset that is named counts");
+        assert_eq!(request(&["--preset", "demo"]).config.optimiser.lr, 0.05, "a preset that is named counts");
         assert_eq!(request(&[]).resume_command, "ieq-wgpu train --resume runs/a");
     }
 

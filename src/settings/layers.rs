@@ -254,12 +254,14 @@ impl Config {
         settings().filter(|row| !(row.same)(self, other)).map(|row| row.key).collect()
     }
 
-    /// The run folder: the setting, or `runs/` and the name of the preset, else that of the data without its ending.
+    /// The run folder: the setting, or `runs/` and the name of the preset, else that of the data without its ending. A
+    /// place without a name, such as `.`, has that of the default preset.
     pub fn out_folder(&self) -> PathBuf {
-        let of_data = || Path::new(&self.data.source).file_stem()?.to_str().filter(|_| !self.data.is_glyphs());
+        let named = Path::new(&self.data.source).file_stem().map_or(Some(DEFAULT_PRESET), |name| name.to_str());
+        let of_data = named.filter(|_| !self.data.is_glyphs());
         match &self.run.out {
             Some(out) => out.clone(),
-            None => Path::new("runs").join(self.preset.as_deref().or_else(of_data).unwrap_or("custom")),
+            None => Path::new("runs").join(self.preset.as_deref().or(of_data).unwrap_or("custom")),
         }
     }
 }

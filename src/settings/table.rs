@@ -664,7 +664,7 @@ mod tests {
     fn values_are_shown_as_flags_take_them() {
         let demo = Config::from_preset("demo").unwrap();
         for (key, shown) in [
-            ("optimiser.lr", "0.1"),
+            ("optimiser.lr", "0.05"),
             ("optimiser.length", "steps 500"),
             ("optimiser.schedule", "cosine"),
             ("optimiser.weight_decay", "0.0005"),
