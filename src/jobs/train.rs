@@ -318,11 +318,15 @@ pub(super) fn train(
         false => None,
     };
     progress.note(&described(&source, &data));
-    if begun.is_none() && teacher.is_none() {
+    if config.preset.is_some() && begun.is_none() && teacher.is_none() {
         recipe::mismatches(&config, &Statistics::of(&data)).iter().for_each(|sentence| progress.warn(sentence));
     }
+    let mut validation = None;
     if let (Some(run), Some(kernels)) = (run, kernels.as_mut()) {
-        let validates = config.run.time.is_some() && validate::classes(&config, shape.side)?.is_ok();
+        if config.run.time.is_some() {
+            validation = Some(validate::classes(&config, shape.side)?);
+        }
+        let validates = matches!(validation, Some(Ok(_)));
         let run = Run { novel: novel.as_ref(), validates, ..run };
         run.time(&mut config, kernels, session.cache.as_deref(), &mut fit, progress)?;
         // Together they must pass what each passed alone.
@@ -341,7 +345,7 @@ pub(super) fn train(
     if let Some(stored) = begun {
         trainer.check(&stored.file, &stored.checkpoint).map_err(other_data)?;
     }
-    validate::begin(&mut trainer, shape.side, progress)?;
+    validate::begin(&mut trainer, shape.side, validation, progress)?;
     let fitted = trainer.fitted();
     let peak = ByteSize(fitted.memory.peak_bytes).rounded();
     progress.note(&format!("memory: {peak} at the most, in {}", fitted.memory.peak_operation));

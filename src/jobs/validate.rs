@@ -25,13 +25,18 @@ pub struct Best {
 }
 
 /// Gives the trainer the validation classes of its data where `run.validate_every` asks for validation. Data without
-/// such classes is trained on without it, and that is said.
-pub(super) fn begin(trainer: &mut Trainer, side: usize, progress: &mut dyn Progress) -> Result<()> {
+/// such classes is trained on without it, and that is said. `read`: the classes, where they were read before.
+pub(super) fn begin(
+    trainer: &mut Trainer,
+    side: usize,
+    read: Option<Classes>,
+    progress: &mut dyn Progress,
+) -> Result<()> {
     let config = &trainer.fitted().config;
     if config.run.validate_every == 0 {
         return Ok(());
     }
-    match classes(config, side)? {
+    match read.map_or_else(|| classes(config, side), Ok)? {
         Ok((few, warnings)) => {
             warnings.iter().for_each(|warning| progress.warn(warning));
             let (n, classes) = (few.len(), few.n_classes());
@@ -44,7 +49,13 @@ pub(super) fn begin(trainer: &mut Trainer, side: usize, progress: &mut dyn Progr
 }
 
 /// The validation images of the data, with what is suspicious about them; or why there are none.
-pub(super) fn classes(config: &Config, side: usize) -> Result<std::result::Result<(ImageSet, Vec<String>), String>> {
+pub(super) type Classes = std::result::Result<(ImageSet, Vec<String>), String>;
+
+/// Reads the validation classes of the data.
+///
+/// # Errors
+/// Data that cannot be read.
+pub(super) fn classes(config: &Config, side: usize) -> Result<Classes> {
     let source = &config.data.source;
     match data::load(source, Split::Val, &data_options(&config.data, Some(side))) {
         Ok(images) => {

@@ -2,19 +2,13 @@
 
 use super::case::{Case, Elements, Input};
 use super::operand::{ROW, WHOLE, by_rows};
+use super::reduce::{climb, tree};
 use super::{ByRows, Cost, Host, Operand, Operation, shape};
 use crate::gpu::Launch;
-use crate::gpu::kernel::WORKGROUP;
 use crate::tape::{Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "clip";
-
-/// Elements that one invocation adds; passed to the shader as `ITEMS`.
-const ITEMS: usize = 16;
-
-/// Elements that one workgroup adds.
-const CHUNK: usize = ITEMS * WORKGROUP as usize;
 
 /// Added to the norm that is divided by, as in `torch.nn.utils.clip_grad_norm_`; the shader's `EPSILON`.
 const EPSILON: f64 = 1e-6;
@@ -30,33 +24,18 @@ impl Operation for GlobalNorm {
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let [x] = shape::exactly(self.name(), inputs, ["x"])?;
         shape::any_floats(self.name(), x, "x")?;
-        let mut outputs = vec![Type::f32([1])];
-        let mut left = x.len();
-        while left > CHUNK {
-            left = left.div_ceil(CHUNK);
-            outputs.push(Type::f32([left]));
-        }
-        Ok(outputs)
+        Ok(tree(x.len()))
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         vec![vec![inputs[0].data.iter().map(|x| x * x).sum::<f64>().sqrt()]]
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let (result, partial) = (&outputs[..1], &outputs[1..]);
-        let (sources, targets) = (inputs.iter().chain(partial), partial.iter().chain(result));
-        let levels = sources.zip(targets).enumerate();
-        levels
-            .map(|(level, (x, y))| {
-                Launch::groups(SHADER, "norm", x.len().div_ceil(CHUNK))
-                    .constant("ITEMS", ITEMS as u32)
-                    .param("n", x.len())
-                    .param("square", u32::from(level == 0))
-                    .param("root", u32::from(y.id == result[0].id))
-                    .param("most", 0.0_f32)
-                    .bind("x", x.id)
-                    .bind("y", y.id)
-            })
-            .collect()
+        climb((SHADER, "norm"), inputs, outputs, |launch, level, last| {
+            launch
+                .param("square", u32::from(level == 0))
+                .param("root", u32::from(last))
+                .param("most", 0.0_f32)
+        })
     }
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         Cost::moving(inputs.iter().chain(&outputs[..1]))
@@ -112,6 +91,7 @@ impl Operation for ClipNorm {
 pub fn cases() -> Vec<Case> {
     let vector = |n: usize| Input::constant([n], Elements::Normal(0.5, 1.0));
     let mut cases = Vec::new();
+    use super::reduce::CHUNK;
     for n in [1, 63, 64, 65, 997, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK * CHUNK, CHUNK * CHUNK + 1] {
         cases.push(Case::new(format!("{n} elements"), GlobalNorm, vec![vector(n)]).tolerance(5e-7));
     }

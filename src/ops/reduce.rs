@@ -13,7 +13,39 @@ const SHADER: &str = "reduce";
 const ITEMS: usize = 16;
 
 /// Elements that one workgroup adds.
-const CHUNK: usize = ITEMS * WORKGROUP as usize;
+pub(super) const CHUNK: usize = ITEMS * WORKGROUP as usize;
+
+/// The outputs of a tree of sums over `n` elements: the result, `[1]`, and the sums between.
+pub(super) fn tree(n: usize) -> Vec<Type> {
+    let mut outputs = vec![Type::f32([1])];
+    let mut left = n;
+    while left > CHUNK {
+        left = left.div_ceil(CHUNK);
+        outputs.push(Type::f32([left]));
+    }
+    outputs
+}
+
+/// The launches of `entry` that climb such a tree: each sums the chunks of one operand into the next. `level` adds what
+/// else a launch says: it is given its number, and whether it is the last.
+pub(super) fn climb(
+    (shader, entry): (&'static str, &'static str),
+    inputs: &[Operand],
+    outputs: &[Operand],
+    level: impl Fn(Launch<ValueId>, usize, bool) -> Launch<ValueId>,
+) -> Vec<Launch<ValueId>> {
+    let (result, partial) = (&outputs[..1], &outputs[1..]);
+    let (sources, targets) = (inputs[..1].iter().chain(partial), partial.iter().chain(result));
+    let launch = |(number, (x, y)): (usize, (&Operand, &Operand))| {
+        let launch = Launch::groups(shader, entry, x.len().div_ceil(CHUNK))
+            .constant("ITEMS", ITEMS as u32)
+            .param("n", x.len())
+            .bind("x", x.id)
+            .bind("y", y.id);
+        level(launch, number, y.id == result[0].id)
+    };
+    sources.zip(targets).enumerate().map(launch).collect()
+}
 
 /// y = mean of all elements of x, shape `[1]`.
 #[derive(Clone, Debug)]
@@ -26,13 +58,7 @@ impl Operation for Mean {
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
         let [x] = shape::exactly(self.name(), inputs, ["x"])?;
         shape::any_floats(self.name(), x, "x")?;
-        let mut outputs = vec![Type::f32([1])];
-        let mut left = x.len();
-        while left > CHUNK {
-            left = left.div_ceil(CHUNK);
-            outputs.push(Type::f32([left]));
-        }
-        Ok(outputs)
+        Ok(tree(x.len()))
     }
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         vec![vec![inputs[0].data.iter().sum::<f64>() / inputs[0].data.len() as f64]]
@@ -43,21 +69,10 @@ impl Operation for Mean {
         Ok(vec![Some(graph.one(MeanBackward { shape }, &[dy])?)])
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let (result, partial) = (&outputs[..1], &outputs[1..]);
-        let sources = inputs.iter().chain(partial);
-        let targets = partial.iter().chain(result);
-        sources
-            .zip(targets)
-            .map(|(x, y)| {
-                let divisor = if y.id == result[0].id { inputs[0].len() as f32 } else { 1.0 };
-                Launch::groups(SHADER, "sum_chunks", x.len().div_ceil(CHUNK))
-                    .constant("ITEMS", ITEMS as u32)
-                    .param("n", x.len())
-                    .param("divisor", divisor)
-                    .bind("x", x.id)
-                    .bind("y", y.id)
-            })
-            .collect()
+        let count = inputs[0].len() as f32;
+        climb((SHADER, "sum_chunks"), inputs, outputs, |launch, _, last| {
+            launch.param("divisor", if last { count } else { 1.0 })
+        })
     }
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         Cost::moving(inputs.iter().chain(&outputs[..1]))

@@ -61,7 +61,26 @@ macro_rules! named {
     };
 }
 
+/// Serde for a type as the text that its `Display` writes and its `FromStr` reads.
+macro_rules! serde_as_text {
+    ($type:ident) => {
+        impl ::serde::Serialize for $type {
+            fn serialize<S: ::serde::Serializer>(&self, to: S) -> ::std::result::Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> ::serde::Deserialize<'de> for $type {
+            fn deserialize<D: ::serde::Deserializer<'de>>(from: D) -> ::std::result::Result<Self, D::Error> {
+                let text = <String as ::serde::Deserialize>::deserialize(from)?;
+                text.parse().map_err(::serde::de::Error::custom)
+            }
+        }
+    };
+}
+
 pub(crate) use named;
+pub(super) use serde_as_text;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]

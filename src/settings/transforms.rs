@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use super::names::serde_as_text;
 
 /// The transforms that the equivariant head tells apart. Transform m = rotations view + rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,17 +77,7 @@ impl FromStr for TransformSet {
     }
 }
 
-impl Serialize for TransformSet {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TransformSet {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+serde_as_text!(TransformSet);
 
 #[cfg(test)]
 mod tests {
