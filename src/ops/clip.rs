@@ -31,10 +31,7 @@ impl Operation for GlobalNorm {
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         climb((SHADER, "norm"), inputs, outputs, |launch, level, last| {
-            launch
-                .param("square", u32::from(level == 0))
-                .param("root", u32::from(last))
-                .param("most", 0.0_f32)
+            launch.param("square", u32::from(level == 0)).param("root", u32::from(last)).param("most", 0.0_f32)
         })
     }
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
