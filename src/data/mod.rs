@@ -42,6 +42,8 @@ mod order;
 mod parts;
 #[cfg(feature = "formats")]
 mod pickle;
+#[cfg(feature = "formats")]
+pub mod sheet;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod split;
 mod statistics;
