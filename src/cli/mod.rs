@@ -15,6 +15,7 @@ pub mod report;
 pub mod sentence;
 pub mod settings;
 pub mod train;
+pub mod views;
 
 use std::path::PathBuf;
 
@@ -112,6 +113,7 @@ commands! {
     Plan plan,
     Check check,
     Bench bench,
+    Views views,
 }
 
 /// Names the folder of the tuning cache in place of the user's.
@@ -179,7 +181,10 @@ impl Context {
 fn command() -> Result<clap::Command> {
     // A student's time is not chosen.
     let command = Cli::command().mut_subcommand("distill", |command| command.mut_arg("time", |arg| arg.hide(true)));
-    settings::with_defaults(command)
+    let command = settings::with_defaults(command)?;
+    // Where others have their run folder.
+    let sheet = |arg: clap::Arg| arg.value_name("FILE").help("PNG file to write [default: views.png]").long_help(None);
+    Ok(command.mut_subcommand("views", |command| command.mut_arg("out", sheet)))
 }
 
 /// Runs the command line and returns the exit code: see [`sentence::exit_code`].

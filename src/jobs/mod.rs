@@ -20,6 +20,7 @@ pub mod stored;
 pub mod train;
 mod tuning;
 pub mod validate;
+pub mod views;
 
 use std::path::{Path, PathBuf};
 

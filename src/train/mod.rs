@@ -13,6 +13,7 @@ pub mod recipe;
 pub mod record;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;
+pub mod shown;
 mod stage;
 pub mod state;
 pub mod trainer;

@@ -4,7 +4,7 @@ use crate::data::ImageSet;
 use crate::error::Change;
 use crate::ier::spec::{StepInputs, StepSpec};
 use crate::ier::step::{Step, record};
-use crate::ier::transforms::Augmentation;
+use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
@@ -90,6 +90,19 @@ pub fn augmentation(config: &Config) -> Augmentation {
     Augmentation { crop: true, jitter: jitter as f32, flip }
 }
 
+/// The operation that makes views of images of `side` pixels: `views` of each, with each of `rotations`.
+pub fn views_operation(config: &Config, side: usize, views: usize, rotations: usize) -> Views {
+    let DataConfig { mean, std, .. } = config.data;
+    let padding = config.data.crop_padding_for(side);
+    Views { views, rotations, padding, float_images: false, mean: mean.map(|v| v as f32), std: std.map(|v| v as f32) }
+}
+
+/// What draws the views of a run on images of `side` pixels.
+pub fn view_sampler(config: &Config, side: usize) -> ViewSampler {
+    let padding = config.data.crop_padding_for(side);
+    ViewSampler::new(views_of(config).0, side, padding, config.run.seed, augmentation(config))
+}
+
 /// The network of a configuration for this many classes.
 pub fn net_spec(config: &Config, classes: usize) -> NetSpec {
     let terms = config.terms_of_all_phases();
@@ -172,14 +185,7 @@ pub fn phase_step(
     let step = graph.input("step", StepBlock::ty());
     let index = graph.input("index", Type::u32([batch]));
     graph.set_scope("views");
-    let make = Views {
-        views,
-        rotations,
-        padding: config.data.crop_padding_for(data.side),
-        float_images: false,
-        mean: config.data.mean.map(|v| v as f32),
-        std: config.data.std.map(|v| v as f32),
-    };
+    let make = views_operation(config, data.side, views, rotations);
     let x = graph.one(make, &[images, view_index, view_parameters])?;
     let inputs = StepInputs::declare(&mut graph, &spec, x, step, index);
     let model = &config.model;

@@ -21,7 +21,7 @@ use super::features::Extractor;
 use super::init::{Init, TakenOver, choose};
 use super::inputs::{Negatives, Rows, counted_rows};
 use super::phases::Phases;
-use super::record::{DataShape, UPLOADS, augmentation, phase_spec, phase_step, validate, views_of};
+use super::record::{DataShape, UPLOADS, phase_spec, phase_step, validate, view_sampler};
 use super::stage::Stage;
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
@@ -186,9 +186,7 @@ impl Trainer {
         for step in steps {
             stages.push(Stage::new_async(&mut kernels, &mut arenas, step, config, clock).await?);
         }
-        let (set, ..) = views_of(config);
-        let padding = config.data.crop_padding_for(shape.side);
-        let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, augmentation(config));
+        let sampler = view_sampler(config, shape.side);
         let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
         let recent = config.method.bank_recent.filter(|_| phases.net.projection.is_some());
         let history = recent.map(|recent| BankHistory::new(shape.images, recent));
