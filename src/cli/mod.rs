@@ -10,6 +10,7 @@ pub mod distill;
 pub mod embed;
 pub mod eval;
 pub mod interrupt;
+pub mod page;
 pub mod plan;
 pub mod report;
 pub mod sentence;
@@ -17,7 +18,7 @@ pub mod settings;
 pub mod train;
 pub mod views;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -27,7 +28,7 @@ use crate::gpu::device::Options;
 use crate::jobs::Session;
 use crate::progress::Progress;
 use crate::{Error, Result};
-use report::Report;
+use report::{Report, shell_word};
 
 const EVERYWHERE: &str = "Everywhere";
 
@@ -114,6 +115,7 @@ commands! {
     Check check,
     Bench bench,
     Views views,
+    Report page,
 }
 
 /// Names the folder of the tuning cache in place of the user's.
@@ -158,6 +160,7 @@ impl Context {
             session: Session {
                 gpu: Options { choice: AdapterChoice::parse(adapter), backends: backends(), ..Options::default() },
                 cache,
+                command: Some(command_line()),
             },
         }
     }
@@ -174,6 +177,12 @@ impl Context {
         live.finish();
         result
     }
+}
+
+/// The words that the program was called with, as a shell takes them.
+fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|word| shell_word(Path::new(&word)));
+    [String::from("ieq-wgpu")].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset, what a

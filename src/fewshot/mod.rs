@@ -17,6 +17,7 @@
 pub mod classifier;
 pub mod features;
 pub mod logistic;
+pub mod projection;
 pub mod statistics;
 
 pub use classifier::Classifier;

@@ -23,6 +23,12 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 /// Name of the kernels that tuning chose, inside a run folder.
 pub const TUNING_FILE: &str = "tuning.toml";
 
+/// Name of the page about a run, inside a run folder.
+pub const REPORT_FILE: &str = "report.html";
+
+/// Name of what is known of a run besides its other files, inside a run folder.
+pub const FACTS_FILE: &str = "report.json";
+
 /// What happens to a run that the folder holds already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
@@ -66,6 +72,11 @@ pub fn checkpoint_file(path: &Path) -> Result<PathBuf> {
 pub fn is_run(folder: &Path) -> bool {
     let holds = |name: &str| folder.join(name).is_file();
     holds(CONFIG_FILE) && (holds(CHECKPOINT_FILE) || holds(METRICS_FILE))
+}
+
+/// Whether a process is training in this folder, as far as the system can tell.
+pub fn is_held(folder: &Path) -> bool {
+    File::open(folder).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// Refuses a path that is no folder, and unless it may be replaced a folder that holds a run.

@@ -11,10 +11,13 @@ pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+pub mod facts;
 pub mod fit;
 pub mod forecast;
 mod init;
+mod novel;
 pub mod plan;
+pub mod report;
 pub mod score;
 pub mod stored;
 pub mod train;
@@ -40,6 +43,8 @@ pub struct Session {
     pub gpu: Options,
     /// Folder of the tuning cache; none: nothing is kept beyond the run folders.
     pub cache: Option<PathBuf>,
+    /// The command line, for what is written of a run.
+    pub command: Option<String>,
 }
 
 impl Session {

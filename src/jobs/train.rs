@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::fit::{Fit, Given, Pace, Run, Timing, described, load};
 use super::plan::{self, PlanOutcome};
-use super::score::{Score, novel_classes, score_network, score_run};
+use super::report::{Finished, RunReport};
+use super::score::{Score, embed_and_score, novel_classes, score_run};
 use super::stored::Stored;
 use super::validate::{self, Best};
 use super::{Session, init, moved, percentage, same_path, tuning, warn_of};
@@ -360,7 +361,7 @@ pub(super) fn train(
     let scored = match fit.untrained.take() {
         Some(scores) => Ok(scores),
         None if gone => Ok(Vec::new()),
-        None => score_run(&mut trainer, novel.as_ref(), "untrained", progress),
+        None => score_run(&mut trainer, novel.as_ref(), "untrained", progress).map(|(scores, _)| scores),
     };
     let untrained = scored.map_err(|error| {
         interrupted(error, || match begun {
@@ -377,23 +378,39 @@ pub(super) fn train(
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
     let expected = fit.timing.map(|timing| timing.step_s);
+    let scored = (novel.as_ref(), untrained.as_slice());
+    let mut report = RunReport::begin(folder, &trainer, &data, scored, begun.is_some(), session, progress);
+    let mut watched = report.watch(progress);
     let finished = match given.filter(|_| !fit.choices.is_empty()) {
-        Some(_) => run_reopening(&mut trainer, reopen, folder, command, &mut Pace::new(progress, expected))?,
-        None => run_reopening(&mut trainer, reopen, folder, command, progress)?,
+        Some(_) => run_reopening(&mut trainer, reopen, folder, command, &mut Pace::new(&mut watched, expected)),
+        None => run_reopening(&mut trainer, reopen, folder, command, &mut watched),
     };
+    let finished = finished.inspect_err(|error| report.stopped(trainer.steps_done(), error, progress))?;
     let unscored = |steps: u32| {
         let saved = format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display());
         move |error| interrupted(error, || saved)
     };
     let steps = trainer.steps_done();
-    let mut trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(unscored(steps))?;
+    let scored = score_run(&mut trainer, novel.as_ref(), "trained", progress);
+    let (mut trained, mut features) = scored.map_err(unscored(steps))?;
     let (best, mut last) = (validate::best(&trainer, folder), Vec::new());
     if let (Some(best), Some(novel)) = (best.as_ref().filter(|best| best.validation.step != steps), &novel) {
         progress.note(&format!("scoring the network after step {}, which validated best", best.validation.step));
         let network = validate::network(&trainer, best)?;
-        let scores = score_network(&network, novel, progress).map_err(unscored(steps))?;
+        let (scores, kept) = embed_and_score(&network, novel, true, progress).map_err(unscored(steps))?;
         last = std::mem::replace(&mut trained, scores);
+        features = kept;
     }
+    let known = Finished {
+        steps,
+        seconds: finished.seconds,
+        ended: trainer.validations().ended.clone(),
+        best: best.as_ref().map(|best| best.validation),
+        trained: trained.clone(),
+        last: last.clone(),
+        novel: novel.as_ref().map(|novel| (novel, features)),
+    };
+    report.finish(known, progress);
     Ok(TrainOutcome {
         checkpoint: file.clone(),
         chosen: fit.choices,

@@ -292,6 +292,12 @@ impl Trainer {
         &self.stages[self.phases.number_at(self.steps_done.saturating_sub(1))]
     }
 
+    /// What the run was begun with, as a checkpoint's metadata has it: fingerprints of the data, and of a teacher and
+    /// another network where there are.
+    pub fn origins(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.origins.metadata()
+    }
+
     /// The settings in effect and the memory they take.
     pub fn fitted(&self) -> &Fitted {
         &self.fitted
