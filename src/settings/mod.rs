@@ -130,6 +130,11 @@ impl MethodConfig {
         (self.views_per_image() - 1).saturating_mul(self.viewed_of(images)).saturating_add(images)
     }
 
+    /// Side of what the network sees of images of `side` pixels: this share of it, in whole pixels, at least 1.
+    pub fn network_side(&self, side: usize) -> usize {
+        ((self.scale * side as f64).round() as usize).clamp(1, side.max(1))
+    }
+
     /// Rotations that the class head tells apart: 1 where labels are classes alone.
     pub fn class_rotations(&self) -> usize {
         if self.joint_labels && self.kind == Method::Ier { self.transforms.rotations() } else { 1 }
@@ -174,6 +179,24 @@ impl Config {
     pub fn rows(&self) -> usize {
         let parts = self.parts();
         self.method.rows_of(self.optimiser.batch / parts).saturating_mul(parts)
+    }
+
+    /// Rows of a step where one counts as much as its arithmetic, for images of `side` pixels: the network's side squared
+    /// over the full one. The mean over the run, where it has phases that can be understood.
+    pub fn full_rows(&self, side: usize) -> f64 {
+        let phases = match self.method.phases.is_empty() {
+            true => Vec::new(),
+            false => self.phases().unwrap_or_default(),
+        };
+        let of = |config: &Config| {
+            let share = config.method.network_side(side) as f64 / side.max(1) as f64;
+            config.rows() as f64 * share * share
+        };
+        let ends = phases.iter().skip(1).map(|(from, _)| *from).chain([1.0]);
+        match phases.is_empty() {
+            true => of(self),
+            false => phases.iter().zip(ends).map(|((from, config), end)| (end - from) * of(config)).sum(),
+        }
     }
 
     /// Micro-batches of a step.
