@@ -442,6 +442,11 @@ settings! {
         /// second time on the same command makes the same run.
         time: Option<TimeSpan> = None,
             [Numbers, User, flag("time", "TIME").whole(1, MAX_SECONDS, &["20m", "8h"]).on_screen()];
+        /// Length in rows through the network: views of images
+        ///
+        /// In place of --steps and --epochs. A row of a smaller picture (--scale) counts by its area, so that runs of equal
+        /// rows do equal arithmetic. The number of steps follows, and is saved with the run.
+        rows: Option<u64> = None, [Numbers, User, flag("rows", "N").whole(1, 1 << 50, &["51200"])];
         /// Checkpoint or run folder to start from
         ///
         /// The blocks are taken over, and must be the same; so is each head that fits, and one that does not, such as the

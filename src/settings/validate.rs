@@ -50,14 +50,12 @@ impl Config {
         for setting in settings() {
             setting.check(self)?;
         }
-        if let Some(side) = self.data.side {
-            self.check_side(side)?;
-        }
         self.check_freeze()?;
         self.check_method()?;
         self.check_optimiser()?;
         self.check_micro_batch()?;
-        self.check_phases()
+        self.check_phases()?;
+        self.data.side.map_or(Ok(()), |side| self.check_side(side))
     }
 
     /// Checks what the settings of `[method]` decide, without its phases.

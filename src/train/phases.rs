@@ -19,6 +19,8 @@ pub struct Phase {
     pub first_epoch: u32,
     /// Images that the phases before it have shown.
     images_before: u64,
+    /// Rows of a step, a smaller one counted by its area: what its time goes by.
+    pub work: f64,
 }
 
 /// The phases of a run, one at least; all of them train the same network.
@@ -61,7 +63,8 @@ impl Phases {
                 // A pass that was begun is over.
                 (last.first_epoch + steps.div_ceil(last.steps_per_epoch), last.images_before + images)
             });
-            phases.push(Phase { config, from, steps_per_epoch, first_epoch, images_before });
+            let work = config.full_rows(data.side);
+            phases.push(Phase { config, from, steps_per_epoch, first_epoch, images_before, work });
         }
         Ok(Phases { phases, net })
     }
@@ -85,6 +88,20 @@ impl Phases {
         (phase.first_epoch + steps / phase.steps_per_epoch, first)
     }
 
+    /// The work of the steps from `first` on up to `end`, which is not among them, where a step of each phase is as much as
+    /// `work` says, in the order of the phases.
+    pub fn work_between(&self, first: u32, end: u32, work: impl IntoIterator<Item = f64>) -> f64 {
+        let ends = self.phases.iter().skip(1).map(|phase| phase.from).chain([u32::MAX]);
+        let steps = self.phases.iter().zip(ends).map(|(phase, to)| to.min(end).saturating_sub(phase.from.max(first)));
+        steps.zip(work).map(|(steps, work)| f64::from(steps) * work).sum()
+    }
+
+    /// The steps after the first `done` of `total`, counted in steps that take as long as the last one that is done.
+    pub fn to_come(&self, done: u32, total: u32) -> f64 {
+        let own = self.phases[self.number_at(done.saturating_sub(1))].work;
+        self.work_between(done, total, self.phases.iter().map(|phase| phase.work / own))
+    }
+
     /// Images that the first `steps` steps show.
     pub fn images_of(&self, steps: u32) -> u64 {
         let Some(last) = steps.checked_sub(1) else { return 0 };
@@ -97,7 +114,7 @@ impl Phases {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::settings::{Length, MethodConfig, TransformSet};
+    use crate::settings::{Length, Method, MethodConfig, TransformSet};
 
     const DATA: DataShape = DataShape { side: 28, classes: 8, images: 100 };
 
@@ -132,6 +149,21 @@ mod tests {
         );
         assert_eq!([8, 9, 28, 29].map(|steps| three.images_of(steps)), [128, 160, 128 + 640, 128 + 640 + 64]);
         assert_eq!([7, 8, 27, 28, 99].map(|step| three.number_at(step)), [0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn a_step_takes_as_long_as_its_rows_and_their_size() {
+        let mut config = Config::from_preset("demo").unwrap();
+        config.method = MethodConfig { kind: Method::Baseline, scale: 0.5, ..MethodConfig::default() };
+        config.method.phases = vec!["0.4: scale = 1".into()];
+        config.optimiser.length = Length::Steps(100);
+        let two = Phases::new(&config, DATA).unwrap();
+        assert_eq!(two.all().iter().map(|phase| (phase.from, phase.work)).collect::<Vec<_>>(), [(0, 4.0), (40, 16.0)]);
+        assert_eq!([0, 30, 40, 41, 100].map(|done| two.to_come(done, 100)), [280.0, 250.0, 240.0, 59.0, 0.0]);
+        assert_eq!(two.work_between(30, 50, [0.5, 2.0]), 25.0);
+        assert_eq!(config.full_rows(28), 0.4 * 4.0 + 0.6 * 16.0);
+        // A pass begins anew, with the same batch: 100 images are 6 batches.
+        assert_eq!([39, 40].map(|step| two.position_of(step)), [(6, 48), (7, 0)]);
     }
 
     #[test]
