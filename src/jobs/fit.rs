@@ -13,7 +13,7 @@ use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::error::Change;
 use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
-use crate::settings::{Config, DecayAt, LrSchedule, Recipe, Schedule, TimeSpan, at};
+use crate::settings::{Config, DecayAt, LrSchedule, Recipe, TimeSpan, at};
 use crate::train::Trainer;
 use crate::train::recipe::{self, Choice, TIERS, Tier, VALIDATIONS};
 use crate::train::record::DataShape;
@@ -78,22 +78,23 @@ impl Given {
     /// The length of `run.rows`, where no recipe chooses more than that.
     pub(super) fn rows(&self, config: &mut Config, data: DataShape, fit: &mut Fit) -> Result<()> {
         let Some(rows) = config.run.rows else { return Ok(()) };
-        self.keep_decay(config, data.images, fit)?;
+        self.keep_decay(config, data, fit)?;
         let length = recipe::length(config, data, rows, RUN_ROWS);
         fit.choices.extend(recipe::lay(config, &Table::new(), vec![length])?);
         Ok(())
     }
 
     /// Falls of the rate at the same shares of the run as before its length was chosen.
-    fn keep_decay(&self, config: &mut Config, images: usize, fit: &mut Fit) -> Result<()> {
+    fn keep_decay(&self, config: &mut Config, data: DataShape, fit: &mut Fit) -> Result<()> {
         if recipe::is_given(&self.layer, "optimiser.decay_at")
             || config.optimiser.schedule != LrSchedule::Steps
             || matches!(config.optimiser.decay_at, DecayAt::Fractions(_))
         {
             return Ok(());
         }
-        let schedule = Schedule::new(&config.optimiser, images)?;
-        let shares = schedule.decay_steps.iter().map(|&at| f64::from(at) / f64::from(schedule.total_steps.max(1)));
+        let schedule = config.schedule(data.side, data.images)?;
+        let total = f64::from(schedule.total_steps.max(1));
+        let shares = schedule.decay_steps.iter().map(|&at| schedule.progress(at) / total);
         let shares: Vec<toml::Value> = shares
             .map(|share| (share * 1e4).round() / 1e4)
             .filter(|share| *share > 0.0 && *share < 1.0)
@@ -240,7 +241,7 @@ impl Run<'_> {
         if let Some(tier) = self.tiers(config).iter().find(|tier| *decision.widths == tier.widths) {
             fit.choices.extend(recipe::lay(config, &self.given.layer, vec![recipe::widths(tier, rows)])?);
         }
-        self.given.keep_decay(config, self.data.len(), fit)?;
+        self.given.keep_decay(config, DataShape::of(self.data), fit)?;
         let why = format!("{time} in all, {ms:.*} ms a step, {how} on this device", usize::from(ms < 100.0));
         let mut length = recipe::length(config, DataShape::of(self.data), rows, &why);
         length.value = i64::from(decision.steps).into();

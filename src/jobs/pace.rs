@@ -136,7 +136,8 @@ mod tests {
     fn a_phase_has_a_pace_of_its_own() {
         let mut config = Config::from_preset("demo").unwrap();
         config.method = MethodConfig { kind: Method::Baseline, scale: 0.5, ..MethodConfig::default() };
-        config.method.phases = vec!["0.5: scale = 1".into()];
+        // Four fifths of the run in steps of a quarter of the arithmetic.
+        config.method.phases = vec!["0.2: scale = 1".into()];
         config.optimiser.length = Length::Steps(1000);
         let phases = Phases::new(&config, DataShape { side: 28, classes: 8, images: 100 }).unwrap();
         let mut silent = Silent;

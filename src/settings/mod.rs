@@ -135,6 +135,12 @@ impl MethodConfig {
         ((self.scale * side as f64).round() as usize).clamp(1, side.max(1))
     }
 
+    /// Pixels that the network sees of images of `side` pixels, as a share of theirs: what the arithmetic of a row goes by.
+    pub fn area(&self, side: usize) -> f64 {
+        let share = self.network_side(side) as f64 / side.max(1) as f64;
+        share * share
+    }
+
     /// Rotations that the class head tells apart: 1 where labels are classes alone.
     pub fn class_rotations(&self) -> usize {
         if self.joint_labels && self.kind == Method::Ier { self.transforms.rotations() } else { 1 }
@@ -181,22 +187,23 @@ impl Config {
         self.method.rows_of(self.optimiser.batch / parts).saturating_mul(parts)
     }
 
-    /// Rows of a step where one counts as much as its arithmetic, for images of `side` pixels: the network's side squared
-    /// over the full one. The mean over the run, where it has phases that can be understood.
+    /// Rows of a step where one counts as much as its arithmetic, for images of `side` pixels: the share of them that the
+    /// network sees. The mean over the steps of the run, where it has phases that can be understood.
     pub fn full_rows(&self, side: usize) -> f64 {
         let phases = match self.method.phases.is_empty() {
             true => Vec::new(),
             false => self.phases().unwrap_or_default(),
         };
-        let of = |config: &Config| {
-            let share = config.method.network_side(side) as f64 / side.max(1) as f64;
-            config.rows() as f64 * share * share
-        };
-        let ends = phases.iter().skip(1).map(|(from, _)| *from).chain([1.0]);
-        match phases.is_empty() {
-            true => of(self),
-            false => phases.iter().zip(ends).map(|((from, config), end)| (end - from) * of(config)).sum(),
+        if phases.is_empty() {
+            return self.rows() as f64 * self.method.area(side);
         }
+        // A share of the run is one of its arithmetic, as the schedule counts it, and has the more steps the smaller they are.
+        let ends = phases.iter().skip(1).map(|(from, _)| *from).chain([1.0]);
+        let parts = phases.iter().zip(ends).map(|((from, config), end)| (end - from, config));
+        let (rows, steps) = parts.fold((0.0, 0.0), |(rows, steps), (share, config)| {
+            (rows + share * config.rows() as f64, steps + share / config.method.area(side))
+        });
+        rows / steps
     }
 
     /// Micro-batches of a step.

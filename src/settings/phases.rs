@@ -34,7 +34,7 @@ const BASELINE_KEYS: [&str; 2] = ["scale", "label_smoothing"];
 fn of_kind(kind: Method) -> (&'static [&'static str], &'static str) {
     match kind {
         Method::Ier => (&PHASE_KEYS, "0.5: views = 1, weight_invariance = 0.1"),
-        Method::Baseline => (&BASELINE_KEYS, "0.7: scale = 1"),
+        Method::Baseline => (&BASELINE_KEYS, "0.5: scale = 1"),
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
         ] {
             config.method.phases = vec![phase.into()];
             let text = config.validate().unwrap_err().to_string();
-            assert!(text.contains(needle) && text.contains("0.7: scale = 1"), "{phase}: {text}");
+            assert!(text.contains(needle) && text.contains("0.5: scale = 1"), "{phase}: {text}");
         }
     }
 }

@@ -245,7 +245,7 @@ settings! {
         ///
         /// The views of a step are made at the full side and averaged down to this share of it, rounded to whole pixels;
         /// each block halves them, so four blocks need 16. A step's time falls with the area. Progressive resizing is a
-        /// small share that grows: --scale 0.625 --phases "0.7: scale=1". Validation, evaluation and embedding see the full
+        /// small share that grows: --scale 0.625 --phases "0.5: scale=1". Validation, evaluation and embedding see the full
         /// side, so Conv4, which flattens its last map, cannot be trained at another.
         scale: f64 = 1.0, [Numbers, User, flag("scale", "F").above(0.0, 1.0, &["0.625"])];
         /// Weight of the class loss
@@ -291,7 +291,7 @@ settings! {
         /// Method settings from a share of the run on, SHARE: key=value, ..
         ///
         /// Phases with a semicolon between them, such as "0.4: views=2, view_share=0.5; 0.7: views=1". Each lies over the one
-        /// before. May change: scale, views, view_share, weight_class, weight_equivariance, weight_invariance, gamma, tau,
+        /// before. SHARE counts steps, and their arithmetic where phases differ in scale; so do warm-up and cosine then. May change: scale, views, view_share, weight_class, weight_equivariance, weight_invariance, gamma, tau,
         /// negatives, bank_momentum, label_smoothing, cross_entropy, equivariance, invariance; with --method baseline only
         /// scale and label_smoothing. A phase begins a new pass over the images, and its batch is the largest whose rows are
         /// no more than those of --batch before.

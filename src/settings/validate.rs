@@ -135,7 +135,7 @@ impl Config {
                     key: "method.phases",
                     got,
                     wanted: format!("one whose scale shows the network {why}"),
-                    suggestion: vec![Change::Set("method.phases", "0.7: scale = 1".into())],
+                    suggestion: vec![Change::Set("method.phases", "0.5: scale = 1".into())],
                 },
             });
         }

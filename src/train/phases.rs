@@ -4,7 +4,7 @@
 use super::record::{DataShape, net_spec};
 use crate::Result;
 use crate::nn::NetSpec;
-use crate::settings::{Config, Schedule};
+use crate::settings::Config;
 
 /// A part of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,13 +35,16 @@ impl Phases {
     /// Those of a run over such data. A phase of no step is left out.
     ///
     /// # Errors
-    /// As [`Schedule::new`] and [`Config::phases`].
+    /// As [`Config::schedule`].
     pub fn new(config: &Config, data: DataShape) -> Result<Phases> {
         let net = net_spec(config, data.classes);
         let mut all = config.phases()?;
-        let total = match all.len() {
-            1 => u32::MAX,
-            _ => Schedule::new(&config.optimiser, data.images)?.total_steps,
+        let (total, begins) = match all.len() {
+            1 => (u32::MAX, vec![0]),
+            _ => {
+                let schedule = config.schedule(data.side, data.images)?;
+                (schedule.total_steps, schedule.phase_steps)
+            }
         };
         // Not the whole data, of which no negatives would be left.
         let most = data.images.saturating_sub(usize::from(net.projection.is_some())).max(1);
@@ -49,7 +52,6 @@ impl Phases {
             let unit = config.run.micro_batch.unwrap_or(1).max(1);
             config.optimiser.batch = (config.optimiser.batch.min(most) / unit * unit).max(1);
         }
-        let begins: Vec<u32> = all.iter().map(|(share, _)| (share * f64::from(total)).round() as u32).collect();
         let mut phases: Vec<Phase> = Vec::new();
         for (i, (_, config)) in all.into_iter().enumerate() {
             let (from, end) = (begins[i], begins.get(i + 1).copied().unwrap_or(total));
@@ -155,15 +157,16 @@ mod tests {
     fn a_step_takes_as_long_as_its_rows_and_their_size() {
         let mut config = Config::from_preset("demo").unwrap();
         config.method = MethodConfig { kind: Method::Baseline, scale: 0.5, ..MethodConfig::default() };
-        config.method.phases = vec!["0.4: scale = 1".into()];
+        config.method.phases = vec!["0.5: scale = 1".into()];
         config.optimiser.length = Length::Steps(100);
         let two = Phases::new(&config, DATA).unwrap();
-        assert_eq!(two.all().iter().map(|phase| (phase.from, phase.work)).collect::<Vec<_>>(), [(0, 4.0), (40, 16.0)]);
-        assert_eq!([0, 30, 40, 41, 100].map(|done| two.to_come(done, 100)), [280.0, 250.0, 240.0, 59.0, 0.0]);
-        assert_eq!(two.work_between(30, 50, [0.5, 2.0]), 25.0);
-        assert_eq!(config.full_rows(28), 0.4 * 4.0 + 0.6 * 16.0);
+        // Half of the arithmetic each.
+        assert_eq!(two.all().iter().map(|phase| (phase.from, phase.work)).collect::<Vec<_>>(), [(0, 4.0), (80, 16.0)]);
+        assert_eq!([0, 30, 80, 81, 100].map(|done| two.to_come(done, 100)), [160.0, 130.0, 80.0, 19.0, 0.0]);
+        assert_eq!(two.work_between(70, 90, [0.5, 2.0]), 25.0);
+        assert!((config.full_rows(28) - (80.0 * 4.0 + 20.0 * 16.0) / 100.0).abs() < 1e-9);
         // A pass begins anew, with the same batch: 100 images are 6 batches.
-        assert_eq!([39, 40].map(|step| two.position_of(step)), [(6, 48), (7, 0)]);
+        assert_eq!([79, 80].map(|step| two.position_of(step)), [(13, 16), (14, 0)]);
     }
 
     #[test]

@@ -85,7 +85,7 @@ struct Line {
 /// Progressive resizing, as `recipe = auto` uses it on pictures that are no strokes where the arithmetic is given and not
 /// the number of steps.
 struct Resizing {
-    /// Share of the arithmetic that is spent on smaller pictures, which come first.
+    /// Share of the run, counted by arithmetic, that is spent on smaller pictures, which come first.
     share: f64,
     /// Their side, as a share of the full one.
     scale: f64,
@@ -319,9 +319,6 @@ fn resizing(config: &Config, given: &Table, ink: bool) -> Vec<Choice> {
     if seen == side {
         return Vec::new();
     }
-    // Steps by what they cost: a smaller picture counts by its area.
-    let area = (seen * seen) as f64 / (side * side) as f64;
-    let steps = (share / area) / (share / area + 1.0 - share);
     let why = format!(
         "{:.0} % of the arithmetic on pictures of {seen} pixels a side, more of them: at equal arithmetic worth about a point \
          on colour pictures",
@@ -331,7 +328,7 @@ fn resizing(config: &Config, given: &Table, ink: bool) -> Vec<Choice> {
         Choice::new("method.scale", scale, why),
         Choice::new(
             "method.phases",
-            vec![format!("{:.2}: scale = 1", steps)],
+            vec![format!("{share}: scale = 1")],
             format!("the rest at the full {side} pixels, which the network is used with"),
         ),
     ]
@@ -569,11 +566,13 @@ mod tests {
             (config.method.scale, config.method.phases.clone(), reasons.collect::<Vec<_>>(), config)
         };
         let (scale, phases, reasons, config) = of(&COLOUR, "");
-        assert_eq!((scale, phases), (0.625, vec!["0.72: scale = 1".to_owned()]));
+        assert_eq!((scale, phases), (0.625, vec!["0.5: scale = 1".to_owned()]));
         assert!(reasons[0].contains("50 % of the arithmetic on pictures of 20 pixels"), "{reasons:?}");
         let all = config.phases().unwrap();
-        let halves = [0.72 * all[0].1.full_rows(32), 0.28 * all[1].1.full_rows(32)];
-        assert!((halves[0] / halves[1] - 1.0).abs() < 0.02, "{halves:?}");
+        let steps = config.schedule(32, COLOUR.images).unwrap().phase_steps[1];
+        let left = steps_of(&config, COLOUR.images) - u64::from(steps);
+        let halves = [f64::from(steps) * all[0].1.full_rows(32), left as f64 * all[1].1.full_rows(32)];
+        assert!((halves[0] / halves[1] - 1.0).abs() < 0.01, "{halves:?}");
         // As many rows as without, within a step of them.
         let (rows, _) = default_rows(COLOUR.images, true);
         let steps = steps_of(&config, COLOUR.images);

@@ -61,7 +61,7 @@ pub fn validate(config: &Config, data: DataShape) -> Result<Schedule> {
             "the train split has one class, and a classifier needs two or more: add classes or change data.split_seed",
         ));
     }
-    let schedule = Schedule::new(&config.optimiser, data.images)?;
+    let schedule = config.schedule(data.side, data.images)?;
     let spec = spec(config, data, false);
     if spec.net.projection.is_some() && spec.negatives == 0 {
         return Err(Error::Conflict {
