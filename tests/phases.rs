@@ -318,7 +318,7 @@ fn the_device_allocates_what_the_largest_side_needs() {
 fn a_smaller_side_is_what_averaging_makes_of_the_pictures() {
     let (mut config, data) = (growing(), glyphs());
     config.method.phases.clear();
-    config.data.crop_padding = Some(0);
+    (config.data.side, config.data.crop_padding) = (None, Some(0));
     (config.data.flip, config.data.jitter) = (false, 0.0);
     config.model.drop_block.size = ieq_wgpu::settings::DropBlockSize::Fixed(2);
     config.method.scale = 1.0;
