@@ -124,6 +124,47 @@ fn settings_follow_the_pictures() {
     assert!(matches!(&error, Err(Error::Data { message, .. }) if message.contains("one class")), "{error:?}");
 }
 
+/// Rows are arithmetic: with smaller pictures for a part of the run there are more steps, and as many rows.
+#[test]
+fn rows_give_the_length_and_count_by_area() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = pictures(&folder.path().join("pictures"), 6, 8, (28, 28), colour);
+    let plan = planned(Recipe::Auto, &data, "[run]\nrows = 6400").unwrap();
+    let rows = plan.config.rows() as f64;
+    assert_eq!(
+        (plan.config.method.scale, plan.config.method.phases.as_slice()),
+        (0.625, &["0.5: scale = 1".into()][..])
+    );
+    assert_eq!(plan.phases.iter().map(|phase| phase.side).collect::<Vec<_>>(), [18, 28]);
+    let Length::Steps(steps) = plan.config.optimiser.length else { panic!("no steps") };
+    assert!((f64::from(steps) * plan.full_rows - 6400.0).abs() <= rows && f64::from(steps) > 6400.0 / rows);
+    // As the graphs have it: half of the multiply-adds, up to the edges that pooling leaves out.
+    let small = f64::from(plan.phases[1].from - 1) * plan.phases[0].multiply_adds as f64;
+    let large = f64::from(steps + 1 - plan.phases[1].from) * plan.phases[1].multiply_adds as f64;
+    assert!((0.8..1.25).contains(&(small / large)), "{small}, {large}");
+    let reason = plan.chosen.iter().find(|choice| choice.key == "optimiser.length.steps").unwrap().reason.clone();
+    assert!(
+        reason.contains("6400 rows") && reason.contains("of 28 pixels a side") && reason.contains("run.rows"),
+        "{reason}"
+    );
+    // A preset, too; its falls of the rate stay where they are in the run.
+    let mut layer: toml::Table = toml::from_str("[run]\nrows = 6400").unwrap();
+    ieq_wgpu::settings::put(&mut layer, "data.source", data.as_str().into());
+    let mut config = Config::from_preset("cifar-fs").unwrap();
+    config.lay(&layer).unwrap();
+    config.optimiser.batch = 4;
+    let given = Some(Given { layer, recipe: false });
+    let request = PlanRequest { config, given, score: false, distill: false, size: None };
+    let plan = plan::run(&request, &session(None), &mut Silent).unwrap();
+    assert_eq!((plan.config.optimiser.length, plan.full_rows), (Length::Steps(100), 64.0));
+    assert_eq!(plan.config.optimiser.decay_at, ieq_wgpu::settings::DecayAt::Fractions(vec![0.9231]));
+    // Steps that are given are kept, and said to be why.
+    let plan = planned(Recipe::Auto, &data, "[optimiser]\nlength = { steps = 9 }").unwrap();
+    assert_eq!((plan.config.method.scale, plan.phases.len()), (1.0, 1));
+    let scale = plan.chosen.iter().find(|choice| choice.key == "method.scale").unwrap();
+    assert!(scale.reason.contains("the number of steps is given"), "{scale}");
+}
+
 /// Collects what is said.
 #[derive(Default)]
 struct Said(Vec<String>);

@@ -14,6 +14,7 @@ pub mod eval;
 pub mod fit;
 pub mod forecast;
 mod init;
+mod pace;
 pub mod plan;
 pub mod score;
 pub mod stored;
