@@ -16,6 +16,7 @@ pub mod fit;
 pub mod forecast;
 mod init;
 mod novel;
+mod pace;
 pub mod plan;
 pub mod report;
 pub mod score;

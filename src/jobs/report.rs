@@ -84,7 +84,7 @@ impl Pictures {
                     1 => view.transform.to_string(),
                     _ => format!("step {}", view.step + 1),
                 };
-                row.views.push((self.thumbnails.add(&view.pixels, few.side), caption, view.in_step));
+                row.views.push((self.thumbnails.add(&view.pixels, view.side), caption, view.in_step));
             }
             self.views.push(row);
         }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::fit::{Fit, Given, Pace, Run, Timing, described, load};
+use super::fit::{Fit, Given, Run, Timing, described, load};
+use super::pace::Pace;
 use super::plan::{self, PlanOutcome};
 use super::report::{Finished, RunReport};
 use super::score::{Score, embed_and_score, novel_classes, score_run};
@@ -377,12 +378,15 @@ pub(super) fn train(
     let _open = run_folder::open(folder, &settings, request.begin.existing())?;
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
-    let expected = fit.timing.map(|timing| timing.step_s);
+    let expected = fit.timing.map(|timing| (timing.step_s, fit.phase_s.as_slice()));
     let scored = (novel.as_ref(), untrained.as_slice());
     let mut report = RunReport::begin(folder, &trainer, &data, scored, begun.is_some(), session, progress);
     let mut watched = report.watch(progress);
     let finished = match given.filter(|_| !fit.choices.is_empty()) {
-        Some(_) => run_reopening(&mut trainer, reopen, folder, command, &mut Pace::new(&mut watched, expected)),
+        Some(_) => {
+            let mut pace = Pace::new(&mut watched, trainer.phases(), expected, trainer.total_steps());
+            run_reopening(&mut trainer, reopen, folder, command, &mut pace)
+        }
         None => run_reopening(&mut trainer, reopen, folder, command, &mut watched),
     };
     let finished = finished.inspect_err(|error| report.stopped(trainer.steps_done(), error, progress))?;

@@ -146,7 +146,9 @@ pub fn run(request: &ViewsRequest, session: &Session, progress: &mut dyn Progres
     let per_image = transforms * draws;
     // A whole number of rows for each image, the original first.
     let columns = 1 + transforms.min(16) * if transforms <= 8 { (16 / transforms).min(draws) } else { 1 };
-    let tile = (4 * images.side.clamp(16, 1024) as u32 / 3).clamp(48, 96);
+    // Small pictures are enlarged by a whole factor.
+    let side = images.side.clamp(1, 96) as u32;
+    let tile = side * (96 / side);
     let mut sheet = Sheet::new().columns(columns).tile(tile);
     let some_left_out = all.iter().any(|view| !view.in_step);
     for (image, views) in all.chunks(per_image).enumerate() {
@@ -158,7 +160,7 @@ pub fn run(request: &ViewsRequest, session: &Session, progress: &mut dyn Progres
         sheet.push(Cell::of_words(images.image(image), images.side, "the image").framed(colours::PLAIN));
         for view in views {
             let step = if draws > 1 { format!(" step {}", view.step + 1) } else { String::new() };
-            let cell = Cell::of_words(&view.pixels, images.side, format!("{}{step}", view.transform));
+            let cell = Cell::of_words(&view.pixels, view.side, format!("{}{step}", view.transform));
             sheet.push(if some_left_out && view.in_step { cell.framed(colours::GOOD) } else { cell });
         }
     }

@@ -245,13 +245,20 @@ impl Page {
         if self.scores.is_empty() {
             return self.missing_text("scores", "The run was not scored on novel classes.");
         }
-        let (width, row, left, right) = (640.0, 34.0, 150.0, 620.0);
+        let (width, row, left, right) = (640.0, 30.0, 150.0, 620.0);
         let height = row * self.scores.len() as f64 + 30.0;
-        let x = |pct: f64| left + pct.clamp(0.0, 100.0) / 100.0 * (right - left);
+        // Tens around all that is shown, so that intervals can be seen.
+        let all =
+            || self.scores.iter().flat_map(|score| score.before.into_iter().chain([score.after, (score.chance, None)]));
+        let low = all().map(|(pct, half)| pct - half.unwrap_or(0.0)).fold(100.0, f64::min).max(0.0);
+        let high = all().map(|(pct, half)| pct + half.unwrap_or(0.0)).fold(0.0, f64::max).min(100.0);
+        let (low, high) = ((low / 10.0).floor() * 10.0, ((high / 10.0).ceil() * 10.0).max(low + 10.0));
+        let x = |pct: f64| left + (pct.clamp(low, high) - low) / (high - low) * (right - left);
         let mut svg = String::new();
-        for mark in [0, 20, 40, 60, 80, 100] {
-            let at = x(f64::from(mark));
-            svg.push_str(&format!("<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"4\" y2=\"{:.1}\"/><text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{mark} %</text>",
+        for mark in (0..=10).map(|tens| 10.0 * f64::from(tens)).filter(|mark| (low..=high).contains(mark)) {
+            let at = x(mark);
+            svg.push_str(&format!(
+                "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"4\" y2=\"{:.1}\"/><text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{mark} %</text>",
                 height - 26.0,
                 height - 8.0
             ));
@@ -267,10 +274,10 @@ impl Page {
             ));
             let both = score.before.iter().map(|before| (before, "s7")).chain([(&score.after, "s0")]);
             for ((pct, half), colour) in both {
-                let half = half.unwrap_or(0.0);
-                svg.push_str(&format!("<line class=\"{colour}\" stroke-width=\"3\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><circle class=\"{colour}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"5\"/>",
-                    x(pct - half),
-                    x(pct + half),
+                let (from, to) = (x(pct - half.unwrap_or(0.0)), x(pct + half.unwrap_or(0.0)));
+                let (above, below) = (y - 6.0, y + 6.0);
+                svg.push_str(&format!(
+                    "<path class=\"{colour}\" stroke-width=\"1.6\" d=\"M{from:.1} {y:.1}H{to:.1}M{from:.1} {above:.1}V{below:.1}M{to:.1} {above:.1}V{below:.1}\"/><circle class=\"{colour}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"3\"/>",
                     x(*pct)
                 ));
             }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::chart::COLOURS;
-use super::html::{escape, number};
+use super::html::escape;
 
 /// Side of the map, in its own units.
 const MAP: f64 = 560.0;
@@ -233,7 +233,7 @@ pub fn neighbours(novel: &Novel) -> String {
                 .iter()
                 .map(|(position, cosine, of, own)| {
                     let frame = if *own { "good" } else { "bad" };
-                    format!("<li>{}<br>{}</li>", thumbnail(*position, frame, of), number((cosine * 100.0).round() / 100.0))
+                    format!("<li>{}<br>{:.3}</li>", thumbnail(*position, frame, of), cosine)
                 })
                 .collect();
             let query = thumbnail(near.thumbnail, "query", class);

@@ -6,6 +6,7 @@ use crate::ier::spec::{StepInputs, StepSpec};
 use crate::ier::step::{Step, record};
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::{Drop, NetSpec};
+use crate::ops::adaptive_pool::AdaptiveAveragePool;
 use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
 use crate::settings::{Activations, Config, DataConfig, Method, Schedule, TransformSet, Winograd};
@@ -57,10 +58,10 @@ pub fn validate(config: &Config, data: DataShape) -> Result<Schedule> {
     if data.classes < 2 {
         return Err(Error::data(
             &config.data.source,
-            "the train split has one class, and a classifier needs two or more: add classes or change data.split_seed",
+            "the train split has one class, and a classifier needs two or more: add classes",
         ));
     }
-    let schedule = Schedule::new(&config.optimiser, data.images)?;
+    let schedule = config.schedule(data.side, data.images)?;
     let spec = spec(config, data, false);
     if spec.net.projection.is_some() && spec.negatives == 0 {
         return Err(Error::Conflict {
@@ -95,6 +96,23 @@ pub fn views_operation(config: &Config, side: usize, views: usize, rotations: us
     let DataConfig { mean, std, .. } = config.data;
     let padding = config.data.crop_padding_for(side);
     Views { views, rotations, padding, float_images: false, mean: mean.map(|v| v as f32), std: std.map(|v| v as f32) }
+}
+
+/// Records views of images of `side` pixels from their images, index and parameters, at the scale at which the network is
+/// shown them.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the inputs do not fit together.
+pub fn record_views(
+    graph: &mut Graph,
+    config: &Config,
+    side: usize,
+    (views, rotations): (usize, usize),
+    inputs: [ValueId; 3],
+) -> Result<ValueId> {
+    let x = graph.one(views_operation(config, side, views, rotations), &inputs)?;
+    let scaled = config.method.network_side(side);
+    if scaled < side { graph.one(AdaptiveAveragePool { side: scaled }, &[x]) } else { Ok(x) }
 }
 
 /// What draws the views of a run on images of `side` pixels.
@@ -185,11 +203,11 @@ pub fn phase_step(
     let step = graph.input("step", StepBlock::ty());
     let index = graph.input("index", Type::u32([batch]));
     graph.set_scope("views");
-    let make = views_operation(config, data.side, views, rotations);
-    let x = graph.one(make, &[images, view_index, view_parameters])?;
+    let x = record_views(&mut graph, config, data.side, (views, rotations), [images, view_index, view_parameters])?;
+    let side = config.method.network_side(data.side);
     let inputs = StepInputs::declare(&mut graph, &spec, x, step, index);
     let model = &config.model;
-    let block = if model.drop_block.rate > 0.0 { model.drop_block.size.for_side(data.side) } else { 0 };
+    let block = if model.drop_block.rate > 0.0 { model.drop_block.size.for_side(side) } else { 0 };
     let drop = match (model.dropout, block) {
         (0.0, 0) => Drop::Off,
         (dropout, block) => Drop::Random { step, dropout: dropout as f32, block },

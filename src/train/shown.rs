@@ -1,7 +1,7 @@
 //! Images as a training step shows them to the network, as pictures: the same numbers and the same kernel, and the
 //! normalisation taken back.
 
-use super::record::{DataShape, phase_spec, view_sampler, views_of, views_operation};
+use super::record::{DataShape, net_spec, phase_spec, record_views, view_sampler, views_of};
 use crate::Result;
 use crate::data::ImageSet;
 use crate::gpu::kernel::Kernels;
@@ -9,7 +9,6 @@ use crate::ops::views::{PARAMETER_WORDS, pack_pixel};
 use crate::settings::Config;
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::{Graph, Type};
-use crate::train::record::net_spec;
 
 /// A view of an image.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +21,9 @@ pub struct Shown {
     pub transform: usize,
     /// Whether the step shows it: with `method.views` below the number of transforms some are left out.
     pub in_step: bool,
-    /// RGBA8 words, row by row, of the image's side.
+    /// Its side in pixels: the image's, or a smaller one with `method.scale`.
+    pub side: usize,
+    /// RGBA8 words, row by row.
     pub pixels: Vec<u32>,
 }
 
@@ -39,7 +40,9 @@ pub async fn shown_async(
     draws: u32,
 ) -> Result<Vec<Shown>> {
     images.validate()?;
-    let (side, size) = (images.side, images.side * images.side);
+    let side = images.side;
+    let shown_side = config.method.network_side(side);
+    let size = shown_side * shown_side;
     let (_, views, rotations) = views_of(config);
     let transforms = views * rotations;
     let sampler = view_sampler(config, side);
@@ -53,7 +56,7 @@ pub async fn shown_async(
     let stored = graph.input("images", Type::u32([1, side, side]));
     let index = graph.input("view index", Type::u32([rows]));
     let parameters = graph.input("view parameters", Type::u32([rows, PARAMETER_WORDS]));
-    let x = graph.one(views_operation(config, side, 1, 1), &[stored, index, parameters])?;
+    let x = record_views(&mut graph, config, side, (1, 1), [stored, index, parameters])?;
     graph.keep(x);
     let executor = Executor::new_async(kernels, &mut Arenas::new(), graph).await?;
     executor.write_async(index, &vec![0_u32; rows]).await?;
@@ -83,7 +86,7 @@ pub async fn shown_async(
                 (255.0 * value).round().clamp(0.0, 255.0) as u8
             };
             let pixels = (0..size).map(|pixel| pack_pixel([0, 1, 2].map(|c| channel(c, pixel)))).collect();
-            all.push(Shown { image, step, transform, in_step, pixels });
+            all.push(Shown { image, step, transform, in_step, side: shown_side, pixels });
         }
     }
     Ok(all)
