@@ -5,11 +5,15 @@
 pub mod args;
 pub mod bench;
 pub mod check;
+pub mod compare;
+pub mod completions;
 pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+pub mod inspect;
 pub mod interrupt;
+pub mod man;
 pub mod page;
 pub mod plan;
 pub mod report;
@@ -36,7 +40,8 @@ const START: &str = "Start here:\n  ieq-wgpu train                 a small run o
     ieq-wgpu eval runs/demo        its accuracy on classes it has never seen";
 
 const EXIT: &str = "Exit: 0 done, 1 target missed, a number not finite or a file left out, 2 bad input, 3 no usable GPU, \
-    130 interrupted.";
+    130 interrupted.\n\n\
+    `ieq-wgpu completions SHELL` prints completions for a shell, `ieq-wgpu man FOLDER` writes manual pages.";
 
 /// Few-shot image embeddings, trained on any GPU.
 #[derive(Debug, Parser)]
@@ -86,12 +91,12 @@ pub struct GlobalArgs {
 
 /// A row for each command: its module has its flags (`Args`), whose docs are its help, and `run`.
 macro_rules! commands {
-    ($($command:ident $module:ident),* $(,)?) => {
+    ($($(#[$about:meta])? $command:ident $module:ident),* $(,)?) => {
         /// The commands.
         #[derive(Debug, Subcommand)]
         #[allow(missing_docs, reason = "the docs would take the place of the help in the command's module")]
         pub enum Command {
-            $($command(Box<$module::Args>)),*
+            $($(#[$about])? $command(Box<$module::Args>)),*
         }
 
         impl Command {
@@ -116,6 +121,12 @@ commands! {
     Bench bench,
     Views views,
     Report page,
+    Inspect inspect,
+    Compare compare,
+    #[command(hide = true)]
+    Completions completions,
+    #[command(hide = true)]
+    Man man,
 }
 
 /// Names the folder of the tuning cache in place of the user's.

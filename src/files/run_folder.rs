@@ -23,6 +23,12 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 /// Name of the kernels that tuning chose, inside a run folder.
 pub const TUNING_FILE: &str = "tuning.toml";
 
+/// What the names of the events for TensorBoard begin with, inside a run folder.
+pub const EVENTS_PREFIX: &str = "events.out.tfevents.";
+
+/// What they end with where this program wrote them.
+pub const EVENTS_SUFFIX: &str = ".ieq-wgpu";
+
 /// Name of the page about a run, inside a run folder.
 pub const REPORT_FILE: &str = "report.html";
 
@@ -125,7 +131,14 @@ pub fn open(out: &Path, config: &str, existing: Existing) -> Result<OpenFolder> 
         }
     }
     if existing != Existing::Resume {
-        for name in [CHECKPOINT_FILE, BEST_FILE, METRICS_FILE, TUNING_FILE] {
+        let names = std::fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        // Another program's may lie there, too.
+        let events = names.filter(|name| {
+            let name = name.as_encoded_bytes();
+            name.starts_with(EVENTS_PREFIX.as_bytes()) && name.ends_with(EVENTS_SUFFIX.as_bytes())
+        });
+        let own = [CHECKPOINT_FILE, BEST_FILE, METRICS_FILE, TUNING_FILE].map(Into::into);
+        for name in own.into_iter().chain(events) {
             let old = out.join(name);
             match std::fs::remove_file(&old) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -7,6 +7,7 @@
 pub mod bench;
 mod calibrate;
 pub mod check;
+pub mod compare;
 pub mod devices;
 pub mod distill;
 pub mod embed;
@@ -15,6 +16,7 @@ pub mod facts;
 pub mod fit;
 pub mod forecast;
 mod init;
+pub mod inspect;
 mod novel;
 mod pace;
 pub mod plan;

@@ -368,7 +368,8 @@ pub(super) struct RunReport {
     begun: Instant,
     /// When it was written last, and how long that took.
     written: Option<(Instant, Duration)>,
-    warned: bool,
+    /// Whether it cannot be written, which was said.
+    off: bool,
 }
 
 impl RunReport {
@@ -382,14 +383,16 @@ impl RunReport {
         session: &Session,
         progress: &mut dyn Progress,
     ) -> RunReport {
-        let earlier = match Facts::read(folder) {
+        // A file that is not this program's stays as it is.
+        let read = Facts::read(folder);
+        let off = read.is_err();
+        let earlier = match read {
             Ok(facts) => facts.filter(|_| resumed),
             Err(error) => {
-                progress.warn(&format!("the run has no report: {error}"));
+                progress.warn(&format!("the run goes on without a report: {error}"));
                 None
             }
         };
-        let warned = earlier.is_none() && !matches!(Facts::read(folder), Ok(None)) && resumed;
         let (novel, untrained) = scored;
         let fitted = trainer.fitted();
         let config = fitted.config.clone();
@@ -426,7 +429,7 @@ impl RunReport {
             pictures,
             begun: Instant::now(),
             written: None,
-            warned,
+            off,
         };
         report.write(progress);
         report.begun = Instant::now();
@@ -435,6 +438,9 @@ impl RunReport {
 
     /// Writes the page and what is known of the run.
     fn write(&mut self, progress: &mut dyn Progress) {
+        if self.off {
+            return;
+        }
         let begun = Instant::now();
         self.facts.written = now();
         let written = metrics::read(&self.folder).and_then(|records| {
@@ -442,8 +448,8 @@ impl RunReport {
             write_page(&self.folder.join(REPORT_FILE), page)?;
             self.facts.write(&self.folder)
         });
-        if let (Err(error), false) = (written, self.warned) {
-            self.warned = true;
+        if let Err(error) = written {
+            self.off = true;
             progress.warn(&format!("the run goes on without a report: {error}"));
         }
         self.written = Some((Instant::now(), begun.elapsed()));
@@ -489,7 +495,7 @@ impl RunReport {
             }
         }
         self.write(progress);
-        if !self.warned {
+        if !self.off {
             progress.note(&format!("report: {} (open it in a browser)", self.folder.join(REPORT_FILE).display()));
         }
     }

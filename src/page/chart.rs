@@ -97,8 +97,53 @@ fn label(value: f64) -> String {
     }
 }
 
-/// The figure, with what a script needs to read values off it; `position`: of the chart on its page.
-pub fn figure(curve: &Curve, position: usize) -> (String, Value) {
+/// What a drawing needs besides its lines: colours on white.
+const ALONE: &str = "text{font:11px system-ui,sans-serif;fill:#5b666c}.title{font-size:13px;font-weight:600}.grid{stroke:#e3e6e7}\
+    .axis{stroke:#c5cacc}.cursor{visibility:hidden}.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.band{stroke:none;opacity:.16}\
+    .paper{fill:#fff}.s0{stroke:#0b62a4;fill:#0b62a4}.s1{stroke:#c2570c;fill:#c2570c}.s2{stroke:#17805c;fill:#17805c}\
+    .s3{stroke:#8d3f8f;fill:#8d3f8f}.s4{stroke:#8a6d00;fill:#8a6d00}.s5{stroke:#3f7f93;fill:#3f7f93}.s6{stroke:#a8324a;fill:#a8324a}\
+    .s7{stroke:#5f6b72;fill:#5f6b72}.line{fill:none}.key{stroke:none}.band{stroke:none}";
+
+/// Curves as one SVG file, two side by side, under the names of their series.
+pub fn drawing(curves: &[Curve]) -> String {
+    let names: Vec<&str> =
+        curves.first().map_or(Vec::new(), |curve| curve.series.iter().map(|s| s.name.as_str()).collect());
+    let (across, row, legend) = (2.min(curves.len().max(1)), SIZE.1 + 30.0, 18.0 * names.len() as f64 + 12.0);
+    let (width, height) = (SIZE.0 * across as f64, legend + row * curves.len().div_ceil(across) as f64);
+    let keys: String = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| {
+            let y = 18.0 * (i as f64 + 1.0);
+            format!(
+                "<rect class=\"key s{}\" x=\"12\" y=\"{:.1}\" width=\"12\" height=\"5\"/><text x=\"30\" y=\"{y:.1}\">{}</text>",
+                i % COLOURS,
+                y - 7.0,
+                escape(name)
+            )
+        })
+        .collect();
+    let parts: String = curves
+        .iter()
+        .enumerate()
+        .map(|(i, curve)| {
+            let (x, y) = (SIZE.0 * (i % across) as f64, legend + row * (i / across) as f64);
+            let (inner, _) = lines(curve);
+            format!(
+                "<g transform=\"translate({x:.1} {y:.1})\"><text class=\"title\" x=\"12\" y=\"14\">{}{}</text><g transform=\"translate(0 22)\">{inner}</g></g>",
+                escape(&curve.title),
+                escape(&if curve.unit.is_empty() { String::new() } else { format!(",{}", curve.unit) })
+            )
+        })
+        .collect();
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\"><style>{ALONE}</style>\
+         <rect class=\"paper\" width=\"{width}\" height=\"{height}\"/>{keys}{parts}</svg>\n"
+    )
+}
+
+/// Axes and lines of a curve, with its thinned series and the ends of the axis of steps.
+fn lines(curve: &Curve) -> (String, (Vec<Series>, f64, f64)) {
     let series: Vec<Series> = curve.series.iter().map(Series::thinned).collect();
     let all = || series.iter().flat_map(|series| series.points.iter().copied());
     let with_bands = series.iter().flat_map(|series| {
@@ -155,6 +200,13 @@ pub fn figure(curve: &Curve, position: usize) -> (String, Value) {
         }
     }
     put(format_args!("<line class=\"cursor\" y1=\"{top}\" y2=\"{bottom}\" x1=\"{left}\" x2=\"{left}\"/>"));
+    (svg, (series, x0, x1))
+}
+
+/// The figure, with what a script needs to read values off it; `position`: of the chart on its page.
+pub fn figure(curve: &Curve, position: usize) -> (String, Value) {
+    let (svg, (series, x0, x1)) = lines(curve);
+    let [left, right, ..] = BOX;
 
     let says: Vec<String> = series
         .iter()
