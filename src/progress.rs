@@ -33,6 +33,11 @@ pub trait Progress {
     /// Part `done` of `total` of a job without losses is finished (images embedded, episodes scored).
     fn advance(&mut self, what: &str, done: u64, total: u64);
 
+    /// The most bytes that a run has on its device at once, as soon as that is known.
+    fn memory(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
+
     /// A sentence on what happens, for people.
     fn note(&mut self, sentence: &str);
 

@@ -268,6 +268,30 @@ const EVALUATION: &[Case] = &[
     ("embed plain one.png --layer transform", 2, &["without this head", "choose another --layer"]),
 ];
 
+const SEEING: &[Case] = &[
+    ("views absent", 2, &["absent: cannot read the data", "give a folder"]),
+    ("views data/cut", 2, &["data/cut/train/train0/x.png: cannot be decoded", "replace it or remove it"]),
+    ("views note.txt one.png", 2, &["note.txt", "image"]),
+    ("views one.png --number 0", 2, &["--number must be from 1 to 64, got 0"]),
+    ("views one.png --draws 65", 2, &["--draws must be from 1 to 64, got 65"]),
+    ("views data/ok --data data/ok", 2, &["both name pictures", "leave one of them out"]),
+    ("views one.png --out absent/v.png", 2, &["absent: there is no such folder", "create it first"]),
+    ("views one.png --out data", 2, &["data: this is a folder", "name another"]),
+    ("report absent", 2, &["absent: this is no run folder", "name one that `train` wrote"]),
+    ("report data/ok", 2, &["data/ok: this is no run folder", "name one"]),
+    ("report run --files-only --out note.txt", 2, &["note.txt: this file is no report", "name another with --out"]),
+    ("report run --files-only --out absent/r.html", 2, &["absent: there is no such folder", "create it first"]),
+    ("inspect absent", 2, &["absent: there is no such file or folder", "name a run folder"]),
+    ("inspect note.txt", 2, &["note.txt: is neither a zip", "give one of these"]),
+    ("inspect data/none", 2, &["data/none:", "class folder"]),
+    ("compare run", 2, &["1 run folder is named", "name 2 to 32"]),
+    ("compare run absent", 2, &["absent: this is no run folder", "name ones"]),
+    ("compare run run --svg absent/c.svg", 2, &["absent: there is no such folder", "create it first"]),
+    ("completions csh", 2, &["invalid value 'csh'"]),
+    ("man absent", 2, &["absent: there is no such folder", "create it first"]),
+    ("TRAIN data/ok --tui", 2, &["--tui wants a terminal", "leave it out"]),
+];
+
 const OUTPUT: &[Case] = &[
     ("TRAIN data/ok --out note.txt/run", 2, &["note.txt: this is a file", "--out wants a folder"]),
     ("TRAIN data/ok --out run", 2, &["run: this folder holds a run", "--resume", "--overwrite"]),
@@ -304,7 +328,7 @@ const LINUX_OUTPUT: &[Case] = &[
 
 fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "some systems add cases")]
-    let mut all = [DATA, SETTINGS, ADAPTERS, CHECKPOINTS, EVALUATION, OUTPUT].concat();
+    let mut all = [DATA, SETTINGS, ADAPTERS, CHECKPOINTS, EVALUATION, SEEING, OUTPUT].concat();
     #[cfg(unix)]
     all.extend(UNIX_DATA);
     #[cfg(target_os = "linux")]

@@ -133,7 +133,7 @@ fn from_fresh_weights(mut config: Config) -> Config {
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = args.request(Stored::open)?;
     context.interruptible(interrupt::TRAINING)?;
-    let outcome = context.with_progress(|progress| distill::run(&request, &context.session, progress))?;
+    let outcome = context.with_training(&args.run, |progress| distill::run(&request, &context.session, progress))?;
     let generations = &outcome.generations;
     let teacher_was_given = outcome.trained_teacher.is_none();
     context.report.result("distill", &outcome, || {

@@ -20,6 +20,8 @@ pub mod report;
 pub mod sentence;
 pub mod settings;
 pub mod train;
+#[cfg(feature = "tui")]
+pub mod tui;
 pub mod views;
 
 use std::path::{Path, PathBuf};
@@ -187,6 +189,21 @@ impl Context {
         let result = job(&mut live);
         live.finish();
         result
+    }
+}
+
+impl Context {
+    /// As `with_progress`, of a training, on the whole terminal where `flags` say so.
+    fn with_training<T>(&self, flags: &train::RunFlags, job: impl FnOnce(&mut dyn Progress) -> Result<T>) -> Result<T> {
+        #[cfg(feature = "tui")]
+        if flags.tui {
+            let mut tui = tui::Tui::open()?;
+            let result = job(&mut tui);
+            tui.close(self.report.quiet);
+            return result;
+        }
+        let _ = flags;
+        self.with_progress(job)
     }
 }
 

@@ -165,14 +165,14 @@ impl Progress for Live {
 
 /// Speed from the reports so far: recent ones count most.
 #[derive(Debug, Default)]
-struct Meter {
+pub(super) struct Meter {
     last: Option<(Duration, u64, u64)>,
-    seconds_per_step: Option<f64>,
-    images_per_second: Option<f64>,
+    pub seconds_per_step: Option<f64>,
+    pub images_per_second: Option<f64>,
 }
 
 impl Meter {
-    fn update(&mut self, now: Duration, step: u64, images: u64) {
+    pub fn update(&mut self, now: Duration, step: u64, images: u64) {
         if let Some((then, last_step, last_images)) = self.last
             && step > last_step
             && now > then

@@ -61,6 +61,13 @@ pub(super) struct RunFlags {
     /// A data set with fewer than 5 novel classes of 20 images is not scored either.
     #[arg(long, help_heading = "Run", hide_short_help = true)]
     pub no_eval: bool,
+    /// Show the run on the whole terminal
+    ///
+    /// Curves of losses and accuracy, throughput, memory, time left and messages; q stops after the step and saves, as
+    /// Ctrl-C does. The plain line stays the default.
+    #[cfg(feature = "tui")]
+    #[arg(long, help_heading = "Run", hide_short_help = true)]
+    pub tui: bool,
 }
 
 fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<TrainRequest> {
@@ -101,7 +108,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         Some(given) => args.config.chosen_anew(&request.config, given)?,
         None => None,
     };
-    let outcome = context.with_progress(|progress| {
+    let outcome = context.with_training(&args.run, |progress| {
         anew.iter().for_each(|sentence| progress.note(sentence));
         let mut print = |plan: &PlanOutcome| context.report.text(&plan::text(plan));
         let explain: Option<train::Explain> = if args.explain_plan { Some(&mut print) } else { None };

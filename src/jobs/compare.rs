@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::facts::Facts;
 use super::score::Score;
 use super::stored::Stored;
-use super::{Session, output_file, within};
+use super::{Session, output_file};
 use crate::files::replace_file;
 use crate::files::run_folder::{CHECKPOINT_FILE, CONFIG_FILE, is_run};
 use crate::page::chart::{Curve, Series, drawing};
@@ -16,6 +16,9 @@ use crate::settings::{Config, setting};
 use crate::train::metrics::{self, Record};
 use crate::train::validation::Validated;
 use crate::{Error, Result};
+
+/// Most runs of a comparison.
+const MOST: usize = 32;
 
 /// Runs to compare.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +66,11 @@ pub struct CompareOutcome {
 /// # Errors
 /// Folders that are no runs; files that cannot be read or written.
 pub fn run(request: &CompareRequest, _: &Session, progress: &mut dyn Progress) -> Result<CompareOutcome> {
-    within("request.runs", request.runs.len(), 2, 32)?;
+    if !(2..=MOST).contains(&request.runs.len()) {
+        let n = request.runs.len();
+        let are = if n == 1 { "folder is" } else { "folders are" };
+        return Err(Error::usage(format!("{n} run {are} named, and a comparison is of several: name 2 to {MOST}")));
+    }
     if let Some(svg) = &request.svg {
         output_file("request.svg", svg, "runs.svg")?;
     }

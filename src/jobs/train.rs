@@ -350,6 +350,7 @@ pub(super) fn train(
     validate::begin(&mut trainer, shape.side, validation, progress)?;
     let fitted = trainer.fitted();
     let peak = ByteSize(fitted.memory.peak_bytes).rounded();
+    progress.memory(fitted.memory.peak_bytes);
     progress.note(&format!("memory: {peak} at the most, in {}", fitted.memory.peak_operation));
     fitted.choices.iter().for_each(|choice| progress.note(choice));
     if let Some(explain) = explain {
