@@ -62,10 +62,32 @@ pub(super) fn is_image_name(name: &str) -> bool {
 
 /// Whether the name says that the file is text or numbers, which may lie beside images.
 fn is_note_name(name: &str) -> bool {
-    const NOTES: [&str; 20] = [
-        "txt", "md", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "html", "log", "pdf", "py", "ipynb", "npy",
-        "npz", "pkl", "pickle", "mat", "db",
+    const NOTES: [&str; 22] = [
+        "txt",
+        "md",
+        "json",
+        "jsonl",
+        "csv",
+        "tsv",
+        "xml",
+        "yaml",
+        "yml",
+        "html",
+        "log",
+        "pdf",
+        "py",
+        "ipynb",
+        "npy",
+        "npz",
+        "pkl",
+        "pickle",
+        "mat",
+        "db",
+        "safetensors",
+        "parquet",
     ];
+    // Of embeddings that are not finished.
+    let name = name.strip_suffix(".part").unwrap_or(name);
     NOTES.contains(&extension(name).as_str())
 }
 

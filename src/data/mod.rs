@@ -5,6 +5,8 @@
 //! is one file per format; `load` tells formats apart by content and layout.
 
 #[cfg(feature = "formats")]
+pub mod ahead;
+#[cfg(feature = "formats")]
 mod array_files;
 #[cfg(feature = "formats")]
 mod arrays;
@@ -12,6 +14,8 @@ mod arrays;
 mod choose;
 #[cfg(feature = "formats")]
 mod decode;
+#[cfg(feature = "formats")]
+pub mod embeddings;
 mod episodes;
 #[cfg(feature = "formats")]
 mod glyphs;
@@ -42,6 +46,8 @@ mod order;
 mod parts;
 #[cfg(feature = "formats")]
 mod pickle;
+#[cfg(feature = "formats")]
+mod pictures;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod split;
 mod statistics;
@@ -69,5 +75,7 @@ pub use oneshot::{OneShotRun, read_oneshot_runs};
 #[cfg(feature = "formats")]
 pub use options::{DataOptions, fitted_side};
 pub use order::epoch_order;
+#[cfg(feature = "formats")]
+pub use pictures::Pictures;
 pub use split::{Split, class_split};
 pub use statistics::Statistics;
