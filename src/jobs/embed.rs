@@ -6,9 +6,8 @@ use npyz::WriterBuilder;
 use serde::Serialize;
 
 use super::eval::{SplitFile, load_as_trained};
-use super::stored::Stored;
-use super::{Session, data_options, output_file, source, warn_of};
-use crate::data::{self, LeftOut};
+use super::{Session, data_options, look_options, model, output_file, source, warn_of};
+use crate::data::{self, DataOptions, ImageSet, LeftOut};
 use crate::fewshot::l2_normalise;
 use crate::files::replace_file;
 use crate::progress::Progress;
@@ -47,6 +46,22 @@ pub enum Input {
         /// The split file in place of the run's own.
         split_file: SplitFile,
     },
+}
+
+impl Input {
+    /// Some of the images.
+    fn look(&self) -> Result<ImageSet> {
+        match self {
+            Input::Paths(paths) => data::sample_unlabelled(paths, &look_options()),
+            Input::Split { data, split, split_file } => {
+                let split_file = match split_file {
+                    SplitFile::File(file) => Some(file.clone()),
+                    SplitFile::OfRun | SplitFile::None => None,
+                };
+                data::load(data, split.parse()?, &DataOptions { split_file, ..look_options() })
+            }
+        }
+    }
 }
 
 /// Embeddings that were written.
@@ -141,7 +156,7 @@ fn is_of(file: &Path, source: &Path) -> bool {
 /// A request, checkpoint or images that cannot be used; files that cannot be written; what the device refuses.
 pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progress) -> Result<EmbedOutcome> {
     request.validate()?;
-    let stored = Stored::open(&request.checkpoint)?;
+    let stored = model::open(&request.checkpoint, &mut || request.input.look(), progress)?;
     let side = stored.side()?;
     let options = data_options(&stored.config.data, Some(side));
     let (images, left_out) = match &request.input {

@@ -14,6 +14,7 @@ pub mod eval;
 pub mod fit;
 pub mod forecast;
 mod init;
+pub mod model;
 pub mod plan;
 pub mod score;
 pub mod stored;
@@ -66,6 +67,11 @@ fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
         split_seed: data.split_seed,
         split_file: data.split_file.clone(),
     }
+}
+
+/// How pictures are read that only decide which shipped network suits.
+fn look_options() -> DataOptions {
+    DataOptions { side: Some(32), ..DataOptions::default() }
 }
 
 /// `error`, with the way to a run's own data, which `key` sets, where it is that data which cannot be read.
