@@ -107,7 +107,7 @@ fn load_folder(folder: &Path, split: Split, options: &DataOptions) -> Result<Ima
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] for the first file that cannot be read as an image.
 pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
-    unlabelled(paths, options, true).map(|(set, _)| set)
+    unlabelled(paths, options, true, usize::MAX).map(|(set, _)| set)
 }
 
 /// As [`load_unlabelled`], except that files which cannot be read as images are left out: the second list.
@@ -115,13 +115,28 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
 /// # Errors
 /// As [`load_unlabelled`] where no image is left.
 pub fn load_readable(paths: &[PathBuf], options: &DataOptions) -> Result<(ImageSet, Vec<LeftOut>)> {
-    unlabelled(paths, options, false)
+    unlabelled(paths, options, false, usize::MAX)
 }
 
-fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool) -> Result<(ImageSet, Vec<LeftOut>)> {
+/// Pictures of a sample.
+const SAMPLE: usize = 32;
+
+/// As [`load_readable`], a sample of the images that is spread evenly over them.
+///
+/// # Errors
+/// As [`load_readable`].
+pub fn sample_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
+    unlabelled(paths, options, false, SAMPLE).map(|(set, _)| set)
+}
+
+/// At most `most` of the images.
+fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool, most: usize) -> Result<(ImageSet, Vec<LeftOut>)> {
     check_side(options)?;
     let pictures = Pictures::open(paths, strict)?;
     let (mut items, mut left_out) = (pictures.items(), pictures.left_out().to_vec());
+    if items.len() > most {
+        items = (0..most).map(|i| items[i * items.len() / most]).collect();
+    }
     let (side, pixels) = if strict {
         decode::decode_all(&items, options)?
     } else {

@@ -8,11 +8,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::eval::{SplitFile, load_as_trained};
 use super::extraction::{self, Begun, Extraction, Part, Source};
-use super::portability;
-use super::stored::Stored;
-use super::{Session, data_options, output_file, source, warn_of};
+use super::{Session, data_options, look_options, model, output_file, portability, source, warn_of};
 use crate::data::embeddings::{self, Format, LACKS_PARQUET, Reader};
-use crate::data::{DataOptions, LeftOut, Pictures};
+use crate::data::{self, DataOptions, ImageSet, LeftOut, Pictures};
 use crate::files::replace_with;
 use crate::progress::Progress;
 use crate::train::Extractor;
@@ -65,6 +63,22 @@ pub enum Input {
         /// The split file in place of the run's own.
         split_file: SplitFile,
     },
+}
+
+impl Input {
+    /// Some of the images.
+    fn look(&self) -> Result<ImageSet> {
+        match self {
+            Input::Paths(paths) => data::sample_unlabelled(paths, &look_options()),
+            Input::Split { data, split, split_file } => {
+                let split_file = match split_file {
+                    SplitFile::File(file) => Some(file.clone()),
+                    SplitFile::OfRun | SplitFile::None => None,
+                };
+                data::load(data, split.parse()?, &DataOptions { split_file, ..look_options() })
+            }
+        }
+    }
 }
 
 /// Embeddings that were written.
@@ -209,7 +223,7 @@ fn is_of(file: &Path, source: &Path) -> bool {
 /// finished by then is in a part file beside the output, unless it is little.
 pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progress) -> Result<EmbedOutcome> {
     request.validate()?;
-    let stored = Stored::open(&request.checkpoint)?;
+    let stored = model::open(&request.checkpoint, &mut || request.input.look(), progress)?;
     let side = stored.side()?;
     let options = data_options(&stored.config.data, Some(side));
     let pictures = match &request.input {
@@ -228,11 +242,10 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
     let columns = extractor
         .width(request.layer)
         .ok_or_else(|| Error::usage("the network was trained without this head: choose another `request.layer`"))?;
-    let bytes = std::fs::read(&stored.file).map_err(|e| Error::io(&stored.file, "cannot read the checkpoint", e))?;
     let begun = Begun {
         program: env!("CARGO_PKG_VERSION").into(),
         adapter,
-        checkpoint: format!("{:032x}", xxh3_128(&bytes)),
+        checkpoint: format!("{:032x}", xxh3_128(&stored.checkpoint.to_bytes()?)),
         pictures: pictures.len(),
         inputs: pictures.fingerprint(),
         layer: request.layer.name().into(),
@@ -241,7 +254,6 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
         side,
         columns,
     };
-    drop(bytes);
     let mut part = Part::open(&request.out, &begun, &pictures, request.resume)?;
     let resumed = part.rows;
     if part.done > 0 {

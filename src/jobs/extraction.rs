@@ -372,11 +372,38 @@ impl Pace {
     }
 }
 
-/// Times while the device may have had nothing to do.
+/// Times while the device may have had nothing to do. Some drivers compute while work is submitted, others after that.
 struct Idle {
     total: Duration,
     /// When the device was last known to have work.
     known: Instant,
+    /// From then until the last pass was begun.
+    gap: Duration,
+}
+
+impl Idle {
+    /// A pass is about to be begun; `alone`: there is no other under way.
+    fn before_pass(&mut self, alone: bool) {
+        self.gap = self.known.elapsed();
+        if alone {
+            self.total += self.gap;
+        }
+    }
+
+    /// A pass was submitted.
+    fn submitted(&mut self) {
+        self.known = Instant::now();
+    }
+
+    /// A pass was read, after a wait from `asked` on; `followed`: another is under way.
+    fn read(&mut self, asked: Instant, followed: bool) {
+        if asked.elapsed() >= ENDED {
+            self.known = Instant::now();
+        } else if followed {
+            // It had ended, at any moment before the next was begun.
+            self.total += self.gap;
+        }
+    }
 }
 
 /// A batch on its way: the pictures up to `done`, without those that are left out.
@@ -409,7 +436,7 @@ impl Extraction<'_> {
         let bytes = 4 * self.extractor.side() * self.extractor.side();
         let room = (self.extractor.batch() * BATCHES_AHEAD).min(BYTES_AHEAD / bytes.max(1));
         let begun = Instant::now();
-        let mut idle = Idle { total: Duration::ZERO, known: begun };
+        let mut idle = Idle { total: Duration::ZERO, known: begun, gap: Duration::ZERO };
         let words = |i| source.words(i, self.options);
         ahead::in_order(first..n, room, words, |pixels| {
             let mut batches = self.extractor.batches(self.layer)?;
@@ -468,13 +495,9 @@ impl Extraction<'_> {
         }
         let has_rows = !all.is_empty();
         if has_rows {
-            if batches.under_way() == 0 {
-                idle.total += idle.known.elapsed();
-            }
+            idle.before_pass(batches.under_way() == 0);
             batches.begin(all)?;
-            if batches.under_way() == 1 {
-                idle.known = Instant::now();
-            }
+            idle.submitted();
         }
         Ok(Batch { done, left_out, has_rows })
     }
@@ -486,11 +509,7 @@ impl Extraction<'_> {
         if batch.has_rows {
             let asked = Instant::now();
             rows = batches.finish()?;
-            // It may have ended at any moment since the device was last known to have work.
-            if asked.elapsed() < ENDED {
-                idle.total += asked.saturating_duration_since(idle.known);
-            }
-            idle.known = Instant::now();
+            idle.read(asked, batches.under_way() > 0);
         }
         if self.normalise {
             l2_normalise(&mut rows, part.columns);

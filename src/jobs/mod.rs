@@ -15,6 +15,7 @@ mod extraction;
 pub mod fit;
 pub mod forecast;
 mod init;
+pub mod model;
 pub mod plan;
 mod portability;
 pub mod score;
@@ -68,6 +69,11 @@ fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
         split_seed: data.split_seed,
         split_file: data.split_file.clone(),
     }
+}
+
+/// How pictures are read that only decide which shipped network suits.
+fn look_options() -> DataOptions {
+    DataOptions { side: Some(32), ..DataOptions::default() }
 }
 
 /// `error`, with the way to a run's own data, which `key` sets, where it is that data which cannot be read.
