@@ -104,34 +104,35 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// What this call has other than the one that wrote the part file; none where they agree.
+    /// How the part file was begun where this call is another, as in "with another checkpoint"; none where they agree.
     fn unlike(&self, earlier: &Begun) -> Option<String> {
         let Begun { program, adapter, pictures, layer, normalise, strict, .. } = earlier;
+        let with = |given: bool| if given { "with" } else { "without" };
         if self.program != *program {
-            return Some(format!("version {program} of this program"));
+            return Some(format!("by version {program} of this program"));
         }
         if self.checkpoint != earlier.checkpoint || self.side != earlier.side {
-            return Some("another checkpoint".into());
+            return Some("with another checkpoint".into());
         }
         if self.layer != *layer {
-            return Some(format!("another `request.layer`, {layer}"));
+            return Some(format!("with another `request.layer`, {layer}"));
         }
         if self.normalise != *normalise {
-            return Some(format!("{} `request.normalise`", if *normalise { "with" } else { "without" }));
+            return Some(format!("{} `request.normalise`", with(*normalise)));
         }
         if self.strict != *strict {
-            return Some(format!("{} `request.strict`", if *strict { "with" } else { "without" }));
+            return Some(format!("{} `request.strict`", with(*strict)));
         }
         if self.pictures != *pictures {
-            return Some(format!("other pictures, {pictures} of them and now {}", self.pictures));
+            return Some(format!("with other pictures, {pictures} of them and now {}", self.pictures));
         }
         if self.inputs != earlier.inputs {
-            return Some("other pictures: some were renamed or changed since".into());
+            return Some("with other pictures: some were renamed or changed since".into());
         }
         if self.adapter != *adapter {
-            return Some(format!("another adapter, {adapter}"));
+            return Some(format!("on another adapter, {adapter}"));
         }
-        (self != earlier).then(|| "something else".into())
+        (self != earlier).then(|| "with something else".into())
     }
 }
 
@@ -259,10 +260,10 @@ impl<'s> Part<'s> {
             Ok(())
         });
         let unlike = earlier.as_ref().and_then(|earlier| begun.unlike(earlier));
-        if let Some(what) = unlike {
+        if let Some(how) = unlike {
             return Err(Error::data(
                 &self.path,
-                format!("was begun with {what}: give what it was begun with, or remove the file to begin anew"),
+                format!("was begun {how}: give what it was begun with, or remove the file to begin anew"),
             ));
         }
         let broken = || Error::data(&self.path, "is no part file that can be gone on with: remove it to begin anew");

@@ -79,8 +79,8 @@ fn plain(path: &str) -> String {
     path.replace('\\', "/")
 }
 
-/// Compares the rows of `here` with those of `there`, matched by path, or where the first path of `there` is not among
-/// those of `here` by path below the folder that all paths of each have in common, so that two machines may have the
+/// Compares the rows of `here` with those of `there`, matched by path, or where the first path of neither is among those
+/// of the other by path below the folder that all paths of each have in common, so that two machines may have the
 /// pictures in different places. Rows in the same order are compared as streams; others wait in memory.
 ///
 /// # Errors
@@ -97,18 +97,27 @@ pub(super) fn compare(here: &Path, format: Format, there: &Path, tolerance: f64)
             ),
         ));
     }
-    let (mut row, mut first) = (Vec::new(), None);
+    let mut row = Vec::new();
     let (mut own_folder, mut other_folder) = (Common::default(), Common::default());
+    let (mut own_first, mut other_first) = (None, None);
+    // Whether the first of one is among the others, as it is where one has some of the other's pictures.
+    let mut by_whole_path = false;
+    if let Some(path) = own.next(&mut row)? {
+        let path = plain(&path);
+        own_folder.add(&path);
+        own_first = Some(path);
+    }
     while let Some(path) = other.next(&mut row)? {
         let path = plain(&path);
         other_folder.add(&path);
-        first.get_or_insert(path);
+        by_whole_path |= own_first.as_ref() == Some(&path);
+        other_first.get_or_insert(path);
     }
-    let mut by_whole_path = false;
+    by_whole_path |= own_first == other_first;
     while let Some(path) = own.next(&mut row)? {
         let path = plain(&path);
         own_folder.add(&path);
-        by_whole_path |= first.as_ref() == Some(&path);
+        by_whole_path |= other_first.as_ref() == Some(&path);
     }
     if by_whole_path {
         (own_folder, other_folder) = Default::default();
