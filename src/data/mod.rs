@@ -36,6 +36,8 @@ mod listing;
 #[cfg(feature = "formats")]
 mod load;
 #[cfg(feature = "formats")]
+mod look;
+#[cfg(feature = "formats")]
 mod npz;
 #[cfg(feature = "formats")]
 mod oneshot;
@@ -70,6 +72,8 @@ pub use image_set::{ImageSet, Warning, WarningKind};
 pub use left_out::LeftOut;
 #[cfg(feature = "formats")]
 pub use load::{load, load_readable, load_unlabelled, sample_unlabelled};
+#[cfg(feature = "formats")]
+pub use look::Look;
 #[cfg(feature = "formats")]
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 #[cfg(feature = "formats")]

@@ -9,6 +9,7 @@ use super::decode::{decode_rgb, square, words};
 use super::kind::{self, FileKind, is_folder};
 use super::left_out::LeftOut;
 use super::listing::{self, FolderListing, Listing, OneFile};
+use super::look::Look;
 use super::zip_archive::ZipListing;
 use crate::{Error, Result};
 
@@ -140,6 +141,17 @@ impl Pictures {
     pub fn decode(&self, i: usize, options: &DataOptions) -> Result<RgbImage> {
         let path = self.path(i);
         square(&path, decode_rgb(&path, &self.read(i)?)?, options.side)
+    }
+
+    /// What can be said of picture `i`, and its pixels as [`Pictures::words`] gives them.
+    ///
+    /// # Errors
+    /// As [`Pictures::decode`].
+    pub fn look(&self, i: usize, options: &DataOptions) -> Result<(Look, Vec<u32>)> {
+        let (path, file) = (self.path(i), self.read(i)?);
+        let picture = decode_rgb(&path, &file)?;
+        let look = Look::of(&file, &picture);
+        Ok((look, words(&square(&path, picture, options.side)?).collect()))
     }
 
     /// As [`Pictures::decode`], one RGBA8 word per pixel as [`super::ImageSet::pixels`] has them.

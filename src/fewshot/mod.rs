@@ -18,12 +18,14 @@ pub mod classifier;
 pub mod features;
 pub mod logistic;
 pub mod nearest;
+pub mod prototypes;
 pub mod statistics;
 
 pub use classifier::Classifier;
 pub use features::{Features, l2_normalise};
 pub use logistic::LogisticRegression;
 pub use nearest::Nearest;
+pub use prototypes::Prototypes;
 pub use statistics::MeanInterval;
 
 use crate::{Error, Result};
