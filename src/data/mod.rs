@@ -50,6 +50,8 @@ mod parts;
 mod pickle;
 #[cfg(feature = "formats")]
 mod pictures;
+#[cfg(feature = "formats")]
+pub mod sheet;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod split;
 mod statistics;
