@@ -51,6 +51,8 @@ mod pickle;
 #[cfg(feature = "formats")]
 mod pictures;
 #[cfg(feature = "formats")]
+mod places;
+#[cfg(feature = "formats")]
 pub mod sheet;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod split;
@@ -83,5 +85,7 @@ pub use options::{DataOptions, fitted_side};
 pub use order::epoch_order;
 #[cfg(feature = "formats")]
 pub use pictures::Pictures;
+#[cfg(feature = "formats")]
+pub use places::Places;
 pub use split::{Split, class_split};
 pub use statistics::Statistics;

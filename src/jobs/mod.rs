@@ -4,6 +4,7 @@
 //! Messages name a setting by its key (`optimiser.batch`) and a member of a request as `request.out`, in backticks; the
 //! command line turns both into flags.
 
+pub mod audit;
 pub mod bench;
 mod calibrate;
 pub mod check;
