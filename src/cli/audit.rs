@@ -32,9 +32,9 @@ const SHOWN: usize = 20;
 pub struct Args {
     /// Class folders, split folders of these, pictures, or a zip
     data: PathBuf,
-    /// Network: checkpoint, run folder, or shipped
+    /// Checkpoint, run folder, or shipped
     ///
-    /// shipped: one that comes with the program, chosen by the pictures.
+    /// The network. shipped: one that comes with the program, chosen by the pictures.
     #[arg(long, value_name = "PATH", default_value = SHIPPED)]
     model: PathBuf,
     /// Only these findings, a list
