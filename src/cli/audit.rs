@@ -43,14 +43,14 @@ pub struct Args {
     #[arg(long, value_name = "NAME,..", value_parser = choice::<Kind>(Kind::NAMES), value_delimiter = ',',
         help_heading = CHECKS, hide_possible_values = true)]
     only: Vec<Kind>,
-    /// Least likeness of near duplicates, 0.5 to 1
+    /// Least likeness of near duplicates
     ///
-    /// The correlation of their gray levels at 32 x 32, smoothed, at the best shift.
+    /// From 0.5 to 1: the correlation of their gray levels at 32 x 32, smoothed, at the best shift.
     #[arg(long, value_name = "F", default_value_t = LIKENESS, value_parser = number, help_heading = CHECKS)]
     likeness: f64,
-    /// How many times as likely another label must be
+    /// Times that another label must be likelier
     ///
-    /// Lower finds more wrong labels, and more that are right.
+    /// How many times as likely as the given label. Lower finds more wrong labels, and more that are right.
     #[arg(long, value_name = "F", default_value_t = LABEL_RATIO, value_parser = number, help_heading = CHECKS)]
     label_ratio: f64,
     /// Write all findings as a table
