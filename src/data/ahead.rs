@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
@@ -67,15 +66,13 @@ impl<T> Shared<T> {
 /// Results in the order of their items, while threads work on the next ones.
 pub struct Ahead<'s, T> {
     shared: &'s Shared<T>,
-    waited: Duration,
 }
 
-impl<T> Ahead<'_, T> {
-    /// The next result; none after the last. Waits for it.
-    ///
-    /// # Errors
-    /// What the work on that item returned.
-    pub fn next(&mut self) -> Option<Result<T>> {
+impl<T> Iterator for Ahead<'_, T> {
+    type Item = Result<T>;
+
+    /// The next result, or the error of the work on that item; none after the last. Waits for it.
+    fn next(&mut self) -> Option<Result<T>> {
         let mut state = self.shared.state();
         if state.taken >= self.shared.end {
             return None;
@@ -88,22 +85,17 @@ impl<T> Ahead<'_, T> {
                 self.shared.room.notify_one();
                 return result;
             }
-            let begun = Instant::now();
             state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
-            self.waited += begun.elapsed();
         }
     }
+}
 
+impl<T> Ahead<'_, T> {
     /// Whether the next `n` results, or as many as are left, can be taken without waiting.
     pub fn is_ready(&self, n: usize) -> bool {
         let state = self.shared.state();
         let n = n.min(self.shared.end - state.taken);
         state.done.len() >= n && state.done.iter().take(n).all(Option::is_some)
-    }
-
-    /// How long [`Ahead::next`] has waited in all.
-    pub fn waited(&self) -> Duration {
-        self.waited
     }
 }
 
@@ -132,7 +124,7 @@ pub fn in_order<T: Send, R>(
         for _ in 0..workers {
             scope.spawn(|| shared.work(&work));
         }
-        let result = catch_unwind(AssertUnwindSafe(|| consume(&mut Ahead { shared: &shared, waited: Duration::ZERO })));
+        let result = catch_unwind(AssertUnwindSafe(|| consume(&mut Ahead { shared: &shared })));
         shared.state().stop = true;
         shared.room.notify_all();
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -143,6 +135,7 @@ pub fn in_order<T: Send, R>(
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
 
@@ -154,12 +147,12 @@ mod tests {
             let alive = made.fetch_add(1, Ordering::SeqCst) + 1 - taken.load(Ordering::SeqCst);
             most.fetch_max(alive, Ordering::SeqCst);
             // Some take longer than the ones after them.
-            std::thread::sleep(Duration::from_micros(if i % 7 == 0 { 300 } else { 10 }));
+            std::thread::sleep(Duration::from_micros(if i.is_multiple_of(7) { 300 } else { 10 }));
             Ok(i)
         };
         let all = in_order(3..500, 32, work, |ahead| {
             let mut all = Vec::new();
-            while let Some(result) = ahead.next() {
+            for result in ahead.by_ref() {
                 taken.fetch_add(1, Ordering::SeqCst);
                 all.push(result?);
             }
@@ -169,7 +162,7 @@ mod tests {
         assert_eq!(all.unwrap(), (3..500).collect::<Vec<_>>());
         // One more may have been taken and not yet counted.
         assert!(most.load(Ordering::SeqCst) <= 33, "{most:?}");
-        assert_eq!(in_order(0..0, 4, Ok, |ahead| Ok(ahead.next().is_none())).unwrap(), true);
+        assert!(in_order(0..0, 4, Ok, |ahead| Ok(ahead.next().is_none())).unwrap());
     }
 
     #[test]

@@ -173,11 +173,8 @@ impl FolderListing {
         let runs = run_folders(&files);
         let is_outside = |name: &String| !runs.iter().any(|run| is_below(name, run));
         let mut odd: HashMap<usize, PathBuf> = HashMap::new();
-        let mut kept = 0;
-        for (_, path) in files.iter().zip(paths).filter(|(name, _)| is_outside(name)) {
-            odd.extend(path.map(|path| (kept, path)));
-            kept += 1;
-        }
+        let kept = files.iter().zip(paths).filter(|(name, _)| is_outside(name));
+        odd.extend(kept.enumerate().filter_map(|(file, (_, path))| Some((file, path?))));
         files.retain(is_outside);
         folders.retain(is_outside);
         Ok(FolderListing { root: root.to_path_buf(), files, odd, folders, runs })

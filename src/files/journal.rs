@@ -186,7 +186,11 @@ mod tests {
 
     fn records(journal: &mut Journal) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        journal.visit(&mut |record| Ok(all.push(record.to_vec()))).unwrap();
+        let mut keep = |record: &[u8]| {
+            all.push(record.to_vec());
+            Ok(())
+        };
+        journal.visit(&mut keep).unwrap();
         all
     }
 

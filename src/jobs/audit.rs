@@ -353,7 +353,7 @@ impl Survey {
             let mut batches = extractor.batches(Layer::Feature)?;
             let columns = batches.width();
             let mut words = Vec::new();
-            while let Some(result) = ready.next() {
+            for result in ready.by_ref() {
                 progress.go_on()?;
                 let i = looks.len();
                 match result {
