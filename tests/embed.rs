@@ -58,7 +58,7 @@ fn json(output: &Output) -> serde_json::Value {
 
 fn picture(path: &Path, side: u32, seed: u32) {
     let image = RgbImage::from_fn(side, side, |x, y| {
-        image::Rgb([(x * 9 + seed) as u8, (y * 5 ^ (seed >> 8)) as u8, (seed * 31 + x * y) as u8])
+        image::Rgb([(x * 9 + seed) as u8, ((y * 5) ^ (seed >> 8)) as u8, (seed * 31 + x * y) as u8])
     });
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png).unwrap();
