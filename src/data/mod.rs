@@ -68,7 +68,7 @@ mod zip_archive;
 
 #[cfg(feature = "formats")]
 pub use decode::decode_rgb;
-pub use episodes::{Episode, draw, read_episodes, shortage};
+pub use episodes::{Episode, draw, read_episodes, room, shortage};
 #[cfg(feature = "formats")]
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};

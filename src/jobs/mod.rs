@@ -17,6 +17,7 @@ pub mod fit;
 pub mod forecast;
 mod init;
 pub mod model;
+mod pace;
 pub mod plan;
 mod portability;
 pub mod score;
