@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Context;
 use super::args::{choice, number};
 use super::eval::split_file;
-use super::report::duration;
+use super::report::{duration, shell_word};
 use crate::Result;
 use crate::data::embeddings::Format;
 use crate::jobs::embed::{self, EmbedOutcome, EmbedRequest, Input, TOLERANCE};
@@ -140,6 +140,10 @@ fn text(outcome: &EmbedOutcome) -> String {
             found.largest_relative,
             found.least_cosine
         ));
+    }
+    if outcome.format == Format::Npy {
+        let file = shell_word(&outcome.array);
+        lines.push(format!("next: `ieq-wgpu neighbors PICTURE --in {file}` finds the pictures most similar to one"));
     }
     lines.join("\n")
 }
