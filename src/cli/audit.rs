@@ -18,8 +18,8 @@ const SHOWN: usize = 20;
 /// Find wrong labels, copies and bad pictures in a folder
 ///
 /// Nothing is changed or deleted. Found are: files that cannot be read; the same file or the same pixels twice; near
-/// duplicates, also across classes and splits, which are among the 8 most similar pictures by the network and alike pixel
-/// by pixel after a shift of up to two of 32; labels that another is far more likely than; outliers, far from all of their
+/// duplicates, also across classes and splits, which are among the 8 most similar pictures, by the network or at 8 x 8, and
+/// alike pixel by pixel after a shift of up to two of 32; labels that another is far more likely than; outliers, far from all of their
 /// class; pictures that are blurred (variance of the Laplacian), tiny (less than half of what the network takes) or blank.
 ///
 /// A label is judged as in confident learning (cleanlab), by probabilities that were computed without it: a softmax of

@@ -103,6 +103,18 @@ impl Look {
         }
     }
 
+    /// 8 x 8 means of the small copy, less their mean: numbers whose cosine is large for near copies. None without contrast.
+    pub fn outline(&self) -> Option<[f32; 64]> {
+        const BLOCK: usize = SMALL / 8;
+        let mut outline = [0.0; 64];
+        for (at, &value) in self.small.iter().enumerate() {
+            outline[at / SMALL / BLOCK * 8 + at % SMALL / BLOCK] += f32::from(value);
+        }
+        let mean = outline.iter().sum::<f32>() / 64.0;
+        outline.iter_mut().for_each(|x| *x -= mean);
+        outline.iter().any(|x| x.abs() > 1.0).then_some(outline)
+    }
+
     /// Correlation of the small copies at the shift, of up to two pixels each way, where it is largest: 1 for equal ones,
     /// whatever their brightness and contrast. 0 where the colours differ or there is no contrast.
     pub fn likeness(&self, other: &Look) -> f32 {
@@ -158,10 +170,17 @@ mod tests {
         assert!(of(&one).likeness(&of(&bright)) > 0.99);
         assert!(of(&one).likeness(&of(&large)) > 0.98);
         assert!(of(&one).likeness(&of(&drawing(0, 11))) < 0.9);
+        let cosine = |a: &RgbImage, b: &RgbImage| {
+            let (a, b) = (of(a).outline().unwrap_or([0.0; 64]), of(b).outline().unwrap_or([0.0; 64]));
+            let dot = |a: &[f32; 64], b: &[f32; 64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
+        };
+        assert!(cosine(&one, &large) > 0.99 && cosine(&one, &bright) > 0.99 && cosine(&one, &drawing(0, 11)) < 0.9);
         let red = RgbImage::from_fn(40, 40, |x, y| Rgb([one.get_pixel(x, y).0[0], 10, 10]));
         assert_eq!(of(&one).likeness(&of(&red)), 0.0, "another colour");
         let flat = RgbImage::from_pixel(40, 40, Rgb([9; 3]));
         assert_eq!((of(&flat).contrast, of(&flat).sharpness, of(&flat).likeness(&of(&one))), (0.0, 0.0, 0.0));
+        assert_eq!(of(&flat).outline(), None);
         assert!(of(&one).pixels == of(&one.clone()).pixels && of(&one).pixels != of(&bright).pixels);
         let blurred = imageops::blur(&one, 2.0);
         assert!(of(&blurred).sharpness < of(&one).sharpness / 10.0);

@@ -11,6 +11,7 @@ use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, DataOptions, Look, Pictures, Places, ahead, decode_rgb};
 use crate::fewshot::{Features, Nearest, Prototypes, l2_normalise};
 use crate::files::replace_file;
+use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
 use crate::train::Extractor;
 use crate::train::features::Layer;
@@ -245,10 +246,13 @@ pub fn run(request: &AuditRequest, session: &Session, progress: &mut dyn Progres
     let options = data_options(&stored.config.data, Some(side));
     let mut survey = Survey::of(pictures, places, &extractor, &options, progress)?;
     drop(extractor);
-    let neighbours = survey.neighbours(&mut kernels, progress)?;
+    let neighbours = nearest(&mut kernels, &survey.rows, survey.columns, "neighbours of pictures", progress)?;
+    let outlines = survey.outlines();
+    let alike = nearest(&mut kernels, &outlines.rows, outlines.columns, "copies of pictures", progress)?;
     survey.of_single_pictures(side);
     survey.duplicates();
-    survey.near_duplicates(&neighbours, request.likeness, progress)?;
+    let rowed = survey.rowed.clone();
+    survey.near_duplicates([(&neighbours, &rowed), (&alike, &outlines.of)], request.likeness, progress)?;
     survey.labels_and_outliers(&neighbours, request.label_ratio, progress)?;
 
     let Survey { pictures, places, mut findings, .. } = survey;
@@ -287,7 +291,8 @@ fn sheet(outcome: &AuditOutcome, pictures: &Pictures) -> Result<Vec<u8>> {
     };
     let name =
         |path: &Path| numbers.get(path).map_or_else(|| path.display().to_string(), |&i| pictures.name(i).to_owned());
-    let mut sheet = Sheet::new();
+    // An even number, so that pairs stay together.
+    let mut sheet = Sheet::new().columns(8);
     for (kind, n) in outcome.counts.iter().filter(|(_, n)| *n > 0) {
         let shown = (*n).min(ON_SHEET);
         let more = if shown < *n { format!(", the first {shown} of {n}") } else { format!(", {n}") };
@@ -333,6 +338,36 @@ fn middle(mut values: Vec<f64>) -> Option<(f64, f64)> {
 
 /// Rows found for each row: itself is none of them.
 type Neighbours = Vec<Vec<(usize, f32)>>;
+
+/// Outlines `[rows, columns]`, and the pictures that they are of.
+struct Outlines {
+    rows: Vec<f32>,
+    columns: usize,
+    of: Vec<usize>,
+}
+
+/// The rows most similar to each row.
+fn nearest(
+    kernels: &mut Kernels,
+    rows: &[f32],
+    columns: usize,
+    what: &str,
+    progress: &mut dyn Progress,
+) -> Result<Neighbours> {
+    let n = rows.len() / columns;
+    let nearest = Nearest::new(kernels, columns, QUERIES)?;
+    let mut all = Vec::with_capacity(n);
+    for first in (0..n).step_by(QUERIES) {
+        progress.go_on()?;
+        let end = (first + QUERIES).min(n);
+        let found = nearest.search(&rows[first * columns..end * columns], rows, NEIGHBOURS + 1)?;
+        all.extend((first..end).zip(found).map(|(row, found)| {
+            found.into_iter().filter(|(other, _)| *other != row).take(NEIGHBOURS).collect::<Vec<_>>()
+        }));
+        progress.advance(what, end as u64, n as u64);
+    }
+    Ok(all)
+}
 
 impl Survey {
     /// Looks at every picture and embeds it; threads decode ahead of the device.
@@ -412,22 +447,11 @@ impl Survey {
         self.findings.push(Finding { finding, path: self.pictures.path(i), reason, other, score });
     }
 
-    /// The rows most similar to each row.
-    fn neighbours(&self, kernels: &mut crate::gpu::kernel::Kernels, progress: &mut dyn Progress) -> Result<Neighbours> {
-        let n = self.rowed.len();
-        let nearest = Nearest::new(kernels, self.columns, QUERIES)?;
-        let mut all = Vec::with_capacity(n);
-        for first in (0..n).step_by(QUERIES) {
-            progress.go_on()?;
-            let end = (first + QUERIES).min(n);
-            let queries = &self.rows[first * self.columns..end * self.columns];
-            let found = nearest.search(queries, &self.rows, NEIGHBOURS + 1)?;
-            all.extend((first..end).zip(found).map(|(row, found)| {
-                found.into_iter().filter(|(other, _)| *other != row).take(NEIGHBOURS).collect::<Vec<_>>()
-            }));
-            progress.advance("neighbours of pictures", end as u64, n as u64);
-        }
-        Ok(all)
+    /// Of every picture with contrast the outline, by which copies are similar whatever a network makes of them.
+    fn outlines(&self) -> Outlines {
+        let seen = self.looks.iter().enumerate().filter_map(|(i, look)| Some((i, look.as_ref()?.outline()?)));
+        let (of, rows): (Vec<usize>, Vec<[f32; 64]>) = seen.unzip();
+        Outlines { rows: rows.concat(), columns: 64, of }
     }
 
     /// Tiny, blank and blurred pictures.
@@ -496,13 +520,21 @@ impl Survey {
         self.looks = looks;
     }
 
-    /// Pictures that are among the most similar ones by the network, and alike pixel by pixel after a small shift.
-    fn near_duplicates(&mut self, neighbours: &Neighbours, least: f64, progress: &mut dyn Progress) -> Result<()> {
+    /// Pictures that are among the most similar ones, by the network or by outline, and alike pixel by pixel after a small
+    /// shift. `found` has neighbours, by row, and the picture of each row.
+    fn near_duplicates(
+        &mut self,
+        found: [(&Neighbours, &[usize]); 2],
+        least: f64,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
         // The earlier picture of a pair is the original.
-        let mut pairs: Vec<Vec<usize>> = vec![Vec::new(); self.rowed.len()];
-        for (row, found) in neighbours.iter().enumerate() {
-            for &(other, _) in found {
-                pairs[row.max(other)].push(row.min(other));
+        let mut pairs: Vec<Vec<usize>> = vec![Vec::new(); self.looks.len()];
+        for (neighbours, of) in found {
+            for (&i, found) in of.iter().zip(neighbours) {
+                for other in found.iter().map(|(row, _)| of[*row]) {
+                    pairs[i.max(other)].push(i.min(other));
+                }
             }
         }
         pairs.iter_mut().for_each(|others| {
@@ -510,12 +542,11 @@ impl Survey {
             others.dedup();
         });
         let looks = &self.looks;
-        let of_row = |row: usize| looks[self.rowed[row]].as_ref();
-        let best = |row: usize| -> Result<Option<(usize, f32)>> {
-            let Some(look) = of_row(row) else { return Ok(None) };
+        let best = |i: usize| -> Result<Option<(usize, f32)>> {
+            let Some(look) = &looks[i] else { return Ok(None) };
             let mut best: Option<(usize, f32)> = None;
-            for &other in &pairs[row] {
-                let Some(its) = of_row(other) else { continue };
+            for &other in &pairs[i] {
+                let Some(its) = &looks[other] else { continue };
                 if its.pixels == look.pixels || its.file == look.file {
                     continue;
                 }
@@ -528,13 +559,11 @@ impl Survey {
         };
         let mut found = ahead::in_order(0..pairs.len(), 1024, best, |all| {
             let mut found = Vec::new();
-            for row in 0..pairs.len() {
-                if row % 1024 == 0 {
+            for (i, best) in all.enumerate() {
+                if i % 1024 == 0 {
                     progress.go_on()?;
                 }
-                if let Some((other, likeness)) = all.next().transpose()?.flatten() {
-                    found.push((self.rowed[row], self.rowed[other], likeness));
-                }
+                found.extend(best?.map(|(other, likeness)| (i, other, likeness)));
             }
             Ok(found)
         })?;

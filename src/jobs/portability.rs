@@ -170,15 +170,19 @@ pub(super) fn compare(here: &Path, format: Format, there: &Path, tolerance: f64)
     Ok(comparison)
 }
 
+/// The larger of two; what is not a number stays.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a >= b { a } else { b }
+}
+
 impl Comparison {
     fn add(&mut self, path: &str, here: &[f32], there: &[f32]) {
         let (mut difference, mut size) = (0.0_f64, 0.0_f64);
         let (mut product, mut lengths) = (0.0, [0.0, 0.0]);
         for (&a, &b) in here.iter().zip(there) {
             let (a, b) = (f64::from(a), f64::from(b));
-            // As long as nothing is NaN; what is stays.
-            difference = if (a - b).abs() <= difference { difference } else { (a - b).abs() };
-            size = size.max(b.abs());
+            difference = larger(difference, (a - b).abs());
+            size = larger(size, b.abs());
             product += a * b;
             lengths[0] += a * a;
             lengths[1] += b * b;
@@ -187,15 +191,13 @@ impl Comparison {
         let same = difference == 0.0 && lengths[0] == 0.0;
         let cosine = if same { 1.0 } else { product / (lengths[0] * lengths[1]).sqrt() };
         self.rows += 1;
-        if self.worst.is_empty() || !(relative <= self.largest_relative) {
-            (self.largest_relative, self.worst) = (relative, path.to_owned());
+        let largest = larger(self.largest_relative, relative);
+        if self.worst.is_empty() || largest.to_bits() != self.largest_relative.to_bits() {
+            self.worst = path.to_owned();
         }
-        if !(difference <= self.largest_difference) {
-            self.largest_difference = difference;
-        }
-        if !(cosine >= self.least_cosine) {
-            self.least_cosine = cosine;
-        }
+        self.largest_relative = largest;
+        self.largest_difference = larger(self.largest_difference, difference);
+        self.least_cosine = -larger(-self.least_cosine, -cosine);
     }
 }
 
