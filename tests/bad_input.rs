@@ -266,6 +266,47 @@ const EVALUATION: &[Case] = &[
     ("embed run hostile.pickle", 2, &["hostile.pickle: holds arrays", "give images"]),
     ("embed run data/cut --strict", 2, &["data/cut/train/train0/x.png: cannot be decoded", "remove it"]),
     ("embed plain one.png --layer transform", 2, &["without this head", "choose another --layer"]),
+    ("embed plain one.png --tolerance nan", 2, &["--tolerance must be at least 0", "as in 0.0001"]),
+    ("embed plain one.png --compare absent.csv", 2, &["absent.csv: cannot read the embeddings", "look at the path"]),
+    ("embed plain one.png --compare one.png", 2, &["one.png: its ending names no format", ".safetensors"]),
+    ("embed plain one.png --compare six.json", 2, &["six.json: its ending names no format", ".csv"]),
+    (
+        "embed plain one.png --compare broken/cut/checkpoint.safetensors",
+        2,
+        &["broken/cut/checkpoint.safetensors: has no tensor embeddings", "name a file of embeddings"],
+    ),
+    (
+        "embed plain one.png --compare broken/announcing/checkpoint.safetensors",
+        2,
+        &["is no whole file of embeddings", "copy it again"],
+    ),
+    (
+        "embed plain one.png --compare other.csv",
+        2,
+        &["other.csv: is no table of embeddings", "its columns are path, e0"],
+    ),
+    ("audit absent --model plain", 2, &["absent: there is no such folder or zip"]),
+    ("audit note.txt --model plain", 2, &["note.txt: holds no image", "png, jpg"]),
+    ("audit hostile.pickle --model plain", 2, &["hostile.pickle: holds arrays", "give images"]),
+    ("audit cut.zip --model plain", 2, &["cut.zip: is not a whole zip", "again"]),
+    ("audit data/none --model plain", 2, &["data/none: holds no image"]),
+    ("audit data/ok --model absent", 2, &["absent: there is no such file", "name a checkpoint"]),
+    ("audit data/ok --model one.png", 2, &["one.png: is not a safetensors file"]),
+    ("audit data/ok --model plain --likeness 2", 2, &["--likeness must be from 0.5 to 1", "try 0.985"]),
+    ("audit data/ok --model plain --likeness nan", 2, &["--likeness must be from 0.5 to 1"]),
+    ("audit data/ok --model plain --label-ratio 1", 2, &["--label-ratio must be above 1", "try 20"]),
+    (
+        "audit data/ok --model plain --csv other.csv",
+        2,
+        &["other.csv: this file is no table of an audit", "name another"],
+    ),
+    ("audit data/ok --model plain --csv absent/x.csv", 2, &["absent: there is no such folder", "create it"]),
+    ("audit data/ok --model plain --sheet data", 2, &["data: this is a folder", "--sheet wants to write a file"]),
+    (
+        "audit data/ok --model plain --sheet data/ok/train/train0/0.png",
+        2,
+        &["this file is one of the pictures", "name another"],
+    ),
 ];
 
 const OUTPUT: &[Case] = &[
@@ -288,6 +329,18 @@ const OUTPUT: &[Case] = &[
         2,
         &["0.png: this file is one of the inputs", "name another"],
     ),
+    ("embed run one.png --out other.csv", 2, &["other.csv: this file holds no embeddings", "name another --out"]),
+    (
+        "embed run one.png --out run/checkpoint.safetensors",
+        2,
+        &["run/checkpoint.safetensors: this file holds no embeddings", "name another --out"],
+    ),
+    (
+        "embed run one.png --out begun.npy",
+        2,
+        &["begun.npy.part: this is what an earlier call", "--resume", "or remove"],
+    ),
+    ("embed run one.png --out begun.npy --resume", 2, &["begun.npy.part: this is no part file", "name another --out"]),
     ("embed run one.png --out note.npy", 2, &["note.txt: this file is no list of an array", "name another --out"]),
     ("train --resume run --out other", 2, &["--resume goes on in run", "names other", "leave one of them out"]),
     ("embed run one.png --out note.txt/x.npy", 2, &["note.txt: there is no such folder", "create it"]),
@@ -413,6 +466,8 @@ fn make_data(root: &Path) {
     tree_with(root, "foreign-file", "x.toml", b"a = 1");
     write(root, "one.png", png(28, 3));
     write(root, "note.txt", b"a note");
+    write(root, "other.csv", b"name,age\nme,9\n");
+    write(root, "begun.npy.part", b"a diary");
     write(root, "bomb.zip", zip_of("train/a/0.png", &vec![0; 64 << 20]));
     let zip = zip_of("train/a/0.png", &whole);
     write(root, "cut.zip", &zip[..zip.len() / 2]);
