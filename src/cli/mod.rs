@@ -3,6 +3,7 @@
 //! the terminal.
 
 pub mod args;
+pub mod audit;
 pub mod bench;
 pub mod check;
 pub mod devices;
@@ -109,6 +110,7 @@ commands! {
     Distill distill,
     Eval eval,
     Embed embed,
+    Audit audit,
     Plan plan,
     Check check,
     Bench bench,

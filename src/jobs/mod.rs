@@ -4,6 +4,7 @@
 //! Messages name a setting by its key (`optimiser.batch`) and a member of a request as `request.out`, in backticks; the
 //! command line turns both into flags.
 
+pub mod audit;
 pub mod bench;
 mod calibrate;
 pub mod check;
@@ -11,11 +12,14 @@ pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+mod extraction;
 pub mod fit;
 pub mod forecast;
 mod init;
+pub mod model;
 mod pace;
 pub mod plan;
+mod portability;
 pub mod score;
 pub mod stored;
 pub mod train;
@@ -67,6 +71,11 @@ fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
         split_seed: data.split_seed,
         split_file: data.split_file.clone(),
     }
+}
+
+/// How pictures are read that only decide which shipped network suits.
+fn look_options() -> DataOptions {
+    DataOptions { side: Some(32), ..DataOptions::default() }
 }
 
 /// `error`, with the way to a run's own data, which `key` sets, where it is that data which cannot be read.

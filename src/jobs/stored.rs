@@ -32,7 +32,15 @@ impl Stored {
     /// [`Error::Data`] or [`Error::Io`] when there is no checkpoint, or none that can be used.
     pub fn open(path: &Path) -> Result<Stored> {
         let file = checkpoint_file(path)?;
-        let mut checkpoint = Checkpoint::load(&file)?;
+        let checkpoint = Checkpoint::load(&file)?;
+        Stored::of((file, checkpoint))
+    }
+
+    /// A checkpoint that was read from `file`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when it cannot be used.
+    pub(super) fn of((file, mut checkpoint): (PathBuf, Checkpoint)) -> Result<Stored> {
         if !checkpoint.metadata.contains_key(CONFIG_KEY) {
             supply_metadata(&file, &mut checkpoint)?;
         }

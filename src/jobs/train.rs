@@ -274,6 +274,7 @@ pub(super) fn train(
     // A run that continues was fitted when it began.
     let given = request.given.as_ref().filter(|_| begun.is_none());
     let mut fit = Fit::default();
+    init::resolve(&mut config, progress)?;
     let given = init::given(&mut config, given, &mut fit.choices)?;
     let given = given.as_ref();
     let open = |goes_on: bool, progress: &mut dyn Progress| {

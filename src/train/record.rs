@@ -58,7 +58,7 @@ pub fn validate(config: &Config, data: DataShape) -> Result<Schedule> {
     if data.classes < 2 {
         return Err(Error::data(
             &config.data.source,
-            "the train split has one class, and a classifier needs two or more: add classes or change data.split_seed",
+            "the train split has one class, and a classifier needs two or more: add classes",
         ));
     }
     let schedule = config.schedule(data.side, data.images)?;
