@@ -96,7 +96,7 @@ const SETTINGS: &[Case] = &[
         2,
         &["--phases (method.phases) must be one whose scale shows the network at least 16"],
     ),
-    ("plan --scale 0.75 --backbone conv4 --side 32", 2, &["= conv4 flattens it", "try 1"]),
+    ("plan --scale 0.75 --backbone conv4 --side 32", 2, &["--backbone conv4 (model.backbone) flattens it", "try 1"]),
     ("train --rows 0", 2, &["--rows (run.rows) must be from 1", "try 51200"]),
     ("train --rows 9 --steps 3", 2, &["--rows (run.rows)", "leave --rows out", "leave --steps out"]),
     ("train --rows 9 --time 5m", 2, &["--time (run.time)", "leave --rows out", "leave --time out"]),
