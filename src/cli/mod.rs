@@ -10,7 +10,9 @@ pub mod distill;
 pub mod embed;
 pub mod eval;
 pub mod interrupt;
+pub mod neighbors;
 pub mod plan;
+pub mod predict;
 pub mod report;
 pub mod sentence;
 pub mod settings;
@@ -109,6 +111,8 @@ commands! {
     Distill distill,
     Eval eval,
     Embed embed,
+    Predict predict,
+    Neighbors neighbors,
     Plan plan,
     Check check,
     Bench bench,
@@ -163,6 +167,12 @@ impl Context {
     /// From here on Ctrl-C asks the job to stop, and says `sentence`.
     fn interruptible(&self, sentence: &'static str) -> Result<()> {
         interrupt::install(sentence, report::write_stderr)
+    }
+
+    /// Says a sentence or several lines to people.
+    fn note(&self, text: &str) {
+        let mut live = self.report.live();
+        text.lines().for_each(|line| crate::progress::Progress::note(&mut live, line));
     }
 
     /// Does a job, showing its progress.

@@ -18,13 +18,17 @@ pub mod classifier;
 pub mod features;
 pub mod logistic;
 pub mod nearest;
+pub mod reference;
 pub mod statistics;
+pub mod support;
 
 pub use classifier::Classifier;
 pub use features::{Features, l2_normalise};
 pub use logistic::LogisticRegression;
 pub use nearest::Nearest;
+pub use reference::Reference;
 pub use statistics::MeanInterval;
+pub use support::{Answer, Support};
 
 use crate::{Error, Result};
 

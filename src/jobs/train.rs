@@ -11,7 +11,7 @@ use super::plan::{self, PlanOutcome};
 use super::score::{Score, novel_classes, score_network, score_run};
 use super::stored::Stored;
 use super::validate::{self, Best};
-use super::{Session, init, moved, percentage, same_path, tuning, warn_of};
+use super::{Session, init, moved, percentage, reference, same_path, tuning, warn_of};
 use crate::data::Statistics;
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
@@ -395,6 +395,7 @@ pub(super) fn train(
         let scores = score_network(&network, novel, progress).map_err(unscored(steps))?;
         last = std::mem::replace(&mut trained, scores);
     }
+    reference::note(&mut trainer, &data, &file, best.as_ref()).map_err(unscored(steps))?;
     Ok(TrainOutcome {
         checkpoint: file.clone(),
         chosen: fit.choices,
