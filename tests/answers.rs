@@ -99,7 +99,7 @@ fn six_pictures_are_enough() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.lines().count() == 4 && text.starts_with("path"), "{text}");
-    assert!(said.contains("--save FILE keeps the support") && said.contains("are expected to pass"), "{said}");
+    assert!(said.contains("--save FILE keeps the support") && said.contains("are called none of these"), "{said}");
     assert!(!said.contains("does not say how similar"), "the run has noted its similarities: {said}");
     let answers = json(root, "predict --model RUN --support classes new --unknown off --csv a.csv --copy-to sorted");
     assert_eq!(answers["schema"], "ieq-wgpu.predict.1");

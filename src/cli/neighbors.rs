@@ -27,7 +27,7 @@ pub struct Args {
     /// What `embed` wrote, whose list of paths lies beside it; or a folder, a zip or a picture.
     #[arg(long = "in", value_name = "EMBEDDINGS|DIR")]
     among: PathBuf,
-    /// Network: checkpoint, run, or shipped
+    /// Checkpoint or run folder
     ///
     /// Of embeddings that which made them. `shipped` chooses by the pictures, `shipped:strokes` is for letters and signs,
     /// `shipped:pictures` for all others.

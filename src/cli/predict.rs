@@ -24,7 +24,7 @@ pub struct Args {
     /// Pictures: folders, zip files, image files
     #[arg(value_name = "INPUT", required_unless_present = "save")]
     inputs: Vec<PathBuf>,
-    /// Network: checkpoint, run, saved support, shipped
+    /// Checkpoint, run or saved support
     ///
     /// A checkpoint, a run folder, a file that --save wrote, or a network that the program ships: `shipped` chooses by the
     /// pictures, `shipped:strokes` is for letters and signs, `shipped:pictures` for all others.
@@ -45,12 +45,12 @@ pub struct Args {
     /// --model then takes it in place of --support.
     #[arg(long, value_name = "FILE", help_heading = SUPPORT)]
     save: Option<PathBuf>,
-    /// False alarms of `none of these`, or off
+    /// Share of false alarms, or off
     ///
-    /// The share of the pictures of known classes that may be called none of these. The threshold follows from how similar
+    /// The share of the pictures of known classes that may be called none of these, up to 0.5. The threshold follows from how similar
     /// the pictures of held-out classes were to the network at the end of its training, and from leaving out each
-    /// picture of the support once. A smaller share lets more strangers pass; a note says how many that are expected to
-    /// be. off: every picture gets a class.
+    /// picture of the support once. A smaller share lets more strangers pass, and so do few pictures per class. off:
+    /// every picture gets a class.
     #[arg(long, value_name = "RATE|off", default_value_t = Unknown(Some(UNKNOWN)), value_parser = unknown,
         help_heading = OUTPUT)]
     unknown: Unknown,
@@ -129,12 +129,11 @@ fn text(outcome: &PredictOutcome) -> String {
 /// What one can do next.
 fn next(request: &PredictRequest, outcome: &PredictOutcome) -> String {
     let mut lines = Vec::new();
-    if let (Some(rate), Some(misses)) = (outcome.unknown, outcome.expected_misses) {
+    if let Some(rate) = outcome.unknown.filter(|_| !outcome.answers.is_empty()) {
         lines.push(format!(
-            "about {:.0} % of pictures of these classes are called {NONE}, and about {:.0} % of pictures of others are \
-             expected to pass for one of these; more pictures per class lower that, and --unknown moves the border",
-            100.0 * rate,
-            100.0 * misses
+            "about {:.0} % of the pictures of these classes are called {NONE}; pictures of other classes pass for one of \
+             these more often, the fewer pictures a class has: --unknown moves the border",
+            100.0 * rate
         ));
     }
     match (&outcome.saved, &request.save) {

@@ -93,25 +93,30 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// What networks of this program have in the middle, for one that was not measured.
-    pub fn typical() -> Reference {
+    /// What networks of this program have in the middle, for one that was not measured: on gray strokes, or on colour
+    /// pictures, of which a picture says less about its class.
+    pub fn typical(gray: bool) -> Reference {
         let one = |shots, own: (f64, f64), other: (f64, f64), temperature| ByShots {
             shots,
             own: Spread { mean: own.0, deviation: own.1 },
             other: Spread { mean: other.0, deviation: other.1 },
             temperature,
         };
-        Reference {
-            source: Source::Typical,
-            classes: 0,
-            images: 0,
-            by_shots: vec![
+        let by_shots = match gray {
+            true => vec![
                 one(1, (1.2, 0.28), (0.45, 0.22), 0.045),
                 one(2, (1.33, 0.27), (0.47, 0.23), 0.034),
                 one(5, (1.45, 0.27), (0.49, 0.23), 0.027),
                 one(10, (1.5, 0.27), (0.5, 0.23), 0.025),
             ],
-        }
+            false => vec![
+                one(1, (0.65, 0.33), (0.4, 0.28), 0.25),
+                one(2, (0.77, 0.31), (0.46, 0.27), 0.18),
+                one(5, (0.87, 0.3), (0.51, 0.27), 0.14),
+                one(10, (0.91, 0.29), (0.54, 0.27), 0.125),
+            ],
+        };
+        Reference { source: Source::Typical, classes: 0, images: 0, by_shots }
     }
 
     /// Measures episodes of `features` `[rows, dim]` with `labels` `[rows]` of at least two classes in `0..classes`;
@@ -159,7 +164,7 @@ impl Reference {
             }
             None => match self.by_shots.last() {
                 Some(last) => *last,
-                None => return Reference::typical().at(shots),
+                None => return Reference::typical(true).at(shots),
             },
         };
         let mean = match self.source {
@@ -258,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_reference_lies_between_what_was_measured() {
-        let typical = Reference::typical();
+        let typical = Reference::typical(true);
         assert_eq!(typical.at(1), typical.by_shots[0]);
         assert_eq!(typical.at(0), typical.by_shots[0]);
         assert_eq!(typical.at(5).own, typical.by_shots[2].own);

@@ -5,7 +5,7 @@
 //! use ieq_wgpu::fewshot::{Features, reference::Reference, support::Support};
 //!
 //! let features = [1.0, 0.0, 0.1, 1.0];
-//! let support = Support::new(Features::new(&features, 2)?, &[0, 1], 2, &Reference::typical())?;
+//! let support = Support::new(Features::new(&features, 2)?, &[0, 1], 2, &Reference::typical(true))?;
 //! let answer = support.answer(&[0.9, 0.1], None, Some(0.05))?;
 //! assert_eq!(answer.class, Some(0));
 //! assert!(answer.probabilities[0] > 0.99);
@@ -22,7 +22,8 @@ use crate::{Error, Result};
 const PRIOR_ROWS: f64 = 20.0;
 /// How far the temperature of the support may lie from that of the reference.
 const TEMPERATURE_RANGE: f64 = 4.0;
-/// One row says no more than this, in deviations: a copy of another picture, or a wrong label, decides nothing.
+/// A row lies no farther from the middle one than this, in deviations: a copy of another picture, or a wrong label,
+/// decides nothing.
 const MOST_DEVIATIONS: f64 = 3.0;
 
 /// A support: its classes, and what was learned from it about probabilities and strangers.
@@ -38,8 +39,6 @@ pub struct Support {
     /// For each class: similarities of its own pictures, and of others, to its mean.
     own: Vec<Spread>,
     other: Vec<Spread>,
-    /// The same of others as the support shows it.
-    strangers: Vec<Spread>,
     left_out_once: usize,
 }
 
@@ -101,7 +100,6 @@ impl Support {
             sums,
             own: at.iter().map(|at| at.own).collect(),
             other: at.iter().map(|at| at.other).collect(),
-            strangers: at.iter().map(|at| at.other).collect(),
             temperature: reference.at(mean_shots).temperature,
             counts,
             left_out_once: 0,
@@ -113,27 +111,16 @@ impl Support {
     /// Adapts temperature and spreads to what leaving out one row at a time shows.
     fn learn(&mut self, reference: &Reference, mean_shots: usize) {
         let ways = self.counts.len();
-        let (mut own, mut others, mut similarities, mut truth) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for row in 0..self.labels.len() {
-            let class = self.labels[row];
+        let (mut own, mut similarities, mut truth) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, &class) in self.labels.iter().enumerate().filter(|(_, class)| self.counts[**class] > 1) {
             let found = self.similarities(self.row(row), Some(row));
-            for (of, &similarity) in found.iter().enumerate().filter(|(of, _)| *of != class) {
-                others.push(reference.at(self.counts[of]).other.standard(fisher(similarity)));
-            }
-            if self.counts[class] > 1 {
-                let shots = self.counts[class] - 1;
-                own.push(reference.at(shots).own.standard(fisher(found[class])));
-                similarities.extend(found);
-                truth.push(class);
-            }
+            own.push(reference.at(self.counts[class] - 1).own.standard(fisher(found[class])));
+            similarities.extend(found);
+            truth.push(class);
         }
         self.left_out_once = own.len();
-        if let Some(shift) = Shift::of(&own, own.len() as f64) {
+        if let Some(shift) = Shift::of(own) {
             self.own.iter_mut().for_each(|spread| *spread = shift.apply(*spread));
-        }
-        // A row is compared with every other class, and two classes are compared twice.
-        if let Some(shift) = Shift::of(&others, 0.5 * others.len() as f64) {
-            self.strangers.iter_mut().for_each(|spread| *spread = shift.apply(*spread));
         }
         if ways > 1 && !truth.is_empty() {
             let (left, all) = (reference.at(mean_shots.saturating_sub(1)).temperature, self.temperature);
@@ -196,12 +183,6 @@ impl Support {
         low.tanh()
     }
 
-    /// The share of pictures of other classes that are expected to pass for one of these at this rate of false alarms.
-    pub fn expected_misses(&self, rate: f64) -> f64 {
-        let kept = |class: usize| below(self.strangers[class].standard(fisher(self.threshold(class, rate))));
-        1.0 - (0..self.classes()).map(kept).product::<f64>()
-    }
-
     /// The answer on `features` `[dim]` of a picture. It is not its own support where it is the support's row `own`. With
     /// `unknown`, the share of the pictures of known classes for which that may be wrong, it may be none of these.
     ///
@@ -259,15 +240,14 @@ struct Shift {
 }
 
 impl Shift {
-    /// Of values in deviations of the reference, which count as `n`; none where there are none.
-    fn of(values: &[f64], n: f64) -> Option<Shift> {
-        if values.is_empty() {
-            return None;
-        }
-        let values: Vec<f64> = values.iter().map(|z| z.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)).collect();
-        let average = |of: &dyn Fn(f64) -> f64| values.iter().map(|&z| of(z)).sum::<f64>() / values.len() as f64;
-        let mean = n * average(&|z| z) / (n + PRIOR_ROWS);
-        let variance = (n * average(&|z| (z - mean).powi(2)) + PRIOR_ROWS) / (n + PRIOR_ROWS);
+    /// Of values in deviations of the reference; none where there are none.
+    fn of(mut values: Vec<f64>) -> Option<Shift> {
+        values.sort_by(f64::total_cmp);
+        let middle = *values.get(values.len() / 2)?;
+        let n = values.len() as f64;
+        values.iter_mut().for_each(|z| *z = z.clamp(middle - MOST_DEVIATIONS, middle + MOST_DEVIATIONS));
+        let mean = values.iter().sum::<f64>() / (n + PRIOR_ROWS);
+        let variance = (values.iter().map(|z| (z - mean).powi(2)).sum::<f64>() + PRIOR_ROWS) / (n + PRIOR_ROWS);
         Some(Shift { mean, deviation: variance.sqrt() })
     }
 
@@ -362,7 +342,7 @@ mod tests {
             }
         }
         // A network whose own classes are much closer: the support itself says that these are not.
-        let other = World::new(1, 40, 20, 0.4).reference(Source::HeldOut);
+        let other = World::new(1, 40, 20, 0.6).reference(Source::HeldOut);
         let [_, _, wrong, _] = measure(&world, &other, 5, 1, 0.05);
         let [_, _, better, _] = measure(&world, &other, 5, 10, 0.05);
         assert!(better < 0.6 * wrong, "{wrong} {better}");
@@ -379,7 +359,7 @@ mod tests {
         let labels: Vec<u32> = (0..20).map(|i| i / 4).collect();
         let features = |data| Features::new(data, DIM).unwrap();
         let wanted = Classifier::Cosine.predict(features(&unit), &labels, 5, features(&query_unit)).unwrap();
-        let answers = Support::new(features(&support), &labels, 5, &Reference::typical()).unwrap();
+        let answers = Support::new(features(&support), &labels, 5, &Reference::typical(true)).unwrap();
         for (row, wanted) in query.chunks(DIM).zip(wanted) {
             assert_eq!(answers.answer(row, None, None).unwrap().class, Some(wanted as usize));
         }
@@ -389,7 +369,7 @@ mod tests {
     #[test]
     fn a_picture_is_not_its_own_support() {
         let rows = [1.0, 0.0, 0.0, 1.0, 0.1, 1.0];
-        let support = Support::new(Features::new(&rows, 2).unwrap(), &[0, 1, 1], 2, &Reference::typical()).unwrap();
+        let support = Support::new(Features::new(&rows, 2).unwrap(), &[0, 1, 1], 2, &Reference::typical(true)).unwrap();
         let itself = support.answer(&rows[..2], None, None).unwrap();
         assert_eq!((itself.class, itself.similarity), (Some(0), 1.0));
         // Its class has no other picture.
@@ -397,7 +377,7 @@ mod tests {
         assert_eq!((alone.class, alone.probabilities[0]), (Some(1), 0.0));
         let other = support.answer(&rows[2..4], Some(1), None).unwrap();
         assert!(other.class == Some(1) && other.similarity < 1.0, "{other:?}");
-        let one = Support::new(Features::new(&rows[..2], 2).unwrap(), &[0], 1, &Reference::typical()).unwrap();
+        let one = Support::new(Features::new(&rows[..2], 2).unwrap(), &[0], 1, &Reference::typical(true)).unwrap();
         let none = one.answer(&rows[..2], Some(0), Some(0.05)).unwrap();
         assert_eq!((none.class, none.nearest), (None, None));
         assert_eq!(one.answer(&[0.0, 1.0], None, Some(0.05)).unwrap().class, None);
@@ -408,18 +388,16 @@ mod tests {
     #[test]
     fn a_rarer_alarm_is_a_lower_border() {
         let rows = [1.0, 0.0, 0.0, 1.0];
-        let support = Support::new(Features::new(&rows, 2).unwrap(), &[0, 1], 2, &Reference::typical()).unwrap();
+        let support = Support::new(Features::new(&rows, 2).unwrap(), &[0, 1], 2, &Reference::typical(true)).unwrap();
         let rates = [0.001, 0.01, 0.05, 0.2, 0.5];
         let borders = rates.map(|rate| support.threshold(0, rate));
         assert!(borders.windows(2).all(|pair| pair[0] < pair[1]), "{borders:?}");
-        let misses = rates.map(|rate| support.expected_misses(rate));
-        assert!(misses.windows(2).all(|pair| pair[0] > pair[1]), "{misses:?}");
     }
 
     #[test]
     fn bad_input_is_refused_with_a_sentence() {
         let rows = [1.0, 0.0, 0.0, 1.0];
-        let typical = Reference::typical();
+        let typical = Reference::typical(true);
         let say = |rows: &[f32], labels: &[u32], classes| {
             Support::new(Features::new(rows, 2).unwrap(), labels, classes, &typical).unwrap_err().to_string()
         };

@@ -85,8 +85,6 @@ pub struct PredictOutcome {
     pub classes: Vec<SupportClass>,
     /// The share of the pictures of known classes that may be called none of these.
     pub unknown: Option<f64>,
-    /// The share of pictures of other classes that are expected to pass for one of these.
-    pub expected_misses: Option<f64>,
     /// What the probabilities and thresholds rest on beside the support.
     pub reference: Source,
     /// Answers in the order of the pictures.
@@ -344,9 +342,11 @@ fn reference_of(stored: &Stored, progress: &mut dyn Progress) -> Result<Referenc
         None => {
             progress.note(
                 "this checkpoint does not say how similar its pictures are, as those of earlier versions and of \
-                 unfinished runs: probabilities and the threshold rest on the support and on what is usual",
+                 unfinished runs: probabilities and the threshold rest on the support and on what is usual; with one picture per class \
+                 they are rough",
             );
-            Ok(Reference::typical())
+            let [r, g, b] = stored.config.data.mean;
+            Ok(Reference::typical(r == g && g == b))
         }
     }
 }
@@ -409,7 +409,6 @@ pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progr
         model: stored.file.clone(),
         classes: support.classes.iter().enumerate().map(class).collect(),
         unknown: request.unknown,
-        expected_misses: request.unknown.map(|rate| learned.expected_misses(rate)),
         reference: reference.source,
         answers,
         left_out: embedder.left_out,

@@ -67,8 +67,10 @@ pub(super) fn note(trainer: &mut Trainer, data: &ImageSet, file: &Path, best: Op
         },
     };
     let last = measured(&trainer.extractor()?, &few, source)?;
-    keep(file, last)?;
+    keep(file, last.clone())?;
     match best {
+        // The same network.
+        Some(best) if best.validation.step == trainer.steps_done() => keep(&best.checkpoint, last),
         Some(best) => keep(&best.checkpoint, measured(&validate::network(trainer, best)?, &few, source)?),
         None => Ok(()),
     }

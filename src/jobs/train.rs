@@ -395,7 +395,12 @@ pub(super) fn train(
         let scores = score_network(&network, novel, progress).map_err(unscored(steps))?;
         last = std::mem::replace(&mut trained, scores);
     }
-    reference::note(&mut trainer, &data, &file, best.as_ref()).map_err(unscored(steps))?;
+    if let Err(error) = reference::note(&mut trainer, &data, &file, best.as_ref()) {
+        progress.warn(&format!(
+            "the network is saved, and how similar its pictures are was not measured ({error}): answers of `predict` rest \
+             on what is usual"
+        ));
+    }
     Ok(TrainOutcome {
         checkpoint: file.clone(),
         chosen: fit.choices,

@@ -49,8 +49,8 @@ mod tests {
         let mut checkpoint = Checkpoint::default();
         let file = Path::new("a.safetensors");
         assert!(of(file, &checkpoint).unwrap().is_none());
-        put(&Reference::typical(), &mut checkpoint).unwrap();
-        assert_eq!(of(file, &checkpoint).unwrap().unwrap(), Reference::typical());
+        put(&Reference::typical(true), &mut checkpoint).unwrap();
+        assert_eq!(of(file, &checkpoint).unwrap().unwrap(), Reference::typical(true));
         let text = checkpoint.metadata[REFERENCE_KEY].clone();
         for (from, to) in [("0.045", "0.0"), ("\"shots\":2", "\"shots\":1"), ("0.28", "-0.28"), ("{", "[")] {
             checkpoint.metadata.insert(REFERENCE_KEY.into(), text.replacen(from, to, 1));
