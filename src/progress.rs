@@ -21,6 +21,8 @@ pub struct StepReport {
     pub accuracy: Option<f64>,
     /// Images seen since the run began (not rows).
     pub images: u64,
+    /// Steps to come, counted in steps that take as long as this one: by the rows of each and their size.
+    pub to_come: f64,
 }
 
 /// The caller of a long job: is told of progress, and may ask the job to stop.

@@ -93,6 +93,7 @@ const WORDS: &[Case] = &[
         &["--micro-batch 2"],
         "plan --micro-batch 2 --bn micro --phases 0.5:views=3",
     ),
+    ("plan --scale 0.3", 2, &["try 0.572"], "plan --scale 0.572"),
     ("plan --schedule cosine --decay-at-steps 3", 2, &["leave --decay-at-steps out"], "plan --schedule cosine"),
     ("plan --schedule one-cycle --warmup 0.1", 2, &["add --warmup 0"], "plan --schedule one-cycle --warmup 0"),
     ("plan --nesterov --momentum 0", 2, &["add --no-nesterov"], "plan --nesterov --momentum 0 --no-nesterov"),

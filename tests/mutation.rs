@@ -24,6 +24,8 @@ type Break = (&'static str, &'static str, &'static str, &'static str, &'static s
 #[rustfmt::skip]
 const BREAKS: &[Break] = &[
     ("accumulate", "accumulate", "params.share *", "", "accumulate"),
+    ("adaptive_pool", "window", "windows - 1u", "0u", "adaptive_pool.mean"),
+    ("adaptive_pool", "mean", "(rows.y - rows.x) * ", "", "adaptive_pool.mean"),
     ("average", "average", "step_block.step != 0u", "step_block.step != 1u", "first step"),
     ("average", "average", "(now - y[i])", "now", "average"),
     ("bank", "gather", "row < params.rows", "row <= params.rows", "bank.gather"),

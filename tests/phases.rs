@@ -237,3 +237,131 @@ fn one_view_and_no_contrast_is_the_baseline() {
     (config.method.views, config.method.weight_invariance) = (Some(1), Some(0.0));
     assert!(steps(&mut trainer(&config, &data), 3).tensors == baseline.tensors);
 }
+
+/// Twelve steps of cross-entropy: a quarter of the arithmetic at 16 of 28 pixels, a quarter at 21, and half at the full side,
+/// which are 5, 3 and 4 steps.
+fn growing() -> Config {
+    let mut config = changing();
+    config.optimiser.length = Length::Steps(12);
+    config.method = MethodConfig::default();
+    (config.method.kind, config.method.scale) = (Method::Baseline, 0.5715);
+    config.method.phases = vec!["0.25: scale=0.75, label_smoothing=0.1".into(), "0.5: scale=1".into()];
+    config.validate().unwrap();
+    config
+}
+
+#[test]
+fn pictures_that_grow_continue_bit_for_bit() {
+    let (mut config, data) = (growing(), glyphs());
+    let mut whole = trainer(&config, &data);
+    let sides: Vec<usize> =
+        whole.phases().all().iter().map(|phase| phase.config.method.network_side(data.side)).collect();
+    assert_eq!(sides, [16, 21, 28]);
+    assert_eq!(whole.phases().all().iter().map(|phase| phase.from).collect::<Vec<_>>(), [0, 5, 8]);
+    assert_eq!(whole.schedule().phase_steps, [0, 5, 8]);
+    let mut states = vec![whole.checkpoint().unwrap()];
+    let mut to_come = Vec::new();
+    for _ in 0..12 {
+        to_come.push(whole.step().unwrap().to_come);
+        states.push(whole.checkpoint().unwrap());
+    }
+    // By area: 9 / 16 of a full step for the middle ones.
+    assert!((to_come[7] - 4.0 * 16.0 / 9.0).abs() < 1e-9, "{to_come:?}");
+    assert_eq!(to_come[8..], [3.0, 2.0, 1.0, 0.0]);
+    for done in [0, 4, 5, 6, 8, 9, 11] {
+        let mut resumed = trainer(&config, &data);
+        resumed.restore(Path::new("state"), &states[done]).unwrap();
+        let end = steps(&mut resumed, 12 - done as u32);
+        assert!(end.tensors == states[12].tensors, "resumed after step {done}");
+    }
+    // Within a budget: streamed images, the same bits.
+    let needed = Memory::of(&config, shape(&data), false, true).unwrap();
+    assert_eq!(needed.peak_phase, 2, "the full side takes most");
+    config.run.memory_budget = Some(ByteSize(needed.peak_bytes - 1));
+    let mut streamed = trainer(&config, &data);
+    assert!(!streamed.fitted().resident);
+    assert!(steps(&mut streamed, 12).tensors == states[12].tensors, "streamed images");
+    // By micro-batches, resumed where the side changes.
+    config.run.memory_budget = None;
+    (config.run.batch_norm, config.run.micro_batch) = (BatchStatistics::Micro, Some(4));
+    let mut split = trainer(&config, &data);
+    let early = steps(&mut split, 8);
+    let end = steps(&mut split, 4);
+    let mut resumed = trainer(&config, &data);
+    resumed.restore(Path::new("early"), &early).unwrap();
+    assert!(steps(&mut resumed, 4).tensors == end.tensors, "micro-batches");
+}
+
+#[test]
+fn the_device_allocates_what_the_largest_side_needs() {
+    let (config, data, gpu) = (growing(), glyphs(), gpu());
+    let planned = fit(&config, shape(&data), false, Room::of(&gpu)).unwrap().memory;
+    let mut alone = config.clone();
+    (alone.method.scale, alone.method.phases) = (1.0, Vec::new());
+    let full = Memory::of(&alone, shape(&data), false, true).unwrap();
+    assert_eq!(planned.kept_activations, full.kept_activations);
+    let mut trainer = Trainer::new(gpu.clone(), &config, data, None).unwrap();
+    let _extractor = trainer.extractor().unwrap();
+    steps(&mut trainer, 12);
+    let Some(report) = gpu.device().generate_allocator_report() else {
+        eprintln!("this backend reports no allocations");
+        return;
+    };
+    let (planned, measured) = (planned.peak_bytes as f64, report.total_allocated_bytes as f64);
+    eprintln!("planned {planned}, allocated {measured}");
+    assert!((measured / planned - 1.0).abs() <= 0.1, "planned {planned}, allocated {measured}");
+}
+
+/// Pictures of squares of two by two equal pixels at half of the side are the pictures of those, to the bit; and a scale
+/// of 1 is none.
+#[test]
+fn a_smaller_side_is_what_averaging_makes_of_the_pictures() {
+    let (mut config, data) = (growing(), glyphs());
+    config.method.phases.clear();
+    (config.data.side, config.data.crop_padding) = (None, Some(0));
+    (config.data.flip, config.data.jitter) = (false, 0.0);
+    config.model.drop_block.size = ieq_wgpu::settings::DropBlockSize::Fixed(2);
+    config.method.scale = 1.0;
+    let own = steps(&mut trainer(&config, &data), 3);
+    let mut large = (*data).clone();
+    let side = data.side;
+    large.side = 2 * side;
+    large.pixels = (0..data.len())
+        .flat_map(|i| {
+            let image = data.image(i);
+            (0..4 * side * side).map(move |at| image[at / (2 * side) / 2 * side + at % (2 * side) / 2])
+        })
+        .collect();
+    config.method.scale = 0.5;
+    let halved = steps(&mut trainer(&config, &Arc::new(large)), 3);
+    assert!(halved.tensors == own.tensors);
+}
+
+#[test]
+fn a_side_that_the_network_cannot_take_is_refused() {
+    let data = shape(&glyphs());
+    let refused = |change: fn(&mut Config)| {
+        let mut config = growing();
+        change(&mut config);
+        config.validate().and_then(|()| ieq_wgpu::train::record::validate(&config, data)).unwrap_err().to_string()
+    };
+    let text = refused(|config| config.method.scale = 0.5);
+    for needle in ["method.scale", "at least 16 pixels a side", "0.5, which is 14 pixels", "set method.scale = 0.572"] {
+        assert!(text.contains(needle), "{needle}: {text}");
+    }
+    let text = refused(|config| config.method.phases[0] = "0.25: scale=0.3".into());
+    for needle in ["method.phases", "at least 16 pixels a side", "0.3, which is 8 pixels"] {
+        assert!(text.contains(needle), "{needle}: {text}");
+    }
+    let text = refused(|config| {
+        config.model.backbone = ieq_wgpu::settings::Backbone::Conv4;
+        config.method.scale = 0.75;
+        config.model.widths = vec![8; 3];
+    });
+    assert!(text.contains("conv4 flattens it") && text.contains("set method.scale = 1"), "{text}");
+    // 26 of 28 pixels have a last map of as many.
+    let mut config = growing();
+    config.model.backbone = ieq_wgpu::settings::Backbone::Conv4;
+    (config.method.scale, config.method.phases) = (0.93, Vec::new());
+    ieq_wgpu::train::record::validate(&config, data).unwrap();
+}

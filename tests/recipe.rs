@@ -79,20 +79,17 @@ fn settings_follow_the_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let data =
         |name: &str, classes, images, size, paint| pictures(&folder.path().join(name), classes, images, size, paint);
-    // Three classes, all of them to train on: a split by seed would leave one.
-    data("three/train", 3, 12, (36, 40), colour);
-    let three = folder.path().join("three").to_str().unwrap().to_owned();
-    // Of n classes 64 % are trained on, rounded.
+    // Of n classes 64 % are trained on, rounded, and all where there are few.
     for (data, side, batch, mean) in [
         (data("odd", 10, 12, (41, 53), colour), 40, 16, None),
-        (data("gray", 5, 20, (28, 28), gray), 28, 8, None),
-        (three, 32, 8, None),
+        (data("gray", 5, 20, (28, 28), gray), 28, 16, None),
+        (data("three", 3, 12, (36, 40), colour), 32, 8, None),
         (data("many", 300, 2, (20, 18), colour), 16, 32, None),
         (data("one-each", 30, 1, (32, 32), colour), 32, 4, None),
         (data("giant", 4, 3, (700, 900), colour), 32, 1, None),
         (data("tiny", 6, 4, (5, 5), colour), 16, 4, None),
-        (data("white", 6, 12, (64, 48), white), 32, 8, Some(0.75..1.0)),
-        (data("ink", 6, 12, (28, 28), ink), 28, 8, Some(0.0..0.25)),
+        (data("white", 6, 12, (64, 48), white), 32, 16, Some(0.75..1.0)),
+        (data("ink", 6, 12, (28, 28), ink), 28, 16, Some(0.0..0.25)),
     ] {
         let side = if data.ends_with("odd") { 32 } else { side };
         let plan = planned(Recipe::Auto, &data, "").unwrap();
@@ -122,9 +119,50 @@ fn settings_follow_the_pictures() {
     assert_eq!((given.config.data.side, given.config.optimiser.lr), (Some(20), 0.02));
     assert!(given.chosen.iter().all(|choice| !["data.side", "optimiser.lr"].contains(&choice.key)));
     // One class to train on is none to tell apart.
-    let one = pictures(&folder.path().join("one"), 3, 4, (16, 16), colour);
+    let one = pictures(&folder.path().join("one"), 1, 4, (16, 16), colour);
     let error = planned(Recipe::Auto, &one, "").map(|plan| plan.config.optimiser.batch);
     assert!(matches!(&error, Err(Error::Data { message, .. }) if message.contains("one class")), "{error:?}");
+}
+
+/// Rows are arithmetic: with smaller pictures for a part of the run there are more steps, and as many rows.
+#[test]
+fn rows_give_the_length_and_count_by_area() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = pictures(&folder.path().join("pictures"), 6, 8, (28, 28), colour);
+    let plan = planned(Recipe::Auto, &data, "[run]\nrows = 6400").unwrap();
+    let rows = plan.config.rows() as f64;
+    assert_eq!(
+        (plan.config.method.scale, plan.config.method.phases.as_slice()),
+        (0.625, &["0.5: scale = 1".into()][..])
+    );
+    assert_eq!(plan.phases.iter().map(|phase| phase.side).collect::<Vec<_>>(), [18, 28]);
+    let Length::Steps(steps) = plan.config.optimiser.length else { panic!("no steps") };
+    assert!((f64::from(steps) * plan.full_rows - 6400.0).abs() <= rows && f64::from(steps) > 6400.0 / rows);
+    // As the graphs have it: half of the multiply-adds, up to the edges that pooling leaves out.
+    let small = f64::from(plan.phases[1].from - 1) * plan.phases[0].multiply_adds as f64;
+    let large = f64::from(steps + 1 - plan.phases[1].from) * plan.phases[1].multiply_adds as f64;
+    assert!((0.8..1.25).contains(&(small / large)), "{small}, {large}");
+    let reason = plan.chosen.iter().find(|choice| choice.key == "optimiser.length.steps").unwrap().reason.clone();
+    assert!(
+        reason.contains("6400 rows") && reason.contains("of 28 pixels a side") && reason.contains("run.rows"),
+        "{reason}"
+    );
+    // A preset, too; its falls of the rate stay where they are in the run.
+    let mut layer: toml::Table = toml::from_str("[run]\nrows = 6400").unwrap();
+    ieq_wgpu::settings::put(&mut layer, "data.source", data.as_str().into());
+    let mut config = Config::from_preset("cifar-fs").unwrap();
+    config.lay(&layer).unwrap();
+    config.optimiser.batch = 4;
+    let given = Some(Given { layer, recipe: false });
+    let request = PlanRequest { config, given, score: false, distill: false, size: None };
+    let plan = plan::run(&request, &session(None), &mut Silent).unwrap();
+    assert_eq!((plan.config.optimiser.length, plan.full_rows), (Length::Steps(100), 64.0));
+    assert_eq!(plan.config.optimiser.decay_at, ieq_wgpu::settings::DecayAt::Fractions(vec![0.9231]));
+    // Steps that are given are kept, and said to be why.
+    let plan = planned(Recipe::Auto, &data, "[optimiser]\nlength = { steps = 9 }").unwrap();
+    assert_eq!((plan.config.method.scale, plan.phases.len()), (1.0, 1));
+    let scale = plan.chosen.iter().find(|choice| choice.key == "method.scale").unwrap();
+    assert!(scale.reason.contains("the number of steps is given"), "{scale}");
 }
 
 /// Collects what is said.
@@ -163,22 +201,72 @@ fn trained(
     train::run(&request, &session(cache), progress)
 }
 
+/// Few classes, few pictures of a class, classes of any size: what there is room for is trained and scored, and what is
+/// not is said.
+#[test]
+fn few_classes_and_few_pictures_are_trained_on_and_scored_as_far_as_they_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut number = 0;
+    let mut run = |data: &str| {
+        number += 1;
+        let out = folder.path().join(format!("run{number}"));
+        let (mut config, given) = wish(Recipe::Auto, data, &format!("{SMALL}[optimiser]\nsteps = 1\n"));
+        config.run.validate_every = 1;
+        let request = TrainRequest {
+            config,
+            given: Some(given),
+            out,
+            begin: Begin::New,
+            score: true,
+            min_acc: None,
+            resume_command: String::new(),
+        };
+        let mut said = Said::default();
+        let outcome = train::run(&request, &session(None), &mut said).unwrap();
+        let sizes: Vec<_> = outcome.trained.iter().map(|score| (score.ways, score.shots, score.queries)).collect();
+        (sizes, said.0.join("\n"))
+    };
+    // Too few to keep some apart.
+    for classes in [2, 3, 7] {
+        let data = pictures(&folder.path().join(format!("few{classes}")), classes, 6, (16, 16), colour);
+        let (sizes, said) = run(&data);
+        assert!(sizes.is_empty() && said.contains(&format!("of {classes} classes,")), "{said}");
+        assert!(said.contains("too few to keep some apart as novel: all of them are trained on"), "{said}");
+    }
+    // Of ten classes two are novel; twelve pictures have room for seven queries beside five shots.
+    let data = pictures(&folder.path().join("ten"), 10, 12, (16, 16), colour);
+    let (sizes, said) = run(&data);
+    assert_eq!(sizes, [(2, 1, 11), (2, 5, 7)], "{said}");
+    assert!(said.contains("2 of 2 novel classes have room for 2-way 1-shot with 11 queries"), "{said}");
+    // Small classes are left out where others suffice.
+    let data = folder.path().join("uneven");
+    pictures(&data, 24, 20, (16, 16), colour);
+    for class in (0..24).step_by(3) {
+        for image in 3..20 {
+            std::fs::remove_file(data.join(format!("class{class:03}/{image:03}.ppm"))).unwrap();
+        }
+    }
+    let (sizes, said) = run(data.to_str().unwrap());
+    assert!(sizes.iter().all(|size| (2..5).contains(&size.0)) && sizes[1].2 == 15, "{sizes:?} {said}");
+    assert!(said.contains(" of 5 novel classes have room for"), "{said}");
+}
+
 const SMALL: &str = "[model]\nbackbone = \"conv4\"\nwidths = [4, 4, 4, 4]\n";
 
 #[test]
 fn what_was_chosen_is_said_saved_and_kept_on_resume() {
     let folder = tempfile::tempdir().unwrap();
-    let data = pictures(&folder.path().join("pictures"), 6, 8, (30, 25), colour);
+    let data = pictures(&folder.path().join("pictures"), 8, 8, (30, 25), colour);
     let (out, mut said) = (folder.path().join("run"), Said::default());
     let layer = format!("{SMALL}[optimiser]\nlength = {{ steps = 3 }}");
     let outcome = trained(wish(Recipe::Auto, &data, &layer), &out, None, &mut said).unwrap();
     let mean = outcome.chosen.iter().find(|choice| choice.key == "data.mean").unwrap();
-    assert!(said.0.contains(&mean.to_string()) && mean.reason.contains("measured on 32 training images (colour"));
-    assert!(said.0.iter().any(|sentence| sentence.contains("4 of the 6 classes, drawn by data.split_seed")));
+    assert!(said.0.contains(&mean.to_string()) && mean.reason.contains("measured on 40 training images (colour"));
+    assert!(said.0.iter().any(|sentence| sentence.contains("5 of the 8 classes, drawn by data.split_seed")));
     let stored = Stored::open(&out).unwrap().config;
     assert_eq!((stored.recipe, stored.data.side), (Recipe::Auto, Some(24)));
     assert_eq!(Config::from_layers(None, &out.join("config.toml")).unwrap(), stored);
-    assert!(stored.run.reasons.iter().any(|reason| reason.starts_with("data.mean: measured on 32")));
+    assert!(stored.run.reasons.iter().any(|reason| reason.starts_with("data.mean: measured on 40")));
     // Given settings are nobody's choice.
     assert!(outcome.chosen.iter().all(|choice| !["model.widths", "optimiser.length.steps"].contains(&choice.key)));
     let request = TrainRequest {

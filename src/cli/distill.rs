@@ -77,6 +77,12 @@ impl Args {
                 (config, Some(given))
             }
         };
+        if config.run.rows.is_some() {
+            return Err(crate::Error::usage(
+                "`run.rows` is for train, and a student has a length in steps: leave it out, of the file of settings, \
+                 too, and give optimiser.length.steps instead",
+            ));
+        }
         if config.run.time.is_some() {
             return Err(crate::Error::usage(
                 "`run.time` is for train, and a student has a length in steps: leave it out, of the file of settings, \
@@ -117,7 +123,7 @@ impl Args {
 /// A teacher's settings for a student: without what the teacher started from.
 fn from_fresh_weights(mut config: Config) -> Config {
     let unset = Config::default();
-    (config.run.init, config.run.time) = (None, None);
+    (config.run.init, config.run.time, config.run.rows) = (None, None, None);
     (config.distill.teacher_share, config.distill.whole) = (unset.distill.teacher_share, None);
     (config.optimiser.freeze, config.optimiser.backbone_rate) = (unset.optimiser.freeze, unset.optimiser.backbone_rate);
     config
@@ -189,6 +195,8 @@ mod tests {
             let Command::Distill(args) = parse(&words).unwrap().command else { panic!("not distill") };
             args.request(|_| panic!("there is no teacher"))
         };
+        let refusal = request(&["--rows", "500"]).unwrap_err().to_string();
+        assert!(refusal.contains("run.rows") && refusal.contains("optimiser.length.steps"), "{refusal}");
         for words in [&["--config", file.to_str().unwrap()][..], &["--time", "5m"]] {
             let refusal = request(words).unwrap_err().to_string();
             assert!(refusal.contains("run.time") && refusal.contains("optimiser.length.steps"), "{refusal}");

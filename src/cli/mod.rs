@@ -3,6 +3,7 @@
 //! the terminal.
 
 pub mod args;
+pub mod audit;
 pub mod bench;
 pub mod check;
 pub mod devices;
@@ -113,6 +114,7 @@ commands! {
     Embed embed,
     Predict predict,
     Neighbors neighbors,
+    Audit audit,
     Plan plan,
     Check check,
     Bench bench,

@@ -22,9 +22,9 @@ use crate::jobs::neighbors::{self, NeighborsOutcome, NeighborsRequest};
 pub struct Args {
     /// The picture
     picture: PathBuf,
-    /// Embeddings (.npy with its list), or pictures
+    /// Embeddings, or pictures
     ///
-    /// What `embed` wrote, whose list of paths lies beside it; or a folder, a zip or a picture.
+    /// What `embed` wrote, in any of its formats; or a folder or a zip.
     #[arg(long = "in", value_name = "EMBEDDINGS|DIR")]
     among: PathBuf,
     /// Checkpoint or run folder
@@ -39,12 +39,15 @@ pub struct Args {
     /// Table: rank, path, similarity
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Contact sheet (PNG)
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
 }
 
 /// Searches and says what was found.
 pub fn run(args: Args, context: &Context) -> Result<()> {
-    let Args { picture, among, model, k, csv } = args;
-    let request = NeighborsRequest { picture, among, model, k, csv };
+    let Args { picture, among, model, k, csv, sheet } = args;
+    let request = NeighborsRequest { picture, among, model, k, csv, sheet };
     context.interruptible("stopping")?;
     let outcome = context.with_progress(|progress| neighbors::run(&request, &context.session, progress))?;
     context.report.result("neighbors", &outcome, || text(&outcome))?;

@@ -6,7 +6,7 @@ use super::report::{duration, table};
 use super::sentence::named;
 use super::settings::{ConfigFlags, DistillFlags};
 use crate::Result;
-use crate::jobs::plan::{self, Forecast, PlanOutcome, PlanRequest};
+use crate::jobs::plan::{self, Forecast, PlanOutcome, PlanRequest, PlannedPhase};
 use crate::settings::ByteSize;
 
 /// Show memory and operations of a configuration, without a GPU
@@ -76,6 +76,20 @@ fn forecast_text(forecast: &Forecast, plan: &PlanOutcome) -> String {
     text
 }
 
+/// The phases of a planned run, a line each.
+fn phases_text(plan: &PlanOutcome) -> String {
+    let line = |phase: &PlannedPhase| {
+        format!(
+            "\nfrom step {} on: {} rows of {} pixels a side, {:.2} G multiply-adds per step",
+            phase.from,
+            phase.rows,
+            phase.side,
+            phase.multiply_adds as f64 / 1e9
+        )
+    };
+    plan.phases.iter().map(line).collect()
+}
+
 /// A plan for people.
 pub fn text(plan: &PlanOutcome) -> String {
     let mut rows = vec![["", "layer", "op", "shape", "slot", "bytes"].map(String::from).to_vec()];
@@ -95,12 +109,14 @@ pub fn text(plan: &PlanOutcome) -> String {
         memory.push(vec![name.into(), n.to_string(), ByteSize(n).rounded()]);
     }
     let passes = if plan.parts > 1 { format!(" in {} passes", plan.parts) } else { String::new() };
+    let one = plan.phases.len() == 1 && plan.config.method.scale == 1.0;
+    let phases = if one { String::new() } else { phases_text(plan) };
     let mut choices: String = plan.choices.iter().map(|choice| format!("\n{choice}")).collect();
     choices.extend(plan.chosen.iter().map(|choice| format!("\n{}", named(&choice.to_string()))));
     choices.extend(plan.forecast.as_ref().map(|forecast| format!("\n\n{}", forecast_text(forecast, plan))));
     format!(
         "{}\n\n{}\n\n{} operations, {} rows{passes}, {} parameters, {:.2} G multiply-adds per step, peak {} at operation \
-         {} ({}){choices}",
+         {} ({}){phases}{choices}",
         table(&rows),
         table(&memory),
         plan.ops.len(),

@@ -190,7 +190,7 @@ fn step_line(report: &StepReport, meter: &Meter) -> String {
     if let Some(seconds) = meter.seconds_per_step
         && steps_left > 0
     {
-        let left = f64::from(steps_left) * seconds;
+        let left = report.to_come * seconds;
         line += &format!(" ETA {}", duration(left));
     }
     // Last, so that a narrow terminal cuts these off and nothing else.
@@ -273,6 +273,7 @@ mod tests {
             terms: vec![("ce", 2.0), ("eq", 1.5), ("inv", 1.06789)],
             accuracy: Some(0.125),
             images: 160,
+            to_come: 100.0,
         };
         let mut meter = Meter::default();
         meter.update(Duration::from_secs(5), 10, 160);
@@ -281,7 +282,7 @@ mod tests {
             "epoch 1 step 10/110 loss 4.5679 acc 12.5% (ce 2.000 eq 1.500 inv 1.068)"
         );
         meter.update(Duration::from_secs(15), 20, 320);
-        (report.step, report.images) = (20, 320);
+        (report.step, report.images, report.to_come) = (20, 320, 90.0);
         report.terms.truncate(1);
         assert_eq!(step_line(&report, &meter), "epoch 1 step 20/110 loss 4.5679 acc 12.5% 16 images/s ETA 1 min 30 s");
     }

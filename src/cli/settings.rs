@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use toml::Table;
 
 use crate::Result;
-use crate::jobs::fit::{Given, check_length};
+use crate::jobs::fit::{Given, LENGTHS, check_length};
 use crate::settings::{
     Config, DEFAULT_PRESET, Flag, PRESETS, Recipe, Setting, at, flags_for_resume, merge, put, remove, settings,
 };
@@ -69,13 +69,9 @@ impl ConfigFlags {
         let mut layer = self.config.as_deref().map(Config::read_layer).transpose()?.unwrap_or_default();
         check_length(&layer)?;
         let named = |layer: &Table, key: &str| at(layer, key).is_some();
-        let length_over_time = named(flags, "optimiser.length");
-        if length_over_time {
-            remove(&mut layer, "run.time");
-        }
-        if named(flags, "run.time") {
-            remove(&mut layer, "optimiser.length");
-        }
+        // A flag that says the length counts, and not what the file says in another way.
+        let over = LENGTHS.into_iter().find(|key| named(flags, key));
+        LENGTHS.into_iter().filter(|key| over.is_some_and(|over| over != *key)).for_each(|key| remove(&mut layer, key));
         let bare = self.preset.is_none() && self.config.is_none();
         let auto = |layer: &Table| at(layer, "recipe").and_then(toml::Value::as_str) == Some("auto");
         // The embedded glyphs are the demo's own data.
@@ -96,8 +92,11 @@ impl ConfigFlags {
             config.run.reasons.clear();
             self.apply(&mut config)?;
         }
-        if length_over_time {
+        if over.is_some_and(|over| over != "run.time") {
             config.run.time = None;
+        }
+        if over.is_some_and(|over| over != "run.rows") {
+            config.run.rows = None;
         }
         Ok((config, Given { layer, recipe }))
     }
@@ -109,7 +108,7 @@ impl ConfigFlags {
     /// Those of [`Config::from_layers`].
     pub fn chosen_anew(&self, config: &Config, given: &Given) -> Result<Option<String>> {
         let Some(file) = &self.config else { return Ok(None) };
-        let timed = config.run.time.is_some();
+        let timed = config.run.time.is_some() || config.run.rows.is_some();
         let of_file = Config::from_layers(None, file)?;
         let anew = of_file.reasoned().filter(|row| given.recipe || (timed && row.key == "optimiser.length"));
         let keys: Vec<_> = anew.map(|row| row.key).filter(|key| !self.name(key)).collect();

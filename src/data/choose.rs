@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::split::{Split, class_split};
+use super::split::{FEWEST_TO_SPLIT, Split, class_split};
 use super::{DataOptions, table, text};
 use crate::{Error, Result};
 
@@ -23,16 +23,20 @@ pub(super) fn choose(source: &Path, classes: &[String], split: Split, options: &
     if let Some(file) = &options.split_file {
         return Ok(Chosen { keep: choose_by_file(source, classes, split, file)?, drawn_from: None });
     }
-    let parts = class_split(classes.len(), options.split_seed).ok_or_else(|| {
-        Error::data(
+    let Some(parts) = class_split(classes.len(), options.split_seed) else {
+        let few = classes.len();
+        if split == Split::Train {
+            return Ok(Chosen { keep: vec![true; few], drawn_from: None });
+        }
+        return Err(Error::no_split(
             source,
             format!(
-                "has {} class{}, too few to split by seed; give at least 3, or split folders train/, val/ and novel/",
-                classes.len(),
-                if classes.len() == 1 { "" } else { "es" }
+                "has {few} class{} without splits, too few to keep some apart as {split}: all of them are trained on (from \
+                 {FEWEST_TO_SPLIT} on the seed splits them; folders train/, val/ and novel/ split any number)",
+                if few == 1 { "" } else { "es" }
             ),
-        )
-    })?;
+        ));
+    };
     let mut keep = vec![false; classes.len()];
     for &class in parts.get(split as usize).into_iter().flatten() {
         keep[class as usize] = true;

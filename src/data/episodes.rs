@@ -50,6 +50,15 @@ pub fn shortage(images: &ImageSet, ways: usize, shots: usize, queries: usize) ->
     ))
 }
 
+/// The ways and queries of the largest episodes of `shots`, up to these, that every class has room for; none where there
+/// is no room for two ways and a query.
+pub fn room(images: &ImageSet, ways: usize, shots: usize, queries: usize) -> Option<(usize, usize)> {
+    let by_class = images.by_class();
+    let least = by_class.iter().map(Vec::len).min()?;
+    let (ways, queries) = (by_class.len().min(ways), least.saturating_sub(shots).min(queries));
+    (ways > 1 && queries > 0).then_some((ways, queries))
+}
+
 /// Draws the episodes 0 to `n`, each a pure function of the seed and its number. Classes and their images are drawn
 /// without replacement.
 ///

@@ -157,6 +157,20 @@ impl ImageSet {
         classes
     }
 
+    /// Some images of some classes, by class and the numbers of its images; without warnings.
+    pub(crate) fn subset<'a>(&self, chosen: impl IntoIterator<Item = (usize, &'a [u32])>) -> ImageSet {
+        let mut few = ImageSet { side: self.side, drawn_from: self.drawn_from, ..ImageSet::default() };
+        for (label, (class, images)) in chosen.into_iter().enumerate() {
+            few.class_names.push(self.class_names[class].clone());
+            for &image in images {
+                few.labels.push(label as u32);
+                few.names.push(self.names[image as usize].clone());
+                few.pixels.extend_from_slice(self.image(image as usize));
+            }
+        }
+        few
+    }
+
     /// Whether a class or a picture of the set is known to be in the training split, too.
     pub fn is_trained_on(&self) -> bool {
         let shared = [WarningKind::SharedClasses, WarningKind::SharedPictures];

@@ -97,11 +97,15 @@ impl FromStr for Split {
     }
 }
 
+/// The fewest classes of which some are kept apart: of fewer, there would be one novel class, and nothing to tell it
+/// from.
+pub const FEWEST_TO_SPLIT: usize = 8;
+
 /// Splits `n_classes` classes by seed: a seeded shuffle, then 64 % to train, 16 % to val and 20 % to
-/// novel, rounded, each at least one. `None` below three classes. Indexed by `Split as usize`, each
-/// part ascending.
+/// novel, rounded, each at least one. `None` below [`FEWEST_TO_SPLIT`] classes, which all are to train on. Indexed by
+/// `Split as usize`, each part ascending.
 pub fn class_split(n_classes: usize, seed: u64) -> Option<[Vec<u32>; 3]> {
-    if n_classes < 3 {
+    if n_classes < FEWEST_TO_SPLIT {
         return None;
     }
     let mut order: Vec<u32> = (0..n_classes as u32).collect();
@@ -151,9 +155,10 @@ mod tests {
 
     #[test]
     fn the_class_split_covers_each_class_once() {
-        assert!(class_split(2, 0).is_none());
-        for n in [3, 4, 5, 10, 100, 1623] {
-            let parts = class_split(n, 7).expect("three classes or more");
+        assert!(class_split(FEWEST_TO_SPLIT - 1, 0).is_none());
+        for n in [FEWEST_TO_SPLIT, 10, 100, 1623] {
+            let parts = class_split(n, 7).expect("eight classes or more");
+            assert!(parts[Split::Novel as usize].len() > 1, "{n}");
             assert!(parts.iter().all(|part| !part.is_empty()), "{n}");
             let mut all = parts.concat();
             all.sort_unstable();

@@ -20,15 +20,18 @@ use crate::train::{Observer, Trainer};
 use crate::{Error, Result};
 
 /// Seconds of a run on one machine.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// To read the data and open the device.
     pub begin_s: f64,
     /// To plan the step, and make its buffers and kernels.
     pub create_s: f64,
-    /// A step.
+    /// A step, the mean over the run.
     pub step_s: f64,
+    /// A step of each phase.
+    #[serde(default)]
+    pub phase_s: Vec<f64>,
     /// A checkpoint.
     pub checkpoint_s: f64,
     /// To score a network on the novel classes; none where it was not measured.
@@ -41,10 +44,11 @@ impl Measured {
         self.begin_s + self.create_s + 2.0 * self.score_s.unwrap_or(0.0) + self.checkpoint_s
     }
 
-    /// Seconds of a validation, estimated: an image that is embedded costs about a third of a row of a step.
-    pub fn validation_s(&self, config: &Config) -> f64 {
+    /// Seconds of a validation, estimated: an image of the full `side` that is embedded costs about a third of a row of a
+    /// step at that side.
+    pub fn validation_s(&self, config: &Config, side: usize) -> f64 {
         const IMAGES: f64 = 400.0;
-        self.step_s * IMAGES / (3.0 * config.rows().max(1) as f64)
+        self.step_s * IMAGES / (3.0 * config.full_rows(side).max(1e-3))
     }
 }
 
@@ -58,8 +62,11 @@ pub struct Decision {
     pub steps: u32,
     /// Seconds that these were estimated to leave for the steps.
     pub training_s: f64,
-    /// Seconds of a step.
+    /// Seconds of a step, the mean over the run.
     pub step_s: f64,
+    /// Seconds of a step of each phase.
+    #[serde(default)]
+    pub phase_s: Vec<f64>,
 }
 
 /// The file of an adapter: what it holds is of this driver, these shaders and this version alone.
@@ -93,7 +100,7 @@ fn step_text(config: &Config) -> Result<String> {
     plain.preset = None;
     plain.optimiser.length = unset.optimiser.length;
     plain.optimiser.decay_at = unset.optimiser.decay_at.clone();
-    plain.run = crate::settings::RunConfig { out: None, time: None, seed: 0, ..plain.run };
+    plain.run = crate::settings::RunConfig { out: None, time: None, rows: None, seed: 0, ..plain.run };
     (plain.run.checkpoint_every, plain.run.on_device_lost) = (unset.run.checkpoint_every, unset.run.on_device_lost);
     plain.run.reasons.clear();
     plain.run.chosen.clear();
@@ -163,7 +170,7 @@ impl Calibration {
 
     /// What is known of the steps of `config` over data as `data_text` says.
     pub fn measured(&self, config: &Config, data: &str) -> Result<Option<Measured>> {
-        Ok(self.kept.measured.get(&key(&[&step_text(config)?, data])).copied())
+        Ok(self.kept.measured.get(&key(&[&step_text(config)?, data])).cloned())
     }
 
     /// Notes what was measured.
@@ -201,12 +208,14 @@ pub fn measure(
     config.optimiser.length = Length::Steps(MANY);
     let phases = Phases::new(&config, DataShape::of(data))?;
     let ends = phases.all().iter().skip(1).map(|phase| phase.from).chain([MANY]);
-    let mut all = Measured { begin_s: 0.0, create_s: 0.0, step_s: 0.0, checkpoint_s: 0.0, score_s: None };
+    let mut all =
+        Measured { begin_s: 0.0, create_s: 0.0, step_s: 0.0, phase_s: Vec::new(), checkpoint_s: 0.0, score_s: None };
     for (phase, end) in phases.all().iter().zip(ends) {
         let share = f64::from(end.saturating_sub(phase.from)) / f64::from(MANY);
         let one = measure_phase(kernels, &phase.config, data, share * seconds, progress)?;
         all.create_s += one.create_s;
         all.step_s += share * one.step_s;
+        all.phase_s.push(one.step_s);
         all.checkpoint_s = all.checkpoint_s.max(one.checkpoint_s);
     }
     Ok(all)
@@ -240,7 +249,7 @@ fn measure_phase(
     let checkpoint_s = begun.elapsed().as_secs_f64();
     *kernels = trainer.kernels().clone();
     progress.go_on()?;
-    Ok(Measured { begin_s: 0.0, create_s, step_s, checkpoint_s, score_s: None })
+    Ok(Measured { begin_s: 0.0, create_s, step_s, phase_s: vec![step_s], checkpoint_s, score_s: None })
 }
 
 #[cfg(test)]
@@ -264,7 +273,15 @@ mod tests {
 
     #[test]
     fn a_run_is_more_than_its_steps() {
-        let measured = Measured { begin_s: 1.0, create_s: 2.0, step_s: 0.1, checkpoint_s: 0.5, score_s: Some(3.0) };
+        let phase_s = vec![0.1];
+        let measured =
+            Measured { begin_s: 1.0, create_s: 2.0, step_s: 0.1, phase_s, checkpoint_s: 0.5, score_s: Some(3.0) };
         assert_eq!(measured.overhead_s(), 9.5);
+        // A third of a row of the full side for each of 400 images, whatever the side of the steps.
+        let mut config = Config::from_preset("demo").unwrap();
+        config.method = crate::settings::MethodConfig { kind: crate::settings::Method::Baseline, ..config.method };
+        let full = measured.validation_s(&config, 28);
+        config.method.scale = 0.5;
+        assert!((measured.validation_s(&config, 28) / full - 4.0).abs() < 1e-9);
     }
 }

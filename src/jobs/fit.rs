@@ -12,8 +12,8 @@ use super::score::{Score, score_run};
 use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::error::Change;
 use crate::gpu::kernel::Kernels;
-use crate::progress::{Progress, StepReport};
-use crate::settings::{Config, DecayAt, LrSchedule, Recipe, Schedule, TimeSpan, at};
+use crate::progress::Progress;
+use crate::settings::{Config, DecayAt, LrSchedule, Recipe, TimeSpan, at};
 use crate::train::Trainer;
 use crate::train::recipe::{self, Choice, TIERS, Tier, VALIDATIONS};
 use crate::train::record::DataShape;
@@ -29,7 +29,7 @@ pub struct Given {
 }
 
 impl Given {
-    /// Refuses a layer that says both how long the run takes and how many steps it has.
+    /// Refuses a layer that says the length of the run in two ways.
     ///
     /// # Errors
     /// [`Error::Conflict`].
@@ -37,34 +37,72 @@ impl Given {
         check_length(&self.layer)
     }
 
-    /// Chooses what the recipe chooses for so many images, strokes or not, without looking at them.
+    /// Chooses what the recipe chooses for such images, strokes or not, without looking at them.
     pub(super) fn settings(
         &self,
         config: &mut Config,
-        (images, ink): (usize, bool),
+        (data, ink): (DataShape, bool),
         software: bool,
         fit: &mut Fit,
     ) -> Result<()> {
-        let given = &self.layer;
+        let (given, DataShape { side, images, .. }) = (&self.layer, data);
         let mut choices = recipe::from_recipe(config.recipe, config, given, (images, ink))?;
         // Points at which the rate falls are of a schedule that has such points.
         if ["optimiser.decay_at", "optimiser.decay"].into_iter().any(|key| recipe::is_given(given, key)) {
             choices.retain(|choice| choice.key != "optimiser.schedule");
         }
         fit.choices.extend(recipe::lay(config, given, choices)?);
-        // The method decides the rows of a step.
-        let (rows, why) = match recipe::is_given(given, "optimiser.length") {
-            true => (recipe::rows_of(config, images), String::new()),
-            false => recipe::default_rows(images, software),
-        };
-        if config.recipe == Recipe::Auto && config.run.time.is_none() {
-            let network = vec![recipe::widths(recipe::tier(rows, images), rows)];
-            fit.choices.extend(recipe::lay(config, given, network)?);
-            let length = vec![recipe::length(config, rows, images, &why)];
-            fit.choices.extend(recipe::lay(config, given, length)?);
-            let steps = (recipe::rows_of(config, images) / (config.rows() as u64).max(1)).min(u64::from(u32::MAX));
-            fit.choices.extend(recipe::lay(config, given, vec![recipe::validation(steps as u32)])?);
+        if config.run.time.is_some() {
+            return Ok(());
         }
+        if config.recipe != Recipe::Auto {
+            return self.rows(config, data, fit);
+        }
+        // The method decides the rows of a step.
+        let (rows, why) = match config.run.rows {
+            Some(rows) => (rows, RUN_ROWS.to_owned()),
+            None if recipe::is_given(given, "optimiser.length") => {
+                (recipe::rows_of(config, side, recipe::steps_of(config, images)), String::new())
+            }
+            None => recipe::default_rows(images, software),
+        };
+        let network = vec![recipe::widths(recipe::tier(rows, images), rows)];
+        fit.choices.extend(recipe::lay(config, given, network)?);
+        let length = vec![recipe::length(config, data, rows, &why)];
+        fit.choices.extend(recipe::lay(config, given, length)?);
+        let steps = recipe::steps_of(config, images).min(u64::from(u32::MAX));
+        fit.choices.extend(recipe::lay(config, given, vec![recipe::validation(steps as u32)])?);
+        Ok(())
+    }
+
+    /// The length of `run.rows`, where no recipe chooses more than that.
+    pub(super) fn rows(&self, config: &mut Config, data: DataShape, fit: &mut Fit) -> Result<()> {
+        let Some(rows) = config.run.rows else { return Ok(()) };
+        self.keep_decay(config, data, fit)?;
+        let length = recipe::length(config, data, rows, RUN_ROWS);
+        fit.choices.extend(recipe::lay(config, &Table::new(), vec![length])?);
+        Ok(())
+    }
+
+    /// Falls of the rate at the same shares of the run as before its length was chosen.
+    fn keep_decay(&self, config: &mut Config, data: DataShape, fit: &mut Fit) -> Result<()> {
+        if recipe::is_given(&self.layer, "optimiser.decay_at")
+            || config.optimiser.schedule != LrSchedule::Steps
+            || matches!(config.optimiser.decay_at, DecayAt::Fractions(_))
+        {
+            return Ok(());
+        }
+        let schedule = config.schedule(data.side, data.images)?;
+        let total = f64::from(schedule.total_steps.max(1));
+        let shares = schedule.decay_steps.iter().map(|&at| schedule.progress(at) / total);
+        let shares: Vec<toml::Value> = shares
+            .map(|share| (share * 1e4).round() / 1e4)
+            .filter(|share| *share > 0.0 && *share < 1.0)
+            .map(Into::into)
+            .collect();
+        let why = "the same shares of the run as before its length was chosen";
+        let choice = Choice::new("optimiser.decay_at.fractions", shares, why);
+        fit.choices.extend(recipe::lay(config, &self.layer, vec![choice])?);
         Ok(())
     }
 
@@ -97,20 +135,29 @@ pub(super) fn described(source: &str, data: &ImageSet) -> String {
     format!("{source}: {n} training images of {classes} classes{drawn}, {side} x {side} pixels")
 }
 
-/// Refuses a layer with both `run.time` and `optimiser.length`.
+/// Why a run with `run.rows` has its length.
+const RUN_ROWS: &str = "run.rows says so";
+
+/// The ways to say the length of a run, of which a layer has one.
+pub const LENGTHS: [&str; 3] = ["run.time", "run.rows", "optimiser.length"];
+
+/// Refuses a layer with two of [`LENGTHS`].
 ///
 /// # Errors
 /// [`Error::Conflict`].
 pub fn check_length(layer: &Table) -> Result<()> {
-    let Some((_, length)) = at(layer, "run.time").zip(at(layer, "optimiser.length")) else { return Ok(()) };
-    let key = match length.get("epochs") {
-        Some(_) => "optimiser.length.epochs",
-        None => "optimiser.length.steps",
+    let found: Vec<&'static str> = LENGTHS.into_iter().filter(|key| at(layer, key).is_some()).collect();
+    let [first, second, ..] = found[..] else { return Ok(()) };
+    let epochs = at(layer, second).is_some_and(|length| length.get("epochs").is_some());
+    let (key, how) = match (second, epochs) {
+        ("run.rows", _) => ("run.rows", "and so does run.rows".to_owned()),
+        (_, true) => ("optimiser.length.epochs", "and optimiser.length.epochs says it".to_owned()),
+        (_, false) => ("optimiser.length.steps", "and optimiser.length.steps says it".to_owned()),
     };
     Err(Error::Conflict {
-        keys: vec!["run.time", key],
-        why: format!("run.time chooses the number of steps, and {key} says it"),
-        changes: vec![Change::Unset("run.time"), Change::Unset(key)],
+        keys: vec![first, key],
+        why: format!("{first} chooses the number of steps, {how}"),
+        changes: vec![Change::Unset(first), Change::Unset(key)],
     })
 }
 
@@ -134,6 +181,8 @@ pub(super) struct Fit {
     pub choices: Vec<Choice>,
     /// Where the run has a time.
     pub timing: Option<Timing>,
+    /// Then, seconds of a step of each phase.
+    pub phase_s: Vec<f64>,
     /// The scores of the untrained network, where measuring the time of a score has made them.
     pub untrained: Option<Vec<Score>>,
 }
@@ -156,13 +205,14 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// Chooses what the recipe chooses without a device's times: all, where the run has no time.
     pub fn settings(&self, config: &mut Config, software: bool, fit: &mut Fit) -> Result<()> {
+        let shape = DataShape::of(self.data);
         if !self.given.recipe {
-            return Ok(());
+            return self.given.rows(config, shape, fit);
         }
         let statistics = Statistics::of(self.data);
         let choices = recipe::from_pictures(config.recipe, config, &statistics);
         fit.choices.extend(recipe::lay(config, &self.given.layer, choices)?);
-        self.given.settings(config, (statistics.images, recipe::is_ink(&statistics)), software, fit)
+        self.given.settings(config, (shape, recipe::is_ink(&statistics)), software, fit)
     }
 
     /// Chooses what fits `run.time`: the widths, where the recipe may, and the number of steps. What this device was
@@ -185,15 +235,15 @@ impl Run<'_> {
             Some(decision) => decision,
             None => self.decide(config, time, kernels, &mut calibration, fit, progress)?,
         };
-        let rows = u64::from(decision.steps).saturating_mul(config.rows() as u64);
+        let rows = recipe::rows_of(config, self.data.side, decision.steps.into());
         let how = if measured_now { "measured" } else { "measured before" };
         let ms = 1e3 * decision.step_s;
         if let Some(tier) = self.tiers(config).iter().find(|tier| *decision.widths == tier.widths) {
             fit.choices.extend(recipe::lay(config, &self.given.layer, vec![recipe::widths(tier, rows)])?);
         }
-        self.keep_decay(config, fit)?;
+        self.given.keep_decay(config, DataShape::of(self.data), fit)?;
         let why = format!("{time} in all, {ms:.*} ms a step, {how} on this device", usize::from(ms < 100.0));
-        let mut length = recipe::length(config, rows, self.data.len(), &why);
+        let mut length = recipe::length(config, DataShape::of(self.data), rows, &why);
         length.value = i64::from(decision.steps).into();
         fit.choices.extend(recipe::lay(config, &Table::new(), vec![length])?);
         if self.given.recipe {
@@ -206,6 +256,7 @@ impl Run<'_> {
             fit.choices.extend(recipe::lay(config, &self.given.layer, choices)?);
         }
         let (wanted_s, training_s, step_s) = (time.seconds(), decision.training_s, decision.step_s);
+        fit.phase_s = decision.phase_s;
         fit.timing = Some(Timing { wanted_s, training_s, step_s, measured_now });
         Ok(())
     }
@@ -244,7 +295,7 @@ impl Run<'_> {
             true => measured.step_s * measured.checkpoint_s / CHECKPOINT_S,
             false => share(measured.checkpoint_s, config.run.checkpoint_every),
         };
-        let validation_s = if self.validates { measured.validation_s(config) } else { 0.0 };
+        let validation_s = if self.validates { measured.validation_s(config, self.data.side) } else { 0.0 };
         match self.chooses(config, "run.validate_every") {
             // Half a score more: whether the best network is the last one shows at the end.
             true => {
@@ -262,31 +313,10 @@ impl Run<'_> {
         if open { &TIERS } else { &[] }
     }
 
-    /// Falls of the rate at the same shares of the run as before its length was chosen.
-    fn keep_decay(&self, config: &mut Config, fit: &mut Fit) -> Result<()> {
-        if recipe::is_given(&self.given.layer, "optimiser.decay_at")
-            || config.optimiser.schedule != LrSchedule::Steps
-            || matches!(config.optimiser.decay_at, DecayAt::Fractions(_))
-        {
-            return Ok(());
-        }
-        let schedule = Schedule::new(&config.optimiser, self.data.len())?;
-        let shares = schedule.decay_steps.iter().map(|&at| f64::from(at) / f64::from(schedule.total_steps.max(1)));
-        let shares: Vec<toml::Value> = shares
-            .map(|share| (share * 1e4).round() / 1e4)
-            .filter(|share| *share > 0.0 && *share < 1.0)
-            .map(Into::into)
-            .collect();
-        let why = "the same shares of the run as before its length was chosen";
-        let choice = Choice::new("optimiser.decay_at.fractions", shares, why);
-        fit.choices.extend(recipe::lay(config, &self.given.layer, vec![choice])?);
-        Ok(())
-    }
-
     /// Rows through the network in `seconds` of a run.
     fn rows_in(&self, seconds: f64, config: &Config, measured: &Measured) -> u64 {
         let (step_s, validations_s) = self.cost(config, measured);
-        ((seconds - measured.overhead_s() - validations_s).max(0.0) / step_s * config.rows() as f64) as u64
+        ((seconds - measured.overhead_s() - validations_s).max(0.0) / step_s * config.full_rows(self.data.side)) as u64
     }
 
     /// Measures what is not known, and decides; keeps what the same command decides from now on.
@@ -322,7 +352,7 @@ impl Run<'_> {
                 Some(measured) => measured,
                 None => {
                     let measured = Measured { begin_s, ..measure(kernels, candidate, self.data, share, progress)? };
-                    calibration.learn(candidate, &text, measured)?;
+                    calibration.learn(candidate, &text, measured.clone())?;
                     measured
                 }
             };
@@ -348,13 +378,15 @@ impl Run<'_> {
             // A run that begins with another network is scored with that.
             fit.untrained = Some(scores).filter(|_| config.run.init.is_none());
             *kernels = trainer.kernels().clone();
-            calibration.learn(&candidate, &text, measured)?;
+            calibration.learn(&candidate, &text, measured.clone())?;
         }
         let (step_s, validations_s) = self.cost(&candidate, &measured);
         let decision = |seconds: f64| {
             let seconds = seconds - validations_s;
             let steps = (seconds / step_s).floor().clamp(0.0, 1e9) as u32;
-            Decision { widths: candidate.model.widths.clone(), steps, training_s: seconds, step_s }
+            // With what each has of checkpoints and validations.
+            let phase_s = measured.phase_s.iter().map(|seconds| seconds * step_s / measured.step_s).collect();
+            Decision { widths: candidate.model.widths.clone(), steps, training_s: seconds, step_s, phase_s }
         };
         let next = decision(time.seconds() - measured.overhead_s());
         if next.steps == 0 {
@@ -408,77 +440,6 @@ fn work(config: &Config) -> f64 {
     config.model.widths.iter().enumerate().map(of).sum()
 }
 
-/// Passes everything on, and says once how long the steps will take: at the beginning where that was not known, and as
-/// soon as the machine turns out to be slower than it was measured to be.
-pub(super) struct Pace<'a> {
-    inner: &'a mut dyn Progress,
-    /// Seconds that a step was expected to take.
-    expected: Option<f64>,
-    first: Option<(Instant, u32)>,
-    said: bool,
-}
-
-/// Slower than this is said.
-const SLOWER: f64 = 1.05;
-
-impl<'a> Pace<'a> {
-    pub fn new(inner: &'a mut dyn Progress, expected: Option<f64>) -> Pace<'a> {
-        Pace { inner, expected, first: None, said: false }
-    }
-
-    /// What is to be said after `done` of `total` steps at `step_s` seconds each, if anything.
-    fn sentence(expected: Option<f64>, step_s: f64, seen: u32, left: u32) -> Option<String> {
-        let minutes = |seconds: f64| TimeSpan((seconds.round() as u64).max(1)).to_string();
-        let rest = minutes(f64::from(left) * step_s);
-        match expected {
-            None if seen >= 10 => {
-                Some(format!("the {left} steps that are left will take about {rest}, at {:.0} ms a step", 1e3 * step_s))
-            }
-            // Some time for what comes and goes.
-            Some(expected) if step_s > SLOWER * expected && f64::from(seen) * step_s > 10.0 => Some(format!(
-                "the machine is slower than it was measured to be, {:.0} ms a step where {:.0} ms were expected: the {left} \
-                 steps that are left will take about {rest} instead of {}, and no step is left out",
-                1e3 * step_s,
-                1e3 * expected,
-                minutes(f64::from(left) * expected)
-            )),
-            _ => None,
-        }
-    }
-}
-
-impl Progress for Pace<'_> {
-    fn step(&mut self, report: &StepReport) {
-        self.inner.step(report);
-        let (begun, first) = *self.first.get_or_insert((Instant::now(), report.step));
-        let (seen, left) = (report.step - first.min(report.step), report.total_steps.saturating_sub(report.step));
-        if self.said || seen == 0 || left == 0 {
-            return;
-        }
-        let step_s = begun.elapsed().as_secs_f64() / f64::from(seen);
-        if let Some(sentence) = Pace::sentence(self.expected, step_s, seen, left) {
-            self.said = true;
-            self.inner.note(&sentence);
-        }
-    }
-
-    fn advance(&mut self, what: &str, done: u64, total: u64) {
-        self.inner.advance(what, done, total);
-    }
-
-    fn note(&mut self, sentence: &str) {
-        self.inner.note(sentence);
-    }
-
-    fn warn(&mut self, sentence: &str) {
-        self.inner.warn(sentence);
-    }
-
-    fn stop_requested(&self) -> bool {
-        self.inner.stop_requested()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
@@ -493,20 +454,12 @@ mod tests {
             let error = check_length(&toml::from_str(text).unwrap()).unwrap_err();
             assert!(matches!(&error, Error::Conflict { keys, .. } if keys[1] == key), "{error}");
         }
+        let error = check_length(&toml::from_str("[run]\ntime = \"5m\"\nrows = 7").unwrap()).unwrap_err();
+        assert!(matches!(&error, Error::Conflict { keys, .. } if keys == &["run.time", "run.rows"]), "{error}");
+        let error = check_length(&toml::from_str("[run]\nrows = 7\n[optimiser]\nlength = { steps = 3 }").unwrap());
+        assert!(matches!(&error, Err(Error::Conflict { keys, .. }) if keys[0] == "run.rows"), "{error:?}");
         check_length(&toml::from_str("[run]\ntime = \"5m\"").unwrap()).unwrap();
         check_length(&Table::new()).unwrap();
-    }
-
-    #[test]
-    fn a_pace_is_said_when_it_is_worth_saying() {
-        assert_eq!(Pace::sentence(None, 0.1, 9, 100), None);
-        assert_eq!(
-            Pace::sentence(None, 0.1, 10, 1000).unwrap(),
-            "the 1000 steps that are left will take about 1m40s, at 100 ms a step"
-        );
-        assert_eq!(Pace::sentence(Some(0.1), 0.104, 1000, 100), None);
-        assert_eq!(Pace::sentence(Some(0.1), 0.2, 10, 100), None, "too early");
-        assert!(Pace::sentence(Some(0.1), 0.2, 100, 100).unwrap().contains("20s instead of 10s"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Messages name a setting by its key (`optimiser.batch`) and a member of a request as `request.out`, in backticks; the
 //! command line turns both into flags.
 
+pub mod audit;
 pub mod bench;
 mod calibrate;
 pub mod check;
@@ -12,12 +13,15 @@ pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+mod extraction;
 pub mod fit;
 pub mod forecast;
 mod init;
 pub mod model;
 pub mod neighbors;
+mod pace;
 pub mod plan;
+mod portability;
 pub mod predict;
 mod reference;
 pub mod score;

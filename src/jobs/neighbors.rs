@@ -1,14 +1,15 @@
 //! `neighbors`: the pictures most similar to one.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use image::RgbImage;
 use serde::Serialize;
 
 use super::predict::{check_directions, table_bytes, table_file};
-use super::{Session, data_options, look_options, model, within};
+use super::{Session, data_options, look_options, model, output_file, same_path, within};
+use crate::data::embeddings::{Format, Reader};
+use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, DataOptions, LeftOut};
 use crate::fewshot::Nearest;
 use crate::fewshot::nearest::Neighbours;
@@ -27,14 +28,16 @@ const COLUMNS: [&str; 3] = ["rank", "path", "similarity"];
 pub struct NeighborsRequest {
     /// The picture.
     pub picture: PathBuf,
-    /// Where to search: an array that `embed` wrote, with its list beside it, or pictures.
+    /// Where to search: a file that `embed` wrote, or pictures.
     pub among: PathBuf,
-    /// The network: see [`model::open`]; for an array that which embedded it.
+    /// The network: see [`model::open`]; for a file that which embedded it.
     pub model: PathBuf,
     /// How many to find.
     pub k: usize,
     /// Table to write.
     pub csv: Option<PathBuf>,
+    /// Contact sheet to write, PNG.
+    pub sheet: Option<PathBuf>,
 }
 
 /// A picture that was found.
@@ -63,6 +66,8 @@ pub struct NeighborsOutcome {
     pub left_out: Vec<LeftOut>,
     /// The table.
     pub csv: Option<PathBuf>,
+    /// The contact sheet.
+    pub sheet: Option<PathBuf>,
 }
 
 impl NeighborsOutcome {
@@ -81,11 +86,6 @@ impl NeighborsOutcome {
     }
 }
 
-/// Whether the path is that of an array rather than of pictures.
-fn is_array(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("npy"))
-}
-
 impl NeighborsRequest {
     fn validate(&self) -> Result<()> {
         within("request.k", self.k, 1, 1_000_000)?;
@@ -96,86 +96,73 @@ impl NeighborsRequest {
         if !self.among.exists() {
             return Err(Error::data(
                 &self.among,
-                "there is no such file or folder: `request.in` wants an array that `embed` wrote (.npy), or a folder of \
-                 pictures",
+                "there is no such file or folder: `request.in` wants a file that `embed` wrote, or a folder of pictures",
             ));
+        }
+        if let Some(sheet) = &self.sheet {
+            output_file("request.sheet", sheet, "near.png")?;
+            if [&self.picture, &self.among].into_iter().any(|own| same_path(own, sheet) || is_below(sheet, own)) {
+                let why = "this file is one of the pictures, and `request.sheet` would replace it: name another";
+                return Err(Error::data(sheet, why));
+            }
         }
         self.csv.as_ref().map_or(Ok(()), |file| table_file("request.csv", file, &COLUMNS))
     }
+
+    /// The file of embeddings to search among; none where it is pictures.
+    fn embeddings(&self) -> Option<&Path> {
+        Some(self.among.as_path()).filter(|path| path.is_file() && Format::of_ending(path).is_some())
+    }
 }
 
-/// An array that `embed` wrote, read row by row.
-struct Array {
-    path: PathBuf,
-    rows: usize,
-    columns: usize,
+/// Whether there is such a file in that folder.
+fn is_below(file: &Path, folder: &Path) -> bool {
+    matches!((file.canonicalize(), folder.canonicalize()), (Ok(file), Ok(folder)) if file.starts_with(&folder))
 }
 
-impl Array {
-    fn reader(path: &Path) -> Result<npyz::NpyFile<BufReader<File>>> {
-        let file = File::open(path).map_err(|e| Error::io(path, "cannot read the embeddings", e))?;
-        npyz::NpyFile::new(BufReader::with_capacity(1 << 20, file))
-            .map_err(|e| Error::data(path, format!("is no whole .npy file ({e}): embed the pictures again")))
-    }
+/// The rows of a file of embeddings in parts of at most `most`, counted, and `progress` asked whether to go on.
+struct Parts<'a> {
+    reader: Reader,
+    most: usize,
+    rows: &'a mut usize,
+    progress: &'a mut dyn Progress,
+}
 
-    fn open(path: &Path) -> Result<Array> {
-        let npy = Self::reader(path)?;
-        let shape = npy.shape();
-        let &[rows, columns] = shape else {
-            return Err(Error::data(path, format!("has the shape {shape:?}, and embeddings are a row per picture")));
-        };
-        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        if npy.order() != npyz::Order::C || rows == 0 || columns == 0 {
-            return Err(Error::data(path, "has no rows, or lies column by column: embed the pictures again"));
-        }
-        Ok(Array { path: path.into(), rows: size(rows), columns: size(columns) })
-    }
+impl Iterator for Parts<'_> {
+    type Item = Result<Vec<f32>>;
 
-    /// The rows in parts of `n`.
-    fn parts<'a>(&'a self, n: usize, progress: &'a mut dyn Progress) -> Result<impl Iterator<Item = Result<Vec<f32>>>> {
-        let broken = |why: String| Error::data(&self.path, format!("{why}: embed the pictures again"));
-        let npy = Self::reader(&self.path)?;
-        let numbers = npy.data::<f32>().map_err(|e| broken(format!("does not hold float32 numbers ({e})")))?;
-        let mut numbers = numbers;
-        let (mut done, total) = (0, self.rows);
-        Ok(std::iter::from_fn(move || {
-            let rows = n.min(total - done);
-            if rows == 0 {
-                return None;
+    fn next(&mut self) -> Option<Result<Vec<f32>>> {
+        let (mut part, mut row, mut rows) = (Vec::new(), Vec::new(), 0);
+        while rows < self.most {
+            match self.reader.next(&mut row) {
+                Ok(Some(_)) => part.extend_from_slice(&row),
+                Ok(None) => break,
+                Err(error) => return Some(Err(error)),
             }
-            let part: std::io::Result<Vec<f32>> = numbers.by_ref().take(rows * self.columns).collect();
-            done += rows;
-            progress.advance("searching", done as u64, total as u64);
-            Some(progress.go_on().and_then(|()| match part {
-                Ok(part) if part.len() == rows * self.columns => Ok(part),
-                Ok(_) => Err(broken("ends before its last row".into())),
-                Err(e) => Err(broken(format!("cannot be read ({e})"))),
-            }))
-        }))
+            rows += 1;
+        }
+        *self.rows += rows;
+        let done = *self.rows as u64;
+        if rows > 0 {
+            self.progress.advance("searching row", done, done);
+        }
+        (rows > 0).then(|| self.progress.go_on().map(|()| part))
     }
+}
 
-    /// The lines of the list beside the array that belong to `rows`.
-    fn names(&self, rows: &[usize]) -> Result<Vec<String>> {
-        let list = self.path.with_extension("txt");
-        let io = |e| Error::io(&list, "cannot read the list of paths beside the embeddings", e);
-        let places: HashMap<usize, usize> = rows.iter().enumerate().map(|(place, &row)| (row, place)).collect();
-        let mut found = vec![String::new(); rows.len()];
-        let mut lines = 0;
-        for line in BufReader::new(File::open(&list).map_err(io)?).lines() {
-            let line = line.map_err(io)?;
-            if let Some(&place) = places.get(&lines) {
-                found[place] = line;
-            }
-            lines += 1;
-        }
-        match lines == self.rows {
-            true => Ok(found),
-            false => Err(Error::data(
-                &list,
-                format!("has {lines} lines, and the array beside it {} rows: embed the pictures again", self.rows),
-            )),
+/// The paths of `rows` of a file of embeddings.
+fn names(file: &Path, rows: &[usize]) -> Result<Vec<String>> {
+    let mut reader = Reader::open(file)?;
+    let places: HashMap<usize, usize> = rows.iter().enumerate().map(|(place, &row)| (row, place)).collect();
+    let mut found = vec![String::new(); rows.len()];
+    let (mut row, last) = (Vec::new(), rows.iter().max().copied().unwrap_or(0));
+    for number in 0..=last {
+        let path = reader.next(&mut row)?.unwrap_or_default();
+        if let Some(&place) = places.get(&number) {
+            found[place] = path;
         }
     }
+    Ok(found)
 }
 
 /// One row more is found: the picture itself may be among them.
@@ -197,10 +184,10 @@ fn without(picture: &Path, found: Neighbours, names: Vec<String>, k: usize) -> V
 /// A request, network or pictures that cannot be used; a table that cannot be written; what the device refuses.
 pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Progress) -> Result<NeighborsOutcome> {
     request.validate()?;
-    let array = if is_array(&request.among) { Some(Array::open(&request.among)?) } else { None };
+    let reader = request.embeddings().map(Reader::open).transpose()?;
     let picture = std::slice::from_ref(&request.picture);
     let look = &mut || {
-        let paths = if array.is_some() { picture } else { std::slice::from_ref(&request.among) };
+        let paths = if reader.is_some() { picture } else { std::slice::from_ref(&request.among) };
         data::sample_unlabelled(paths, &look_options())
     };
     let stored = model::open(&request.model, look, progress)?;
@@ -211,25 +198,25 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
     let query = extractor.features(&image, Layer::Feature, None, progress)?;
     check_directions(&image, &query)?;
     let columns = query.len();
-    let (neighbors, rows, left_out) = match array {
-        Some(array) => {
-            if array.columns != columns {
+    let (neighbors, rows, left_out) = match reader {
+        Some(reader) => {
+            if reader.columns() != columns {
                 return Err(Error::data(
-                    &array.path,
+                    &request.among,
                     format!(
                         "has {} columns, and {} makes {columns}: name the network that embedded it with \
                          `request.model`",
-                        array.columns,
+                        reader.columns(),
                         stored.file.display()
                     ),
                 ));
             }
             let nearest = Nearest::new(&mut kernels, columns, 1)?;
-            let parts = array.parts(nearest.rows_per_pass(), progress)?;
+            let mut rows = 0;
+            let parts = Parts { reader, most: nearest.rows_per_pass(), rows: &mut rows, progress };
             let found = nearest.search_parts(&query, parts, more(request.k))?.remove(0);
-            let rows: Vec<usize> = found.iter().map(|(row, _)| *row).collect();
-            let names = array.names(&rows)?;
-            (without(&request.picture, found, names, request.k), array.rows, Vec::new())
+            let of: Vec<usize> = found.iter().map(|(row, _)| *row).collect();
+            (without(&request.picture, found, names(&request.among, &of)?, request.k), rows, Vec::new())
         }
         None => among_pictures(request, &options, &extractor, &mut kernels, &query, progress)?,
     };
@@ -239,8 +226,11 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
         let rows = rows.map(|(one, rank)| vec![rank.to_string(), one.path.clone(), format!("{:.6}", one.similarity)]);
         replace_file(file, "cannot write the table", &table_bytes(std::iter::once(head).chain(rows))?)?;
     }
-    let (picture, csv) = (request.picture.clone(), request.csv.clone());
-    Ok(NeighborsOutcome { model: stored.file, picture, rows, neighbors, left_out, csv })
+    if let Some(file) = &request.sheet {
+        replace_file(file, "cannot write the contact sheet", &sheet(&request.picture, &neighbors)?)?;
+    }
+    let (picture, csv, sheet) = (request.picture.clone(), request.csv.clone(), request.sheet.clone());
+    Ok(NeighborsOutcome { model: stored.file, picture, rows, neighbors, left_out, csv, sheet })
 }
 
 /// Embeds the pictures to search among, and searches.
@@ -260,4 +250,18 @@ fn among_pictures(
     let found = nearest.search(query, &features, more(request.k))?.remove(0);
     let names = found.iter().map(|(row, _)| images.names[*row].clone()).collect();
     Ok((without(&request.picture, found, names, request.k), images.len(), left_out))
+}
+
+/// The picture, and those that are like it; gray where a file is gone.
+fn sheet(picture: &Path, neighbors: &[Neighbor]) -> Result<Vec<u8>> {
+    let read = |path: &Path| data::picture_bytes(path).and_then(|bytes| data::decode_rgb(path, &bytes));
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut sheet = Sheet::new();
+    sheet.push(Cell::new(read(picture)?, name(picture)).framed(colours::GOOD));
+    for one in neighbors {
+        let path = Path::new(&one.path);
+        let shown = read(path).unwrap_or_else(|_| RgbImage::from_pixel(32, 32, image::Rgb([200; 3])));
+        sheet.push(Cell::new(shown, format!("{:.3} {}", one.similarity, name(path))));
+    }
+    sheet.to_png()
 }

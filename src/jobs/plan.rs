@@ -18,7 +18,7 @@ use crate::tape::plan::Plan;
 use crate::train::budget::{Fitted, Room};
 use crate::train::memory::Memory;
 use crate::train::phases::Phases;
-use crate::train::recipe::Choice;
+use crate::train::recipe::{self, Choice};
 use crate::train::record::{DataShape, phase_spec, phase_step, validate};
 use crate::{Error, Result};
 
@@ -54,6 +54,10 @@ pub struct PlanOutcome {
     pub resident: bool,
     /// Rows per step.
     pub rows: usize,
+    /// Rows per step, the mean over the run, where one of a smaller picture counts by its area.
+    pub full_rows: f64,
+    /// The parts of the run, one at least.
+    pub phases: Vec<PlannedPhase>,
     /// Trained parameters.
     pub parameters: u64,
     /// Most bytes on the device at once.
@@ -70,6 +74,19 @@ pub struct PlanOutcome {
     pub multiply_adds: u64,
     /// Every operation in order.
     pub ops: Vec<PlanEntry>,
+}
+
+/// A part of a planned run.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedPhase {
+    /// Its first step, counted from 1.
+    pub from: u32,
+    /// Side of the pictures that the network sees.
+    pub side: usize,
+    /// Rows per step.
+    pub rows: usize,
+    /// Multiply-adds per step.
+    pub multiply_adds: u64,
 }
 
 /// What a run with a time comes to.
@@ -132,7 +149,7 @@ pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress
             let side =
                 side.ok_or_else(|| Error::usage("`request.classes` and `request.images` want `data.side` as well"))?;
             if let Some(given) = given.filter(|given| given.recipe) {
-                given.settings(&mut config, (images, false), true, &mut fit)?;
+                given.settings(&mut config, (DataShape { side, classes, images }, false), true, &mut fit)?;
             }
             DataShape { side, classes, images }
         }
@@ -156,6 +173,9 @@ pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress
             DataShape { side, ..DataShape::of(&data) }
         }
     };
+    if let Some(given) = given.filter(|given| !given.recipe) {
+        given.rows(&mut config, shape, &mut fit)?;
+    }
     config.validate()?;
     validate(&config, shape)?;
     let plan =
@@ -193,7 +213,7 @@ fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) 
     config.validate()?;
     let schedule = validate(&config, shape)?;
     let fitted = crate::train::budget::fit(&config, shape, false, Room::of(kernels.gpu()))?;
-    let rows = u64::from(schedule.total_steps) * config.rows() as u64;
+    let rows = recipe::rows_of(&config, data.side, schedule.total_steps.into());
     let forecast = fit.timing.map(|timing| Forecast {
         timing,
         steps: schedule.total_steps,
@@ -214,6 +234,17 @@ pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Resul
     let (graph, recorded) = phase_step(&phases.net, largest, shape, distill, resident)?;
     let plan = Plan::new(&graph);
     plan.verify(&graph)?;
+    let planned = phases.all().iter().map(|phase| {
+        let spec = phase_spec(&phases.net, &phase.config, shape, distill);
+        let (graph, _) = phase_step(&phases.net, &phase.config, shape, distill, resident)?;
+        Ok(PlannedPhase {
+            from: phase.from + 1,
+            side: phase.config.method.network_side(shape.side),
+            rows: spec.rows() * spec.parts,
+            multiply_adds: ops::flops(&graph) / 2 * spec.parts as u64,
+        })
+    });
+    let planned: Vec<PlannedPhase> = planned.collect::<Result<_>>()?;
     let ops = graph.nodes.iter().map(|node| {
         let first = node.outputs[0];
         PlanEntry {
@@ -231,6 +262,8 @@ pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Resul
         forecast: None,
         choices,
         rows: spec.rows() * spec.parts,
+        full_rows: config.full_rows(shape.side),
+        phases: planned,
         parameters: recorded.step.parameters.iter().map(|e| e.shape.iter().product::<usize>() as u64).sum(),
         peak_bytes: memory.peak_bytes,
         arenas: graph.arenas.clone(),

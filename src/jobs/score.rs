@@ -94,11 +94,12 @@ pub(super) fn score(
     Ok(scores?.into_iter().map(|s| Score::new(s.classifier, size, s.accuracy)).collect())
 }
 
-/// Episodes on the novel classes that a run is scored with before and after: 5-way, 1 and 5 shots.
+/// Episodes on the novel classes that a run is scored with before and after: 5-way, 1 and 5 shots; fewer ways and queries
+/// where the classes have less.
 const RUN_EPISODES: (usize, [usize; 2], usize, usize) = (5, [1, 5], 15, 600);
 
-/// Loads the novel classes that a run is scored on. Where it cannot be scored: none and a warning, or with `required`
-/// an error.
+/// Loads the novel classes that a run is scored on: those with enough images. Where it cannot be scored: none and a
+/// warning, or with `required` an error.
 pub(super) fn novel_classes(
     config: &Config,
     side: usize,
@@ -106,13 +107,12 @@ pub(super) fn novel_classes(
     progress: &mut dyn Progress,
 ) -> Result<Option<ImageSet>> {
     let source = &config.data.source;
-    let (ways, shots, queries, _) = RUN_EPISODES;
     let why = match data::load(source, Split::Novel, &data_options(&config.data, Some(side))) {
         Ok(novel) => {
             warn_of(&novel, progress);
-            match data::shortage(&novel, ways, shots[1], queries) {
-                None => return Ok(Some(novel)),
-                Some(why) => format!("{source}: {why}"),
+            match scored_classes(novel, source, progress) {
+                Ok(novel) => return Ok(Some(novel)),
+                Err(why) => format!("{source}: {why}"),
             }
         }
         Err(error @ Error::NoSplit { .. }) => error.to_string(),
@@ -126,6 +126,35 @@ pub(super) fn novel_classes(
     }
     progress.warn(&format!("the run is not scored on novel classes: {why}"));
     Ok(None)
+}
+
+/// The classes that have room for episodes of the most shots, or else of the fewest; what they lack is said. The error
+/// says why there are none.
+fn scored_classes(novel: ImageSet, source: &str, progress: &mut dyn Progress) -> std::result::Result<ImageSet, String> {
+    let (ways, shots, queries, _) = RUN_EPISODES;
+    let by_class = novel.by_class();
+    let with = |shots| -> Vec<usize> { (0..by_class.len()).filter(|&class| by_class[class].len() > shots).collect() };
+    let kept = match with(shots[1]) {
+        few if few.len() < 2 => with(shots[0]),
+        enough => enough,
+    };
+    if kept.len() < 2 {
+        let why = data::shortage(&novel, 2, shots[0], 1);
+        return Err(why.unwrap_or_else(|| "fewer than two classes have two images".into()));
+    }
+    let chosen = match kept.len() == by_class.len() {
+        true => novel,
+        false => novel.subset(kept.iter().map(|&class| (class, by_class[class].as_slice()))),
+    };
+    let room = shots.map(|shots| data::room(&chosen, ways, shots, queries));
+    if room != [Some((ways, queries)); 2] {
+        let said = shots.iter().zip(room).filter_map(|(shots, room)| {
+            room.map(|(ways, queries)| format!("{ways}-way {shots}-shot with {queries} queries of a class"))
+        });
+        let (said, all) = (said.collect::<Vec<_>>().join(", "), by_class.len());
+        progress.note(&format!("{source}: {} of {all} novel classes have room for {said}", kept.len()));
+    }
+    Ok(chosen)
 }
 
 /// Scores a run's network as it is; nothing to score it on gives nothing.
@@ -152,6 +181,7 @@ pub(super) fn score_network(
     let (ways, shots, queries, n) = RUN_EPISODES;
     let mut scores = Vec::new();
     for shots in shots {
+        let Some((ways, queries)) = data::room(novel, ways, shots, queries) else { continue };
         let episodes = data::draw(novel, ways, shots, queries, n, 0)?;
         scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], &[], progress)?);
     }

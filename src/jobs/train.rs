@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::fit::{Fit, Given, Pace, Run, Timing, described, load};
+use super::fit::{Fit, Given, Run, Timing, described, load};
+use super::pace::Pace;
 use super::plan::{self, PlanOutcome};
 use super::score::{Score, novel_classes, score_network, score_run};
 use super::stored::Stored;
@@ -377,9 +378,12 @@ pub(super) fn train(
     let _open = run_folder::open(folder, &settings, request.begin.existing())?;
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
-    let expected = fit.timing.map(|timing| timing.step_s);
+    let expected = fit.timing.map(|timing| (timing.step_s, fit.phase_s.as_slice()));
     let finished = match given.filter(|_| !fit.choices.is_empty()) {
-        Some(_) => run_reopening(&mut trainer, reopen, folder, command, &mut Pace::new(progress, expected))?,
+        Some(_) => {
+            let mut pace = Pace::new(progress, trainer.phases(), expected, trainer.total_steps());
+            run_reopening(&mut trainer, reopen, folder, command, &mut pace)?
+        }
         None => run_reopening(&mut trainer, reopen, folder, command, progress)?,
     };
     let unscored = |steps: u32| {

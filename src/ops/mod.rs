@@ -52,6 +52,7 @@ operations! {
     matmul;
     batch_norm;
     pool;
+    adaptive_pool;
     dropout;
     views;
 }

@@ -130,6 +130,17 @@ impl MethodConfig {
         (self.views_per_image() - 1).saturating_mul(self.viewed_of(images)).saturating_add(images)
     }
 
+    /// Side of what the network sees of images of `side` pixels: this share of it, in whole pixels, at least 1.
+    pub fn network_side(&self, side: usize) -> usize {
+        ((self.scale * side as f64).round() as usize).clamp(1, side.max(1))
+    }
+
+    /// Pixels that the network sees of images of `side` pixels, as a share of theirs: what the arithmetic of a row goes by.
+    pub fn area(&self, side: usize) -> f64 {
+        let share = self.network_side(side) as f64 / side.max(1) as f64;
+        share * share
+    }
+
     /// Rotations that the class head tells apart: 1 where labels are classes alone.
     pub fn class_rotations(&self) -> usize {
         if self.joint_labels && self.kind == Method::Ier { self.transforms.rotations() } else { 1 }
@@ -174,6 +185,25 @@ impl Config {
     pub fn rows(&self) -> usize {
         let parts = self.parts();
         self.method.rows_of(self.optimiser.batch / parts).saturating_mul(parts)
+    }
+
+    /// Rows of a step where one counts as much as its arithmetic, for images of `side` pixels: the share of them that the
+    /// network sees. The mean over the steps of the run, where it has phases that can be understood.
+    pub fn full_rows(&self, side: usize) -> f64 {
+        let phases = match self.method.phases.is_empty() {
+            true => Vec::new(),
+            false => self.phases().unwrap_or_default(),
+        };
+        if phases.is_empty() {
+            return self.rows() as f64 * self.method.area(side);
+        }
+        // A share of the run is one of its arithmetic, as the schedule counts it, and has the more steps the smaller they are.
+        let ends = phases.iter().skip(1).map(|(from, _)| *from).chain([1.0]);
+        let parts = phases.iter().zip(ends).map(|((from, config), end)| (end - from, config));
+        let (rows, steps) = parts.fold((0.0, 0.0), |(rows, steps), (share, config)| {
+            (rows + share * config.rows() as f64, steps + share / config.method.area(side))
+        });
+        rows / steps
     }
 
     /// Micro-batches of a step.

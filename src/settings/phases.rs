@@ -10,7 +10,8 @@ use crate::{Error, Result};
 
 /// The settings of `[method]` that a phase may change. The others shape what outlives a step: the network, the bank, and
 /// what has been written to it.
-pub const PHASE_KEYS: [&str; 13] = [
+pub const PHASE_KEYS: [&str; 14] = [
+    "scale",
     "views",
     "view_share",
     "weight_class",
@@ -26,8 +27,16 @@ pub const PHASE_KEYS: [&str; 13] = [
     "invariance",
 ];
 
-/// A phase that would do, for a sentence about one that does not.
-const EXAMPLE: &str = "0.5: views = 1, weight_invariance = 0.1";
+/// Those of [`PHASE_KEYS`] that have an effect on `method.kind = baseline`, which has one loss and one view.
+const BASELINE_KEYS: [&str; 2] = ["scale", "label_smoothing"];
+
+/// The settings that a phase of this method may change, and a phase that would do, for a sentence about one that does not.
+fn of_kind(kind: Method) -> (&'static [&'static str], &'static str) {
+    match kind {
+        Method::Ier => (&PHASE_KEYS, "0.5: views = 1, weight_invariance = 0.1"),
+        Method::Baseline => (&BASELINE_KEYS, "0.5: scale = 1"),
+    }
+}
 
 impl Config {
     /// The phases of the run: the share of it at which each begins, the first at 0, and the settings in effect then.
@@ -40,15 +49,16 @@ impl Config {
         let mut first = self.clone();
         first.method.phases.clear();
         let mut phases = vec![(0.0, first)];
+        let (_, example) = of_kind(self.method.kind);
         for text in &self.method.phases {
             let wrong = |wanted: String| Error::Setting {
                 key: "method.phases",
                 got: format!("`{text}`"),
                 wanted,
-                suggestion: vec![Change::Set("method.phases", EXAMPLE.into())],
+                suggestion: vec![Change::Set("method.phases", example.into())],
             };
             let Some((before, so_far)) = phases.last() else { break };
-            let (share, layer) = parsed(text).map_err(wrong)?;
+            let (share, layer) = parsed(text, self.method.kind).map_err(wrong)?;
             if share <= *before {
                 return Err(wrong(format!("later than the one before it, which begins at {before}")));
             }
@@ -79,13 +89,6 @@ impl Config {
         if self.method.phases.is_empty() {
             return Ok(());
         }
-        if self.method.kind == Method::Baseline {
-            return Err(Error::Conflict {
-                keys: vec!["method.phases", "method.kind"],
-                why: "method.phases changes losses and views, and method.kind = baseline has one of each".into(),
-                changes: vec![Change::Set("method.kind", "ier".into()), Change::Unset("method.phases")],
-            });
-        }
         let phases = self.phases()?;
         let Some(images) = self.run.micro_batch else { return Ok(()) };
         let batches: Vec<usize> = phases.iter().map(|(_, config)| config.optimiser.batch).collect();
@@ -115,8 +118,9 @@ fn largest_batch(method: &MethodConfig, rows: usize) -> usize {
 }
 
 /// The share and the layer of `SHARE: key = value, key = value`; the error says what is wanted.
-fn parsed(text: &str) -> std::result::Result<(f64, Table), String> {
-    let form = || format!("of the form SHARE: key = value, key = value (as in `{EXAMPLE}`)");
+fn parsed(text: &str, kind: Method) -> std::result::Result<(f64, Table), String> {
+    let (keys, example) = of_kind(kind);
+    let form = || format!("of the form SHARE: key = value, key = value (as in `{example}`)");
     let (share, rest) = text.split_once(':').ok_or_else(form)?;
     let share: f64 = share.trim().parse().map_err(|_| form())?;
     if !(share > 0.0 && share < 1.0) {
@@ -127,9 +131,15 @@ fn parsed(text: &str) -> std::result::Result<(f64, Table), String> {
         let (name, word) = entry.split_once('=').ok_or_else(form)?;
         let (name, word) = (name.trim(), word.trim());
         let key = format!("method.{}", name.strip_prefix("method.").unwrap_or(name));
-        let row = setting(&key).filter(|row| PHASE_KEYS.contains(&row.key.trim_start_matches("method.")));
+        let row = setting(&key).filter(|row| keys.contains(&row.key.trim_start_matches("method.")));
         let (row, flag) = row.and_then(|row| Some((row, row.flags.first()?))).ok_or_else(|| {
-            format!("about settings that may change during a run ({}), not {name}", PHASE_KEYS.join(", "))
+            let of = match kind {
+                Method::Baseline if PHASE_KEYS.contains(&name) => {
+                    " of method.kind = baseline, which has one loss and one view"
+                }
+                _ => "",
+            };
+            format!("about settings that may change during a run{of} ({}), not {name}", keys.join(", "))
         })?;
         let value = row.reader(flag)(word)
             .map_err(|wanted| format!("one with a value for {name}, where {wanted}, not {word}"))?;
@@ -203,7 +213,28 @@ mod tests {
         config.method.phases = vec!["0.5: views=3".into()];
         let text = config.validate().unwrap_err().to_string();
         assert!(text.contains("each phase (16, 21), got 16") && text.contains("run.micro_batch = 1"), "{text}");
-        config.method.kind = Method::Baseline;
-        assert!(config.validate().unwrap_err().to_string().contains("method.kind = baseline has one of each"));
+    }
+
+    #[test]
+    fn the_baseline_may_change_what_it_has() {
+        let mut config = with(&["0.5: scale = 1, label_smoothing = 0.1"]);
+        (config.method.kind, config.method.scale) = (Method::Baseline, 0.625);
+        config.validate().unwrap();
+        let phases = config.phases().unwrap();
+        let all: Vec<_> = phases.iter().map(|(_, phase)| (phase.method.scale, phase.optimiser.batch)).collect();
+        assert_eq!(all, [(0.625, 16), (1.0, 16)]);
+        for (phase, needle) in [
+            (
+                "0.5: views = 1",
+                "method.kind = baseline, which has one loss and one view (scale, label_smoothing), not views",
+            ),
+            ("0.5: transforms = rot4", "during a run (scale, label_smoothing), not transforms"),
+            ("0.5: scale = 0", "method.scale must be above 0 and at most 1"),
+            ("0.5: scale = 0.5", "method.phases must be one whose scale shows the network at least 16 pixels a side"),
+        ] {
+            config.method.phases = vec![phase.into()];
+            let text = config.validate().unwrap_err().to_string();
+            assert!(text.contains(needle) && text.contains("0.5: scale = 1"), "{phase}: {text}");
+        }
     }
 }

@@ -241,6 +241,13 @@ settings! {
         views: Option<usize> = None, [Numbers, User, flag("views", "M").whole(1, 64, &["2"])];
         /// Share of a step's images that get more than the plain view
         view_share: f64 = 1.0, [Numbers, User, flag("view-share", "F").above(0.0, 1.0, &["0.25"])];
+        /// Side of the training pictures that the network sees, as a share
+        ///
+        /// The views of a step are made at the full side and averaged down to this share of it, rounded to whole pixels;
+        /// each block halves them, so four blocks need 16. A step's time falls with the area. Progressive resizing is a
+        /// small share that grows: --scale 0.625 --phases "0.5: scale=1". Validation, evaluation and embedding see the full
+        /// side, so Conv4, which flattens its last map, cannot be trained at another.
+        scale: f64 = 1.0, [Numbers, User, flag("scale", "F").above(0.0, 1.0, &["0.625"])];
         /// Weight of the class loss
         ///
         /// 0 switches it off, as --no-cross-entropy does.
@@ -284,9 +291,10 @@ settings! {
         /// Method settings from a share of the run on, SHARE: key=value, ..
         ///
         /// Phases with a semicolon between them, such as "0.4: views=2, view_share=0.5; 0.7: views=1". Each lies over the one
-        /// before. May change: views, view_share, weight_class, weight_equivariance, weight_invariance, gamma, tau,
-        /// negatives, bank_momentum, label_smoothing, cross_entropy, equivariance, invariance. A phase begins a new pass over
-        /// the images, and its batch is the largest whose rows are no more than those of --batch before.
+        /// before. SHARE counts steps, and their arithmetic where phases differ in scale; so do warm-up and cosine then. May change: scale, views, view_share, weight_class, weight_equivariance, weight_invariance, gamma, tau,
+        /// negatives, bank_momentum, label_smoothing, cross_entropy, equivariance, invariance; with --method baseline only
+        /// scale and label_smoothing. A phase begins a new pass over the images, and its batch is the largest whose rows are
+        /// no more than those of --batch before.
         phases: Vec<String> = Vec::new(), [Numbers, User, flag("phases", "LIST")];
         /// Share of each class target that is spread over all classes
         label_smoothing: f64 = 0.0, [Numbers, User, flag("label-smoothing", "E").below(0.0, 1.0, &["0.1"])];
@@ -434,6 +442,11 @@ settings! {
         /// second time on the same command makes the same run.
         time: Option<TimeSpan> = None,
             [Numbers, User, flag("time", "TIME").whole(1, MAX_SECONDS, &["20m", "8h"]).on_screen()];
+        /// Length in rows through the network: views of images
+        ///
+        /// In place of --steps and --epochs. A row of a smaller picture (--scale) counts by its area, so that runs of equal
+        /// rows do equal arithmetic. The number of steps follows, and is saved with the run.
+        rows: Option<u64> = None, [Numbers, User, flag("rows", "N").whole(1, 1 << 50, &["51200"])];
         /// Checkpoint or run folder to start from
         ///
         /// The blocks are taken over, and must be the same; so is each head that fits, and one that does not, such as the

@@ -3,7 +3,7 @@
 use super::layers::preset_text;
 use super::row::Flag;
 use super::table::{Config, Setting, setting, settings};
-use super::{BatchStatistics, LrSchedule, MAX_ROWS, MAX_SIDE, Method, Recipe};
+use super::{Backbone, BatchStatistics, LrSchedule, MAX_ROWS, MAX_SIDE, Method, Recipe};
 use crate::error::Change;
 use crate::{Error, Result};
 
@@ -50,14 +50,12 @@ impl Config {
         for setting in settings() {
             setting.check(self)?;
         }
-        if let Some(side) = self.data.side {
-            self.check_side(side)?;
-        }
         self.check_freeze()?;
         self.check_method()?;
         self.check_optimiser()?;
         self.check_micro_batch()?;
-        self.check_phases()
+        self.check_phases()?;
+        self.data.side.map_or(Ok(()), |side| self.check_side(side))
     }
 
     /// Checks what the settings of `[method]` decide, without its phases.
@@ -94,6 +92,7 @@ impl Config {
                 suggestion: vec![Change::Set("data.side", "32".into())],
             });
         }
+        self.check_network_side(side, least)?;
         match self.data.crop_padding {
             Some(padding) if padding > side => Err(Error::Setting {
                 key: "data.crop_padding",
@@ -103,6 +102,44 @@ impl Config {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Checks whether the network takes what it sees of images of `side` pixels in each phase: at least `least` of them.
+    fn check_network_side(&self, side: usize, least: usize) -> Result<()> {
+        for (number, (_, phase)) in self.phases()?.iter().enumerate() {
+            let (scale, seen) = (phase.method.scale, phase.method.network_side(side));
+            let flat = phase.model.backbone == Backbone::Conv4 && seen / least != side / least;
+            let why = match (seen < least, flat) {
+                (true, _) => format!(
+                    "at least {least} pixels a side ({} blocks with 2x2 pooling leave nothing of a smaller picture): at least \
+                     {} of the {side} pixels",
+                    phase.model.widths.len(),
+                    scale_of(least, side)
+                ),
+                (_, true) => format!(
+                    "a last map of the same size as the {side} pixels of evaluation do: model.backbone = conv4 flattens it \
+                     (resnet12 averages it and takes any side)"
+                ),
+                _ => continue,
+            };
+            let enough = if seen < least { scale_of(least, side) } else { 1.0 };
+            let got = format!("{scale}, which is {seen} pixels");
+            return Err(match number {
+                0 => Error::Setting {
+                    key: "method.scale",
+                    got,
+                    wanted: format!("one that shows the network {why}"),
+                    suggestion: vec![Change::Set("method.scale", enough.to_string())],
+                },
+                _ => Error::Setting {
+                    key: "method.phases",
+                    got,
+                    wanted: format!("one whose scale shows the network {why}"),
+                    suggestion: vec![Change::Set("method.phases", "0.5: scale = 1".into())],
+                },
+            });
+        }
+        Ok(())
     }
 
     /// Means and deviations are those of images in 0..1; many tables have them of 0..255.
@@ -303,6 +340,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A scale with few digits that makes at least `least` of `side` pixels.
+fn scale_of(least: usize, side: usize) -> f64 {
+    ((least as f64 / side.max(1) as f64 * 1e3).ceil() / 1e3).min(1.0)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::record::{DataShape, net_spec};
 use crate::Result;
 use crate::nn::NetSpec;
-use crate::settings::{Config, Schedule};
+use crate::settings::Config;
 
 /// A part of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Phase {
     pub first_epoch: u32,
     /// Images that the phases before it have shown.
     images_before: u64,
+    /// Rows of a step, a smaller one counted by its area: what its time goes by.
+    pub work: f64,
 }
 
 /// The phases of a run, one at least; all of them train the same network.
@@ -33,13 +35,16 @@ impl Phases {
     /// Those of a run over such data. A phase of no step is left out.
     ///
     /// # Errors
-    /// As [`Schedule::new`] and [`Config::phases`].
+    /// As [`Config::schedule`].
     pub fn new(config: &Config, data: DataShape) -> Result<Phases> {
         let net = net_spec(config, data.classes);
         let mut all = config.phases()?;
-        let total = match all.len() {
-            1 => u32::MAX,
-            _ => Schedule::new(&config.optimiser, data.images)?.total_steps,
+        let (total, begins) = match all.len() {
+            1 => (u32::MAX, vec![0]),
+            _ => {
+                let schedule = config.schedule(data.side, data.images)?;
+                (schedule.total_steps, schedule.phase_steps)
+            }
         };
         // Not the whole data, of which no negatives would be left.
         let most = data.images.saturating_sub(usize::from(net.projection.is_some())).max(1);
@@ -47,7 +52,6 @@ impl Phases {
             let unit = config.run.micro_batch.unwrap_or(1).max(1);
             config.optimiser.batch = (config.optimiser.batch.min(most) / unit * unit).max(1);
         }
-        let begins: Vec<u32> = all.iter().map(|(share, _)| (share * f64::from(total)).round() as u32).collect();
         let mut phases: Vec<Phase> = Vec::new();
         for (i, (_, config)) in all.into_iter().enumerate() {
             let (from, end) = (begins[i], begins.get(i + 1).copied().unwrap_or(total));
@@ -61,7 +65,8 @@ impl Phases {
                 // A pass that was begun is over.
                 (last.first_epoch + steps.div_ceil(last.steps_per_epoch), last.images_before + images)
             });
-            phases.push(Phase { config, from, steps_per_epoch, first_epoch, images_before });
+            let work = config.full_rows(data.side);
+            phases.push(Phase { config, from, steps_per_epoch, first_epoch, images_before, work });
         }
         Ok(Phases { phases, net })
     }
@@ -85,6 +90,20 @@ impl Phases {
         (phase.first_epoch + steps / phase.steps_per_epoch, first)
     }
 
+    /// The work of the steps from `first` on up to `end`, which is not among them, where a step of each phase is as much as
+    /// `work` says, in the order of the phases.
+    pub fn work_between(&self, first: u32, end: u32, work: impl IntoIterator<Item = f64>) -> f64 {
+        let ends = self.phases.iter().skip(1).map(|phase| phase.from).chain([u32::MAX]);
+        let steps = self.phases.iter().zip(ends).map(|(phase, to)| to.min(end).saturating_sub(phase.from.max(first)));
+        steps.zip(work).map(|(steps, work)| f64::from(steps) * work).sum()
+    }
+
+    /// The steps after the first `done` of `total`, counted in steps that take as long as the last one that is done.
+    pub fn to_come(&self, done: u32, total: u32) -> f64 {
+        let own = self.phases[self.number_at(done.saturating_sub(1))].work;
+        self.work_between(done, total, self.phases.iter().map(|phase| phase.work / own))
+    }
+
     /// Images that the first `steps` steps show.
     pub fn images_of(&self, steps: u32) -> u64 {
         let Some(last) = steps.checked_sub(1) else { return 0 };
@@ -97,7 +116,7 @@ impl Phases {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::settings::{Length, MethodConfig, TransformSet};
+    use crate::settings::{Length, Method, MethodConfig, TransformSet};
 
     const DATA: DataShape = DataShape { side: 28, classes: 8, images: 100 };
 
@@ -132,6 +151,22 @@ mod tests {
         );
         assert_eq!([8, 9, 28, 29].map(|steps| three.images_of(steps)), [128, 160, 128 + 640, 128 + 640 + 64]);
         assert_eq!([7, 8, 27, 28, 99].map(|step| three.number_at(step)), [0, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn a_step_takes_as_long_as_its_rows_and_their_size() {
+        let mut config = Config::from_preset("demo").unwrap();
+        config.method = MethodConfig { kind: Method::Baseline, scale: 0.5, ..MethodConfig::default() };
+        config.method.phases = vec!["0.5: scale = 1".into()];
+        config.optimiser.length = Length::Steps(100);
+        let two = Phases::new(&config, DATA).unwrap();
+        // Half of the arithmetic each.
+        assert_eq!(two.all().iter().map(|phase| (phase.from, phase.work)).collect::<Vec<_>>(), [(0, 4.0), (80, 16.0)]);
+        assert_eq!([0, 30, 80, 81, 100].map(|done| two.to_come(done, 100)), [160.0, 130.0, 80.0, 19.0, 0.0]);
+        assert_eq!(two.work_between(70, 90, [0.5, 2.0]), 25.0);
+        assert!((config.full_rows(28) - (80.0 * 4.0 + 20.0 * 16.0) / 100.0).abs() < 1e-9);
+        // A pass begins anew, with the same batch: 100 images are 6 batches.
+        assert_eq!([79, 80].map(|step| two.position_of(step)), [(13, 16), (14, 0)]);
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use serde::Serialize;
 use toml::{Table, Value};
 
+use super::record::DataShape;
 use crate::data::Statistics;
-use crate::settings::{Config, Length, LrSchedule, Method, PRESETS, Recipe, at, put, setting};
+use crate::settings::{Backbone, Config, Length, LrSchedule, Method, PRESETS, Recipe, at, put, setting};
 use crate::{Error, Result};
 
 /// A setting that was chosen.
@@ -80,6 +81,19 @@ struct Line {
     value: &'static str,
     reason: &'static str,
 }
+
+/// Progressive resizing, as `recipe = auto` uses it on pictures that are no strokes where the arithmetic is given and not
+/// the number of steps.
+struct Resizing {
+    /// Share of the run, counted by arithmetic, that is spent on smaller pictures, which come first.
+    share: f64,
+    /// Their side, as a share of the full one.
+    scale: f64,
+    /// Smallest full side.
+    side: usize,
+}
+
+const RESIZING: Resizing = Resizing { share: 0.5, scale: 0.625, side: 24 };
 
 const fn line(pictures: Pictures, key: &'static str, value: &'static str, reason: &'static str) -> Line {
     Line { pictures, key, value, reason }
@@ -279,7 +293,45 @@ pub fn from_recipe(
         false => format!("the best of those measured for {rows} rows a step with a rate that falls"),
     };
     choices.push(Choice::new("optimiser.lr", four_digits(rate * own as f64 / rows as f64), why));
+    choices.extend(resizing(&with, given, ink));
     Ok(choices)
+}
+
+/// Smaller pictures for the first part of the run, or why not. None where that is given, or was not measured to help.
+fn resizing(config: &Config, given: &Table, ink: bool) -> Vec<Choice> {
+    let Resizing { share, scale, side: least } = RESIZING;
+    let Some(side) = config.data.side.filter(|side| *side >= least) else { return Vec::new() };
+    let own = ["method.scale", "method.phases"].into_iter().any(|key| is_given(given, key));
+    let averaged = config.model.backbone == Backbone::Resnet12;
+    if own || ink || !averaged || config.method.kind != Method::Baseline {
+        return Vec::new();
+    }
+    if is_given(given, "optimiser.length") {
+        let why = "the number of steps is given, and smaller pictures would make the run shorter, not better; where run.rows \
+                   or run.time is given, a part of it goes to smaller pictures";
+        return vec![Choice::new("method.scale", 1.0, why)];
+    }
+    let network = 1_usize.checked_shl(config.model.widths.len() as u32).unwrap_or(usize::MAX);
+    let scale = scale.max(four_digits(network as f64 / side as f64));
+    let mut with = config.clone();
+    with.method.scale = scale.min(1.0);
+    let seen = with.method.network_side(side);
+    if seen == side {
+        return Vec::new();
+    }
+    let why = format!(
+        "{:.0} % of the arithmetic on pictures of {seen} pixels a side, more of them: at equal arithmetic worth about a point \
+         on colour pictures",
+        100.0 * share
+    );
+    vec![
+        Choice::new("method.scale", scale, why),
+        Choice::new(
+            "method.phases",
+            vec![format!("{share}: scale = 1")],
+            format!("the rest at the full {side} pixels, which the network is used with"),
+        ),
+    ]
 }
 
 /// How often a run of so many steps is validated.
@@ -299,29 +351,38 @@ pub fn widths(tier: &Tier, rows: u64) -> Choice {
     Choice::new("model.widths", widths, format!("for {rows} rows through the network; {why}"))
 }
 
-/// The length of `rows` rows with the settings of `config`.
-pub fn length(config: &Config, rows: u64, images: usize, why: &str) -> Choice {
-    let steps = (rows / (config.rows() as u64).max(1)).clamp(1, 1_000_000_000);
+/// The length of `rows` rows with the settings of `config`: a row of a smaller picture counts by its area.
+pub fn length(config: &Config, DataShape { side, images, .. }: DataShape, rows: u64, why: &str) -> Choice {
+    let steps = ((rows as f64 / config.full_rows(side).max(1e-9)) as u64).clamp(1, 1_000_000_000);
     let seen = steps as f64 * config.optimiser.batch as f64 / images.max(1) as f64;
     let passes = if seen < 10.0 { format!("{seen:.1}") } else { format!("{seen:.0}") };
-    let reason = format!("{rows} rows, {}, so every image is seen {passes} times: {why}", per_step(config));
+    let reason = format!("{rows} rows, {}, so every image is seen {passes} times: {why}", per_step(config, side));
     Choice::new("optimiser.length.steps", steps as i64, reason)
 }
 
-fn per_step(config: &Config) -> String {
-    match config.method.views_per_image() {
+fn per_step(config: &Config, side: usize) -> String {
+    let rows = match config.method.views_per_image() {
         1 => format!("{} a step", config.rows()),
         views => format!("{} x {views} a step", config.optimiser.batch),
+    };
+    let full = config.full_rows(side);
+    match full < 0.99 * config.rows() as f64 {
+        true => format!("{rows} that count as {full:.1} of {side} pixels a side"),
+        false => rows,
     }
 }
 
-/// Rows of the length that `config` has.
-pub fn rows_of(config: &Config, images: usize) -> u64 {
-    let steps = match config.optimiser.length {
+/// Steps of the length that `config` has.
+pub fn steps_of(config: &Config, images: usize) -> u64 {
+    match config.optimiser.length {
         Length::Steps(steps) => u64::from(steps),
         Length::Epochs(epochs) => u64::from(epochs) * (images / config.optimiser.batch.max(1)) as u64,
-    };
-    steps.saturating_mul(config.rows() as u64)
+    }
+}
+
+/// Rows of `steps` steps with the settings of `config`: one of a smaller picture counts by its area.
+pub fn rows_of(config: &Config, side: usize, steps: u64) -> u64 {
+    (steps as f64 * config.full_rows(side)).round() as u64
 }
 
 /// Whether the layer says what `key` is.
@@ -427,7 +488,8 @@ mod tests {
             let (rows, why) = default_rows(statistics.images, true);
             let choices = vec![widths(tier(rows, statistics.images), rows)];
             all.extend(lay(&mut config, &given, choices).unwrap());
-            let choices = vec![length(&config, rows, statistics.images, &why)];
+            let data = DataShape { side: statistics.side, classes: statistics.classes, images: statistics.images };
+            let choices = vec![length(&config, data, rows, &why)];
             all.extend(lay(&mut config, &given, choices).unwrap());
         }
         config.validate().unwrap();
@@ -493,6 +555,55 @@ mod tests {
         assert_eq!((whole.optimiser.batch, whole.method.views), (8, None));
         assert_eq!(cooked(Recipe::Auto, &few_classes, "").0.optimiser.lr, 0.025);
         assert_eq!(cooked(Recipe::Auto, &empty, "").0.data.std, [0.01; 3]);
+    }
+
+    #[test]
+    fn half_of_the_arithmetic_is_spent_on_smaller_pictures() {
+        let of = |statistics: &Statistics, given: &str| {
+            let (config, choices) = cooked(Recipe::Auto, statistics, given);
+            let reasons =
+                choices.iter().filter(|choice| choice.key == "method.scale").map(|choice| choice.reason.clone());
+            (config.method.scale, config.method.phases.clone(), reasons.collect::<Vec<_>>(), config)
+        };
+        let (scale, phases, reasons, config) = of(&COLOUR, "");
+        assert_eq!((scale, phases), (0.625, vec!["0.5: scale = 1".to_owned()]));
+        assert!(reasons[0].contains("50 % of the arithmetic on pictures of 20 pixels"), "{reasons:?}");
+        let all = config.phases().unwrap();
+        let steps = config.schedule(32, COLOUR.images).unwrap().phase_steps[1];
+        let left = steps_of(&config, COLOUR.images) - u64::from(steps);
+        let halves = [f64::from(steps) * all[0].1.full_rows(32), left as f64 * all[1].1.full_rows(32)];
+        assert!((halves[0] / halves[1] - 1.0).abs() < 0.01, "{halves:?}");
+        // As many rows as without, within a step of them.
+        let (rows, _) = default_rows(COLOUR.images, true);
+        let steps = steps_of(&config, COLOUR.images);
+        assert!(rows.abs_diff(rows_of(&config, 32, steps)) <= 32 && steps > rows / 32);
+        for (side, scale, seen) in [(24, 0.6667, 16), (28, 0.625, 18), (64, 0.625, 40)] {
+            let (got, _, _, config) = of(&Statistics { side, ..COLOUR }, "");
+            assert_eq!((got, config.method.network_side(side)), (scale, seen), "{side}");
+        }
+        // Where it was not measured to help, cannot be, or is given.
+        let gray = Statistics { gray: true, ..COLOUR };
+        assert_eq!(of(&gray, "").0, 0.625);
+        let ink = Statistics { ground: 0.85, ..gray };
+        for (data, given) in [
+            (&ink, ""),
+            (&Statistics { side: 23, ..COLOUR }, ""),
+            (&COLOUR, "[model]\nbackbone = \"conv4\""),
+            (&COLOUR, "[model]\nwidths = [8, 8, 8, 8, 8]"),
+            (&COLOUR, "[method]\nkind = \"ier\""),
+            (&COLOUR, "[method]\nscale = 1.0"),
+            (&COLOUR, "[method]\nphases = [\"0.5: label_smoothing = 0.1\"]"),
+        ] {
+            let (scale, phases, reasons, _) = of(data, given);
+            assert_eq!(
+                (scale, phases.iter().any(|phase| phase.contains("scale")), reasons.len()),
+                (1.0, false, 0),
+                "{given}"
+            );
+        }
+        let (scale, phases, reasons, _) = of(&COLOUR, "[optimiser]\nlength = { steps = 100 }");
+        assert_eq!((scale, phases.len()), (1.0, 0));
+        assert!(reasons[0].contains("shorter, not better"), "{reasons:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::ier::spec::{StepInputs, StepSpec};
 use crate::ier::step::{Step, record};
 use crate::ier::transforms::Augmentation;
 use crate::nn::{Drop, NetSpec};
+use crate::ops::adaptive_pool::AdaptiveAveragePool;
 use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
 use crate::settings::{Activations, Config, DataConfig, Method, Schedule, TransformSet, Winograd};
@@ -57,10 +58,10 @@ pub fn validate(config: &Config, data: DataShape) -> Result<Schedule> {
     if data.classes < 2 {
         return Err(Error::data(
             &config.data.source,
-            "the train split has one class, and a classifier needs two or more: add classes or change data.split_seed",
+            "the train split has one class, and a classifier needs two or more: add classes",
         ));
     }
-    let schedule = Schedule::new(&config.optimiser, data.images)?;
+    let schedule = config.schedule(data.side, data.images)?;
     let spec = spec(config, data, false);
     if spec.net.projection.is_some() && spec.negatives == 0 {
         return Err(Error::Conflict {
@@ -180,10 +181,14 @@ pub fn phase_step(
         mean: config.data.mean.map(|v| v as f32),
         std: config.data.std.map(|v| v as f32),
     };
-    let x = graph.one(make, &[images, view_index, view_parameters])?;
+    let mut x = graph.one(make, &[images, view_index, view_parameters])?;
+    let side = config.method.network_side(data.side);
+    if side < data.side {
+        x = graph.one(AdaptiveAveragePool { side }, &[x])?;
+    }
     let inputs = StepInputs::declare(&mut graph, &spec, x, step, index);
     let model = &config.model;
-    let block = if model.drop_block.rate > 0.0 { model.drop_block.size.for_side(data.side) } else { 0 };
+    let block = if model.drop_block.rate > 0.0 { model.drop_block.size.for_side(side) } else { 0 };
     let drop = match (model.dropout, block) {
         (0.0, 0) => Drop::Off,
         (dropout, block) => Drop::Random { step, dropout: dropout as f32, block },

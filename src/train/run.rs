@@ -51,7 +51,9 @@ pub fn run_reopening(
     }
     for phase in trainer.phases().all().iter().skip(1) {
         let (from, batch) = (phase.from + 1, phase.config.optimiser.batch);
-        progress.note(&format!("from step {from} on a phase with batches of {batch} images (method.phases)"));
+        let scale = phase.config.method.scale;
+        let seen = if scale < 1.0 { format!(" at {scale} of the side") } else { String::new() };
+        progress.note(&format!("from step {from} on a phase with batches of {batch} images{seen} (method.phases)"));
     }
     for opening in 1.. {
         let error = match run(trainer, folder, resume_command, &mut saved, progress) {

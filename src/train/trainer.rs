@@ -569,6 +569,7 @@ impl Trainer {
             terms: terms.to_vec(),
             accuracy: Some(accuracy),
             images: self.phases.images_of(self.steps_done),
+            to_come: self.phases.to_come(self.steps_done, self.schedule.total_steps),
         })
     }
 

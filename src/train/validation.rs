@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoint;
 use super::features::{Extractor, Layer};
-use crate::data::{Episode, ImageSet, draw};
+use crate::data::{Episode, ImageSet, draw, room};
 use crate::fewshot::{Classifier, EpisodeSize, Features, MeanInterval, score_episode};
 use crate::progress::Silent;
 use crate::{Error, Result};
@@ -127,41 +127,32 @@ pub(super) struct Validator {
     extractor: Extractor,
 }
 
-/// The images that validation embeds: the first ones of each class, of classes spread over all.
+/// The images that validation embeds: the first ones of each class, of classes spread over all that have enough.
 ///
 /// # Errors
 /// A sentence that says why there can be no episodes.
 pub fn chosen(images: &ImageSet) -> std::result::Result<ImageSet, String> {
     let by_class = images.by_class();
-    let n = by_class.len().min(MOST.0);
-    let least = by_class.iter().map(Vec::len).min().unwrap_or(0);
-    if n < 2 || least <= SHOTS[1] {
+    let enough: Vec<usize> = (0..by_class.len()).filter(|&class| by_class[class].len() > SHOTS[1]).collect();
+    let n = enough.len().min(MOST.0);
+    if n < 2 {
         return Err(format!(
-            "5-shot episodes want 2 classes of {} images or more, and the validation split has {} classes, the smallest \
-             of {least}",
+            "5-shot episodes want 2 classes of {} images or more, and the validation split has {} of them among {} \
+             class{}",
             SHOTS[1] + 1,
-            by_class.len()
+            enough.len(),
+            by_class.len(),
+            if by_class.len() == 1 { "" } else { "es" }
         ));
     }
-    let size = images.side * images.side;
-    let mut few = ImageSet { side: images.side, ..ImageSet::default() };
-    for (label, class) in (0..n).map(|i| i * by_class.len() / n).enumerate() {
-        few.class_names.push(images.class_names[class].clone());
-        for &image in by_class[class].iter().take(MOST.1) {
-            few.labels.push(label as u32);
-            few.names.push(images.names[image as usize].clone());
-            few.pixels.extend_from_slice(&images.pixels[image as usize * size..][..size]);
-        }
-    }
-    Ok(few)
+    let spread = (0..n).map(|i| enough[i * enough.len() / n]);
+    Ok(images.subset(spread.map(|class| (class, &by_class[class][..by_class[class].len().min(MOST.1)]))))
 }
 
 impl Validator {
     /// On images that [`chosen`] made.
     pub(super) fn new(images: Arc<ImageSet>, extractor: Extractor) -> Result<Validator> {
-        let by_class = images.by_class();
-        let least = by_class.iter().map(Vec::len).min().unwrap_or(0);
-        let (ways, queries) = (by_class.len().min(WAYS), least.saturating_sub(SHOTS[1]).min(QUERIES));
+        let (ways, queries) = room(&images, WAYS, SHOTS[1], QUERIES).unwrap_or_default();
         let [one, five] = SHOTS.map(|shots| draw(&images, ways, shots, queries, EPISODES, 0));
         Ok(Validator { images, episodes: [one?, five?], extractor })
     }
@@ -272,6 +263,6 @@ mod tests {
         assert_eq!((few.n_classes(), few.len()), (20, 400));
         assert_eq!((few.class_names[19].as_str(), few.pixels[399]), ("42", 42));
         let one = ImageSet { class_names: vec!["a".into()], labels: vec![0; 1350], ..images };
-        assert!(chosen(&one).unwrap_err().contains("1 classes"));
+        assert!(chosen(&one).unwrap_err().contains("1 of them among 1 class"));
     }
 }

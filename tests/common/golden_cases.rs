@@ -5,6 +5,7 @@ use ieq_wgpu::gpu::Launch;
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::ier::losses;
 use ieq_wgpu::nn::SLOPE;
+use ieq_wgpu::ops::adaptive_pool::AdaptiveAveragePool;
 use ieq_wgpu::ops::average::MovingAverage;
 use ieq_wgpu::ops::bank::BankUpdate;
 use ieq_wgpu::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormRunning, EPSILON, MOMENTUM};
@@ -71,12 +72,13 @@ pub type Computed = Result<Vec<(String, Vec<f32>)>, String>;
 type Compute = fn(&Golden, &str, &mut Bench) -> Computed;
 
 /// What computes the cases whose names start so.
-const KINDS: [(&str, Compute); 19] = [
+const KINDS: [(&str, Compute); 20] = [
     ("conv", convolution),
     ("bn", batch_norm),
     ("act", activations),
     ("pool", max_pool),
     ("avgpool", average_pool),
+    ("adaptive", adaptive_pool),
     ("linear", linear_layer),
     ("ce", cross_entropy),
     ("nce", nce),
@@ -284,6 +286,14 @@ fn average_pool(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let mut r = Recorder::new(golden, case);
     let x = r.input("x")?;
     let y = r.graph.one(GlobalAveragePool, &[x]).map_err(say)?;
+    r.layer(y, &[("x", x)], bench)
+}
+
+fn adaptive_pool(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
+    let mut r = Recorder::new(golden, case);
+    let x = r.input("x")?;
+    let side = r.size("side")?;
+    let y = r.graph.one(AdaptiveAveragePool { side }, &[x]).map_err(say)?;
     r.layer(y, &[("x", x)], bench)
 }
 
