@@ -309,6 +309,69 @@ const EVALUATION: &[Case] = &[
     ),
 ];
 
+const ANSWERS: &[Case] = &[
+    ("predict --model run --support data/flat3 absent.png", 2, &["absent.png: there is no such file or folder"]),
+    ("predict --model run --support absent one.png", 2, &["absent: there is no such file or folder"]),
+    ("predict --model absent --support data/flat3 one.png", 2, &["absent: there is no such file", "name a checkpoint"]),
+    (
+        "predict --model shipped:nonsense --support data/flat3 one.png",
+        2,
+        &["shipped:nonsense: this build ships no network", "a checkpoint or"],
+    ),
+    ("predict --model run one.png", 2, &["there is no support", "--support names a folder", "--add a class"]),
+    ("predict --model run --support data/flat3/class0 one.png", 2, &["lies in no class folder", "--support wants"]),
+    ("predict --model run --support data/flat one.png --unknown off", 2, &["the one class only", "--unknown 0.05"]),
+    ("predict --model run --support data/flat3 one.png --unknown 2", 2, &["--unknown must be a share", "try 0.05"]),
+    ("predict --model run --support data/flat3 one.png --unknown nan", 2, &["--unknown must be a share", "try 0.05"]),
+    ("predict --model run --support data/flat3 one.png --unknown some", 2, &["a share such as 0.05, or off"]),
+    ("predict --model run --add =one.png one.png", 2, &["--add =one.png has no name", "try cat=a.png"]),
+    ("predict --model run --add cat one.png", 2, &["NAME=PICTURE is wanted", "cat=a.png"]),
+    ("predict --model run --add cat=absent.png one.png", 2, &["absent.png: there is no such file"]),
+    ("predict --model run --support data/cut note.txt", 2, &["note.txt: holds no image", "png, jpg"]),
+    ("predict --model run --support data/none one.png", 2, &["data/none: holds no image", "png, jpg"]),
+    ("predict --model run --support hostile.pickle one.png", 2, &["hostile.pickle: holds arrays", "give images"]),
+    (
+        "predict --model run --support data/flat3 one.png --csv note.txt",
+        2,
+        &["note.txt: this file is no such table", "--csv would replace it", "name another"],
+    ),
+    (
+        "predict --model run --support data/flat3 one.png --save note.txt",
+        2,
+        &["note.txt: this file is no support", "--save would replace it", "name another"],
+    ),
+    (
+        "predict --model run --support data/flat3 --save run/checkpoint.safetensors",
+        2,
+        &["run/checkpoint.safetensors: this file is no support", "name another"],
+    ),
+    (
+        "predict --model run --support data/flat3 one.png --copy-to one.png",
+        2,
+        &["one.png: this is a file", "--copy-to wants a folder"],
+    ),
+    (
+        "predict --model run --support data/flat3 data/ok --copy-to data/ok/sorted",
+        2,
+        &["data/ok/sorted: lies in data/ok", "name a --copy-to elsewhere"],
+    ),
+    ("neighbors absent.png --in data/flat3 --model run", 2, &["absent.png: there is no such file", "name one picture"]),
+    ("neighbors data --in data/flat3 --model run", 2, &["data: this is no file", "name one picture"]),
+    ("neighbors note.txt --in data/flat3 --model run", 2, &["note.txt: holds no image", "png, jpg"]),
+    ("neighbors one.png --in absent --model run", 2, &["absent: there is no such file or folder", "--in wants"]),
+    ("neighbors one.png --in data/flat3 --model run -k 0", 2, &["--k must be from 1"]),
+    ("neighbors one.png --in data/flat3 --model shipped:nonsense", 2, &["this build ships no network"]),
+    ("neighbors one.png --in data/flat3 --model run --csv note.txt", 2, &["no such table", "--csv would replace it"]),
+    ("neighbors one.png --in text.npy --model run", 2, &["text.npy: is no", "name another"]),
+    ("neighbors one.png --in wide.npy --model run", 2, &["wide.npy: has 3 columns", "--model"]),
+    ("neighbors one.png --in flat.npy --model run", 2, &["flat.npy: holds an array of shape [2]", "rows x columns"]),
+    (
+        "neighbors one.png --in data/flat3 --model run --sheet data/flat3/class0/0.png",
+        2,
+        &["0.png: this file is one of the pictures", "--sheet would replace it"],
+    ),
+];
+
 const OUTPUT: &[Case] = &[
     ("TRAIN data/ok --out note.txt/run", 2, &["note.txt: this is a file", "--out wants a folder"]),
     ("TRAIN data/ok --out run", 2, &["run: this folder holds a run", "--resume", "--overwrite"]),
@@ -357,7 +420,7 @@ const LINUX_OUTPUT: &[Case] = &[
 
 fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "some systems add cases")]
-    let mut all = [DATA, SETTINGS, ADAPTERS, CHECKPOINTS, EVALUATION, OUTPUT].concat();
+    let mut all = [DATA, SETTINGS, ADAPTERS, CHECKPOINTS, EVALUATION, ANSWERS, OUTPUT].concat();
     #[cfg(unix)]
     all.extend(UNIX_DATA);
     #[cfg(target_os = "linux")]
@@ -466,6 +529,13 @@ fn make_data(root: &Path) {
     tree_with(root, "foreign-file", "x.toml", b"a = 1");
     write(root, "one.png", png(28, 3));
     write(root, "note.txt", b"a note");
+    write(root, "text.npy", b"a note");
+    for (name, shape) in [("wide", "(1, 3)"), ("flat", "(2,)")] {
+        let header = format!("{:<117}\n", format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"));
+        let bytes = [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), &[0, 0, 128, 63].repeat(3)].concat();
+        write(root, &format!("{name}.npy"), bytes);
+        write(root, &format!("{name}.txt"), b"a.png\n");
+    }
     write(root, "other.csv", b"name,age\nme,9\n");
     write(root, "begun.npy.part", b"a diary");
     write(root, "bomb.zip", zip_of("train/a/0.png", &vec![0; 64 << 20]));

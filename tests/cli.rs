@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 9] = ["devices", "train", "distill", "eval", "embed", "audit", "plan", "check", "bench"];
+const COMMANDS: [&str; 11] =
+    ["devices", "train", "distill", "eval", "embed", "predict", "neighbors", "audit", "plan", "check", "bench"];
 
 /// Runs the binary with `words`, in `folder`, with nothing inherited that would change its words.
 fn run_in(folder: &Path, words: &[&str]) -> Output {

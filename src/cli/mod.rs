@@ -11,7 +11,9 @@ pub mod distill;
 pub mod embed;
 pub mod eval;
 pub mod interrupt;
+pub mod neighbors;
 pub mod plan;
+pub mod predict;
 pub mod report;
 pub mod sentence;
 pub mod settings;
@@ -110,6 +112,8 @@ commands! {
     Distill distill,
     Eval eval,
     Embed embed,
+    Predict predict,
+    Neighbors neighbors,
     Audit audit,
     Plan plan,
     Check check,
@@ -165,6 +169,12 @@ impl Context {
     /// From here on Ctrl-C asks the job to stop, and says `sentence`.
     fn interruptible(&self, sentence: &'static str) -> Result<()> {
         interrupt::install(sentence, report::write_stderr)
+    }
+
+    /// Says a sentence or several lines to people.
+    fn note(&self, text: &str) {
+        let mut live = self.report.live();
+        text.lines().for_each(|line| crate::progress::Progress::note(&mut live, line));
     }
 
     /// Does a job, showing its progress.

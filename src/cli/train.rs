@@ -199,6 +199,7 @@ mod tests {
                 file: "runs/a/checkpoint.safetensors".into(),
                 checkpoint: Checkpoint::default(),
                 config: stored.clone(),
+                support: None,
             }));
             request(&args, |_| Ok(begin)).unwrap()
         };
@@ -234,6 +235,7 @@ mod tests {
                         file: "runs/a/checkpoint.safetensors".into(),
                         checkpoint: Checkpoint::default(),
                         config: begin.unwrap().clone(),
+                        support: None,
                     })))
                 })
                 .unwrap()

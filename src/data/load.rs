@@ -129,6 +129,20 @@ pub fn sample_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Ima
     unlabelled(paths, options, false, SAMPLE).map(|(set, _)| set)
 }
 
+/// The bytes of a picture as [`load_unlabelled`] names it, which may lie in a zip.
+///
+/// # Errors
+/// [`Error::Data`] or [`Error::Io`] when it cannot be read.
+pub fn picture_bytes(picture: &Path) -> Result<Vec<u8>> {
+    let zip = picture.ancestors().skip(1).find(|path| path.is_file());
+    let Some(zip) = zip else { return listing::OneFile::new(picture).read(0) };
+    let listing = ZipListing::open(zip)?;
+    match (0..listing.files().len()).find(|&file| listing.locate(file) == picture) {
+        Some(file) => listing.read(file),
+        None => Err(Error::data(picture, "is not in the zip any more; look at the path")),
+    }
+}
+
 /// At most `most` of the images.
 fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool, most: usize) -> Result<(ImageSet, Vec<LeftOut>)> {
     check_side(options)?;

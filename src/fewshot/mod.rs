@@ -19,14 +19,18 @@ pub mod features;
 pub mod logistic;
 pub mod nearest;
 pub mod prototypes;
+pub mod reference;
 pub mod statistics;
+pub mod support;
 
 pub use classifier::Classifier;
 pub use features::{Features, l2_normalise};
 pub use logistic::LogisticRegression;
 pub use nearest::Nearest;
 pub use prototypes::Prototypes;
+pub use reference::Reference;
 pub use statistics::MeanInterval;
+pub use support::{Answer, Support};
 
 use crate::{Error, Result};
 

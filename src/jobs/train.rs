@@ -12,7 +12,7 @@ use super::plan::{self, PlanOutcome};
 use super::score::{Score, novel_classes, score_network, score_run};
 use super::stored::Stored;
 use super::validate::{self, Best};
-use super::{Session, init, moved, percentage, same_path, tuning, warn_of};
+use super::{Session, init, moved, percentage, reference, same_path, tuning, warn_of};
 use crate::data::Statistics;
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
@@ -398,6 +398,12 @@ pub(super) fn train(
         let network = validate::network(&trainer, best)?;
         let scores = score_network(&network, novel, progress).map_err(unscored(steps))?;
         last = std::mem::replace(&mut trained, scores);
+    }
+    if let Err(error) = reference::note(&mut trainer, &data, &file, best.as_ref()) {
+        progress.warn(&format!(
+            "the network is saved, and how similar its pictures are was not measured ({error}): answers of `predict` rest \
+             on what is usual"
+        ));
     }
     Ok(TrainOutcome {
         checkpoint: file.clone(),
