@@ -91,7 +91,7 @@
 //!
 //! # Layers
 //!
-//! Imports point downwards only, from file to file: `cli` → `jobs` → [`bench`](mod@bench) → [`train`] →
+//! Imports point downwards only, from file to file: `cli` → `jobs` → `page` → [`bench`](mod@bench) → [`train`] →
 //! [`fewshot`] → [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] → [`gpu`] → [`random`] → [`settings`] →
 //! [`progress`] → [`files`] → [`error`]. `ARCHITECTURE.md` is the map.
 
@@ -109,6 +109,8 @@ pub mod ier;
 pub mod jobs;
 pub mod nn;
 pub mod ops;
+#[cfg(feature = "jobs")]
+pub mod page;
 pub mod progress;
 pub mod random;
 pub mod settings;

@@ -825,7 +825,7 @@ fn a_full_disk_is_said_and_spoils_nothing() {
         names.sort();
         names
     };
-    assert_eq!(names("new"), ["config.toml", "metrics.jsonl"]);
+    assert_eq!(names("new"), ["config.toml", "metrics.jsonl", "report.html", "report.json"]);
     // An array of 34 x 32 rows of 64 numbers, over an older one that stays.
     write(folder.path(), "all.npy", b"old");
     let before = state(folder.path());

@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["fewshot"],
     &["train"],
     &["bench"],
+    &["page"],
     &["jobs"],
     &["cli"],
 ];

@@ -78,7 +78,8 @@ fn assert_same_run(got: &Path, wanted: &Path, what: &str) {
     assert_eq!(metrics(got), metrics(wanted), "{what}: the metrics differ");
     let mut names: Vec<_> = std::fs::read_dir(got).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["checkpoint.safetensors", "config.toml", "metrics.jsonl"], "{what}");
+    let wanted = ["checkpoint.safetensors", "config.toml", "metrics.jsonl", "report.html", "report.json"];
+    assert_eq!(names, wanted, "{what}");
 }
 
 /// Waits until `ready`, or until the process has ended by itself.

@@ -6,20 +6,26 @@ pub mod args;
 pub mod audit;
 pub mod bench;
 pub mod check;
+pub mod compare;
+pub mod completions;
 pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+pub mod inspect;
 pub mod interrupt;
+pub mod man;
 pub mod neighbors;
+pub mod page;
 pub mod plan;
 pub mod predict;
 pub mod report;
 pub mod sentence;
 pub mod settings;
 pub mod train;
+pub mod views;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -29,7 +35,7 @@ use crate::gpu::device::Options;
 use crate::jobs::Session;
 use crate::progress::Progress;
 use crate::{Error, Result};
-use report::Report;
+use report::{Report, shell_word};
 
 const EVERYWHERE: &str = "Everywhere";
 
@@ -37,7 +43,8 @@ const START: &str = "Start here:\n  ieq-wgpu train                 a small run o
     ieq-wgpu eval runs/demo        its accuracy on classes it has never seen";
 
 const EXIT: &str = "Exit: 0 done, 1 target missed, a number not finite or a file left out, 2 bad input, 3 no usable GPU, \
-    130 interrupted.";
+    130 interrupted.\n\n\
+    `ieq-wgpu completions SHELL` prints completions for a shell, `ieq-wgpu man FOLDER` writes manual pages.";
 
 /// Few-shot image embeddings, trained on any GPU.
 #[derive(Debug, Parser)]
@@ -87,12 +94,12 @@ pub struct GlobalArgs {
 
 /// A row for each command: its module has its flags (`Args`), whose docs are its help, and `run`.
 macro_rules! commands {
-    ($($command:ident $module:ident),* $(,)?) => {
+    ($($(#[$about:meta])? $command:ident $module:ident),* $(,)?) => {
         /// The commands.
         #[derive(Debug, Subcommand)]
         #[allow(missing_docs, reason = "the docs would take the place of the help in the command's module")]
         pub enum Command {
-            $($command(Box<$module::Args>)),*
+            $($(#[$about])? $command(Box<$module::Args>)),*
         }
 
         impl Command {
@@ -118,6 +125,14 @@ commands! {
     Plan plan,
     Check check,
     Bench bench,
+    Views views,
+    Report page,
+    Inspect inspect,
+    Compare compare,
+    #[command(hide = true)]
+    Completions completions,
+    #[command(hide = true)]
+    Man man,
 }
 
 /// Names the folder of the tuning cache in place of the user's.
@@ -162,6 +177,7 @@ impl Context {
             session: Session {
                 gpu: Options { choice: AdapterChoice::parse(adapter), backends: backends(), ..Options::default() },
                 cache,
+                command: Some(command_line()),
             },
         }
     }
@@ -186,12 +202,21 @@ impl Context {
     }
 }
 
+/// The words that the program was called with, as a shell takes them.
+fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|word| shell_word(Path::new(&word)));
+    [String::from("ieq-wgpu")].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+}
+
 /// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset, what a
 /// resumed run may change, and numbers that may begin with a minus, so that they reach the sentence about their range.
 fn command() -> Result<clap::Command> {
     // A student's time is not chosen.
     let command = Cli::command().mut_subcommand("distill", |command| command.mut_arg("time", |arg| arg.hide(true)));
-    settings::with_defaults(command)
+    let command = settings::with_defaults(command)?;
+    // Where others have their run folder.
+    let sheet = |arg: clap::Arg| arg.value_name("FILE").help("PNG file to write [default: views.png]").long_help(None);
+    Ok(command.mut_subcommand("views", |command| command.mut_arg("out", sheet)))
 }
 
 /// Runs the command line and returns the exit code: see [`sentence::exit_code`].

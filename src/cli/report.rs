@@ -52,6 +52,17 @@ impl Report {
         if self.json { Ok(()) } else { write_stdout(text) }
     }
 
+    /// Writes a text that other programs read as it is.
+    pub fn verbatim(&self, text: &str) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Error::io("stdout", "cannot write the result (is the disk full?)", e))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Progress of one job.
     pub fn live(&self) -> Live {
         let terminal = !self.quiet && io::stderr().is_terminal();

@@ -131,6 +131,18 @@ impl ConfigFlags {
         config.check_given(&self.given)
     }
 
+    /// Lays a source of data that an argument names over the rest, as its flag would.
+    pub fn set_data(&mut self, source: &str) {
+        put(&mut self.given, "data.source", source.into());
+    }
+
+    /// The file or folder that `--out` names, for a command that writes something else than a run there.
+    pub fn take_out(&mut self) -> Option<PathBuf> {
+        let out = at(&self.given, "run.out")?.as_str().map(PathBuf::from);
+        remove(&mut self.given, "run.out");
+        out
+    }
+
     /// Whether a flag gives the setting a value.
     pub fn name(&self, key: &str) -> bool {
         at(&self.given, key).is_some()
@@ -270,7 +282,7 @@ pub(super) fn with_defaults(command: Command) -> Result<Command> {
         false => arg,
     };
     Ok(command.mut_subcommands(|command| match command.get_name() {
-        name @ ("train" | "distill" | "plan") => {
+        name @ ("train" | "distill" | "plan" | "views") => {
             let less = less_used(name);
             command.mut_args(|arg| {
                 let off = arg.get_long().is_some_and(|long| less.contains(&long));
@@ -289,6 +301,8 @@ fn less_used(command: &str) -> &'static [&'static str] {
         "distill" => &["preset", "config"],
         // Memory and operations do not depend on them.
         "plan" => &["epochs", "steps", "out", "generations"],
+        // Nor do views on how long they are trained with, and by how much.
+        "views" => &["epochs", "steps", "time", "generations", "lr", "min-acc"],
         _ => &[],
     }
 }

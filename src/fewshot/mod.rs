@@ -18,6 +18,7 @@ pub mod classifier;
 pub mod features;
 pub mod logistic;
 pub mod nearest;
+pub mod projection;
 pub mod prototypes;
 pub mod reference;
 pub mod statistics;

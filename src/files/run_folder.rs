@@ -23,6 +23,18 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 /// Name of the kernels that tuning chose, inside a run folder.
 pub const TUNING_FILE: &str = "tuning.toml";
 
+/// What the names of the events for TensorBoard begin with, inside a run folder.
+pub const EVENTS_PREFIX: &str = "events.out.tfevents.";
+
+/// What they end with where this program wrote them.
+pub const EVENTS_SUFFIX: &str = ".ieq-wgpu";
+
+/// Name of the page about a run, inside a run folder.
+pub const REPORT_FILE: &str = "report.html";
+
+/// Name of what is known of a run besides its other files, inside a run folder.
+pub const FACTS_FILE: &str = "report.json";
+
 /// What happens to a run that the folder holds already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
@@ -66,6 +78,11 @@ pub fn checkpoint_file(path: &Path) -> Result<PathBuf> {
 pub fn is_run(folder: &Path) -> bool {
     let holds = |name: &str| folder.join(name).is_file();
     holds(CONFIG_FILE) && (holds(CHECKPOINT_FILE) || holds(METRICS_FILE))
+}
+
+/// Whether a process is training in this folder, as far as the system can tell.
+pub fn is_held(folder: &Path) -> bool {
+    File::open(folder).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// Refuses a path that is no folder, and unless it may be replaced a folder that holds a run.
@@ -114,7 +131,14 @@ pub fn open(out: &Path, config: &str, existing: Existing) -> Result<OpenFolder> 
         }
     }
     if existing != Existing::Resume {
-        for name in [CHECKPOINT_FILE, BEST_FILE, METRICS_FILE, TUNING_FILE] {
+        let names = std::fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        // Another program's may lie there, too.
+        let events = names.filter(|name| {
+            let name = name.as_encoded_bytes();
+            name.starts_with(EVENTS_PREFIX.as_bytes()) && name.ends_with(EVENTS_SUFFIX.as_bytes())
+        });
+        let own = [CHECKPOINT_FILE, BEST_FILE, METRICS_FILE, TUNING_FILE].map(Into::into);
+        for name in own.into_iter().chain(events) {
             let old = out.join(name);
             match std::fs::remove_file(&old) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -373,7 +373,7 @@ impl Run<'_> {
             let mut trainer = Trainer::new(kernels.clone(), &self.without_time(&candidate), self.data.clone(), None)?;
             again_s = begun.elapsed().as_secs_f64();
             let begun = Instant::now();
-            let scores = score_run(&mut trainer, self.novel, "untrained", progress)?;
+            let (scores, _) = score_run(&mut trainer, self.novel, "untrained", progress)?;
             measured.score_s = Some(begun.elapsed().as_secs_f64());
             // A run that begins with another network is scored with that.
             fit.untrained = Some(scores).filter(|_| config.run.init.is_none());

@@ -8,28 +8,34 @@ pub mod audit;
 pub mod bench;
 mod calibrate;
 pub mod check;
+pub mod compare;
 mod copies;
 pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
 mod extraction;
+pub mod facts;
 pub mod fit;
 pub mod forecast;
 mod init;
+pub mod inspect;
 pub mod model;
 pub mod neighbors;
+mod novel;
 mod pace;
 pub mod plan;
 mod portability;
 pub mod predict;
 mod reference;
+pub mod report;
 pub mod score;
 pub mod stored;
 pub mod support_file;
 pub mod train;
 mod tuning;
 pub mod validate;
+pub mod views;
 
 use std::path::{Path, PathBuf};
 
@@ -49,6 +55,8 @@ pub struct Session {
     pub gpu: Options,
     /// Folder of the tuning cache; none: nothing is kept beyond the run folders.
     pub cache: Option<PathBuf>,
+    /// The command line, for what is written of a run.
+    pub command: Option<String>,
 }
 
 impl Session {

@@ -1,6 +1,6 @@
 //! Accuracy over few-shot episodes: of an evaluation, and of a run before and after its training.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{data_options, warn_of};
 use crate::data::{self, Episode, ImageSet, Split};
@@ -12,7 +12,7 @@ use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 
 /// Accuracy over episodes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The classifier's name.
     pub classifier: String,
@@ -157,35 +157,37 @@ fn scored_classes(novel: ImageSet, source: &str, progress: &mut dyn Progress) ->
     Ok(chosen)
 }
 
-/// Scores a run's network as it is; nothing to score it on gives nothing.
+/// Scores a run's network as it is, and gives the features of the novel images that the scores are of; nothing to score it
+/// on gives nothing.
 pub(super) fn score_run(
     trainer: &mut Trainer,
     novel: Option<&ImageSet>,
     what: &str,
     progress: &mut dyn Progress,
-) -> Result<Vec<Score>> {
-    let Some(novel) = novel else { return Ok(Vec::new()) };
+) -> Result<(Vec<Score>, Vec<f32>)> {
+    let Some(novel) = novel else { return Ok(Default::default()) };
     let which = if novel.is_trained_on() { "of the novel split" } else { "that it does not train on" };
     progress.note(&format!("scoring the {what} network on {} classes {which}", novel.n_classes()));
-    score_network(&trainer.extractor()?, novel, progress)
+    embed_and_score(&trainer.extractor()?, novel, true, progress)
 }
 
-/// Scores a network on the novel classes of its run.
-pub(super) fn score_network(
+/// The features that a network has of the novel classes of its run, and with `wanted` its scores on them.
+pub(super) fn embed_and_score(
     extractor: &Extractor,
     novel: &ImageSet,
+    wanted: bool,
     progress: &mut dyn Progress,
-) -> Result<Vec<Score>> {
+) -> Result<(Vec<Score>, Vec<f32>)> {
     let features = extractor.features(novel, Layer::Feature, None, progress)?;
     let width = features.len() / novel.len();
     let (ways, shots, queries, n) = RUN_EPISODES;
     let mut scores = Vec::new();
-    for shots in shots {
+    for shots in shots.into_iter().filter(|_| wanted) {
         let Some((ways, queries)) = data::room(novel, ways, shots, queries) else { continue };
         let episodes = data::draw(novel, ways, shots, queries, n, 0)?;
         scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], &[], progress)?);
     }
-    Ok(scores)
+    Ok((scores, features))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::fit::{Fit, Given, Run, Timing, described, load};
 use super::pace::Pace;
 use super::plan::{self, PlanOutcome};
-use super::score::{Score, novel_classes, score_network, score_run};
+use super::report::{Finished, RunReport};
+use super::score::{Score, embed_and_score, novel_classes, score_run};
 use super::stored::Stored;
 use super::validate::{self, Best};
 use super::{Session, init, moved, percentage, reference, same_path, tuning, warn_of};
@@ -362,7 +363,7 @@ pub(super) fn train(
     let scored = match fit.untrained.take() {
         Some(scores) => Ok(scores),
         None if gone => Ok(Vec::new()),
-        None => score_run(&mut trainer, novel.as_ref(), "untrained", progress),
+        None => score_run(&mut trainer, novel.as_ref(), "untrained", progress).map(|(scores, _)| scores),
     };
     let untrained = scored.map_err(|error| {
         interrupted(error, || match begun {
@@ -379,25 +380,31 @@ pub(super) fn train(
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
     let reopen = &|progress: &mut dyn Progress| open(true, progress);
     let expected = fit.timing.map(|timing| (timing.step_s, fit.phase_s.as_slice()));
+    let scored = (novel.as_ref(), untrained.as_slice());
+    let mut report = RunReport::begin(folder, &trainer, &data, scored, begun.is_some(), session, progress);
+    let mut watched = report.watch(progress);
     let finished = match given.filter(|_| !fit.choices.is_empty()) {
         Some(_) => {
-            let mut pace = Pace::new(progress, trainer.phases(), expected, trainer.total_steps());
-            run_reopening(&mut trainer, reopen, folder, command, &mut pace)?
+            let mut pace = Pace::new(&mut watched, trainer.phases(), expected, trainer.total_steps());
+            run_reopening(&mut trainer, reopen, folder, command, &mut pace)
         }
-        None => run_reopening(&mut trainer, reopen, folder, command, progress)?,
+        None => run_reopening(&mut trainer, reopen, folder, command, &mut watched),
     };
+    let finished = finished.inspect_err(|error| report.stopped(trainer.steps_done(), error, progress))?;
     let unscored = |steps: u32| {
         let saved = format!("all {steps} steps are done and saved in {}; `{command}` scores them", file.display());
         move |error| interrupted(error, || saved)
     };
     let steps = trainer.steps_done();
-    let mut trained = score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(unscored(steps))?;
+    let scored = score_run(&mut trainer, novel.as_ref(), "trained", progress);
+    let (mut trained, mut features) = scored.map_err(unscored(steps))?;
     let (best, mut last) = (validate::best(&trainer, folder), Vec::new());
     if let (Some(best), Some(novel)) = (best.as_ref().filter(|best| best.validation.step != steps), &novel) {
         progress.note(&format!("scoring the network after step {}, which validated best", best.validation.step));
         let network = validate::network(&trainer, best)?;
-        let scores = score_network(&network, novel, progress).map_err(unscored(steps))?;
+        let (scores, kept) = embed_and_score(&network, novel, true, progress).map_err(unscored(steps))?;
         last = std::mem::replace(&mut trained, scores);
+        features = kept;
     }
     if let Err(error) = reference::note(&mut trainer, &data, &file, best.as_ref()) {
         progress.warn(&format!(
@@ -405,6 +412,16 @@ pub(super) fn train(
              on what is usual"
         ));
     }
+    let known = Finished {
+        steps,
+        seconds: finished.seconds,
+        ended: trainer.validations().ended.clone(),
+        best: best.as_ref().map(|best| best.validation),
+        trained: trained.clone(),
+        last: last.clone(),
+        novel: novel.as_ref().map(|novel| (novel, features)),
+    };
+    report.finish(known, progress);
     Ok(TrainOutcome {
         checkpoint: file.clone(),
         chosen: fit.choices,

@@ -460,6 +460,12 @@ settings! {
         checkpoint_every: u32 = 200, [Neither, User, flag("checkpoint-every", "N")];
         /// Steps between readings of the losses
         log_every: u32 = 10, [Neither, User, flag("log-every", "N").whole(1, 1_000_000, &["10"])];
+        /// Write the log for TensorBoard, too
+        ///
+        /// As events.out.tfevents.* beside metrics.jsonl: losses, accuracy, rate, throughput, validation. A run that continues
+        /// begins another file, and no step stands twice. Off by default: report.html shows the same without a server.
+        tensorboard: bool = false,
+            [Neither, User, switch("tensorboard", true), switch("no-tensorboard", false).hidden()];
         /// Steps between validations; 0 for none
         ///
         /// Scores the network on 600 fixed episodes of the validation classes, where the data has them, and keeps the best one

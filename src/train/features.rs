@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::limit_submission_time;
-use super::record::{evaluation_passes, net_spec};
+use super::record::{evaluation_passes, net_spec, views_operation};
 use super::state::{CLASSES_KEY, expected, load, number, stored_config, stored_side};
 use crate::data::ImageSet;
 use crate::gpu::clock::Clock;
@@ -13,7 +13,7 @@ use crate::gpu::kernel::Kernels;
 use crate::ier::optimise::AVERAGE;
 use crate::ier::transforms::ViewSampler;
 use crate::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
-use crate::ops::views::{PARAMETER_WORDS, Views, identity_words};
+use crate::ops::views::{PARAMETER_WORDS, identity_words};
 use crate::progress::Progress;
 use crate::settings::Config;
 use crate::tape::exec::{Arenas, Executor};
@@ -184,9 +184,7 @@ pub(super) fn evaluation(config: &Config, net: &NetSpec, side: usize, rows: usiz
     let images = input(&mut graph, "images", vec![batch, side, side]);
     let index = input(&mut graph, "view index", vec![batch]);
     let parameters = input(&mut graph, "view parameters", vec![batch, PARAMETER_WORDS]);
-    let mut make = Views::plain(config.data.mean.map(|v| v as f32), config.data.std.map(|v| v as f32));
-    make.padding = config.data.crop_padding_for(side);
-    let x = graph.one(make, &[images, index, parameters])?;
+    let x = graph.one(views_operation(config, side, 1, 1), &[images, index, parameters])?;
     // A run with an average of its weights is scored by that.
     let weights = if config.optimiser.average > 0.0 { AVERAGE } else { "" };
     let mut network = Net::new(&mut graph, weights, Mode::Eval);

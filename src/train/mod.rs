@@ -14,8 +14,11 @@ pub mod record;
 pub mod reference;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;
+pub mod shown;
 mod stage;
 pub mod state;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod tensorboard;
 pub mod trainer;
 pub mod validation;
 

@@ -4,7 +4,7 @@ use crate::data::ImageSet;
 use crate::error::Change;
 use crate::ier::spec::{StepInputs, StepSpec};
 use crate::ier::step::{Step, record};
-use crate::ier::transforms::Augmentation;
+use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::adaptive_pool::AdaptiveAveragePool;
 use crate::ops::step_block::StepBlock;
@@ -91,6 +91,36 @@ pub fn augmentation(config: &Config) -> Augmentation {
     Augmentation { crop: true, jitter: jitter as f32, flip }
 }
 
+/// The operation that makes views of images of `side` pixels: `views` of each, with each of `rotations`.
+pub fn views_operation(config: &Config, side: usize, views: usize, rotations: usize) -> Views {
+    let DataConfig { mean, std, .. } = config.data;
+    let padding = config.data.crop_padding_for(side);
+    Views { views, rotations, padding, float_images: false, mean: mean.map(|v| v as f32), std: std.map(|v| v as f32) }
+}
+
+/// Records views of images of `side` pixels from their images, index and parameters, at the scale at which the network is
+/// shown them.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the inputs do not fit together.
+pub fn record_views(
+    graph: &mut Graph,
+    config: &Config,
+    side: usize,
+    (views, rotations): (usize, usize),
+    inputs: [ValueId; 3],
+) -> Result<ValueId> {
+    let x = graph.one(views_operation(config, side, views, rotations), &inputs)?;
+    let scaled = config.method.network_side(side);
+    if scaled < side { graph.one(AdaptiveAveragePool { side: scaled }, &[x]) } else { Ok(x) }
+}
+
+/// What draws the views of a run on images of `side` pixels.
+pub fn view_sampler(config: &Config, side: usize) -> ViewSampler {
+    let padding = config.data.crop_padding_for(side);
+    ViewSampler::new(views_of(config).0, side, padding, config.run.seed, augmentation(config))
+}
+
 /// The network of a configuration for this many classes.
 pub fn net_spec(config: &Config, classes: usize) -> NetSpec {
     let terms = config.terms_of_all_phases();
@@ -173,19 +203,8 @@ pub fn phase_step(
     let step = graph.input("step", StepBlock::ty());
     let index = graph.input("index", Type::u32([batch]));
     graph.set_scope("views");
-    let make = Views {
-        views,
-        rotations,
-        padding: config.data.crop_padding_for(data.side),
-        float_images: false,
-        mean: config.data.mean.map(|v| v as f32),
-        std: config.data.std.map(|v| v as f32),
-    };
-    let mut x = graph.one(make, &[images, view_index, view_parameters])?;
+    let x = record_views(&mut graph, config, data.side, (views, rotations), [images, view_index, view_parameters])?;
     let side = config.method.network_side(data.side);
-    if side < data.side {
-        x = graph.one(AdaptiveAveragePool { side }, &[x])?;
-    }
     let inputs = StepInputs::declare(&mut graph, &spec, x, step, index);
     let model = &config.model;
     let block = if model.drop_block.rate > 0.0 { model.drop_block.size.for_side(side) } else { 0 };

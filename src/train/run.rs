@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::checkpoint::Checkpoint;
 use super::metrics::{self, MetricsLog, Record};
 use super::phases::Phases;
+use super::tensorboard::EventLog;
 use super::trainer::{Observer, Trainer};
 use super::validation::Validated;
 use crate::gpu::kernel::Kernels;
@@ -90,9 +91,16 @@ fn run(
     progress: &mut dyn Progress,
 ) -> Result<Option<f64>> {
     let (first, total) = (trainer.steps_done(), trainer.total_steps());
+    let resumed = (first > 0).then_some(u64::from(first));
+    let log = MetricsLog::open(folder, resumed)?;
+    let events = match trainer.fitted().config.run.tensorboard && !trainer.is_over() {
+        true => Some(EventLog::open(folder, resumed)?),
+        false => None,
+    };
     let mut observer = InFolder {
         file: folder.join(CHECKPOINT_FILE),
-        log: MetricsLog::open(folder, (first > 0).then_some(u64::from(first)))?,
+        log,
+        events,
         settings: trainer.fitted().config.run.clone(),
         phases: trainer.phases().clone(),
         since: (Instant::now(), first),
@@ -144,6 +152,8 @@ fn run(
 struct InFolder<'a> {
     file: PathBuf,
     log: MetricsLog,
+    /// The same for TensorBoard.
+    events: Option<EventLog>,
     settings: RunConfig,
     phases: Phases,
     /// When the losses were last read, and after which step.
@@ -170,7 +180,7 @@ impl Observer for InFolder<'_> {
             return Ok(());
         }
         let losses = [("total", report.loss)].into_iter().chain(report.terms.iter().copied());
-        self.log.write(&Record {
+        let record = Record {
             step: u64::from(report.step),
             epoch: self.phases.position_of(report.step).0,
             lr: report.lr as f32,
@@ -178,7 +188,9 @@ impl Observer for InFolder<'_> {
             accuracy: report.accuracy.unwrap_or_default() as f32,
             images_per_second: (images as f64 / seconds) as f32,
             validation,
-        })
+        };
+        self.log.write(&record)?;
+        self.events.as_mut().map_or(Ok(()), |events| events.write(&record))
     }
 
     fn on_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {

@@ -21,7 +21,7 @@ use super::features::Extractor;
 use super::init::{Init, TakenOver, choose};
 use super::inputs::{Negatives, Rows, counted_rows};
 use super::phases::Phases;
-use super::record::{DataShape, UPLOADS, augmentation, phase_spec, phase_step, validate, views_of};
+use super::record::{DataShape, UPLOADS, phase_spec, phase_step, validate, view_sampler};
 use super::stage::Stage;
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
@@ -186,9 +186,7 @@ impl Trainer {
         for step in steps {
             stages.push(Stage::new_async(&mut kernels, &mut arenas, step, config, clock).await?);
         }
-        let (set, ..) = views_of(config);
-        let padding = config.data.crop_padding_for(shape.side);
-        let sampler = ViewSampler::new(set, shape.side, padding, config.run.seed, augmentation(config));
+        let sampler = view_sampler(config, shape.side);
         let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
         let recent = config.method.bank_recent.filter(|_| phases.net.projection.is_some());
         let history = recent.map(|recent| BankHistory::new(shape.images, recent));
@@ -292,6 +290,12 @@ impl Trainer {
     /// The step that was done last, or before any the first.
     fn last(&self) -> &Stage {
         &self.stages[self.phases.number_at(self.steps_done.saturating_sub(1))]
+    }
+
+    /// What the run was begun with, as a checkpoint's metadata has it: fingerprints of the data, and of a teacher and
+    /// another network where there are.
+    pub fn origins(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.origins.metadata()
     }
 
     /// The settings in effect and the memory they take.
