@@ -15,9 +15,12 @@ mod template;
 use tables::Shader;
 use template::Source;
 
+/// The folder of the networks that the program ships.
+const SHIPPED: &str = "assets/shipped";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    for path in ["shaders", "src/gpu/reflect.rs", "src/gpu/tables.rs", "src/gpu/template.rs"] {
+    for path in ["shaders", SHIPPED, "src/gpu/reflect.rs", "src/gpu/tables.rs", "src/gpu/template.rs"] {
         println!("cargo:rerun-if-changed={path}");
     }
     if let Err(message) = build() {
@@ -53,7 +56,30 @@ fn build() -> Result<(), String> {
     if !wrong.is_empty() {
         return Err(wrong.join("\ncargo::error="));
     }
-    write(&out.join("shaders.rs"), &code)
+    write(&out.join("shaders.rs"), &code)?;
+    write(&out.join("shipped.rs"), &shipped()?)
+}
+
+/// The networks that the program ships, as a list of names and bytes.
+fn shipped() -> Result<String, String> {
+    let folder = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(SHIPPED);
+    let mut names = Vec::new();
+    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+    for entry in std::fs::read_dir(&folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    let mut code = String::from("/// Every shipped network.\nconst NETWORKS: &[Network] = &[\n");
+    for name in names {
+        let file = format!("/{SHIPPED}/{name}.safetensors");
+        let line = format!("    ({name:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {file:?}))),\n");
+        code.push_str(&line);
+    }
+    code.push_str("];\n");
+    Ok(code)
 }
 
 fn variable(name: &str) -> Result<String, String> {

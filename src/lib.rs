@@ -84,6 +84,7 @@
 //! | `reflect` | shaders of the caller, reflected when the program runs |
 //! | `files` | files replaced in one step: checkpoints on disk |
 //! | `formats` | readers of images, zips, idx, pickle and NumPy files |
+//! | `parquet` | embeddings as Parquet |
 //! | `bench` | times of kernels and steps, with what the device can do at best |
 //! | `jobs` | what the program does, as requests and outcomes |
 //! | `cli` (default) | the program `ieq-wgpu` |

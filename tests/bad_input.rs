@@ -96,7 +96,7 @@ const SETTINGS: &[Case] = &[
         2,
         &["--phases (method.phases) must be one whose scale shows the network at least 16"],
     ),
-    ("plan --scale 0.75 --backbone conv4 --side 32", 2, &["= conv4 flattens it", "try 1"]),
+    ("plan --scale 0.75 --backbone conv4 --side 32", 2, &["--backbone conv4 (model.backbone) flattens it", "try 1"]),
     ("train --rows 0", 2, &["--rows (run.rows) must be from 1", "try 51200"]),
     ("train --rows 9 --steps 3", 2, &["--rows (run.rows)", "leave --rows out", "leave --steps out"]),
     ("train --rows 9 --time 5m", 2, &["--time (run.time)", "leave --rows out", "leave --time out"]),
@@ -266,6 +266,110 @@ const EVALUATION: &[Case] = &[
     ("embed run hostile.pickle", 2, &["hostile.pickle: holds arrays", "give images"]),
     ("embed run data/cut --strict", 2, &["data/cut/train/train0/x.png: cannot be decoded", "remove it"]),
     ("embed plain one.png --layer transform", 2, &["without this head", "choose another --layer"]),
+    ("embed plain one.png --tolerance nan", 2, &["--tolerance must be at least 0", "as in 0.0001"]),
+    ("embed plain one.png --compare absent.csv", 2, &["absent.csv: cannot read the embeddings", "look at the path"]),
+    ("embed plain one.png --compare one.png", 2, &["one.png: its ending names no format", ".safetensors"]),
+    ("embed plain one.png --compare six.json", 2, &["six.json: its ending names no format", ".csv"]),
+    (
+        "embed plain one.png --compare broken/cut/checkpoint.safetensors",
+        2,
+        &["broken/cut/checkpoint.safetensors: has no tensor embeddings", "name a file of embeddings"],
+    ),
+    (
+        "embed plain one.png --compare broken/announcing/checkpoint.safetensors",
+        2,
+        &["is no whole file of embeddings", "copy it again"],
+    ),
+    (
+        "embed plain one.png --compare other.csv",
+        2,
+        &["other.csv: is no table of embeddings", "its columns are path, e0"],
+    ),
+    ("audit absent --model plain", 2, &["absent: there is no such folder or zip"]),
+    ("audit note.txt --model plain", 2, &["note.txt: holds no image", "png, jpg"]),
+    ("audit hostile.pickle --model plain", 2, &["hostile.pickle: holds arrays", "give images"]),
+    ("audit cut.zip --model plain", 2, &["cut.zip: is not a whole zip", "again"]),
+    ("audit data/none --model plain", 2, &["data/none: holds no image"]),
+    ("audit data/ok --model absent", 2, &["absent: there is no such file", "name a checkpoint"]),
+    ("audit data/ok --model one.png", 2, &["one.png: is not a safetensors file"]),
+    ("audit data/ok --model plain --likeness 2", 2, &["--likeness must be from 0.5 to 1", "try 0.985"]),
+    ("audit data/ok --model plain --likeness nan", 2, &["--likeness must be from 0.5 to 1"]),
+    ("audit data/ok --model plain --label-ratio 1", 2, &["--label-ratio must be above 1", "try 20"]),
+    (
+        "audit data/ok --model plain --csv other.csv",
+        2,
+        &["other.csv: this file is no table of an audit", "name another"],
+    ),
+    ("audit data/ok --model plain --csv absent/x.csv", 2, &["absent: there is no such folder", "create it"]),
+    ("audit data/ok --model plain --sheet data", 2, &["data: this is a folder", "--sheet wants to write a file"]),
+    (
+        "audit data/ok --model plain --sheet data/ok/train/train0/0.png",
+        2,
+        &["this file is one of the pictures", "name another"],
+    ),
+];
+
+const ANSWERS: &[Case] = &[
+    ("predict --model run --support data/flat3 absent.png", 2, &["absent.png: there is no such file or folder"]),
+    ("predict --model run --support absent one.png", 2, &["absent: there is no such file or folder"]),
+    ("predict --model absent --support data/flat3 one.png", 2, &["absent: there is no such file", "name a checkpoint"]),
+    (
+        "predict --model shipped:nonsense --support data/flat3 one.png",
+        2,
+        &["shipped:nonsense: this build ships no network", "a checkpoint or"],
+    ),
+    ("predict --model run one.png", 2, &["there is no support", "--support names a folder", "--add a class"]),
+    ("predict --model run --support data/flat3/class0 one.png", 2, &["lies in no class folder", "--support wants"]),
+    ("predict --model run --support data/flat one.png --unknown off", 2, &["the one class only", "--unknown 0.05"]),
+    ("predict --model run --support data/flat3 one.png --unknown 2", 2, &["--unknown must be a share", "try 0.05"]),
+    ("predict --model run --support data/flat3 one.png --unknown nan", 2, &["--unknown must be a share", "try 0.05"]),
+    ("predict --model run --support data/flat3 one.png --unknown some", 2, &["a share such as 0.05, or off"]),
+    ("predict --model run --add =one.png one.png", 2, &["--add =one.png has no name", "try cat=a.png"]),
+    ("predict --model run --add cat one.png", 2, &["NAME=PICTURE is wanted", "cat=a.png"]),
+    ("predict --model run --add cat=absent.png one.png", 2, &["absent.png: there is no such file"]),
+    ("predict --model run --support data/cut note.txt", 2, &["note.txt: holds no image", "png, jpg"]),
+    ("predict --model run --support data/none one.png", 2, &["data/none: holds no image", "png, jpg"]),
+    ("predict --model run --support hostile.pickle one.png", 2, &["hostile.pickle: holds arrays", "give images"]),
+    (
+        "predict --model run --support data/flat3 one.png --csv note.txt",
+        2,
+        &["note.txt: this file is no such table", "--csv would replace it", "name another"],
+    ),
+    (
+        "predict --model run --support data/flat3 one.png --save note.txt",
+        2,
+        &["note.txt: this file is no support", "--save would replace it", "name another"],
+    ),
+    (
+        "predict --model run --support data/flat3 --save run/checkpoint.safetensors",
+        2,
+        &["run/checkpoint.safetensors: this file is no support", "name another"],
+    ),
+    (
+        "predict --model run --support data/flat3 one.png --copy-to one.png",
+        2,
+        &["one.png: this is a file", "--copy-to wants a folder"],
+    ),
+    (
+        "predict --model run --support data/flat3 data/ok --copy-to data/ok/sorted",
+        2,
+        &["data/ok/sorted: lies in data/ok", "name a --copy-to elsewhere"],
+    ),
+    ("neighbors absent.png --in data/flat3 --model run", 2, &["absent.png: there is no such file", "name one picture"]),
+    ("neighbors data --in data/flat3 --model run", 2, &["data: this is no file", "name one picture"]),
+    ("neighbors note.txt --in data/flat3 --model run", 2, &["note.txt: holds no image", "png, jpg"]),
+    ("neighbors one.png --in absent --model run", 2, &["absent: there is no such file or folder", "--in wants"]),
+    ("neighbors one.png --in data/flat3 --model run -k 0", 2, &["--k must be from 1"]),
+    ("neighbors one.png --in data/flat3 --model shipped:nonsense", 2, &["this build ships no network"]),
+    ("neighbors one.png --in data/flat3 --model run --csv note.txt", 2, &["no such table", "--csv would replace it"]),
+    ("neighbors one.png --in text.npy --model run", 2, &["text.npy: is no", "name another"]),
+    ("neighbors one.png --in wide.npy --model run", 2, &["wide.npy: has 3 columns", "--model"]),
+    ("neighbors one.png --in flat.npy --model run", 2, &["flat.npy: holds an array of shape [2]", "rows x columns"]),
+    (
+        "neighbors one.png --in data/flat3 --model run --sheet data/flat3/class0/0.png",
+        2,
+        &["0.png: this file is one of the pictures", "--sheet would replace it"],
+    ),
 ];
 
 const SEEING: &[Case] = &[
@@ -312,6 +416,18 @@ const OUTPUT: &[Case] = &[
         2,
         &["0.png: this file is one of the inputs", "name another"],
     ),
+    ("embed run one.png --out other.csv", 2, &["other.csv: this file holds no embeddings", "name another --out"]),
+    (
+        "embed run one.png --out run/checkpoint.safetensors",
+        2,
+        &["run/checkpoint.safetensors: this file holds no embeddings", "name another --out"],
+    ),
+    (
+        "embed run one.png --out begun.npy",
+        2,
+        &["begun.npy.part: this is what an earlier call", "--resume", "or remove"],
+    ),
+    ("embed run one.png --out begun.npy --resume", 2, &["begun.npy.part: this is no part file", "name another --out"]),
     ("embed run one.png --out note.npy", 2, &["note.txt: this file is no list of an array", "name another --out"]),
     ("train --resume run --out other", 2, &["--resume goes on in run", "names other", "leave one of them out"]),
     ("embed run one.png --out note.txt/x.npy", 2, &["note.txt: there is no such folder", "create it"]),
@@ -328,7 +444,7 @@ const LINUX_OUTPUT: &[Case] = &[
 
 fn cases() -> Vec<Case> {
     #[allow(unused_mut, reason = "some systems add cases")]
-    let mut all = [DATA, SETTINGS, ADAPTERS, CHECKPOINTS, EVALUATION, SEEING, OUTPUT].concat();
+    let mut all = [DATA, SETTINGS, ADAPTERS, CHECKPOINTS, EVALUATION, ANSWERS, SEEING, OUTPUT].concat();
     #[cfg(unix)]
     all.extend(UNIX_DATA);
     #[cfg(target_os = "linux")]
@@ -437,6 +553,15 @@ fn make_data(root: &Path) {
     tree_with(root, "foreign-file", "x.toml", b"a = 1");
     write(root, "one.png", png(28, 3));
     write(root, "note.txt", b"a note");
+    write(root, "text.npy", b"a note");
+    for (name, shape) in [("wide", "(1, 3)"), ("flat", "(2,)")] {
+        let header = format!("{:<117}\n", format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"));
+        let bytes = [b"\x93NUMPY\x01\x00\x76\x00", header.as_bytes(), &[0, 0, 128, 63].repeat(3)].concat();
+        write(root, &format!("{name}.npy"), bytes);
+        write(root, &format!("{name}.txt"), b"a.png\n");
+    }
+    write(root, "other.csv", b"name,age\nme,9\n");
+    write(root, "begun.npy.part", b"a diary");
     write(root, "bomb.zip", zip_of("train/a/0.png", &vec![0; 64 << 20]));
     let zip = zip_of("train/a/0.png", &whole);
     write(root, "cut.zip", &zip[..zip.len() / 2]);

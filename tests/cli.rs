@@ -5,12 +5,15 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 17] = [
     "devices",
     "train",
     "distill",
     "eval",
     "embed",
+    "predict",
+    "neighbors",
+    "audit",
     "plan",
     "check",
     "bench",
@@ -253,6 +256,8 @@ fn bad_values_get_a_sentence() {
         (&["eval", "taken", "--oneshot", "--support-copies", "5"], "--support-copies"),
         (&["eval", "taken", "--min-acc", "nan"], "--min-acc"),
         (&["embed", "taken"], "INPUT"),
+        (&["audit"], "DATA"),
+        (&["audit", ".", "--only", "labels"], "'label'"),
         (&["embed", "taken", "absent.png"], "absent.png: there is no such file"),
         (&["embed", "taken", "file", "--data", "glyphs"], "--data"),
         (&["embed", "taken", "file", "--out", "absent/x.npy"], "absent: there is no such folder"),

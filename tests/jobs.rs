@@ -92,9 +92,13 @@ fn a_request_is_validated_before_any_work() {
             checkpoint: "absent".into(),
             input: Input::Paths(vec!["src".into()]),
             out: out.into(),
+            format: None,
             layer: Layer::Feature,
             normalise: false,
             strict: false,
+            resume: false,
+            compare: None,
+            tolerance: 1e-4,
         };
         embed::run(&request, &session(), &mut Silent).map(drop)
     };

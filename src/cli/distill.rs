@@ -167,7 +167,12 @@ mod tests {
             let words = [&["distill", "--teacher", teacher.to_str().unwrap()], words].concat();
             let Command::Distill(args) = parse(&words).unwrap().command else { panic!("not distill") };
             let stored = |file: &Path| {
-                Ok(Stored { file: file.into(), checkpoint: Checkpoint::default(), config: config.clone() })
+                Ok(Stored {
+                    file: file.into(),
+                    checkpoint: Checkpoint::default(),
+                    config: config.clone(),
+                    support: None,
+                })
             };
             args.request(stored).unwrap()
         };

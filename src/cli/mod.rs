@@ -3,6 +3,7 @@
 //! the terminal.
 
 pub mod args;
+pub mod audit;
 pub mod bench;
 pub mod check;
 pub mod compare;
@@ -14,8 +15,10 @@ pub mod eval;
 pub mod inspect;
 pub mod interrupt;
 pub mod man;
+pub mod neighbors;
 pub mod page;
 pub mod plan;
+pub mod predict;
 pub mod report;
 pub mod sentence;
 pub mod settings;
@@ -118,6 +121,9 @@ commands! {
     Distill distill,
     Eval eval,
     Embed embed,
+    Predict predict,
+    Neighbors neighbors,
+    Audit audit,
     Plan plan,
     Check check,
     Bench bench,
@@ -181,6 +187,12 @@ impl Context {
     /// From here on Ctrl-C asks the job to stop, and says `sentence`.
     fn interruptible(&self, sentence: &'static str) -> Result<()> {
         interrupt::install(sentence, report::write_stderr)
+    }
+
+    /// Says a sentence or several lines to people.
+    fn note(&self, text: &str) {
+        let mut live = self.report.live();
+        text.lines().for_each(|line| crate::progress::Progress::note(&mut live, line));
     }
 
     /// Does a job, showing its progress.

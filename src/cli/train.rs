@@ -206,6 +206,7 @@ mod tests {
                 file: "runs/a/checkpoint.safetensors".into(),
                 checkpoint: Checkpoint::default(),
                 config: stored.clone(),
+                support: None,
             }));
             request(&args, |_| Ok(begin)).unwrap()
         };
@@ -241,6 +242,7 @@ mod tests {
                         file: "runs/a/checkpoint.safetensors".into(),
                         checkpoint: Checkpoint::default(),
                         config: begin.unwrap().clone(),
+                        support: None,
                     })))
                 })
                 .unwrap()

@@ -257,6 +257,7 @@ fn curve(frame: &mut Frame, area: Rect, title: &str, series: &[(&str, &[(f64, f6
     let ends = |(low, high): (f64, f64), places: usize| [format!("{low:.places$}"), format!("{high:.places$}")];
     let chart = Chart::new(sets.collect())
         .block(Block::bordered().title(title.to_owned()))
+        .hidden_legend_constraints((Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)))
         .x_axis(Axis::default().bounds([x.0, x.1.max(x.0 + 1.0)]).labels(ends(x, 0)).style(Style::new().dim()))
         .y_axis(
             Axis::default()

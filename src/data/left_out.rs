@@ -19,8 +19,11 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// The file that `error` is about; the error itself where it is about none.
-    pub(super) fn of(error: Error) -> Result<LeftOut> {
+    /// The file that `error` is about.
+    ///
+    /// # Errors
+    /// The error itself where it is about no file.
+    pub fn of(error: Error) -> Result<LeftOut> {
         match error {
             Error::Data { path, message } => Ok(LeftOut { path, why: message }),
             Error::Io { path, what, source } => Ok(LeftOut { path, why: format!("{what}: {source}") }),

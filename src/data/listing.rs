@@ -1,5 +1,6 @@
 //! A list of named files that can be read one by one: what a folder and a zip have in common.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::settings::{CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
@@ -62,10 +63,32 @@ pub(super) fn is_image_name(name: &str) -> bool {
 
 /// Whether the name says that the file is text or numbers, which may lie beside images.
 fn is_note_name(name: &str) -> bool {
-    const NOTES: [&str; 20] = [
-        "txt", "md", "json", "jsonl", "csv", "tsv", "xml", "yaml", "yml", "html", "log", "pdf", "py", "ipynb", "npy",
-        "npz", "pkl", "pickle", "mat", "db",
+    const NOTES: [&str; 22] = [
+        "txt",
+        "md",
+        "json",
+        "jsonl",
+        "csv",
+        "tsv",
+        "xml",
+        "yaml",
+        "yml",
+        "html",
+        "log",
+        "pdf",
+        "py",
+        "ipynb",
+        "npy",
+        "npz",
+        "pkl",
+        "pickle",
+        "mat",
+        "db",
+        "safetensors",
+        "parquet",
     ];
+    // Of embeddings that are not finished.
+    let name = name.strip_suffix(".part").unwrap_or(name);
     NOTES.contains(&extension(name).as_str())
 }
 
@@ -133,7 +156,8 @@ pub(super) fn is_below(name: &str, folder: &str) -> bool {
 pub(super) struct FolderListing {
     root: PathBuf,
     files: Vec<String>,
-    paths: Vec<PathBuf>,
+    /// The paths of files whose names are no text: the others follow from the names, of which there may be many.
+    odd: HashMap<usize, PathBuf>,
     folders: Vec<String>,
     runs: Vec<String>,
 }
@@ -145,13 +169,15 @@ impl FolderListing {
         walk(root, "", &mut Vec::new(), &mut found, &mut folders)?;
         found.sort();
         folders.sort();
-        let (names, _): (Vec<String>, Vec<_>) = found.iter().cloned().unzip();
-        let runs = run_folders(&names);
+        let (mut files, paths): (Vec<String>, Vec<Option<PathBuf>>) = found.into_iter().unzip();
+        let runs = run_folders(&files);
         let is_outside = |name: &String| !runs.iter().any(|run| is_below(name, run));
-        found.retain(|(name, _)| is_outside(name));
+        let mut odd: HashMap<usize, PathBuf> = HashMap::new();
+        let kept = files.iter().zip(paths).filter(|(name, _)| is_outside(name));
+        odd.extend(kept.enumerate().filter_map(|(file, (_, path))| Some((file, path?))));
+        files.retain(is_outside);
         folders.retain(is_outside);
-        let (files, paths) = found.into_iter().unzip();
-        Ok(FolderListing { root: root.to_path_buf(), files, paths, folders, runs })
+        Ok(FolderListing { root: root.to_path_buf(), files, odd, folders, runs })
     }
 }
 
@@ -159,7 +185,7 @@ fn walk(
     folder: &Path,
     prefix: &str,
     above: &mut Vec<PathBuf>,
-    files: &mut Vec<(String, PathBuf)>,
+    files: &mut Vec<(String, Option<PathBuf>)>,
     folders: &mut Vec<String>,
 ) -> Result<()> {
     let failed = |source| Error::io(folder, "cannot list the folder", source);
@@ -185,7 +211,8 @@ fn walk(
             walk(&path, &name, above, files, folders)?;
             folders.push(name);
         } else if metadata.is_file() {
-            files.push((name, path));
+            let odd = path.to_str().is_none();
+            files.push((name, odd.then_some(path)));
         }
     }
     above.pop();
@@ -206,16 +233,17 @@ impl Listing for FolderListing {
         &self.runs
     }
     fn read(&self, file: usize) -> Result<Vec<u8>> {
-        read_file(&self.paths[file])
+        read_file(&self.locate(file))
     }
     fn head(&self, file: usize) -> Result<Vec<u8>> {
-        read_head(&self.paths[file])
+        read_head(&self.locate(file))
     }
     fn size(&self, file: usize) -> u64 {
-        size_of(&self.paths[file])
+        size_of(&self.locate(file))
     }
     fn locate(&self, file: usize) -> PathBuf {
-        self.paths[file].clone()
+        let plain = || self.root.join(self.files[file].replace('/', std::path::MAIN_SEPARATOR_STR));
+        self.odd.get(&file).cloned().unwrap_or_else(plain)
     }
 }
 

@@ -7,6 +7,7 @@ use super::kind::{self, FileKind, is_folder};
 use super::left_out::{self, LeftOut};
 use super::listing::{self, FolderListing, Listing};
 use super::options::{DataOptions, check_side};
+use super::pictures::Pictures;
 use super::split::Split;
 use super::zip_archive::ZipListing;
 use super::{array_files, decode, glyphs, idx, image_folder, npz};
@@ -106,7 +107,7 @@ fn load_folder(folder: &Path, split: Split, options: &DataOptions) -> Result<Ima
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] for the first file that cannot be read as an image.
 pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
-    unlabelled(paths, options, true).map(|(set, _)| set)
+    unlabelled(paths, options, true, usize::MAX).map(|(set, _)| set)
 }
 
 /// As [`load_unlabelled`], except that files which cannot be read as images are left out: the second list.
@@ -114,48 +115,41 @@ pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Image
 /// # Errors
 /// As [`load_unlabelled`] where no image is left.
 pub fn load_readable(paths: &[PathBuf], options: &DataOptions) -> Result<(ImageSet, Vec<LeftOut>)> {
-    unlabelled(paths, options, false)
+    unlabelled(paths, options, false, usize::MAX)
 }
 
-fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool) -> Result<(ImageSet, Vec<LeftOut>)> {
+/// Pictures of a sample.
+const SAMPLE: usize = 32;
+
+/// As [`load_readable`], a sample of the images that is spread evenly over them.
+///
+/// # Errors
+/// As [`load_readable`].
+pub fn sample_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
+    unlabelled(paths, options, false, SAMPLE).map(|(set, _)| set)
+}
+
+/// The bytes of a picture as [`load_unlabelled`] names it, which may lie in a zip.
+///
+/// # Errors
+/// [`Error::Data`] or [`Error::Io`] when it cannot be read.
+pub fn picture_bytes(picture: &Path) -> Result<Vec<u8>> {
+    let zip = picture.ancestors().skip(1).find(|path| path.is_file());
+    let Some(zip) = zip else { return listing::OneFile::new(picture).read(0) };
+    let listing = ZipListing::open(zip)?;
+    match (0..listing.files().len()).find(|&file| listing.locate(file) == picture) {
+        Some(file) => listing.read(file),
+        None => Err(Error::data(picture, "is not in the zip any more; look at the path")),
+    }
+}
+
+/// At most `most` of the images.
+fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool, most: usize) -> Result<(ImageSet, Vec<LeftOut>)> {
     check_side(options)?;
-    // With each listing, whether it is one image by its content, whatever its name.
-    let mut listings: Vec<(Box<dyn Listing>, bool)> = Vec::new();
-    for path in paths {
-        listings.push(if is_folder(path)? {
-            (Box::new(FolderListing::open(path)?), false)
-        } else {
-            match kind::of(path)? {
-                FileKind::Zip => (Box::new(ZipListing::open(path)?), false),
-                FileKind::Pickle | FileKind::Idx | FileKind::Npy => {
-                    return Err(Error::data(path, "holds arrays; give images, folders of images, or a zip of images"));
-                }
-                FileKind::Image => (Box::new(listing::OneFile::new(path)), true),
-                FileKind::Unknown => (Box::new(listing::OneFile::new(path)), false),
-            }
-        });
-    }
-    let (mut items, mut left_out) = (Vec::new(), Vec::new());
-    for (listing, is_image) in &listings {
-        let before = items.len();
-        for i in 0..listing.files().len() {
-            if *is_image {
-                items.push((listing.as_ref(), i));
-                continue;
-            }
-            match listing::is_image_or_note(listing.as_ref(), i) {
-                Ok(true) => items.push((listing.as_ref(), i)),
-                Ok(false) => {}
-                Err(error) if strict => return Err(error),
-                Err(error) => left_out.push(LeftOut::of(error)?),
-            }
-        }
-        if items.len() == before {
-            return Err(Error::data(listing.origin(), format!("holds no image ({} are read)", listing::IMAGE_KINDS)));
-        }
-    }
-    if items.is_empty() {
-        return Err(Error::usage("no images given; give images, folders of images, or zips of images"));
+    let pictures = Pictures::open(paths, strict)?;
+    let (mut items, mut left_out) = (pictures.items(), pictures.left_out().to_vec());
+    if items.len() > most {
+        items = (0..most).map(|i| items[i * items.len() / most]).collect();
     }
     let (side, pixels) = if strict {
         decode::decode_all(&items, options)?

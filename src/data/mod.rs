@@ -5,6 +5,8 @@
 //! is one file per format; `load` tells formats apart by content and layout.
 
 #[cfg(feature = "formats")]
+pub mod ahead;
+#[cfg(feature = "formats")]
 mod array_files;
 #[cfg(feature = "formats")]
 mod arrays;
@@ -12,6 +14,8 @@ mod arrays;
 mod choose;
 #[cfg(feature = "formats")]
 mod decode;
+#[cfg(feature = "formats")]
+pub mod embeddings;
 mod episodes;
 #[cfg(feature = "formats")]
 mod glyphs;
@@ -32,6 +36,8 @@ mod listing;
 #[cfg(feature = "formats")]
 mod load;
 #[cfg(feature = "formats")]
+mod look;
+#[cfg(feature = "formats")]
 mod npz;
 #[cfg(feature = "formats")]
 mod oneshot;
@@ -42,6 +48,10 @@ mod order;
 mod parts;
 #[cfg(feature = "formats")]
 mod pickle;
+#[cfg(feature = "formats")]
+mod pictures;
+#[cfg(feature = "formats")]
+mod places;
 #[cfg(feature = "formats")]
 pub mod sheet;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
@@ -65,11 +75,17 @@ pub use image_set::{ImageSet, Warning, WarningKind};
 #[cfg(feature = "formats")]
 pub use left_out::LeftOut;
 #[cfg(feature = "formats")]
-pub use load::{load, load_readable, load_unlabelled};
+pub use load::{load, load_readable, load_unlabelled, picture_bytes, sample_unlabelled};
+#[cfg(feature = "formats")]
+pub use look::Look;
 #[cfg(feature = "formats")]
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 #[cfg(feature = "formats")]
 pub use options::{DataOptions, fitted_side};
 pub use order::epoch_order;
+#[cfg(feature = "formats")]
+pub use pictures::Pictures;
+#[cfg(feature = "formats")]
+pub use places::Places;
 pub use split::{Split, class_split};
 pub use statistics::Statistics;

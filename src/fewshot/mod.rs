@@ -1,7 +1,7 @@
-//! Few-shot evaluation: from frozen features and episodes to accuracies and their intervals.
+//! Few-shot evaluation: from frozen features and episodes to accuracies and their intervals, and to answers.
 //!
-//! Nothing here depends on networks, data sets or devices: features come in as plain matrices, episodes as
-//! lists of row indices in class-major order (all of class 0, then all of class 1, ...).
+//! Nothing here depends on networks or data sets, and only the search of [`nearest`] on devices: features come in as
+//! plain matrices, episodes as lists of row indices in class-major order (all of class 0, then all of class 1, ...).
 //!
 //! ```
 //! use ieq_wgpu::fewshot::{Classifier, EpisodeSize, Features, score_episode};
@@ -17,13 +17,21 @@
 pub mod classifier;
 pub mod features;
 pub mod logistic;
+pub mod nearest;
 pub mod projection;
+pub mod prototypes;
+pub mod reference;
 pub mod statistics;
+pub mod support;
 
 pub use classifier::Classifier;
 pub use features::{Features, l2_normalise};
 pub use logistic::LogisticRegression;
+pub use nearest::Nearest;
+pub use prototypes::Prototypes;
+pub use reference::Reference;
 pub use statistics::MeanInterval;
+pub use support::{Answer, Support};
 
 use crate::{Error, Result};
 

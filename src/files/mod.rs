@@ -1,11 +1,13 @@
-//! Files that the program writes: their replacement in one step, and the run folder.
+//! Files that the program writes: their replacement in one step, files that grow by records, and the run folder.
 
+#[cfg(feature = "files")]
+pub mod journal;
 #[cfg(feature = "files")]
 pub mod replace;
 pub mod run_folder;
 
 #[cfg(feature = "files")]
-pub use replace::replace_file;
+pub use replace::{replace_file, replace_with};
 
 /// What the name of a file begins with as long as it is not whole.
 pub const TEMPORARY_PREFIX: &str = ".writing-";

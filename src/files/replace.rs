@@ -14,7 +14,11 @@ pub fn replace_file(path: &Path, what: &str, bytes: &[u8]) -> Result<()> {
     replace_with(path, what, |file| file.write_all(bytes))
 }
 
-fn replace_with(path: &Path, what: &str, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+/// As [`replace_file`], with the bytes that `write` writes.
+///
+/// # Errors
+/// [`Error::Io`] for what `write` returns, and where the file cannot be written.
+pub fn replace_with(path: &Path, what: &str, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
     let io = |e| Error::io(path, what, e);
     // A rename would put a plain file in the place of a device such as /dev/full.
     if path.metadata().is_ok_and(|about| !about.is_file()) {

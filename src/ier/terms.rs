@@ -168,9 +168,9 @@ mod tests {
         let wanted: Vec<_> = ["total"].into_iter().chain(LOSSES.iter().map(|loss| loss.name)).collect();
         assert_eq!(names, wanted);
         let (mut method, mut distill) = (serde_json::json!(config.method), serde_json::json!(config.distill));
-        // Those that the recorded step does not have in it: how many students there are, how many negatives, and which
-        // images get further views.
-        let elsewhere = ["generations", "teacher_share", "negatives", "view_share"];
+        // Those that the recorded step does not have in it: how many students there are, how many negatives, which images
+        // get further views, and how large the views are.
+        let elsewhere = ["generations", "teacher_share", "negatives", "view_share", "scale"];
         let mut changed = 0;
         for which in 0..2 {
             let keys: Vec<String> = [&method, &distill][which].as_object().unwrap().keys().cloned().collect();

@@ -1,20 +1,28 @@
-//! `embed`: images to rows of an array.
+//! `embed`: images to rows of numbers, in memory that does not grow with their number.
 
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use npyz::WriterBuilder;
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::eval::{SplitFile, load_as_trained};
-use super::stored::Stored;
-use super::{Session, data_options, output_file, source, warn_of};
-use crate::data::{self, LeftOut};
-use crate::fewshot::l2_normalise;
-use crate::files::replace_file;
+use super::extraction::{self, Begun, Extraction, Part, Source};
+use super::{Session, data_options, look_options, model, output_file, portability, source, warn_of};
+use crate::data::embeddings::{self, Format, LACKS_PARQUET, Reader};
+use crate::data::{self, DataOptions, ImageSet, LeftOut, Pictures};
+use crate::files::replace_with;
 use crate::progress::Progress;
 use crate::train::Extractor;
 use crate::train::features::Layer;
 use crate::{Error, Result};
+
+pub use super::extraction::Pace;
+pub use super::portability::Comparison;
+
+/// The largest relative difference to an earlier extraction, unless a request says another: rounding of f32 in sums of
+/// another order stays below it, another network does not.
+pub const TOLERANCE: f64 = 1e-4;
 
 /// An embedding job.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,14 +31,22 @@ pub struct EmbedRequest {
     pub checkpoint: PathBuf,
     /// The images.
     pub input: Input,
-    /// The array to write; the list of the rows goes beside it as .txt.
+    /// The file to write; beside an array goes the list of the rows as .txt.
     pub out: PathBuf,
+    /// Its format; none: as its ending says, and .npy for other endings.
+    pub format: Option<Format>,
     /// Which output of the network.
     pub layer: Layer,
     /// Scale every row to length 1.
     pub normalise: bool,
     /// Refuse everything where one file cannot be read; else it is left out.
     pub strict: bool,
+    /// Go on with the part file of a call that was stopped, where there is one.
+    pub resume: bool,
+    /// An earlier extraction to compare with.
+    pub compare: Option<PathBuf>,
+    /// The largest relative difference to it.
+    pub tolerance: f64,
 }
 
 /// The images of an embedding job.
@@ -49,29 +65,56 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// Some of the images.
+    fn look(&self) -> Result<ImageSet> {
+        match self {
+            Input::Paths(paths) => data::sample_unlabelled(paths, &look_options()),
+            Input::Split { data, split, split_file } => {
+                let split_file = match split_file {
+                    SplitFile::File(file) => Some(file.clone()),
+                    SplitFile::OfRun | SplitFile::None => None,
+                };
+                data::load(data, split.parse()?, &DataOptions { split_file, ..look_options() })
+            }
+        }
+    }
+}
+
 /// Embeddings that were written.
 #[derive(Clone, Debug, Serialize)]
 pub struct EmbedOutcome {
     /// The checkpoint file.
     pub checkpoint: PathBuf,
-    /// The array, float32 `[rows, columns]`.
+    /// The file, float32 `[rows, columns]`.
     pub array: PathBuf,
-    /// The list: one path per line, in the order of the rows.
-    pub list: PathBuf,
-    /// Rows of the array: images.
+    /// Its format.
+    pub format: Format,
+    /// The list beside an array: one path per line, in the order of the rows. Other formats have the paths themselves.
+    pub list: Option<PathBuf>,
+    /// Rows: images.
     pub rows: usize,
-    /// Columns of the array.
+    /// Columns.
     pub columns: usize,
     /// Files among the inputs that could not be read.
     pub left_out: Vec<LeftOut>,
+    /// The list of these, path and reason separated by a tab; none where there are none.
+    pub left_out_list: Option<PathBuf>,
+    /// Rows that an earlier call had finished.
+    pub resumed: usize,
+    /// Pictures of this call, its seconds, and the share of them in which the device may have waited.
+    pub pace: Pace,
+    /// How far the embeddings are from the earlier extraction.
+    pub comparison: Option<Comparison>,
 }
 
 impl EmbedOutcome {
-    /// Fails where a file was left out.
+    /// Fails where a file was left out, or the embeddings are not those of the earlier extraction.
     ///
     /// # Errors
-    /// [`Error::TargetMissed`] with how many there are.
+    /// [`Error::TargetMissed`] with how many there are, or how far they are apart.
     pub fn complete(&self) -> Result<()> {
+        self.comparison.as_ref().map_or(Ok(()), Comparison::within)?;
         match self.left_out.len() {
             0 => Ok(()),
             n => Err(Error::TargetMissed(format!(
@@ -84,27 +127,65 @@ impl EmbedOutcome {
 }
 
 impl EmbedRequest {
-    /// The list to write.
-    pub fn list(&self) -> PathBuf {
-        self.out.with_extension("txt")
+    /// The format that is written.
+    pub fn format(&self) -> Format {
+        self.format.or_else(|| Format::of_ending(&self.out)).unwrap_or(Format::Npy)
+    }
+
+    /// The list to write, beside an array.
+    pub fn list(&self) -> Option<PathBuf> {
+        (self.format() == Format::Npy).then(|| embeddings::list_beside(&self.out))
+    }
+
+    /// The list of what is left out.
+    fn left_out_list(&self) -> PathBuf {
+        let mut name = self.out.as_os_str().to_owned();
+        name.push(".left-out.txt");
+        name.into()
     }
 
     fn validate(&self) -> Result<()> {
-        let (out, list) = (&self.out, &self.list());
+        let out = &self.out;
         output_file("request.out", out, "embeddings.npy")?;
-        if list == out {
-            return Err(Error::usage(format!(
-                "`request.out` {} is also the name of the list that goes beside it: end it in .npy",
-                out.display()
-            )));
+        if !self.format().is_built() {
+            return Err(Error::data(out, LACKS_PARQUET));
         }
-        output_file("request.out", list, "embeddings.npy")?;
-        if list.exists() && !out.exists() {
+        let list = self.list();
+        if let Some(list) = &list {
+            if list == out {
+                return Err(Error::usage(format!(
+                    "`request.out` {} is also the name of the list that goes beside it: end it in .npy",
+                    out.display()
+                )));
+            }
+            output_file("request.out", list, "embeddings.npy")?;
+            if list.exists() && !out.exists() {
+                return Err(Error::data(
+                    list,
+                    "this file is no list of an array beside it, and `request.out` would replace it: name another \
+                     `request.out`, or move it",
+                ));
+            }
+        } else if out.metadata().is_ok_and(|about| about.len() > 0) && Reader::open_as(out, self.format()).is_err() {
+            // A table or checkpoint of the user's own.
             return Err(Error::data(
-                list,
-                "this file is no list of an array beside it, and `request.out` would replace it: name another \
-                 `request.out`, or move it",
+                out,
+                "this file holds no embeddings, and `request.out` would replace it: name another `request.out`, or move it",
             ));
+        }
+        let tolerance = self.tolerance;
+        if !(tolerance >= 0.0) {
+            let (got, wanted) = (tolerance.to_string(), "at least 0, as in 0.0001".into());
+            return Err(Error::Argument { what: "request.tolerance", got, wanted });
+        }
+        if let Some(earlier) = &self.compare {
+            if super::same_path(earlier, out) {
+                return Err(Error::data(
+                    earlier,
+                    "this is the file that `request.out` would replace: name another `request.out`",
+                ));
+            }
+            Reader::open(earlier)?;
         }
         let sources = match &self.input {
             Input::Paths(paths) => {
@@ -118,7 +199,7 @@ impl EmbedRequest {
                 vec![data.into()]
             }
         };
-        match [out, list].into_iter().find(|path| sources.iter().any(|own| is_of(path, own))) {
+        match [Some(out), list.as_ref()].into_iter().flatten().find(|path| sources.iter().any(|own| is_of(path, own))) {
             Some(spoilt) => Err(Error::data(
                 spoilt,
                 "this file is one of the inputs, and `request.out` would replace it: name another",
@@ -128,61 +209,141 @@ impl EmbedRequest {
     }
 }
 
-/// Whether a file is `source`, or in that folder; the array and the list of an earlier call may be.
+/// Whether a file is `source`, or in that folder; the files of an earlier call may be.
 fn is_of(file: &Path, source: &Path) -> bool {
     let (Ok(file), Ok(source)) = (file.canonicalize(), source.canonicalize()) else { return false };
-    let made = file.extension().is_some_and(|extension| extension == "npy" || extension == "txt");
+    let made = Format::of_ending(&file).is_some() || file.extension().is_some_and(|extension| extension == "txt");
     file == source || (file.starts_with(source) && !made)
 }
 
-/// Embeds images and writes the array and its list.
+/// Embeds images and writes the rows.
 ///
 /// # Errors
-/// A request, checkpoint or images that cannot be used; files that cannot be written; what the device refuses.
+/// A request, checkpoint or images that cannot be used; files that cannot be written; what the device refuses. What was
+/// finished by then is in a part file beside the output, unless it is little.
 pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progress) -> Result<EmbedOutcome> {
     request.validate()?;
-    let stored = Stored::open(&request.checkpoint)?;
+    let stored = model::open(&request.checkpoint, &mut || request.input.look(), progress)?;
     let side = stored.side()?;
     let options = data_options(&stored.config.data, Some(side));
-    let (images, left_out) = match &request.input {
-        Input::Paths(paths) if request.strict => (data::load_unlabelled(paths, &options)?, Vec::new()),
-        Input::Paths(paths) => data::load_readable(paths, &options)?,
+    let pictures = match &request.input {
+        Input::Paths(paths) => Source::Files(Pictures::open(paths, request.strict)?),
         Input::Split { data, split, split_file } => {
-            (load_as_trained(&stored.config.data, side, data, split.parse()?, split_file)?, Vec::new())
+            let images = load_as_trained(&stored.config.data, side, data, split.parse()?, split_file)?;
+            warn_of(&images, progress);
+            Source::Set(images)
         }
     };
-    left_out.iter().for_each(|file| progress.warn(&format!("left out {}: {}", file.path.display(), file.why)));
-    warn_of(&images, progress);
+    let first = pictures.left_out().iter().enumerate();
+    first.for_each(|(before, file)| extraction::warn_of_one(before, file, progress));
     let kernels = session.open_for_features(progress)?;
+    let adapter = kernels.gpu().describe();
     let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;
     let columns = extractor
         .width(request.layer)
         .ok_or_else(|| Error::usage("the network was trained without this head: choose another `request.layer`"))?;
-    let mut features = extractor.features(&images, request.layer, None, progress)?;
-    if request.normalise {
-        l2_normalise(&mut features, columns);
+    let begun = Begun {
+        program: env!("CARGO_PKG_VERSION").into(),
+        adapter,
+        checkpoint: format!("{:032x}", xxh3_128(&stored.checkpoint.to_bytes()?)),
+        pictures: pictures.len(),
+        inputs: pictures.fingerprint(),
+        layer: request.layer.name().into(),
+        normalise: request.normalise,
+        strict: request.strict,
+        side,
+        columns,
+    };
+    let mut part = Part::open(&request.out, &begun, &pictures, request.resume)?;
+    let resumed = part.rows;
+    if part.done > 0 {
+        progress.note(&format!("{} of {} pictures were embedded before", part.done, pictures.len()));
+    } else if request.resume {
+        progress.note("there is nothing to go on with: this call begins with the first picture");
     }
-    let mut array = Vec::new();
-    let internal = |e: std::io::Error| Error::Internal(format!("the array cannot be encoded: {e}"));
-    let mut writer = npyz::WriteOptions::new()
-        .default_dtype()
-        .shape(&[images.len() as u64, columns as u64])
-        .writer(&mut array)
-        .begin_nd()
-        .map_err(internal)?;
-    writer.extend(features.iter().copied()).map_err(internal)?;
-    writer.finish().map_err(internal)?;
-    // One line per row, whatever is in a name.
-    let line = |name: &String| name.replace('\n', "\\n").replace('\r', "\\r") + "\n";
-    let text: String = images.names.iter().map(line).collect();
-    let list = request.list();
-    replace_file(&request.out, "cannot write the embeddings", &array)?;
-    replace_file(&list, "cannot write the list of paths", text.as_bytes()).inspect_err(|_| {
-        // Neither is of use without the other, and an older list is that of another array.
-        for half in [&request.out, &list] {
-            let _ = std::fs::remove_file(half);
+    let finished = finish(request, &extractor, &options, &mut part, &begun, progress);
+    let (pace, left_out_list) = match finished {
+        Ok(finished) => finished,
+        Err(error) => {
+            part.leave(&error, request.strict, progress);
+            return Err(error);
         }
+    };
+    let (rows, left_out) = (part.rows, part.left_out());
+    part.discard();
+    let comparison = request.compare.as_ref().map(|earlier| {
+        progress.note(&format!("comparing with {}", earlier.display()));
+        portability::compare(&request.out, request.format(), earlier, request.tolerance)
+    });
+    Ok(EmbedOutcome {
+        checkpoint: stored.file,
+        array: request.out.clone(),
+        format: request.format(),
+        list: request.list(),
+        rows,
+        columns,
+        left_out,
+        left_out_list,
+        resumed,
+        pace,
+        comparison: comparison.transpose()?,
+    })
+}
+
+/// Embeds what is left, and writes all files from the part file.
+fn finish(
+    request: &EmbedRequest,
+    extractor: &Extractor,
+    options: &DataOptions,
+    part: &mut Part,
+    begun: &Begun,
+    progress: &mut dyn Progress,
+) -> Result<(Pace, Option<PathBuf>)> {
+    let EmbedRequest { layer, normalise, strict, ref out, .. } = *request;
+    let pace = Extraction { extractor, layer, normalise, strict, options, out }.run(part, progress)?;
+    let left_out = part.left_out();
+    if part.rows == 0
+        && let Some(first) = left_out.first()
+    {
+        return Err(Error::data(&first.path, first.why.clone()));
+    }
+    let about = [
+        ("checkpoint", begun.checkpoint.clone()),
+        ("format", "ieq-wgpu.embeddings.1".to_owned()),
+        ("layer", begun.layer.clone()),
+        ("normalised", begun.normalise.to_string()),
+    ];
+    replace_with(out, "cannot write the embeddings", |file| {
+        let mut buffered = BufWriter::with_capacity(1 << 20, file);
+        embeddings::write(request.format(), part, &about, &mut buffered)?;
+        buffered.flush()
     })?;
-    let (array, rows) = (request.out.clone(), images.len());
-    Ok(EmbedOutcome { checkpoint: stored.file, array, list, rows, columns, left_out })
+    let list = request.list();
+    if let Some(list) = &list {
+        let written = replace_with(list, "cannot write the list of paths", |file| {
+            let mut buffered = BufWriter::new(file);
+            embeddings::Table::paths(part, &mut |path| writeln!(buffered, "{}", embeddings::line(path)))?;
+            buffered.flush()
+        });
+        written.inspect_err(|_| {
+            // Neither is of use without the other, and an older list is that of another array.
+            for half in [out, list] {
+                let _ = std::fs::remove_file(half);
+            }
+        })?;
+    }
+    let beside = request.left_out_list();
+    if left_out.is_empty() {
+        // That of an earlier call is not that of these rows.
+        let _ = std::fs::remove_file(&beside);
+        return Ok((pace, None));
+    }
+    replace_with(&beside, "cannot write the list of what is left out", |file| {
+        let mut buffered = BufWriter::new(file);
+        for LeftOut { path, why } in &left_out {
+            writeln!(buffered, "{}\t{}", embeddings::line(&path.display().to_string()), embeddings::line(why))?;
+        }
+        buffered.flush()
+    })?;
+    Ok((pace, Some(beside)))
 }

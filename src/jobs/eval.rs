@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::score::{Score, score};
-use super::stored::Stored;
-use super::{Session, data_options, moved, percentage, source, warn_of, within};
-use crate::data::{self, ImageSet, Split, read_episodes};
+use super::{Session, data_options, look_options, model, moved, percentage, source, warn_of, within};
+use crate::data::{self, DataOptions, ImageSet, Split, read_episodes};
 use crate::error::Change;
 use crate::fewshot::{self, Classifier, EpisodeSize, Features, MeanInterval};
 use crate::ier::transforms::{Augmentation, ViewSampler};
@@ -127,6 +126,24 @@ impl EvalRequest {
         within("request.support_copies", self.support_copies, 1, 100)?;
         self.data.as_deref().map_or(Ok(()), source)
     }
+
+    /// The images, where the checkpoint need not be known to read them.
+    fn look(&self) -> Result<ImageSet> {
+        let Some(data) = &self.data else {
+            return Err(Error::usage(
+                "`request.data` is wanted, by which a shipped network is chosen and on which it is scored",
+            ));
+        };
+        if self.episodes == Episodes::OmniglotOneshot {
+            let runs = data::read_oneshot_runs(data, &look_options())?.unwrap_or_default();
+            return Ok(runs.into_iter().next().map(|run| run.train).unwrap_or_default());
+        }
+        let split_file = match &self.split_file {
+            SplitFile::File(file) => Some(file.clone()),
+            SplitFile::OfRun | SplitFile::None => None,
+        };
+        data::load(data, self.split.parse()?, &DataOptions { split_file, ..look_options() })
+    }
 }
 
 /// Reads a split for a checkpoint as its run would have, except for a split file that the request names: that way no
@@ -171,7 +188,7 @@ pub(super) fn load_as_trained(
 /// A request, checkpoint or data that cannot be used, and what the device refuses.
 pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress) -> Result<EvalOutcome> {
     request.validate()?;
-    let stored = Stored::open(&request.checkpoint)?;
+    let stored = model::open(&request.checkpoint, &mut || request.look(), progress)?;
     let side = stored.side()?;
     let source = request.data.clone().unwrap_or_else(|| stored.config.data.source.clone());
     let own_data = |error| if request.data.is_none() { moved(error, &source, "request.data") } else { error };

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::fit::Given;
 use super::stored::Stored;
+use super::{data_options, look_options, model};
+use crate::data::{self, DataOptions, Split};
 use crate::error::Change;
-use crate::files::run_folder::checkpoint_file;
 use crate::progress::Progress;
 use crate::settings::{Config, put};
 use crate::train::Trainer;
-use crate::train::checkpoint::Checkpoint;
 use crate::train::init::{Init, TakenOver, blocks};
 use crate::train::recipe::{self, Choice, is_given};
 use crate::{Error, Result};
@@ -29,6 +29,18 @@ pub(super) fn check(config: &Config) -> Result<()> {
     }
 }
 
+/// Where `run.init` is the word `shipped`, the network that suits the pictures takes its place.
+///
+/// # Errors
+/// As [`model::resolve`].
+pub(super) fn resolve(config: &mut Config, progress: &mut dyn Progress) -> Result<()> {
+    let Some(path) = &config.run.init else { return Ok(()) };
+    let options = DataOptions { side: look_options().side, ..data_options(&config.data, None) };
+    let look = &mut || data::load(&config.data.source, Split::Train, &options);
+    config.run.init = Some(model::resolve(path, look, progress)?);
+    Ok(())
+}
+
 /// Where a recipe is in force and the network is not given, it is that of `run.init`, whose blocks are taken over: lays it
 /// over `config`, and returns what then counts as given, with the choices.
 ///
@@ -38,7 +50,7 @@ fn network(config: &mut Config, given: &Given) -> Result<Option<(Given, Vec<Choi
     let Some(path) = config.run.init.as_deref().filter(|_| given.recipe) else { return Ok(None) };
     let has = |key| is_given(&given.layer, key);
     // Without blocks the file is refused when they are taken over, and so are other widths or another backbone.
-    let Some((backbone, widths)) = blocks(&Checkpoint::load(checkpoint_file(path)?)?) else { return Ok(None) };
+    let Some((backbone, widths)) = blocks(&model::read(path)?.1) else { return Ok(None) };
     if has("model.widths") || (has("model.backbone") && config.model.backbone != backbone) {
         return Ok(None);
     }
@@ -80,8 +92,7 @@ pub(super) fn begin(
     if begun.is_some_and(|stored| stored.config.run.init.as_ref() == Some(&path)) {
         return Ok(None);
     }
-    let file = checkpoint_file(&path)?;
-    let weights = Checkpoint::load(&file)?;
+    let (file, weights) = model::read(&path)?;
     let account = trainer.take_over(Arc::new(Init { path: file, weights }))?;
     account.lines().iter().for_each(|line| progress.note(line));
     Ok(Some(account))
@@ -92,7 +103,7 @@ pub(super) fn begin(
 mod tests {
     use super::*;
     use crate::settings::{Backbone, Recipe, at};
-    use crate::train::checkpoint::Tensor;
+    use crate::train::checkpoint::{Checkpoint, Tensor};
 
     #[test]
     fn a_recipe_takes_the_network_of_init() {

@@ -4,25 +4,34 @@
 //! Messages name a setting by its key (`optimiser.batch`) and a member of a request as `request.out`, in backticks; the
 //! command line turns both into flags.
 
+pub mod audit;
 pub mod bench;
 mod calibrate;
 pub mod check;
 pub mod compare;
+mod copies;
 pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+mod extraction;
 pub mod facts;
 pub mod fit;
 pub mod forecast;
 mod init;
 pub mod inspect;
+pub mod model;
+pub mod neighbors;
 mod novel;
 mod pace;
 pub mod plan;
+mod portability;
+pub mod predict;
+mod reference;
 pub mod report;
 pub mod score;
 pub mod stored;
+pub mod support_file;
 pub mod train;
 mod tuning;
 pub mod validate;
@@ -75,6 +84,11 @@ fn data_options(data: &DataConfig, side: Option<usize>) -> DataOptions {
         split_seed: data.split_seed,
         split_file: data.split_file.clone(),
     }
+}
+
+/// How pictures are read that only decide which shipped network suits.
+fn look_options() -> DataOptions {
+    DataOptions { side: Some(32), ..DataOptions::default() }
 }
 
 /// `error`, with the way to a run's own data, which `key` sets, where it is that data which cannot be read.

@@ -136,6 +136,7 @@ pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress
     }
     let mut config = request.config.clone();
     let mut fit = Fit::default();
+    init::resolve(&mut config, progress)?;
     let given = init::given(&mut config, given, &mut fit.choices)?;
     let given = given.as_ref();
     let shape = match request.size {
@@ -194,6 +195,7 @@ fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) 
     let mut config = request.config.clone();
     config.run.out = None;
     let mut fit = Fit::default();
+    init::resolve(&mut config, progress)?;
     let given = init::given(&mut config, request.given.as_ref(), &mut fit.choices)?;
     let Some(given) = &given else { return Err(Error::Internal("nothing is given".into())) };
     let mut kernels = session.open(config.run.tune, progress)?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::support_file::Labelled;
 use crate::data::GLYPH_SIDE;
 use crate::files::run_folder::{CONFIG_FILE, checkpoint_file};
 use crate::settings::Config;
@@ -21,6 +22,8 @@ pub struct Stored {
     pub checkpoint: Checkpoint,
     /// The settings of the run that wrote it.
     pub config: Config,
+    /// The support that `predict` saved with it.
+    pub support: Option<Labelled>,
 }
 
 impl Stored {
@@ -32,12 +35,21 @@ impl Stored {
     /// [`Error::Data`] or [`Error::Io`] when there is no checkpoint, or none that can be used.
     pub fn open(path: &Path) -> Result<Stored> {
         let file = checkpoint_file(path)?;
-        let mut checkpoint = Checkpoint::load(&file)?;
+        let checkpoint = Checkpoint::load(&file)?;
+        Stored::of((file, checkpoint))
+    }
+
+    /// A checkpoint that was read from `file`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when it cannot be used.
+    pub(super) fn of((file, mut checkpoint): (PathBuf, Checkpoint)) -> Result<Stored> {
         if !checkpoint.metadata.contains_key(CONFIG_KEY) {
             supply_metadata(&file, &mut checkpoint)?;
         }
         let config = stored_config(&file, &checkpoint)?;
-        Ok(Stored { file, checkpoint, config })
+        let support = Labelled::take(&file, &mut checkpoint)?;
+        Ok(Stored { file, checkpoint, config, support })
     }
 
     /// Side of the images that the network takes, pixels.

@@ -13,7 +13,7 @@ use super::report::{Finished, RunReport};
 use super::score::{Score, embed_and_score, novel_classes, score_run};
 use super::stored::Stored;
 use super::validate::{self, Best};
-use super::{Session, init, moved, percentage, same_path, tuning, warn_of};
+use super::{Session, init, moved, percentage, reference, same_path, tuning, warn_of};
 use crate::data::Statistics;
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
@@ -275,6 +275,7 @@ pub(super) fn train(
     // A run that continues was fitted when it began.
     let given = request.given.as_ref().filter(|_| begun.is_none());
     let mut fit = Fit::default();
+    init::resolve(&mut config, progress)?;
     let given = init::given(&mut config, given, &mut fit.choices)?;
     let given = given.as_ref();
     let open = |goes_on: bool, progress: &mut dyn Progress| {
@@ -405,6 +406,12 @@ pub(super) fn train(
         let (scores, kept) = embed_and_score(&network, novel, true, progress).map_err(unscored(steps))?;
         last = std::mem::replace(&mut trained, scores);
         features = kept;
+    }
+    if let Err(error) = reference::note(&mut trainer, &data, &file, best.as_ref()) {
+        progress.warn(&format!(
+            "the network is saved, and how similar its pictures are was not measured ({error}): answers of `predict` rest \
+             on what is usual"
+        ));
     }
     let known = Finished {
         steps,

@@ -111,14 +111,14 @@ impl Config {
             let flat = phase.model.backbone == Backbone::Conv4 && seen / least != side / least;
             let why = match (seen < least, flat) {
                 (true, _) => format!(
-                    "at least {least} pixels a side ({} blocks with 2x2 pooling leave nothing of a smaller picture): at least \
-                     {} of the {side} pixels",
+                    "shows the network at least {least} pixels a side ({} blocks with 2x2 pooling leave nothing of a smaller \
+                     picture): at least {} of the {side} pixels",
                     phase.model.widths.len(),
                     scale_of(least, side)
                 ),
                 (_, true) => format!(
-                    "a last map of the same size as the {side} pixels of evaluation do: model.backbone = conv4 flattens it \
-                     (resnet12 averages it and takes any side)"
+                    "leaves a last map as large as that of the full {side} pixels, which evaluation sees: model.backbone = \
+                     conv4 flattens it (resnet12 averages it and takes any side)"
                 ),
                 _ => continue,
             };
@@ -128,13 +128,13 @@ impl Config {
                 0 => Error::Setting {
                     key: "method.scale",
                     got,
-                    wanted: format!("one that shows the network {why}"),
+                    wanted: format!("one that {why}"),
                     suggestion: vec![Change::Set("method.scale", enough.to_string())],
                 },
                 _ => Error::Setting {
                     key: "method.phases",
                     got,
-                    wanted: format!("one whose scale shows the network {why}"),
+                    wanted: format!("one whose scale {why}"),
                     suggestion: vec![Change::Set("method.phases", "0.5: scale = 1".into())],
                 },
             });

@@ -42,8 +42,17 @@ impl Readback {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when the device failed.
     pub async fn read_async(&self, executor: &Executor) -> Result<Vec<u32>> {
+        self.copy(executor)?;
+        self.take_async(executor).await
+    }
+
+    /// Asks for the values as the last submission leaves them, which later submissions do not change; does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when the device failed.
+    pub fn copy(&self, executor: &Executor) -> Result<()> {
         if self.values.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let gpu = executor.gpu();
         let mut encoder = gpu.encoder();
@@ -54,8 +63,19 @@ impl Readback {
             encoder.copy_buffer_to_buffer(buffer, offset, &self.staging, end, bytes);
             end += bytes;
         }
-        gpu.submit(encoder)?;
-        gpu.read_staging_async(&self.staging, end as usize / 4).await
+        gpu.submit(encoder).map(drop)
+    }
+
+    /// The words that [`Readback::copy`] asked for; waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) when the device failed.
+    pub async fn take_async(&self, executor: &Executor) -> Result<Vec<u32>> {
+        let bytes: u64 = self.values.iter().map(|&id| executor.graph().value(id).ty.bytes()).sum();
+        match bytes {
+            0 => Ok(Vec::new()),
+            _ => executor.gpu().read_staging_async(&self.staging, bytes as usize / 4).await,
+        }
     }
 
     /// As [`Readback::read_async`]; blocks.

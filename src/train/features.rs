@@ -1,5 +1,6 @@
 //! Features of images from a trained network in evaluation mode.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use super::checkpoint::Checkpoint;
@@ -16,6 +17,7 @@ use crate::ops::views::{PARAMETER_WORDS, identity_words};
 use crate::progress::Progress;
 use crate::settings::Config;
 use crate::tape::exec::{Arenas, Executor};
+use crate::tape::readback::Readback;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
 
@@ -82,6 +84,88 @@ pub struct Extractor {
     batch: usize,
     side: usize,
     padding: usize,
+}
+
+/// Passes of a network over batches that follow each other: the device has the next one while the last is read.
+pub struct Batches<'e> {
+    extractor: &'e Extractor,
+    width: usize,
+    /// Taken in turn.
+    readbacks: [Readback; 2],
+    begun: usize,
+    /// Images of the passes that are not read yet, the oldest first.
+    under_way: VecDeque<usize>,
+}
+
+impl Batches<'_> {
+    /// Numbers per row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Passes that were begun and not read.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Begins a pass over the images in `pixels`, RGBA8 words back to back, at most [`Extractor::batch`] of them. Does not
+    /// wait for it. At most two passes are under way.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a part of an image, too many, or a third pass; [`Error::Device`] when the device fails.
+    pub async fn begin_async(&mut self, mut pixels: Vec<u32>) -> Result<()> {
+        let Extractor { executor, recorded, batch, side, .. } = self.extractor;
+        let size = side * side;
+        let n = pixels.len() / size.max(1);
+        if pixels.len() != n * size || n > *batch {
+            let wanted = format!("whole images of {side} x {side}, at most {batch}");
+            return Err(Error::Argument { what: "the pixels of a pass", got: pixels.len().to_string(), wanted });
+        }
+        if self.under_way.len() == self.readbacks.len() {
+            let (got, wanted) = ("a third".into(), "one of two: read the oldest first".into());
+            return Err(Error::Argument { what: "a pass", got, wanted });
+        }
+        pixels.resize(batch * size, 0);
+        executor.write_async(recorded.images, &pixels).await?;
+        executor.submit_async().await?;
+        self.readbacks[self.begun % self.readbacks.len()].copy(executor)?;
+        self.begun += 1;
+        self.under_way.push_back(n);
+        Ok(())
+    }
+
+    /// The rows of the oldest pass under way, `[images, width]`; waits for it. Empty where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device failed.
+    pub async fn finish_async(&mut self) -> Result<Vec<f32>> {
+        let oldest = self.begun - self.under_way.len();
+        let Some(n) = self.under_way.pop_front() else { return Ok(Vec::new()) };
+        let words = self.readbacks[oldest % self.readbacks.len()].take_async(&self.extractor.executor).await?;
+        Ok(words[..n * self.width].iter().map(|&bits| f32::from_bits(bits)).collect())
+    }
+
+    /// As [`Batches::begin_async`]; blocks until the pass is submitted.
+    ///
+    /// # Errors
+    /// As [`Batches::begin_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn begin(&mut self, pixels: Vec<u32>) -> Result<()> {
+        pollster::block_on(self.begin_async(pixels))
+    }
+
+    /// As [`Batches::finish_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Batches::finish_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn finish(&mut self) -> Result<Vec<f32>> {
+        pollster::block_on(self.finish_async())
+    }
+}
+
+fn without_head() -> Error {
+    Error::usage("the network was trained without this head: choose another layer")
 }
 
 /// More classes than any data set has, and a classifier that no adapter holds.
@@ -188,6 +272,36 @@ impl Extractor {
         self.side
     }
 
+    /// The most images of one pass.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Passes over batches of images that follow each other, without augmentation.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the network lacks the layer; [`Error::Device`] when the device fails.
+    pub async fn batches_async(&self, layer: Layer) -> Result<Batches<'_>> {
+        let value = self.value(layer).ok_or_else(without_head)?;
+        let words = identity_words(self.side, self.padding, self.batch);
+        self.executor.write_async(self.recorded.parameters, &words).await?;
+        let readbacks = [
+            Readback::new_async(&self.executor, &[value]).await?,
+            Readback::new_async(&self.executor, &[value]).await?,
+        ];
+        let width = self.executor.graph().shape(value)[1];
+        Ok(Batches { extractor: self, width, readbacks, begun: 0, under_way: VecDeque::new() })
+    }
+
+    /// As [`Extractor::batches_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Extractor::batches_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn batches(&self, layer: Layer) -> Result<Batches<'_>> {
+        pollster::block_on(self.batches_async(layer))
+    }
+
     /// Columns of an output, if the network has it.
     pub fn width(&self, layer: Layer) -> Option<usize> {
         self.value(layer).map(|v| self.executor.graph().shape(v)[1])
@@ -217,9 +331,7 @@ impl Extractor {
         augmented: Option<(&ViewSampler, u32)>,
         progress: &mut dyn Progress,
     ) -> Result<Vec<f32>> {
-        let value = self
-            .value(layer)
-            .ok_or_else(|| Error::usage("the network was trained without this head: choose another layer"))?;
+        let value = self.value(layer).ok_or_else(without_head)?;
         images.validate()?;
         if images.side != self.side {
             return Err(Error::Argument {

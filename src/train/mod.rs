@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod phases;
 pub mod recipe;
 pub mod record;
+pub mod reference;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;
 pub mod shown;

@@ -366,6 +366,11 @@ impl Trainer {
         pollster::block_on(self.extractor_async())
     }
 
+    /// The images that the run is validated on, where it is.
+    pub fn validation_images(&self) -> Option<&Arc<ImageSet>> {
+        self.watch.validator.as_ref().map(|validator| &validator.images)
+    }
+
     /// Starts from another network, before the first step: the blocks are taken over, and each head that fits.
     ///
     /// # Errors

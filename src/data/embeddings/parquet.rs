@@ -1,0 +1,188 @@
+//! Parquet: a column `path`, and a column `embedding` of lists of floats, as pandas, polars and DuckDB read them.
+//! Nothing is compressed: numbers of a network hardly become smaller.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+
+use super::{Table, damaged, line};
+use crate::{Error, Result};
+
+const SCHEMA: &str = "message embeddings {
+    required binary path (STRING);
+    required group embedding (LIST) { repeated group list { required float element; } }
+}";
+
+/// Numbers of a row group, which is held in memory: 16 MiB.
+const GROUP: usize = 4 << 20;
+
+fn failed(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(other) => io::Error::other(other),
+        },
+        other => io::Error::other(other),
+    }
+}
+
+/// The rows of a group that is being filled.
+struct Group {
+    rows: usize,
+    columns: usize,
+    paths: Vec<ByteArray>,
+    numbers: Vec<f32>,
+}
+
+impl Group {
+    fn write<W: Write + Send>(&mut self, writer: &mut SerializedFileWriter<W>) -> parquet::errors::Result<()> {
+        let missing = || ParquetError::General("the schema has two columns".into());
+        let mut group = writer.next_row_group()?;
+        let mut column = group.next_column()?.ok_or_else(missing)?;
+        column.typed::<ByteArrayType>().write_batch(&self.paths, None, None)?;
+        column.close()?;
+        let mut column = group.next_column()?.ok_or_else(missing)?;
+        // 0 begins a row, and no number is missing.
+        let repetition: Vec<i16> = (0..self.numbers.len()).map(|i| i16::from(i % self.columns != 0)).collect();
+        let definition = vec![1; self.numbers.len()];
+        column.typed::<FloatType>().write_batch(&self.numbers, Some(&definition), Some(&repetition))?;
+        column.close()?;
+        group.close()?;
+        self.paths.clear();
+        self.numbers.clear();
+        Ok(())
+    }
+}
+
+pub(super) fn write(table: &mut dyn Table, out: &mut (dyn Write + Send)) -> io::Result<()> {
+    let schema = Arc::new(parse_message_type(SCHEMA).map_err(failed)?);
+    let properties = WriterProperties::builder()
+        .set_created_by(concat!("ieq-wgpu ", env!("CARGO_PKG_VERSION")).into())
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .build();
+    let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(failed)?;
+    let columns = table.columns();
+    let mut group = Group { rows: (GROUP / columns.max(1)).max(1), columns, paths: Vec::new(), numbers: Vec::new() };
+    table.visit(&mut |path, row| {
+        group.paths.push(path.into());
+        group.numbers.extend_from_slice(row);
+        if group.paths.len() == group.rows { group.write(&mut writer).map_err(failed) } else { Ok(()) }
+    })?;
+    if !group.paths.is_empty() {
+        group.write(&mut writer).map_err(failed)?;
+    }
+    writer.close().map_err(failed)?;
+    Ok(())
+}
+
+/// A column of one row group, read a row at a time.
+struct Column<T: DataType> {
+    reader: ColumnReaderImpl<T>,
+    definition: Vec<i16>,
+    repetition: Vec<i16>,
+}
+
+impl<T: DataType> Column<T> {
+    fn new(reader: ColumnReaderImpl<T>) -> Self {
+        Column { reader, definition: Vec::new(), repetition: Vec::new() }
+    }
+
+    /// Replaces `values` by those of the next row; whether there is one.
+    fn next(&mut self, values: &mut Vec<T::T>) -> parquet::errors::Result<bool> {
+        values.clear();
+        self.definition.clear();
+        self.repetition.clear();
+        let (definition, repetition) = (Some(&mut self.definition), Some(&mut self.repetition));
+        Ok(self.reader.read_records(1, definition, repetition, values)?.0 == 1)
+    }
+}
+
+pub(super) struct Rows {
+    path: PathBuf,
+    file: SerializedFileReader<File>,
+    /// The places of path and embedding among the file's columns.
+    places: (usize, usize),
+    next_group: usize,
+    group: Option<(Column<ByteArrayType>, Column<FloatType>)>,
+    first: Option<(String, Vec<f32>)>,
+    columns: usize,
+}
+
+impl Rows {
+    pub(super) fn open(path: &Path) -> Result<Rows> {
+        let file = File::open(path).map_err(|e| Error::io(path, "cannot read the embeddings", e))?;
+        let file = SerializedFileReader::new(file).map_err(|e| damaged(path, e))?;
+        let schema = file.metadata().file_metadata().schema_descr();
+        let place = |name: &str| {
+            let own = |i: &usize| schema.column(*i).path().parts().first().is_some_and(|part| part == name);
+            (0..schema.num_columns()).find(own).ok_or_else(|| {
+                Error::data(path, format!("has no column {name}, as `embed` writes it: name a file of embeddings"))
+            })
+        };
+        let places = (place("path")?, place("embedding")?);
+        let mut rows =
+            Rows { path: path.to_owned(), file, places, next_group: 0, group: None, first: None, columns: 0 };
+        rows.first = rows.read()?;
+        rows.columns = rows.first.as_ref().map_or(0, |(_, row)| row.len());
+        Ok(rows)
+    }
+
+    fn read(&mut self) -> Result<Option<(String, Vec<f32>)>> {
+        let path = self.path.clone();
+        let failed = |e: ParquetError| damaged(&path, e);
+        loop {
+            if let Some((names, numbers)) = &mut self.group {
+                let (mut name, mut row) = (Vec::new(), Vec::new());
+                if names.next(&mut name).map_err(failed)? {
+                    let found = numbers.next(&mut row).map_err(failed)?;
+                    let name = name.first().and_then(|name| name.as_utf8().ok()).filter(|_| found);
+                    let name = name.ok_or_else(|| damaged(&path, "a row has no path or no embedding"))?;
+                    return Ok(Some((name.to_owned(), row)));
+                }
+            }
+            if self.next_group == self.file.num_row_groups() {
+                return Ok(None);
+            }
+            let group = self.file.get_row_group(self.next_group).map_err(failed)?;
+            let name = group.get_column_reader(self.places.0).map_err(failed)?;
+            let numbers = group.get_column_reader(self.places.1).map_err(failed)?;
+            let (ColumnReader::ByteArrayColumnReader(names), ColumnReader::FloatColumnReader(numbers)) =
+                (name, numbers)
+            else {
+                return Err(damaged(&path, "paths are text and embeddings lists of floats"));
+            };
+            self.group = Some((Column::new(names), Column::new(numbers)));
+            self.next_group += 1;
+        }
+    }
+}
+
+impl super::Rows for Rows {
+    fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn next(&mut self, row: &mut Vec<f32>) -> Result<Option<String>> {
+        let next = match self.first.take() {
+            Some(first) => Some(first),
+            None => self.read()?,
+        };
+        let Some((path, numbers)) = next else { return Ok(None) };
+        if numbers.len() != self.columns {
+            let (n, columns) = (numbers.len(), self.columns);
+            return Err(damaged(&self.path, format!("a row has {n} numbers, and the first has {columns}")));
+        }
+        *row = numbers;
+        Ok(Some(line(&path)))
+    }
+}
