@@ -1,6 +1,6 @@
 //! Accuracy over few-shot episodes: of an evaluation, and of a run before and after its training.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{data_options, warn_of};
 use crate::data::{self, Episode, ImageSet, Split};
@@ -12,7 +12,7 @@ use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 
 /// Accuracy over episodes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The classifier's name.
     pub classifier: String,
