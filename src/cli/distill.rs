@@ -68,7 +68,7 @@ impl Args {
         let mut stored = None;
         let (mut config, mut given) = match &teacher {
             Some(teacher) => {
-                let of_teacher = || Ok(from_fresh_weights(stored.insert(read(teacher)?).config.clone()));
+                let of_teacher = || Ok(distill::without_beginning(stored.insert(read(teacher)?).config.clone()));
                 (self.over(None, of_teacher)?, None)
             }
             None => {
@@ -118,15 +118,6 @@ impl Args {
             resume_command: format!("ieq-wgpu distill --resume{source} --out {folder}"),
         })
     }
-}
-
-/// A teacher's settings for a student: without what the teacher started from.
-fn from_fresh_weights(mut config: Config) -> Config {
-    let unset = Config::default();
-    (config.run.init, config.run.time, config.run.rows) = (None, None, None);
-    (config.distill.teacher_share, config.distill.whole) = (unset.distill.teacher_share, None);
-    (config.optimiser.freeze, config.optimiser.backbone_rate) = (unset.optimiser.freeze, unset.optimiser.backbone_rate);
-    config
 }
 
 /// Trains the students and prints the result.

@@ -2,6 +2,7 @@
 //! outcome into text. The table of commands is here; [`sentence`] has the words of errors; only [`report`] writes to
 //! the terminal.
 
+pub mod ablate;
 pub mod args;
 pub mod audit;
 pub mod bench;
@@ -119,6 +120,7 @@ commands! {
     Devices devices,
     Train train,
     Distill distill,
+    Ablate ablate,
     Eval eval,
     Embed embed,
     Predict predict,
@@ -228,8 +230,10 @@ fn command_line() -> String {
 /// The command line with what the derive cannot say: defaults of the settings, taken from the demo preset, what a
 /// resumed run may change, and numbers that may begin with a minus, so that they reach the sentence about their range.
 fn command() -> Result<clap::Command> {
-    // A student's time is not chosen.
-    let command = Cli::command().mut_subcommand("distill", |command| command.mut_arg("time", |arg| arg.hide(true)));
+    // A student's length is not chosen.
+    let command = Cli::command().mut_subcommand("distill", |command| {
+        ["time", "rows"].into_iter().fold(command, |command, name| command.mut_arg(name, |arg| arg.hide(true)))
+    });
     let command = settings::with_defaults(command)?;
     // Where others have their run folder.
     let sheet = |arg: clap::Arg| arg.value_name("FILE").help("PNG file to write [default: views.png]").long_help(None);

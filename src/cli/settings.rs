@@ -282,7 +282,7 @@ pub(super) fn with_defaults(command: Command) -> Result<Command> {
         false => arg,
     };
     Ok(command.mut_subcommands(|command| match command.get_name() {
-        name @ ("train" | "distill" | "plan" | "views") => {
+        name @ ("train" | "distill" | "ablate" | "plan" | "views") => {
             let less = less_used(name);
             command.mut_args(|arg| {
                 let off = arg.get_long().is_some_and(|long| less.contains(&long));

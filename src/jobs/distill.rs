@@ -69,6 +69,15 @@ pub fn begun(out: &Path) -> Result<Option<Stored>> {
     files.find(|file| file.is_file()).map(|file| Stored::open(&file)).transpose()
 }
 
+/// A teacher's settings for a student: without what the teacher started from, and what chose its length.
+pub fn without_beginning(mut config: Config) -> Config {
+    let unset = Config::default();
+    (config.run.init, config.run.time, config.run.rows) = (None, None, None);
+    (config.distill.teacher_share, config.distill.whole) = (unset.distill.teacher_share, None);
+    (config.optimiser.freeze, config.optimiser.backbone_rate) = (unset.optimiser.freeze, unset.optimiser.backbone_rate);
+    config
+}
+
 /// A network that the job trains.
 struct Stage {
     folder: PathBuf,

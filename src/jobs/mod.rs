@@ -4,6 +4,8 @@
 //! Messages name a setting by its key (`optimiser.batch`) and a member of a request as `request.out`, in backticks; the
 //! command line turns both into flags.
 
+pub mod ablate;
+mod ablate_figure;
 pub mod audit;
 pub mod bench;
 mod calibrate;
