@@ -721,7 +721,9 @@ fn state(folder: &Path) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)> {
 /// What is wrong with the answer to `words`, if anything.
 fn judge(output: &Output, code: i32, needles: &[&str]) -> Option<String> {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let last = stderr.trim_end().lines().last().unwrap_or_default();
+    // What the parser of the command line refuses ends with indented hints and the way to the help.
+    let said = stderr.split("\n\nFor more information").next().unwrap_or_default();
+    let last = said.trim_end().lines().rfind(|line| !line.starts_with([' ', '\t'])).unwrap_or_default();
     let flat = |text: &str| text.replace('\\', "/");
     let missing: Vec<_> = needles.iter().filter(|needle| !flat(last).contains(&flat(needle))).collect();
     let wrong = if output.status.code() != Some(code) {

@@ -5,7 +5,6 @@
 //! command line turns both into flags.
 
 pub mod ablate;
-mod ablate_figure;
 pub mod audit;
 pub mod bench;
 mod calibrate;

@@ -667,6 +667,7 @@ mod tests {
         let wanted = [
             "checkpoint-every",
             "log-every",
+            "tensorboard",
             "validate-every",
             "patience",
             "slice-ms",

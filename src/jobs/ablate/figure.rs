@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::ablate::AblateRow;
+use super::AblateRow;
 
 const PANEL: f64 = 300.0;
 const LABELS: f64 = 120.0;

@@ -1,11 +1,13 @@
 //! `ablate`: the same run with losses left out and other transforms, one after the other, and a table of them.
 
+mod figure;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::ablate_figure::figure;
+use self::figure::figure;
 use super::distill::{self, DistillRequest, without_beginning};
 use super::fit::Given;
 use super::score::Score;
@@ -355,7 +357,7 @@ mod tests {
         let method = |name: &str| {
             let mut config = Config::from_preset("demo").unwrap();
             config.lay(&name.parse::<Variant>().unwrap().layer()).unwrap();
-            config.validate().unwrap();
+            config.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
             let terms = config.method.terms();
             (terms.equivariance, terms.invariance, config.method.n_transforms())
         };
