@@ -723,7 +723,7 @@ fn judge(output: &Output, code: i32, needles: &[&str]) -> Option<String> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     // What the parser of the command line refuses ends with indented hints and the way to the help.
     let said = stderr.split("\n\nFor more information").next().unwrap_or_default();
-    let last = said.trim_end().lines().rfind(|line| !line.starts_with([' ', '\t'])).unwrap_or_default();
+    let last = said.trim_end().lines().rfind(|line| !line.is_empty() && !line.starts_with(' ')).unwrap_or_default();
     let flat = |text: &str| text.replace('\\', "/");
     let missing: Vec<_> = needles.iter().filter(|needle| !flat(last).contains(&flat(needle))).collect();
     let wrong = if output.status.code() != Some(code) {

@@ -5,10 +5,11 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "devices",
     "train",
     "distill",
+    "ablate",
     "eval",
     "embed",
     "predict",
@@ -113,7 +114,7 @@ fn examples_parse() {
         let help = text(&run(&[command, "--help"]).stdout);
         let example =
             help.lines().skip_while(|line| !["Example:", "Examples:"].contains(line)).nth(1).unwrap().trim().to_owned();
-        let words: Vec<_> = example.split(' ').skip(1).chain(["--help"]).collect();
+        let words: Vec<_> = example.split(' ').skip(1).take_while(|word| *word != ">").chain(["--help"]).collect();
         let output = run(&words);
         assert_eq!(output.status.code(), Some(0), "{example}: {}", text(&output.stderr));
     }

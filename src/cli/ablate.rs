@@ -22,13 +22,15 @@ pub struct Args {
     /// The configuration.
     #[command(flatten)]
     config: ConfigFlags,
-    /// Runs of the table, in its order
+    /// Runs of the table: none, invariance, rot4...
+    ///
+    /// Default: none,invariance,equivariance,both,distilled, in this order.
     ///
     /// none: the class loss alone, under the same transforms. invariance, equivariance: the class loss and that one. both:
     /// the whole method. distilled: a student of both. The name of a set of transforms, such as rot4 or affine-8: the whole
     /// method under those.
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values_t = VARIANTS.map(String::from),
-        help_heading = "Run")]
+        help_heading = "Run", hide_default_value = true)]
     variants: Vec<String>,
 }
 

@@ -21,7 +21,7 @@ pub struct Args {
     /// Page to write [default: report.html in the run folder]
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Read no data and open no device: only what lies in the folder
+    /// Read no data, open no device: only what is in the folder
     #[arg(long)]
     files_only: bool,
 }

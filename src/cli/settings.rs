@@ -302,7 +302,7 @@ fn less_used(command: &str) -> &'static [&'static str] {
         // Memory and operations do not depend on them.
         "plan" => &["epochs", "steps", "out", "generations"],
         // Nor do views on how long they are trained with, and by how much.
-        "views" => &["epochs", "steps", "time", "generations", "lr", "min-acc"],
+        "views" => &["epochs", "steps", "time", "generations", "lr", "min-acc", "batch", "memory-budget"],
         _ => &[],
     }
 }
