@@ -1,6 +1,6 @@
 //! The events of a run, read by TensorBoard's own reader where Python has it: named by IEQ_TENSORBOARD_PYTHON, or `python3`.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may panic, and says why it does not run")]
 
 use std::process::Command;
 
