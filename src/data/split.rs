@@ -102,7 +102,7 @@ impl FromStr for Split {
 pub const FEWEST_TO_SPLIT: usize = 8;
 
 /// Splits `n_classes` classes by seed: a seeded shuffle, then 64 % to train, 16 % to val and 20 % to
-/// novel, rounded, each at least one. `None` below [`FEWEST_TO_SPLIT`] classes, which all are to train on. Indexed by
+/// novel, rounded, each at least one. `None` below eight classes, which all are to train on. Indexed by
 /// `Split as usize`, each part ascending.
 pub fn class_split(n_classes: usize, seed: u64) -> Option<[Vec<u32>; 3]> {
     if n_classes < FEWEST_TO_SPLIT {

@@ -1,6 +1,6 @@
 //! Files of embeddings: a row of numbers per picture, with its path, in the formats of the field.
 //!
-//! Both ways are streams, so that a file may be larger than memory: [`write`] takes rows from a [`Table`], [`Reader`]
+//! Both ways are streams, so that a file may be larger than memory: [`write()`] takes rows from a [`Table`], [`Reader`]
 //! gives them one after the other.
 
 mod npy;
@@ -173,7 +173,7 @@ impl Reader {
         self.rows.columns()
     }
 
-    /// Replaces `row` by the next row, [`Reader::columns`] numbers, and gives its path as a [`line`]; none after the
+    /// Replaces `row` by the next row, [`Reader::columns`] numbers, and gives its path as a [`line()`]; none after the
     /// last.
     ///
     /// # Errors
