@@ -16,7 +16,7 @@ use crate::jobs::ablate::{self, AblateOutcome, AblateRequest, VARIANTS};
 /// repeats no run that is finished.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_long_help = "Example:\n  ieq-wgpu ablate --preset demo --steps 200 --variants none,both,affine-4,affine-8 --out runs/ablation"
+    after_long_help = "Example:\n  ieq-wgpu ablate --steps 200 --variants none,both,affine-4,affine-8 --out runs/ablation"
 )]
 pub struct Args {
     /// The configuration.
