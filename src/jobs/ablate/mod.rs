@@ -54,6 +54,10 @@ impl Variant {
         put(&mut layer, "method.invariance", invariance.into());
         if let Variant::Transforms(set) = self {
             put(&mut layer, "method.transforms", set.to_string().into());
+            if set.rotations() == 1 {
+                // They tell rotations apart.
+                put(&mut layer, "method.joint_labels", false.into());
+            }
         }
         layer
     }
