@@ -171,6 +171,15 @@ impl ImageSet {
         few
     }
 
+    /// Of at most `classes` classes, spread over those of `least` images or more, the first `images` images.
+    pub(crate) fn spread(&self, least: usize, (classes, images): (usize, usize)) -> ImageSet {
+        let by_class = self.by_class();
+        let enough: Vec<usize> = (0..by_class.len()).filter(|&class| by_class[class].len() >= least).collect();
+        let n = enough.len().min(classes);
+        let spread = (0..n).map(|i| enough[i * enough.len() / n]);
+        self.subset(spread.map(|class| (class, &by_class[class][..by_class[class].len().min(images)])))
+    }
+
     /// Whether a class or a picture of the set is known to be in the training split, too.
     pub fn is_trained_on(&self) -> bool {
         let shared = [WarningKind::SharedClasses, WarningKind::SharedPictures];

@@ -129,11 +129,6 @@ impl Nearest {
         pollster::block_on(Self::new_async(kernels, columns, queries))
     }
 
-    /// Numbers per row.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// Rows that the device takes at once: parts of this many suit [`Nearest::search_parts_async`].
     pub fn rows_per_pass(&self) -> usize {
         self.pass.1

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::Serialize;
 
+use super::table::table_bytes;
 use super::{Session, data_options, look_options, model, output_file};
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, DataOptions, Look, Pictures, Places, ahead, decode_rgb};
@@ -309,17 +310,13 @@ fn sheet(outcome: &AuditOutcome, pictures: &Pictures) -> Result<Vec<u8>> {
 }
 
 fn table(findings: &[Finding]) -> Result<Vec<u8>> {
-    let failed = |e: csv::Error| Error::Internal(format!("the table cannot be encoded: {e}"));
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(HEADER.split(',')).map_err(failed)?;
-    for Finding { finding, path, reason, other, score } in findings {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let rows = findings.iter().map(|Finding { finding, path, reason, other, score }| {
         let other = other.as_deref().map(text).unwrap_or_default();
         let score = score.map(|score| score.to_string()).unwrap_or_default();
-        let record = [finding.name(), &text(path), &other, &score, reason];
-        writer.write_record(record).map_err(failed)?;
-    }
-    writer.into_inner().map_err(|e| Error::Internal(format!("the table cannot be encoded: {e}")))
+        vec![finding.name().to_owned(), text(path), other, score, reason.clone()]
+    });
+    table_bytes(std::iter::once(HEADER.split(',').map(str::to_owned).collect()).chain(rows))
 }
 
 /// The middle of some numbers and their spread: the median, and the median distance from it scaled to a standard deviation.

@@ -33,6 +33,7 @@ pub mod report;
 pub mod score;
 pub mod stored;
 pub mod support_file;
+mod table;
 pub mod train;
 mod tuning;
 pub mod validate;

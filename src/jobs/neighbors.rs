@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::Serialize;
 
-use super::predict::{check_directions, table_bytes, table_file};
+use super::predict::check_directions;
+use super::table::{table_bytes, table_file};
 use super::{Session, data_options, look_options, model, output_file, same_path, within};
 use crate::data::embeddings::{Format, Reader};
 use crate::data::sheet::{Cell, Sheet, colours};

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 
 use super::support_file::{Labelled, is_support};
+use super::table::{table_bytes, table_file};
 use super::{Session, Stored, copies, data_options, look_options, model, output_file};
 use crate::data::{self, DataOptions, ImageSet, LeftOut};
 use crate::fewshot::reference::{Reference, Source};
@@ -173,32 +174,6 @@ impl PredictRequest {
         };
         data::sample_unlabelled(&paths, &look_options())
     }
-}
-
-/// Whether a table may be written to `file`: where there is one, it must be of these columns.
-pub(super) fn table_file(what: &str, file: &Path, columns: &[&str]) -> Result<()> {
-    output_file(what, file, "answers.csv")?;
-    let own = || {
-        let mut reader = csv::ReaderBuilder::new().from_path(file).ok()?;
-        Some(reader.headers().ok()?.iter().take(columns.len()).eq(columns.iter().copied()))
-    };
-    if file.exists() && own() != Some(true) {
-        return Err(Error::data(
-            file,
-            format!("this file is no such table, and `{what}` would replace it: name another"),
-        ));
-    }
-    Ok(())
-}
-
-/// Encodes a table.
-pub(super) fn table_bytes(rows: impl Iterator<Item = Vec<String>>) -> Result<Vec<u8>> {
-    let internal = |e: String| Error::Internal(format!("the table cannot be encoded: {e}"));
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for row in rows {
-        writer.write_record(row).map_err(|e| internal(e.to_string()))?;
-    }
-    writer.into_inner().map_err(|e| internal(e.to_string()))
 }
 
 /// Refuses a picture of which the network makes zeros alone: it is like nothing.

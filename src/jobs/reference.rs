@@ -17,22 +17,7 @@ const MOST: (usize, usize) = (20, 12);
 
 /// Some images of some classes that have enough; none where fewer than two have.
 fn some(images: &ImageSet) -> Option<ImageSet> {
-    let classes: Vec<(usize, Vec<u32>)> =
-        images.by_class().into_iter().enumerate().filter(|(_, members)| members.len() >= LEAST).collect();
-    let n = classes.len().min(MOST.0);
-    if n < 2 {
-        return None;
-    }
-    let mut few = ImageSet { side: images.side, ..ImageSet::default() };
-    for (label, (class, members)) in (0..n).map(|i| &classes[i * classes.len() / n]).enumerate() {
-        few.class_names.push(images.class_names[*class].clone());
-        for &image in members.iter().take(MOST.1) {
-            few.labels.push(label as u32);
-            few.names.push(images.names[image as usize].clone());
-            few.pixels.extend_from_slice(images.image(image as usize));
-        }
-    }
-    Some(few)
+    Some(images.spread(LEAST, MOST)).filter(|few| few.n_classes() > 1)
 }
 
 fn measured(extractor: &Extractor, few: &ImageSet, source: Source) -> Result<Option<Reference>> {

@@ -70,11 +70,10 @@ pub(super) fn spread(images: &ImageSet, n: usize) -> ImageSet {
         // The first image of classes spread over all, then the second, and so on.
         false => {
             let wanted = n.min(classes);
-            let order = (0..wanted).map(|i| i * classes / wanted);
-            let order: Vec<usize> = order.collect();
+            let of_classes: Vec<&Vec<u32>> = (0..wanted).map(|i| &by_class[i * classes / wanted]).collect();
             let deepest = by_class.iter().map(Vec::len).max().unwrap_or(0);
-            let all = (0..deepest).flat_map(|k| order.iter().filter_map(move |&class| by_class_at(images, class, k)));
-            all.take(n).collect()
+            let all = (0..deepest).flat_map(|k| of_classes.iter().filter_map(move |own| own.get(k)));
+            all.take(n).map(|&image| image as usize).collect()
         }
     };
     let mut few = ImageSet { side: images.side, class_names: images.class_names.clone(), ..ImageSet::default() };
@@ -84,12 +83,6 @@ pub(super) fn spread(images: &ImageSet, n: usize) -> ImageSet {
         few.pixels.extend_from_slice(images.image(i));
     }
     few
-}
-
-/// Image number `k` of a class.
-fn by_class_at(images: &ImageSet, class: usize, k: usize) -> Option<usize> {
-    let of_class = images.labels.iter().enumerate().filter(|(_, label)| **label as usize == class);
-    of_class.map(|(i, _)| i).nth(k)
 }
 
 /// Draws the sheet and writes it.

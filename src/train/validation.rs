@@ -132,21 +132,18 @@ pub(super) struct Validator {
 /// # Errors
 /// A sentence that says why there can be no episodes.
 pub fn chosen(images: &ImageSet) -> std::result::Result<ImageSet, String> {
-    let by_class = images.by_class();
-    let enough: Vec<usize> = (0..by_class.len()).filter(|&class| by_class[class].len() > SHOTS[1]).collect();
-    let n = enough.len().min(MOST.0);
-    if n < 2 {
+    let few = images.spread(SHOTS[1] + 1, MOST);
+    if few.n_classes() < 2 {
         return Err(format!(
             "5-shot episodes want 2 classes of {} images or more, and the validation split has {} of them among {} \
              class{}",
             SHOTS[1] + 1,
-            enough.len(),
-            by_class.len(),
-            if by_class.len() == 1 { "" } else { "es" }
+            few.n_classes(),
+            images.n_classes(),
+            if images.n_classes() == 1 { "" } else { "es" }
         ));
     }
-    let spread = (0..n).map(|i| enough[i * enough.len() / n]);
-    Ok(images.subset(spread.map(|class| (class, &by_class[class][..by_class[class].len().min(MOST.1)]))))
+    Ok(few)
 }
 
 impl Validator {
