@@ -34,9 +34,9 @@ const COLOURS: [Color; 6] = [Color::Blue, Color::Yellow, Color::Green, Color::Ma
 /// What is shown.
 #[derive(Debug, Default)]
 struct State {
-    losses: BTreeMap<&'static str, Vec<(f64, f64)>>,
-    accuracy: Vec<(f64, f64)>,
-    throughput: Vec<(f64, f64)>,
+    losses: BTreeMap<&'static str, Points>,
+    accuracy: Points,
+    throughput: Points,
     last: Option<StepReport>,
     /// What is going on where no step is.
     activity: Option<(String, u64, u64)>,
@@ -125,15 +125,31 @@ impl Drop for Tui {
     }
 }
 
-/// Adds a point, and thins them out where there are many.
-fn push(points: &mut Vec<(f64, f64)>, x: f64, y: f64) {
-    points.push((x, y));
-    if points.len() > POINTS {
-        let mut position = 0;
-        points.retain(|_| {
-            position += 1;
-            position % 2 == 0
-        });
+/// A curve of any length in few points: every so many are kept, evenly over all steps.
+#[derive(Debug, Default)]
+struct Points {
+    kept: Vec<(f64, f64)>,
+    /// Of how many points one is kept is two to this power.
+    halvings: u32,
+    seen: u64,
+}
+
+impl Points {
+    fn push(&mut self, x: f64, y: f64) {
+        let due = self.seen.is_multiple_of(1 << self.halvings);
+        self.seen += 1;
+        if !due {
+            return;
+        }
+        self.kept.push((x, y));
+        if self.kept.len() > POINTS {
+            let mut position = 0;
+            self.kept.retain(|_| {
+                position += 1;
+                position % 2 == 1
+            });
+            self.halvings += 1;
+        }
     }
 }
 
@@ -143,14 +159,14 @@ impl Progress for Tui {
         let x = f64::from(report.step);
         for (name, value) in [("total", report.loss)].into_iter().chain(report.terms.iter().copied()) {
             if name != "grad_norm" {
-                push(self.state.losses.entry(name).or_default(), x, value);
+                self.state.losses.entry(name).or_default().push(x, value);
             }
         }
         if let Some(accuracy) = report.accuracy {
-            push(&mut self.state.accuracy, x, 100.0 * accuracy);
+            self.state.accuracy.push(x, 100.0 * accuracy);
         }
         if let Some(rate) = self.meter.images_per_second {
-            push(&mut self.state.throughput, x, rate);
+            self.state.throughput.push(x, rate);
         }
         self.state.last = Some(report.clone());
         self.state.activity = None;
@@ -189,12 +205,12 @@ fn show(frame: &mut Frame, state: &State, meter: &Meter, elapsed: Duration) {
     progress(frame, top, state, meter);
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(charts);
     let losses: Vec<(&str, &[(f64, f64)])> = {
-        let mut all: Vec<_> = state.losses.iter().map(|(name, points)| (*name, points.as_slice())).collect();
+        let mut all: Vec<_> = state.losses.iter().map(|(name, points)| (*name, points.kept.as_slice())).collect();
         all.sort_by_key(|(name, _)| (*name != "total", *name));
         all
     };
     curve(frame, left, " losses ", &losses, None);
-    curve(frame, right, " accuracy of the step's rows, % ", &[("", &state.accuracy)], Some((0.0, 100.0)));
+    curve(frame, right, " accuracy of the step's rows, % ", &[("", &state.accuracy.kept)], Some((0.0, 100.0)));
     let [numbers, messages] = Layout::horizontal([Constraint::Length(34), Constraint::Fill(1)]).areas(lower);
     facts(frame, numbers, state, meter, elapsed);
     let height = usize::from(messages.height.saturating_sub(2));
@@ -315,10 +331,10 @@ mod tests {
             to_come: 90.0,
         };
         for step in 0..2000 {
-            push(state.losses.entry("total").or_default(), f64::from(step), f64::NAN);
-            push(&mut state.accuracy, f64::from(step), 50.0);
+            state.losses.entry("total").or_default().push(f64::from(step), f64::NAN);
+            state.accuracy.push(f64::from(step), 50.0);
         }
-        assert!(state.accuracy.len() <= POINTS);
+        assert!(state.accuracy.kept.len() <= POINTS && state.accuracy.kept[0].0 < 1.5);
         state.last = Some(report);
         state.memory = Some(10 << 20);
         state.messages = vec!["warning: a".into(), "b".into()];

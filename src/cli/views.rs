@@ -6,6 +6,7 @@ use super::Context;
 use super::args::count;
 use super::report::shell_word;
 use super::settings::ConfigFlags;
+use crate::data::is_image_name;
 use crate::files::run_folder::{CONFIG_FILE, is_run};
 use crate::jobs::views::{self, ViewsRequest};
 use crate::settings::Config;
@@ -46,10 +47,7 @@ pub struct Args {
 const OUT: &str = "views.png";
 
 fn is_picture(path: &Path) -> bool {
-    const ENDINGS: [&str; 14] =
-        ["png", "jpg", "jpeg", "gif", "bmp", "webp", "tif", "tiff", "pnm", "ppm", "pgm", "pbm", "pam", "tga"];
-    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
-    path.is_file() && ending.is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
+    path.is_file() && is_image_name(&path.to_string_lossy())
 }
 
 fn request(args: Args) -> Result<ViewsRequest> {

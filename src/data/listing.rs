@@ -53,7 +53,7 @@ pub(super) fn file_name(path: &Path) -> String {
 }
 
 /// Whether the name says that the file is an image.
-pub(super) fn is_image_name(name: &str) -> bool {
+pub fn is_image_name(name: &str) -> bool {
     const IMAGES: [&str; 21] = [
         "png", "apng", "jpg", "jpeg", "jpe", "jif", "jfif", "pjpeg", "pjp", "webp", "bmp", "dib", "gif", "tif", "tiff",
         "pnm", "ppm", "pgm", "pbm", "pam", "tga",

@@ -128,8 +128,9 @@ impl Sheet {
         self.sections.push(Section { title: title.into(), cells: Vec::new() });
     }
 
-    /// Adds a picture to the last section.
+    /// Adds a picture to the last section, at the size at which it is shown: a sheet of photos is small.
     pub fn push(&mut self, cell: Cell) {
+        let cell = Cell { picture: fitted(&cell.picture, self.tile), ..cell };
         match self.sections.last_mut() {
             Some(section) => section.cells.push(cell),
             None => self.sections.push(Section { title: String::new(), cells: vec![cell] }),
@@ -224,10 +225,9 @@ impl Sheet {
                 }
             }
         }
-        let shown = fitted(&cell.picture, self.tile);
-        let (width, height) = shown.dimensions();
+        let (width, height) = cell.picture.dimensions();
         let offset = [left + FRAME + (self.tile - width) / 2, top + FRAME + (self.tile - height) / 2];
-        imageops::replace(sheet, &shown, i64::from(offset[0]), i64::from(offset[1]));
+        imageops::replace(sheet, &cell.picture, i64::from(offset[0]), i64::from(offset[1]));
     }
 }
 

@@ -7,7 +7,7 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::table::table_bytes;
-use super::{Session, data_options, look_options, model, output_file};
+use super::{Session, data_options, distinct, look_options, model, output_file, sheet_file};
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, DataOptions, Look, Pictures, Places, ahead, decode_rgb};
 use crate::fewshot::{Features, Nearest, Prototypes, l2_normalise};
@@ -199,7 +199,8 @@ impl AuditRequest {
             }
         }
         if let Some(sheet) = &self.sheet {
-            output_file("request.sheet", sheet, "audit.png")?;
+            sheet_file(sheet, "audit.png")?;
+            distinct(("request.csv", self.csv.as_ref()), ("request.sheet", Some(sheet)))?;
             let (Ok(own), Ok(data)) = (sheet.canonicalize(), self.data.canonicalize()) else { return Ok(()) };
             if own.starts_with(data) {
                 let why = "this file is one of the pictures, and `request.sheet` would replace it: name another";

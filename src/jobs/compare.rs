@@ -89,7 +89,6 @@ pub fn run(request: &CompareRequest, _: &Session, progress: &mut dyn Progress) -
             progress.warn(&error.to_string());
             None
         });
-        let validations = records.iter().filter_map(|record| record.validation);
         let rates = records.iter().map(|record| f64::from(record.images_per_second));
         runs.push(Compared {
             run: folder.clone(),
@@ -97,7 +96,7 @@ pub fn run(request: &CompareRequest, _: &Session, progress: &mut dyn Progress) -
             loss: records.last().and_then(|record| record.losses.get("total").copied()),
             images_per_second: (!records.is_empty()).then(|| rates.sum::<f64>() / records.len() as f64),
             seconds: facts.as_ref().map(|facts| facts.seconds).filter(|seconds| *seconds > 0.0),
-            best: validations.max_by(|a, b| a.mean_pct().total_cmp(&b.mean_pct())),
+            best: metrics::best(&records),
             scores: facts.as_ref().map(|facts| facts.trained.clone()).unwrap_or_default(),
             device: facts.map(|facts| facts.device).filter(|device| !device.is_empty()),
         });
@@ -135,8 +134,9 @@ fn curves(folders: &[PathBuf], logs: &[Vec<Record>]) -> Vec<Curve> {
     vec![
         curve("Loss", "", &|record| record.losses.get("total").map(|loss| f64::from(*loss)), &none),
         curve("Training accuracy", " %", &|record| Some(100.0 * f64::from(record.accuracy)), &none),
-        curve("Validation, 1-shot", " %", &score(|v| v.one_shot_pct), &score(|v| v.interval_pct)),
-        curve("Validation, 5-shot", " %", &score(|v| v.five_shot_pct), &score(|v| v.interval_pct)),
+        curve("Validation, 1-shot", " %", &score(|v| v.one_shot_pct), &none),
+        curve("Validation, 5-shot", " %", &score(|v| v.five_shot_pct), &none),
+        curve("Validation, mean of both", " %", &score(Validated::mean_pct), &score(|v| v.interval_pct)),
     ]
     .into_iter()
     .filter(|curve| curve.series.iter().any(|series| !series.points.is_empty()))

@@ -16,6 +16,8 @@ use crate::progress::Progress;
 use crate::settings::{Config, Schedule};
 use crate::train::checkpoint::{Checkpoint, TRAINING_PREFIX};
 use crate::train::metrics::{self, Record};
+use crate::train::phases::Phases;
+use crate::train::record::DataShape;
 use crate::train::state::{CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, STEP_KEY};
 use crate::train::validation::Validations;
 use crate::{Error, Result};
@@ -168,6 +170,13 @@ fn look_at_progress(stored: &Stored, found: &mut Findings) {
     let number = |key: &str| stored.checkpoint.metadata.get(key).and_then(|text| text.parse::<u64>().ok());
     let (done, images) = (number(STEP_KEY).unwrap_or(0), number(IMAGES_KEY).unwrap_or(0));
     let validations = Validations::of(&stored.file, &stored.checkpoint).unwrap_or_default();
+    // Phases differ in their batches.
+    let shape = stored.side().ok().map(|side| {
+        let classes = number(CLASSES_KEY).unwrap_or(2) as usize;
+        DataShape { side, classes, images: images.max(1) as usize }
+    });
+    let phases = shape.and_then(|shape| Phases::new(&stored.config, shape).ok());
+    let shown = phases.map(|phases| phases.images_of(done as u32));
     let schedule = Schedule::new(&stored.config.optimiser, images.max(1) as usize).ok();
     if let Some(total) = schedule.map(|schedule| u64::from(schedule.total_steps)) {
         found.add("steps", format!("{done} of {total}"));
@@ -177,7 +186,7 @@ fn look_at_progress(stored: &Stored, found: &mut Findings) {
                  worse than a shorter run's"
             ));
         }
-        let passes = (done * stored.config.optimiser.batch as u64) as f64 / images.max(1) as f64;
+        let passes = shown.unwrap_or(done * stored.config.optimiser.batch as u64) as f64 / images.max(1) as f64;
         found.add("passes over the images", format!("{passes:.1}"));
         if done == total && passes < 1.0 {
             found.warn(format!("the run has seen only {:.0} % of its images: give it more steps", 100.0 * passes));
@@ -258,9 +267,8 @@ fn look_at_metrics(records: &[Record], found: &mut Findings) {
             "the last steps had no row wrong: the training images are learnt by heart, and more steps teach nothing",
         );
     }
-    let scores: Vec<_> = records.iter().filter_map(|record| record.validation).collect();
-    let best = scores.iter().max_by(|a, b| a.mean_pct().total_cmp(&b.mean_pct()));
-    if let (Some(best), Some(last)) = (best, scores.last())
+    let last = records.iter().rev().find_map(|record| record.validation);
+    if let (Some(best), Some(last)) = (metrics::best(records), last)
         && best.mean_pct() > last.mean_pct() + LOST
     {
         found.warn(format!(

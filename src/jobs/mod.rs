@@ -39,6 +39,7 @@ mod tuning;
 pub mod validate;
 pub mod views;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::data::{DataOptions, ImageSet};
@@ -154,6 +155,30 @@ fn output_file(what: &str, path: &Path, example: &str) -> Result<()> {
             Err(Error::data(folder, format!("there is no such folder to write `{what}` in: create it first")))
         }
         None => Ok(()),
+    }
+}
+
+/// Validates the path of a contact sheet that is to be written: no file of another kind is replaced.
+fn sheet_file(path: &Path, example: &str) -> Result<()> {
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+    output_file("request.sheet", path, example)?;
+    let is_png = || {
+        let mut begins = [0; PNG.len()];
+        std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut begins)).is_ok_and(|()| begins == PNG)
+    };
+    if path.metadata().is_ok_and(|about| about.len() > 0) && !is_png() {
+        return Err(Error::data(path, "this file is no PNG, and `request.sheet` would replace it: name another"));
+    }
+    Ok(())
+}
+
+/// Refuses two outputs of a job in one file: the later would replace the earlier.
+fn distinct(one: (&str, Option<&PathBuf>), other: (&str, Option<&PathBuf>)) -> Result<()> {
+    match (one.1, other.1) {
+        (Some(a), Some(b)) if same_path(a, b) => {
+            Err(Error::usage(format!("`{}` and `{}` both name {}: name two files", one.0, other.0, a.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::predict::check_directions;
 use super::table::{table_bytes, table_file};
-use super::{Session, data_options, look_options, model, output_file, same_path, within};
+use super::{Session, data_options, distinct, look_options, model, same_path, sheet_file, within};
 use crate::data::embeddings::{Format, Reader};
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, DataOptions, LeftOut};
@@ -101,7 +101,8 @@ impl NeighborsRequest {
             ));
         }
         if let Some(sheet) = &self.sheet {
-            output_file("request.sheet", sheet, "near.png")?;
+            sheet_file(sheet, "near.png")?;
+            distinct(("request.csv", self.csv.as_ref()), ("request.sheet", Some(sheet)))?;
             if [&self.picture, &self.among].into_iter().any(|own| same_path(own, sheet) || is_below(sheet, own)) {
                 let why = "this file is one of the pictures, and `request.sheet` would replace it: name another";
                 return Err(Error::data(sheet, why));

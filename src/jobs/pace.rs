@@ -94,6 +94,10 @@ impl Progress for Pace<'_> {
         self.inner.advance(what, done, total);
     }
 
+    fn memory(&mut self, bytes: u64) {
+        self.inner.memory(bytes);
+    }
+
     fn note(&mut self, sentence: &str) {
         self.inner.note(sentence);
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::support_file::{Labelled, is_support};
 use super::table::{table_bytes, table_file};
-use super::{Session, Stored, copies, data_options, look_options, model, output_file};
+use super::{Session, Stored, copies, data_options, distinct, look_options, model, output_file};
 use crate::data::{self, DataOptions, ImageSet, LeftOut};
 use crate::fewshot::reference::{Reference, Source};
 use crate::fewshot::{Features, Support};
@@ -148,6 +148,7 @@ impl PredictRequest {
         }
         if let Some(file) = &self.csv {
             table_file("request.csv", file, &COLUMNS)?;
+            distinct(("request.save", self.save.as_ref()), ("request.csv", Some(file)))?;
         }
         let Some(root) = &self.copy_to else { return Ok(()) };
         if root.exists() && !root.is_dir() {

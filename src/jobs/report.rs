@@ -28,6 +28,7 @@ use crate::train::metrics::{self, Record};
 use crate::train::record::{DataShape, views_of};
 use crate::train::shown::shown;
 use crate::train::state::STEP_KEY;
+use crate::train::validation::Validated;
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 
@@ -143,18 +144,20 @@ fn curves(records: &[Record]) -> Vec<Curve> {
     names.sort_by_key(|name| (*name != "total", *name));
     let of_name = |name: &&str| series(name, &|record| record.losses.get(*name).copied());
     let losses = names.iter().filter(|name| **name != "grad_norm").map(of_name).collect();
-    let validated = |name: &str, of: &dyn Fn(&crate::train::validation::Validated) -> f64| {
+    // The interval is that of the mean of both accuracies.
+    let validated = |name: &str, of: &dyn Fn(&Validated) -> f64, with_interval: bool| {
         let found = records.iter().filter_map(|record| record.validation.as_ref());
         Series {
             name: name.into(),
             points: found.clone().map(|score| (f64::from(score.step), of(score))).collect(),
-            half: found.map(|score| score.interval_pct).collect(),
+            half: if with_interval { found.map(|score| score.interval_pct).collect() } else { Vec::new() },
         }
     };
     let accuracy = vec![
         series("training rows", &|record| Some(100.0 * record.accuracy)),
-        validated("validation, 1-shot", &|score| score.one_shot_pct),
-        validated("validation, 5-shot", &|score| score.five_shot_pct),
+        validated("validation, 1-shot", &|score| score.one_shot_pct, false),
+        validated("validation, 5-shot", &|score| score.five_shot_pct, false),
+        validated("validation, mean of both", &Validated::mean_pct, true),
     ];
     let mut curves = vec![
         curve("Losses", "", losses),
@@ -506,7 +509,7 @@ pub(super) struct Finished<'a> {
     pub steps: u32,
     pub seconds: f64,
     pub ended: Option<String>,
-    pub best: Option<crate::train::validation::Validated>,
+    pub best: Option<Validated>,
     pub trained: Vec<Score>,
     pub last: Vec<Score>,
     /// The novel images and the features that the kept network has of them.
@@ -532,6 +535,10 @@ impl Progress for Watched<'_> {
 
     fn advance(&mut self, what: &str, done: u64, total: u64) {
         self.progress.advance(what, done, total);
+    }
+
+    fn memory(&mut self, bytes: u64) {
+        self.progress.memory(bytes);
     }
 
     fn note(&mut self, sentence: &str) {

@@ -397,16 +397,20 @@ pub(super) fn train(
         move |error| interrupted(error, || saved)
     };
     let steps = trainer.steps_done();
-    let scored = score_run(&mut trainer, novel.as_ref(), "trained", progress);
-    let (mut trained, mut features) = scored.map_err(unscored(steps))?;
     let (best, mut last) = (validate::best(&trainer, folder), Vec::new());
-    if let (Some(best), Some(novel)) = (best.as_ref().filter(|best| best.validation.step != steps), &novel) {
+    let mut score = |progress: &mut dyn Progress| {
+        let (trained, features) =
+            score_run(&mut trainer, novel.as_ref(), "trained", progress).map_err(unscored(steps))?;
+        let (Some(best), Some(novel)) = (best.as_ref().filter(|best| best.validation.step != steps), &novel) else {
+            return Ok((trained, features));
+        };
         progress.note(&format!("scoring the network after step {}, which validated best", best.validation.step));
         let network = validate::network(&trainer, best)?;
-        let (scores, kept) = embed_and_score(&network, novel, true, progress).map_err(unscored(steps))?;
-        last = std::mem::replace(&mut trained, scores);
-        features = kept;
-    }
+        last = trained;
+        embed_and_score(&network, novel, true, progress).map_err(unscored(steps))
+    };
+    let scored = score(progress);
+    let (trained, features) = scored.inspect_err(|error| report.stopped(steps, error, progress))?;
     if let Err(error) = reference::note(&mut trainer, &data, &file, best.as_ref()) {
         progress.warn(&format!(
             "the network is saved, and how similar its pictures are was not measured ({error}): answers of `predict` rest \

@@ -119,6 +119,12 @@ pub fn read(folder: &Path) -> Result<Vec<Record>> {
         .collect()
 }
 
+/// The best validation of a log, by the mean of its accuracies; the earliest of equals.
+pub fn best(records: &[Record]) -> Option<Validated> {
+    let scores = records.iter().rev().filter_map(|record| record.validation);
+    scores.max_by(|a, b| a.mean_pct().total_cmp(&b.mean_pct()))
+}
+
 /// The lines that end with a line break, each with it.
 fn whole_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n"))

@@ -104,7 +104,10 @@ impl EventLog {
             let name = entry.file_name().into_string().ok()?;
             name.strip_prefix(EVENTS_PREFIX)?.split('.').next()?.parse::<u64>().ok()
         });
-        let second = last.max().map_or(0, |last| last.saturating_add(1)).max(now() as u64);
+        let last = last.max();
+        // A run that begins again beside the events of a lost device, of which readers keep nothing then.
+        let resumed_step = resumed_step.or(last.map(|_| 0));
+        let second = last.map_or(0, |last| last.saturating_add(1)).max(now() as u64);
         let path = folder.join(format!("{EVENTS_PREFIX}{second:010}{EVENTS_SUFFIX}"));
         let created = File::create_new(&path);
         let file = created.map_err(|e| Error::io(&path, "cannot begin the events for TensorBoard", e))?;

@@ -61,7 +61,8 @@ impl CsvRows {
         let file = File::open(path).map_err(|e| Error::io(path, "cannot read the embeddings", e))?;
         let mut reader = csv::Reader::from_reader(file);
         let names = reader.headers().map_err(|e| damaged(path, e))?;
-        if names.get(0) != Some(PATH) || names.len() < 2 {
+        let numbered = names.iter().skip(1).enumerate().all(|(i, name)| name == format!("e{i}"));
+        if names.get(0) != Some(PATH) || names.len() < 2 || !numbered {
             return Err(Error::data(path, "is no table of embeddings: its columns are path, e0, e1, ..."));
         }
         let columns = names.len() - 1;
