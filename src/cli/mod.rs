@@ -13,6 +13,7 @@ pub mod devices;
 pub mod distill;
 pub mod embed;
 pub mod eval;
+pub mod export;
 pub mod inspect;
 pub mod interrupt;
 pub mod man;
@@ -123,6 +124,7 @@ commands! {
     Ablate ablate,
     Eval eval,
     Embed embed,
+    Export export,
     Predict predict,
     Neighbors neighbors,
     Audit audit,

@@ -62,9 +62,9 @@ mod table;
 #[cfg(feature = "formats")]
 mod text;
 #[cfg(feature = "formats")]
-mod unpickle;
+pub(crate) mod unpickle;
 #[cfg(feature = "formats")]
-mod zip_archive;
+pub(crate) mod zip_archive;
 
 #[cfg(feature = "formats")]
 pub use decode::decode_rgb;

@@ -1,12 +1,13 @@
 //! Pickles, protocols 0 to 5, parsed and never executed.
 //!
 //! A pickle is a program for a stack machine that can call any Python function. This reader knows the
-//! few functions that NumPy arrays need. A call of anything else is an error; an object of any other type is a value
-//! that is never looked into. Values live in one arena and refer to each other by index, so neither cycles nor nesting
+//! few functions that NumPy arrays and PyTorch's tensors need. A call of anything else is an error, or in a file of
+//! PyTorch's a value that is never looked into, as an object of any other type is. Values live in one arena and refer to each other by index, so neither cycles nor nesting
 //! cost any stack. Their number is bounded, and text and bytes are borrowed from the file.
 
 mod literal;
 mod machine;
+mod torch;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,12 +17,14 @@ use super::labels::{self, Label};
 use crate::{Error, Result};
 pub(super) use literal::integer;
 use machine::Machine;
+use torch::Torch;
+pub(crate) use torch::{Number, StoredTensor};
 
 /// The longest key or name that is looked at.
 const MAX_NAME_BYTES: usize = 1024;
 
 /// Index of a value in the arena.
-pub(super) type Id = u32;
+pub(crate) type Id = u32;
 
 #[derive(Debug)]
 enum Value<'a> {
@@ -55,6 +58,37 @@ enum Value<'a> {
     },
     /// `_reconstruct` without its state yet.
     NewArray,
+    /// The numbers of a file of PyTorch's that one or several tensors look at.
+    Storage(torch::Storage),
+    Tensor(torch::View),
+}
+
+/// Whose file it is: what may be in it, and how it is written again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// Python's, with NumPy's arrays.
+    Data,
+    /// PyTorch's: tensors, among values of which nothing is known.
+    Torch,
+}
+
+impl Dialect {
+    /// How the user writes the file again.
+    fn again(self) -> &'static str {
+        match self {
+            Dialect::Data => "pickle.dump",
+            Dialect::Torch => "torch.save(model.state_dict(), ..)",
+        }
+    }
+
+    /// The sentence about something that is not read.
+    fn refers_to(self, name: &str) -> String {
+        let kinds = match self {
+            Dialect::Data => "; only NumPy arrays, lists and dicts are read; save those",
+            Dialect::Torch => ", which weights do not need and may do harm in Python; save the weights alone",
+        };
+        format!("refers to {name}{kinds} with {}", self.again())
+    }
 }
 
 /// How the bytes of an array run.
@@ -86,6 +120,7 @@ enum Global {
     Reconstructor,
     /// A type of Python's whose values are no part of a data set.
     Other,
+    Torch(Torch),
 }
 
 impl Global {
@@ -133,7 +168,7 @@ pub(super) struct Array<'p> {
 }
 
 /// A parsed file.
-pub(super) struct Pickle<'a> {
+pub(crate) struct Pickle<'a> {
     path: &'a Path,
     values: Vec<Value<'a>>,
     root: Id,
@@ -142,32 +177,61 @@ pub(super) struct Pickle<'a> {
 impl<'a> Pickle<'a> {
     /// Parses `bytes`, the content of `path`.
     pub(super) fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
-        let mut machine = Machine::new(path, bytes);
+        Self::parse_as(Dialect::Data, path, bytes).map(|(pickle, _)| pickle)
+    }
+
+    /// Parses the pickle that `bytes`, the content of `path` or a part of it, begin with, written by PyTorch; and where it
+    /// ends.
+    pub(crate) fn parse_torch(path: &'a Path, bytes: &'a [u8]) -> Result<(Self, usize)> {
+        Self::parse_as(Dialect::Torch, path, bytes)
+    }
+
+    fn parse_as(dialect: Dialect, path: &'a Path, bytes: &'a [u8]) -> Result<(Self, usize)> {
+        let mut machine = Machine::new(dialect, path, bytes);
         let root = machine.run()?;
         if let Value::Unknown(name) = machine.value(root) {
-            return Err(Error::data(path, refers_to(name)));
+            return Err(Error::data(path, dialect.refers_to(name)));
         }
-        Ok(Pickle { path, values: machine.into_values(), root })
+        let end = machine.position();
+        Ok((Pickle { path, values: machine.into_values(), root }, end))
+    }
+
+    /// A text that the file holds as one; `None` for another value.
+    pub(crate) fn string(&self, id: Id) -> Option<&str> {
+        match &self.values[id as usize] {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The name of every storage of PyTorch's that is referred to, with the type of its numbers.
+    pub(crate) fn storages(&self) -> BTreeMap<String, Option<Number>> {
+        torch::storages(&self.values)
+    }
+
+    /// The tensor that a value is; none for another value, and for a tensor that no file of PyTorch's can hold.
+    pub(crate) fn tensor(&self, id: Id) -> Option<StoredTensor> {
+        torch::tensor(&self.values, id)
     }
 
     /// The top value.
-    pub(super) fn root(&self) -> Id {
+    pub(crate) fn root(&self) -> Id {
         self.root
     }
 
     /// What a value is, for messages.
-    pub(super) fn kind(&self, id: Id) -> &'static str {
+    pub(crate) fn kind(&self, id: Id) -> &'static str {
         kind(&self.values[id as usize])
     }
 
     /// The pairs of a dict whose keys are text, the last of each key; `None` for another value.
-    pub(super) fn dict(&self, id: Id) -> Option<BTreeMap<String, Id>> {
+    pub(crate) fn dict(&self, id: Id) -> Option<BTreeMap<String, Id>> {
         let Value::Dict(items) = &self.values[id as usize] else { return None };
         Some(items.iter().filter_map(|&(key, value)| Some((text(&self.values, key)?, value))).collect())
     }
 
     /// The items of a list, a tuple or an array of objects; `None` for another value.
-    pub(super) fn items(&self, id: Id) -> Option<&[Id]> {
+    pub(crate) fn items(&self, id: Id) -> Option<&[Id]> {
         match &self.values[id as usize] {
             Value::List(items) | Value::Tuple(items) => Some(items),
             Value::Array { dtype, data, .. } => match (&self.values[*dtype as usize], &self.values[*data as usize]) {
@@ -179,7 +243,7 @@ impl<'a> Pickle<'a> {
     }
 
     /// The bytes of a value, or of an array of bytes.
-    pub(super) fn bytes(&self, id: Id) -> Option<Cow<'_, [u8]>> {
+    pub(crate) fn bytes(&self, id: Id) -> Option<Cow<'_, [u8]>> {
         match &self.values[id as usize] {
             Value::Array { .. } => self.array("", id).ok().filter(|array| array.code == "u1").map(|array| array.bytes),
             _ => raw(&self.values, id),
@@ -194,7 +258,7 @@ impl<'a> Pickle<'a> {
         let wrong = |why: String| Error::data(self.path, format!("{what:?} {why}"));
         let Value::Array { shape, dtype, order, data } = &self.values[id as usize] else {
             return Err(match &self.values[id as usize] {
-                Value::Unknown(name) => wrong(refers_to(name)),
+                Value::Unknown(name) => wrong(Dialect::Data.refers_to(name)),
                 other => wrong(format!("is {}, not a NumPy array", kind(other))),
             });
         };
@@ -277,11 +341,6 @@ impl<'a> Pickle<'a> {
     }
 }
 
-/// The sentence about something that is not read.
-fn refers_to(name: &str) -> String {
-    format!("refers to {name}; only NumPy arrays, lists and dicts are read; save those with pickle.dump")
-}
-
 /// The values of an array whose axis `i` is axis `axes[i]` of the C-ordered `bytes` of shape `base`, in C order.
 pub(super) fn transposed(bytes: &[u8], base: &[usize], axes: &[usize], item: usize) -> Vec<u8> {
     let mut strides = vec![item; base.len()];
@@ -322,6 +381,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Other => "another object",
         Value::Dtype { .. } => "a NumPy type",
         Value::Array { .. } | Value::NewArray => "a NumPy array",
+        Value::Storage(_) | Value::Tensor(_) => "a tensor",
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
 }
 
 /// What is wrong with an archive or an entry, in words that say what to do.
-pub(super) fn explain(path: &Path, error: &ZipError) -> Error {
+pub(crate) fn explain(path: &Path, error: &ZipError) -> Error {
     match error {
         ZipError::UnsupportedArchive(why) if *why == ZipError::PASSWORD_REQUIRED => {
             Error::data(path, "is encrypted; repack it without a password")

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::facts::{Facts, utc};
 use super::stored::Stored;
+use super::supply::Network;
 use super::{Session, data_options};
 use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::files::run_folder::{CHECKPOINT_FILE, is_held, is_run};
@@ -88,7 +89,7 @@ pub fn run(request: &InspectRequest, _: &Session, progress: &mut dyn Progress) -
         "run"
     } else if path.is_dir() && path.join(CHECKPOINT_FILE).is_file() {
         look_at_checkpoint(&path.join(CHECKPOINT_FILE), &mut found)?
-    } else if ending == "safetensors" {
+    } else if ["safetensors", "pth", "pt", "ckpt"].iter().any(|known| ending == *known) {
         look_at_checkpoint(path, &mut found)?
     } else if ending == "npy" && look_at_array(path, &mut found)? {
         "embeddings"
@@ -139,12 +140,15 @@ fn describe_tensors(checkpoint: &Checkpoint, found: &mut Findings) {
 fn look_at_checkpoint(path: &Path, found: &mut Findings) -> Result<&'static str> {
     let checkpoint = Checkpoint::load(path)?;
     if !checkpoint.metadata.contains_key(CONFIG_KEY) && Stored::open(path).is_err() {
+        if let Some(network) = Network::of(&checkpoint) {
+            found.add("network", network.words());
+        }
         describe_tensors(&checkpoint, found);
         let first = checkpoint.tensors.iter().take(12);
         first.for_each(|(name, tensor)| found.add(name, format!("{:?}", tensor.shape)));
         found.warn(
-            "its metadata has no settings of a run: another program saved it; with the config.toml of its run beside it \
-             it can be used",
+            "its metadata has no settings of a run: another program saved it; with the config.toml of its run beside it, \
+             or once `export` has given it side, mean and std of its images, it can be used",
         );
         return Ok("tensors");
     }

@@ -2,16 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::supply::supply;
 use super::support_file::Labelled;
-use crate::data::GLYPH_SIDE;
-use crate::files::run_folder::{CONFIG_FILE, checkpoint_file};
+use crate::Result;
+use crate::files::run_folder::checkpoint_file;
 use crate::settings::Config;
 use crate::train::checkpoint::Checkpoint;
-use crate::train::state::{CLASSES_KEY, CONFIG_KEY, SIDE_KEY, stored_config, stored_side};
-use crate::{Error, Result};
-
-/// The classifier's weight, `[outputs, embedding]`: its rows say how many classes a network was trained with.
-const CLASSIFIER: &str = "classifier.weight";
+use crate::train::state::{CONFIG_KEY, stored_config, stored_side};
 
 /// A checkpoint that was read, and its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,24 +25,38 @@ pub struct Stored {
 
 impl Stored {
     /// Reads the checkpoint that `path` names: a file, or a run folder, of which the network that validated best is meant
-    /// where there is one, and else the last. Where the file has no settings, because other
-    /// software saved its tensors again, those of the `config.toml` beside it count.
+    /// where there is one, and else the last. Where the file has no settings, because another
+    /// program saved it, they are those of a file of settings beside it (`net.toml` for `net.pth`, or `config.toml`), under
+    /// what the tensors say.
     ///
     /// # Errors
-    /// [`Error::Data`] or [`Error::Io`] when there is no checkpoint, or none that can be used.
+    /// [`crate::Error::Data`] or [`crate::Error::Io`] when there is no checkpoint, or none that can be used.
     pub fn open(path: &Path) -> Result<Stored> {
         let file = checkpoint_file(path)?;
         let checkpoint = Checkpoint::load(&file)?;
         Stored::of((file, checkpoint))
     }
 
+    /// As [`Stored::open`]; a file without settings has those that are `given`.
+    ///
+    /// # Errors
+    /// As [`Stored::open`].
+    pub fn open_with(path: &Path, given: &Config) -> Result<Stored> {
+        let file = checkpoint_file(path)?;
+        let mut checkpoint = Checkpoint::load(&file)?;
+        if !checkpoint.metadata.contains_key(CONFIG_KEY) {
+            supply(&file, &mut checkpoint, Some(given))?;
+        }
+        Stored::of((file, checkpoint))
+    }
+
     /// A checkpoint that was read from `file`.
     ///
     /// # Errors
-    /// [`Error::Data`] when it cannot be used.
+    /// [`crate::Error::Data`] when it cannot be used.
     pub(super) fn of((file, mut checkpoint): (PathBuf, Checkpoint)) -> Result<Stored> {
         if !checkpoint.metadata.contains_key(CONFIG_KEY) {
-            supply_metadata(&file, &mut checkpoint)?;
+            supply(&file, &mut checkpoint, None)?;
         }
         let config = stored_config(&file, &checkpoint)?;
         let support = Labelled::take(&file, &mut checkpoint)?;
@@ -55,7 +66,7 @@ impl Stored {
     /// Side of the images that the network takes, pixels.
     ///
     /// # Errors
-    /// [`Error::Data`] when the checkpoint does not say it, or says what no network takes.
+    /// [`crate::Error::Data`] when the checkpoint does not say it, or says what no network takes.
     pub fn side(&self) -> Result<usize> {
         stored_side(&self.file, &self.checkpoint, &self.config)
     }
@@ -64,41 +75,4 @@ impl Stored {
     pub fn folder(&self) -> &Path {
         self.file.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
     }
-}
-
-/// Settings, classes and side of a checkpoint without metadata: from the `config.toml` beside it and from the tensors.
-fn supply_metadata(file: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
-    let beside = file.with_file_name(CONFIG_FILE);
-    if !beside.is_file() {
-        return Err(Error::data(
-            file,
-            "its metadata has no \"config\", and no config.toml lies beside it: put that of the run there, or name a \
-             checkpoint that `ieq-wgpu train` wrote",
-        ));
-    }
-    let config = Config::from_layers(None, &beside)?;
-    let outputs = checkpoint.tensors.get(CLASSIFIER).and_then(|tensor| tensor.shape.first()).copied();
-    let classes = outputs.map(|outputs| outputs / config.method.class_rotations());
-    let classes = classes.ok_or_else(|| {
-        Error::data(
-            file,
-            format!("it has neither settings in its metadata nor the tensor {CLASSIFIER}: name a whole checkpoint"),
-        )
-    })?;
-    let side = match config.data.side {
-        Some(side) => side,
-        None if config.data.is_glyphs() => GLYPH_SIDE,
-        None => {
-            return Err(Error::data(
-                beside,
-                "it sets no data.side, and the checkpoint has lost it: add `side` under [data], as the run's images \
-                 had it",
-            ));
-        }
-    };
-    let mut put = |key: &str, value: String| drop(checkpoint.metadata.insert(key.into(), value));
-    put(CONFIG_KEY, config.to_json()?);
-    put(CLASSES_KEY, classes.to_string());
-    put(SIDE_KEY, side.to_string());
-    Ok(())
 }

@@ -1,5 +1,5 @@
 //! Checkpoints: the bytes of a safetensors file that PyTorch reads, equal bytes for equal state. Files are read and
-//! written by [`super::checkpoint_file`].
+//! written by [`super::checkpoint_file`], PyTorch's own are read by [`super::pytorch`].
 //!
 //! Weights carry PyTorch's state-dict names (`docs/method.md`, section 2). Whatever else a run needs to resume
 //! (momentum, memory bank, ...) goes under [`TRAINING_PREFIX`]; settings and counters are strings in the
@@ -12,6 +12,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
 
+use super::names;
 use crate::{Error, Result};
 
 /// Names that start so are training state, not part of the network.
@@ -19,12 +20,6 @@ pub const TRAINING_PREFIX: &str = "train.";
 
 /// PyTorch's counter beside each batch norm's running statistics: nothing here depends on it.
 const IGNORED_SUFFIX: &str = ".num_batches_tracked";
-/// What compiled models, sharded training and checkpointed activations of PyTorch put between the parts of names.
-const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-/// What data-parallel training, averaged models, Lightning and nested dicts put before every name. They nest.
-const AROUND: [&str; 6] = ["module.", "model.", "net.", "network.", "state_dict.", "model_state_dict."];
-/// The counter of PyTorch's averaged models.
-const AVERAGED: &str = "n_averaged";
 /// The metadata key that tells readers which library's conventions the file follows.
 const FORMAT: (&str, &str) = ("format", "pt");
 /// The header key of the metadata, reserved by the format.
@@ -75,6 +70,14 @@ impl Tensor {
     pub fn i64(shape: impl Into<Vec<usize>>, data: Vec<i64>) -> Self {
         Tensor { shape: shape.into(), data: TensorData::I64(data) }
     }
+
+    /// The numbers, little-endian.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        match &self.data {
+            TensorData::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            TensorData::I64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        }
+    }
 }
 
 impl View for &Tensor {
@@ -90,12 +93,7 @@ impl View for &Tensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let mut bytes = Vec::with_capacity(self.data_len());
-        match &self.data {
-            TensorData::F32(values) => values.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes())),
-            TensorData::I64(values) => values.iter().for_each(|v| bytes.extend_from_slice(&v.to_le_bytes())),
-        }
-        bytes.into()
+        self.bytes().into()
     }
 
     fn data_len(&self) -> usize {
@@ -182,12 +180,7 @@ impl Checkpoint {
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {
             let data = decode(&view).map_err(|message| Error::data(path, format!("tensor {name} {message}")))?;
-            if let Some(i) = not_finite(&data) {
-                return Err(Error::data(
-                    path,
-                    format!("tensor {name} is not finite in f32 at element {i}; use a checkpoint from before that"),
-                ));
-            }
+            check_finite(path, name, &data)?;
             tensors.insert(name.to_owned(), Tensor { shape: view.shape().to_vec(), data });
         }
         Ok(Checkpoint { tensors: unwrapped(path, tensors)?, metadata })
@@ -238,32 +231,13 @@ impl Checkpoint {
     }
 }
 
-/// The tensors without what PyTorch's wrappers add to their names; training state keeps its names.
+/// The tensors under the network's own names; training state keeps its names.
 fn unwrapped(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-    let (training, network): (Vec<_>, Vec<_>) =
+    let (mut all, network): (BTreeMap<_, _>, BTreeMap<_, _>) =
         tensors.into_iter().partition(|(name, _)| name.starts_with(TRAINING_PREFIX));
-    let mut network: Vec<(String, Tensor)> = network
-        .into_iter()
-        .map(|(name, tensor)| {
-            (name.split('.').filter(|part| !WRAPPERS.contains(part)).collect::<Vec<_>>().join("."), tensor)
-        })
-        .collect();
-    // The counter of averaged models lies beside the module that they wrap.
-    let is_around = |prefix: &str, network: &[(String, Tensor)]| {
-        network.iter().any(|(name, _)| name.starts_with(prefix))
-            && network.iter().all(|(name, _)| name.starts_with(prefix) || name == AVERAGED)
-    };
-    while let Some(prefix) = AROUND.into_iter().find(|prefix| is_around(prefix, &network)) {
-        network.retain(|(name, _)| name != AVERAGED);
-        network.iter_mut().for_each(|(name, _)| *name = name[prefix.len()..].to_owned());
-    }
-    let mut all = BTreeMap::new();
-    for (name, tensor) in training.into_iter().chain(network) {
-        if let Some(twice) = all.insert(name.clone(), tensor).map(|_| name) {
-            return Err(Error::data(
-                path,
-                format!("has {twice} twice, plain and in a wrapper of PyTorch; save the state of one network"),
-            ));
+    for (name, tensor) in names::network(path, network)? {
+        if all.insert(name.clone(), tensor).is_some() {
+            return Err(names::twice(path, &name));
         }
     }
     Ok(all)
@@ -275,6 +249,17 @@ fn list((kind, names): &(&str, Vec<String>)) -> String {
     match names.len().saturating_sub(NAMES_SHOWN) {
         0 => format!("{kind} {shown}"),
         more => format!("{kind} {shown} and {more} more"),
+    }
+}
+
+/// Refuses a tensor `name` of the file that is read in which a number is not finite.
+pub(super) fn check_finite(path: &Path, name: &str, data: &TensorData) -> Result<()> {
+    match not_finite(data) {
+        None => Ok(()),
+        Some(i) => Err(Error::data(
+            path,
+            format!("tensor {name} is not finite in f32 at element {i}; use a checkpoint from before that"),
+        )),
     }
 }
 

@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::checkpoint::{Checkpoint, foreign};
+#[cfg(feature = "formats")]
+use super::pytorch;
 use crate::files::replace_file;
 use crate::{Error, Result};
 
@@ -23,30 +25,43 @@ impl Checkpoint {
         replace_file(path, "cannot write the checkpoint", &bytes)
     }
 
-    /// Reads the checkpoint at `path`, as [`Checkpoint::from_bytes`] does.
+    /// Reads the checkpoint at `path`, as [`Checkpoint::from_bytes`] does; with the feature `formats` also a file that
+    /// `torch.save` wrote, as [`Checkpoint::from_pytorch`] does.
     ///
     /// # Errors
-    /// As [`Checkpoint::from_bytes`]; [`Error::Io`] when the file cannot be read.
+    /// As those; [`Error::Io`] when the file cannot be read.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Checkpoint::from_bytes(path, &read_file(path)?)
+        let bytes = read_file(path)?;
+        #[cfg(feature = "formats")]
+        if pytorch::is_one(&bytes) {
+            return Checkpoint::from_pytorch(path, &bytes);
+        }
+        Checkpoint::from_bytes(path, &bytes)
     }
 }
 
-/// The bytes of `path`, once its first ones can be those of a safetensors file: a wrong file may be large.
+/// Whether a file begins so whose tensors are read.
+fn check_head(path: &Path, head: &[u8], length: u64) -> Result<()> {
+    #[cfg(feature = "formats")]
+    if pytorch::is_one(head) {
+        return Ok(());
+    }
+    foreign(head, length).map_or(Ok(()), |message| Err(Error::data(path, message)))
+}
+
+/// The bytes of `path`, once its first ones can be those of a checkpoint: a wrong file may be large.
 fn read_file(path: &Path) -> Result<Vec<u8>> {
     let io = |e| Error::io(path, "cannot read the checkpoint", e);
     let mut file = File::open(path).map_err(io)?;
     let about = file.metadata().map_err(io)?;
     if !about.is_file() {
         let what = if about.is_dir() { "a folder" } else { "a device or pipe" };
-        return Err(Error::data(path, format!("is {what}; name a .safetensors file")));
+        return Err(Error::data(path, format!("is {what}; name a .safetensors or .pth file")));
     }
     let mut bytes = Vec::new();
     (&mut file).take(16).read_to_end(&mut bytes).map_err(io)?;
-    if let Some(message) = foreign(&bytes, about.len()) {
-        return Err(Error::data(path, message));
-    }
+    check_head(path, &bytes, about.len())?;
     file.read_to_end(&mut bytes).map_err(io)?;
     Ok(bytes)
 }

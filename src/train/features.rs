@@ -171,6 +171,33 @@ fn without_head() -> Error {
 /// More classes than any data set has, and a classifier that no adapter holds.
 const MAX_CLASSES: usize = 1_000_000;
 
+/// The settings of a checkpoint, its network, and the side of its images.
+fn described(path: &Path, checkpoint: &Checkpoint) -> Result<(Config, NetSpec, usize)> {
+    let config = stored_config(path, checkpoint)?;
+    let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
+    let side = stored_side(path, checkpoint, &config)?;
+    if !(2..=MAX_CLASSES).contains(&classes) {
+        return Err(Error::data(
+            path,
+            format!("it claims {classes} classes, and a network has 2 to {MAX_CLASSES}: copy the checkpoint again"),
+        ));
+    }
+    let net = net_spec(&config, classes);
+    Ok((config, net, side))
+}
+
+/// As an [`Extractor`] reads it, without a device: the settings of a checkpoint, its network, whose tensors are all there, and
+/// the side of its images.
+///
+/// # Errors
+/// As [`Extractor::open_async`].
+pub fn check(path: &Path, checkpoint: &Checkpoint) -> Result<(Config, NetSpec, usize)> {
+    let (config, net, side) = described(path, checkpoint)?;
+    let (_, recorded) = evaluation(&config, &net, side, 1)?;
+    checkpoint.check_against(path, &expected(&recorded.entries))?;
+    Ok((config, net, side))
+}
+
 /// The network in evaluation mode, over one batch of images: no more than `rows`, what a training step has room for.
 ///
 /// # Errors
@@ -229,18 +256,9 @@ impl Extractor {
         clock: Option<Clock>,
     ) -> Result<(Self, Config)> {
         let mut kernels = kernels.into();
-        let mut config = stored_config(path, checkpoint)?;
+        let (mut config, net, side) = described(path, checkpoint)?;
         // What the run's device chose is its own.
         config.run.winograd = config.as_given()?.run.winograd.resolved(kernels.gpu().is_software());
-        let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
-        let side = stored_side(path, checkpoint, &config)?;
-        if !(2..=MAX_CLASSES).contains(&classes) {
-            return Err(Error::data(
-                path,
-                format!("it claims {classes} classes, and a network has 2 to {MAX_CLASSES}: copy the checkpoint again"),
-            ));
-        }
-        let net = net_spec(&config, classes);
         let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH, clock).await?;
         checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
         if untrained {

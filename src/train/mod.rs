@@ -8,7 +8,12 @@ pub mod init;
 pub mod inputs;
 pub mod memory;
 pub mod metrics;
+mod names;
 pub mod phases;
+#[cfg(feature = "formats")]
+pub mod pytorch;
+#[cfg(feature = "formats")]
+pub mod pytorch_writer;
 pub mod recipe;
 pub mod record;
 pub mod reference;

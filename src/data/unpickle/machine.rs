@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::super::labels::{self, Label};
 use super::literal::{integer, unescape, unquote};
-use super::{Global, Id, Order, Value, kind, raw, refers_to, text};
+use super::torch::{self, Torch};
+use super::{Dialect, Global, Id, Order, Value, kind, raw, text};
 use crate::{Error, Result};
 
 /// The most values, memo entries and stack slots of one file.
@@ -32,6 +33,7 @@ const NEVER_DATA: [&str; 12] = [
 
 /// The stack machine.
 pub(super) struct Machine<'a> {
+    dialect: Dialect,
     path: &'a Path,
     bytes: &'a [u8],
     at: usize,
@@ -43,8 +45,14 @@ pub(super) struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// The machine before the first byte of `bytes`, the content of `path`.
-    pub(super) fn new(path: &'a Path, bytes: &'a [u8]) -> Self {
-        Machine { path, bytes, at: 0, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
+    pub(super) fn new(dialect: Dialect, path: &'a Path, bytes: &'a [u8]) -> Self {
+        let (values, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
+        Machine { dialect, path, bytes, at: 0, values, stack, marks, memo }
+    }
+
+    /// How many bytes it has read.
+    pub(super) fn position(&self) -> usize {
+        self.at
     }
 
     /// A value of the arena.
@@ -67,9 +75,11 @@ impl<'a> Machine<'a> {
             }
             self.step(code, start)?;
             if self.values.len().max(self.stack.len()).max(self.marks.len()).max(self.memo.len()) > MAX_VALUES {
-                return Err(
-                    self.error(format!("holds more than {MAX_VALUES} values; save the images as one uint8 array"))
-                );
+                let what = match self.dialect {
+                    Dialect::Data => "save the images as one uint8 array",
+                    Dialect::Torch => "save the weights alone",
+                };
+                return Err(self.error(format!("holds more than {MAX_VALUES} values; {what}")));
             }
         }
     }
@@ -214,6 +224,13 @@ impl<'a> Machine<'a> {
                 let index = self.size(4)?;
                 self.fetch(index as u32)
             }
+            // What lies outside the pickle: PyTorch's storages.
+            b'Q' if self.dialect == Dialect::Torch => {
+                let id = self.pop()?;
+                let storage = torch::storage(&self.values, id);
+                let unusual = || self.error("names its numbers in an unusual way; save it again with torch.save".into());
+                self.push(storage.ok_or_else(unusual)?)
+            }
             // Functions.
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
@@ -221,7 +238,7 @@ impl<'a> Machine<'a> {
             }
             b'i' => {
                 let (module, name) = (self.line()?, self.line()?);
-                Err(self.error(refers_to(&format!("{}.{}", shown(module), shown(name)))))
+                Err(self.refuses(&format!("{}.{}", shown(module), shown(name))))
             }
             0x93 => {
                 let names = self.pop_n(2)?;
@@ -244,9 +261,14 @@ impl<'a> Machine<'a> {
         Error::data(self.path, message)
     }
 
+    fn refuses(&self, name: &str) -> Error {
+        self.error(self.dialect.refers_to(name))
+    }
+
     fn malformed(&self, code: u8, at: usize) -> Error {
         self.error(format!(
-            "has the pickle instruction 0x{code:02x} at byte {at}, which is out of place or not one that arrays, lists and dicts need; save it again with pickle.dump"
+            "has the pickle instruction 0x{code:02x} at byte {at}, which is out of place or not one that arrays, lists and dicts need; save it again with {}",
+            self.dialect.again()
         ))
     }
 
@@ -395,12 +417,16 @@ impl<'a> Machine<'a> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
-        self.push(match Global::named(module, name) {
+        let is_torch = self.dialect == Dialect::Torch;
+        let torch = Torch::named(module, name).filter(|_| is_torch).map(Global::Torch);
+        self.push(match torch.or_else(|| Global::named(module, name)) {
             Some(global) => Value::Global(global),
             None => {
                 let full = format!("{}.{}", shown(module), shown(name));
-                if NEVER_DATA.contains(&module.split('.').next().unwrap_or_default()) {
-                    return Err(self.error(refers_to(&full)));
+                let room = module.split('.').next().unwrap_or_default();
+                // Beside the weights lie optimisers, schedules and random states of many types.
+                if NEVER_DATA.contains(&room) && !(is_torch && matches!(room, "numpy" | "torch")) {
+                    return Err(self.refuses(&full));
                 }
                 Value::Unknown(full)
             }
@@ -415,13 +441,31 @@ impl<'a> Machine<'a> {
             (Value::Global(global), Value::Tuple(args)) => (global, args),
             // An object of an unknown type, such as a subclass of dict, is empty until it is filled.
             (Value::Unknown(_), Value::Tuple(_)) if new => return self.push(Value::Dict(Vec::new())),
-            (Value::Unknown(name), _) => return Err(self.error(refers_to(name))),
+            (Value::Global(Global::Torch(_)), _) | (Value::Unknown(_) | Value::Other, _)
+                if self.dialect == Dialect::Torch =>
+            {
+                return self.push(Value::Other);
+            }
+            (Value::Unknown(name), _) => return Err(self.refuses(name)),
             (other, _) => {
                 let kind = kind(other);
                 return Err(self.error(format!("calls {kind}; only NumPy arrays, lists and dicts are read")));
             }
         };
-        let unusual = || self.error(format!("calls {global:?} with unusual arguments; save it again with pickle.dump"));
+        if let Global::Torch(function) = *global {
+            let value = function.call(&self.values, args);
+            return match value {
+                torch::Made::New(value) => self.push(value),
+                torch::Made::Same(id) => {
+                    self.stack.push(id);
+                    Ok(())
+                }
+            };
+        }
+        let unusual = || {
+            let again = self.dialect.again();
+            self.error(format!("calls {global:?} with unusual arguments; save it again with {again}"))
+        };
         let value = match (global, args.as_slice()) {
             (Global::Reconstruct, [_, _, _]) => Value::NewArray,
             (Global::Dtype, [code, ..]) => {
@@ -541,10 +585,14 @@ impl<'a> Machine<'a> {
         let state = self.pop()?;
         let object = self.top()?;
         // The attributes of other objects are of no use.
-        if matches!(self.values[object as usize], Value::Dict(_) | Value::List(_) | Value::Other) {
+        if matches!(
+            self.values[object as usize],
+            Value::Dict(_) | Value::List(_) | Value::Other | Value::Tensor(_) | Value::Storage(_)
+        ) {
             return Ok(());
         }
-        let unusual = || self.error("gives an object an unusual state; save it again with pickle.dump".into());
+        let again = self.dialect.again();
+        let unusual = || self.error(format!("gives an object an unusual state; save it again with {again}"));
         let Value::Tuple(state) = &self.values[state as usize] else { return Err(unusual()) };
         let value = match (&self.values[object as usize], state.as_slice()) {
             // (version,) shape, type, Fortran order, values.
