@@ -281,14 +281,11 @@ fn weights_without_settings_take_them_from_the_folder() {
     succeeds(root, "embed saved data --out saved.npy");
     succeeds(root, "embed run data --out run.npy");
     assert!(std::fs::read(root.join("saved.npy")).unwrap() == std::fs::read(root.join("run.npy")).unwrap());
-    // The advice for a PyTorch file ends in such a folder.
-    std::fs::write(root.join("x.pth"), b"PK\x03\x04").unwrap();
-    fails(
-        root,
-        "embed x.pth data",
-        2,
-        &["save_file(state_dict, \"checkpoint.safetensors\")", "config.toml of its run beside it"],
-    );
+    // So have those that PyTorch saved by its own means.
+    let bytes = Checkpoint::load(root.join("saved/checkpoint.safetensors")).unwrap().to_pytorch().unwrap();
+    std::fs::write(root.join("saved/x.pth"), bytes).unwrap();
+    succeeds(root, "embed saved/x.pth data --out saved.npy");
+    assert!(std::fs::read(root.join("saved.npy")).unwrap() == std::fs::read(root.join("run.npy")).unwrap());
 }
 
 /// One bad picture among good ones is left out and said; `--strict` refuses, and without it all is well.

@@ -150,7 +150,21 @@ const CHECKPOINTS: &[Case] = &[
         &["broken/foreign/checkpoint.safetensors: its metadata has no \"config\"", "name a checkpoint"],
     ),
     ("eval one.png", 2, &["one.png: is not a safetensors file", "name a checkpoint"]),
-    ("eval bomb.zip", 2, &["bomb.zip: is a zip archive, as PyTorch files are", "save_file"]),
+    ("eval bomb.zip", 2, &["bomb.zip: is a zip archive, as PyTorch files are", "name a file that torch.save"]),
+    ("eval hostile.pth", 2, &["hostile.pth: refers to os.system", "save the weights alone with torch.save"]),
+    ("train --init hostile.pth --data data/ok", 2, &["hostile.pth: refers to os.system", "save the weights alone"]),
+    ("eval cut.pth", 2, &["cut.pth: is cut off or damaged", "copy or download it again"]),
+    ("embed packed.pth one.png", 2, &["packed.pth: was packed by another program", "save it again with torch.save"]),
+    ("export hostile.pth --to safetensors --out new.safetensors", 2, &["hostile.pth: refers to os.system"]),
+    ("export run --to pth --out note.txt", 2, &["note.txt: this file is there already", "--overwrite"]),
+    ("export run --to pth --out absent/net.pth", 2, &["absent: there is no such folder", "create it first"]),
+    ("export run --to pth --out data", 2, &["data: this is a folder", "name another (try network.pth)"]),
+    ("export run --to pth --out new.pth --preset fc100", 2, &["it has settings of its own", "leave them out"]),
+    ("export run --to pth --out new.pth --side 32", 2, &["--side (data.side)", "all three are wanted", "add --preset"]),
+    ("export shipped --to pth --out new.pth", 2, &["shipped"]),
+    ("export broken/nan --to pth --out new.pth", 2, &["not finite", "use a checkpoint from before"]),
+    ("export broken/missing --to pth --out new.pth", 2, &["does not fit the network: missing"]),
+    ("inspect hostile.pth", 2, &["hostile.pth: refers to os.system"]),
     ("eval hostile.pickle", 2, &["hostile.pickle: is", "name a checkpoint"]),
     ("eval broken/overlapping", 2, &["broken/overlapping/checkpoint.safetensors: is not a complete", "copy it again"]),
     ("eval broken/overflowing", 2, &["broken/overflowing/checkpoint.safetensors: is not a complete", "copy it again"]),
@@ -575,6 +589,10 @@ fn make_data(root: &Path) {
     let zip = zip_of("train/a/0.png", &whole);
     write(root, "cut.zip", &zip[..zip.len() / 2]);
     write(root, "hostile.pickle", b"cos\nsystem\n(S'touch owned'\ntR.");
+    write(root, "packed.pth", zip_of("net/data.pkl", b"N."));
+    let stream = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+    write(root, "hostile.pth", [&stream[..], b"cos\nsystem\n(S'touch owned'\ntR."].concat());
+    write(root, "cut.pth", [&stream[..], b"\x80\x02M\xe9"].concat());
     write(root, "cut.pickle", b"\x80\x02}q\x00(U\x04data");
     write(root, "cut.idx", [0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28, 1, 2, 3]);
     std::fs::create_dir_all(root.join("list.txt")).unwrap();

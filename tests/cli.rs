@@ -5,13 +5,14 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "devices",
     "train",
     "distill",
     "ablate",
     "eval",
     "embed",
+    "export",
     "predict",
     "neighbors",
     "audit",

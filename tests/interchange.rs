@@ -139,7 +139,8 @@ fn commands_take_files_of_pytorch() {
         std::fs::create_dir_all(root.join(format!("data/novel/c{class}"))).unwrap();
         std::fs::create_dir_all(root.join(format!("data/train/t{class}"))).unwrap();
         for i in 0..4 {
-            let picture = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([40 * class as u8, (x * i) as u8, y as u8]));
+            let picture =
+                image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([40 * class as u8, (x * i) as u8, y as u8]));
             picture.save(root.join(format!("data/novel/c{class}/{i}.png"))).unwrap();
             picture.save(root.join(format!("data/train/t{class}/{i}.png"))).unwrap();
         }
@@ -196,7 +197,8 @@ fn tuple(items: &[i64]) -> Vec<u8> {
 
 /// A dict of one tensor `w` in storage `0` of so many f32.
 fn pickled(length: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
-    let mut bytes = b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n".to_vec();
+    let mut bytes =
+        b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n".to_vec();
     bytes.extend(b"X\x01\0\0\x000X\x03\0\0\0cpu");
     bytes.extend([integer(length), b"tQ".to_vec(), integer(offset), tuple(shape), tuple(strides)].concat());
     bytes.extend(b"\x89ccollections\nOrderedDict\n)RtRs.");
@@ -306,7 +308,10 @@ fn exports_hold_the_network_and_its_settings() {
     fails(root, "export net.pth --to pth", &["no \"config\"", "--side, --mean and --std"]);
     fails(root, "export net.pth --to pth --side 32", &["--mean (data.mean)", "all three are wanted", "add --preset"]);
     let said = succeeds(root, "export net.pth --to safetensors --out a.safetensors --preset cifar-fs");
-    assert!(said.contains("a.safetensors: resnet12, widths 2,2,4,4") && said.contains("mean 0.5071,0.4867,0.4408"), "{said}");
+    assert!(
+        said.contains("a.safetensors: resnet12, widths 2,2,4,4") && said.contains("mean 0.5071,0.4867,0.4408"),
+        "{said}"
+    );
     fails(root, "export net.pth --to pth --out a.safetensors", &["is there already", "--overwrite", "--out"]);
     fails(root, "export a.safetensors --to pth --preset fc100", &["settings of its own", "leave them out"]);
     fails(root, "export a.safetensors --to pth --out absent/x.pth", &["absent: there is no such folder"]);
@@ -340,7 +345,8 @@ fn exports_hold_the_network_and_its_settings() {
 
 /// Runs Python with torch, where the environment names one.
 fn python(script: &str, folder: &Path) -> String {
-    let python = std::env::var("IEQ_PYTHON").expect("IEQ_PYTHON names a Python with torch, numpy, safetensors, onnxruntime");
+    let python =
+        std::env::var("IEQ_PYTHON").expect("IEQ_PYTHON names a Python with torch, numpy, safetensors, onnxruntime");
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut command = Command::new(python);
     let output = command.args(["-c", script]).env("PYTHONPATH", examples).current_dir(folder).output().unwrap();
@@ -351,6 +357,7 @@ fn python(script: &str, folder: &Path) -> String {
 /// At full width, both ways: PyTorch loads what is written, strictly, and embeds the same.
 #[test]
 #[ignore = "needs a Python with PyTorch: IEQ_PYTHON"]
+#[allow(clippy::print_stdout, reason = "figures are for people")]
 fn pytorch_embeds_the_same_at_full_width() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();

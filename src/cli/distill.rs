@@ -25,8 +25,8 @@ use crate::settings::Config;
 pub struct Args {
     /// Checkpoint or run folder of the teacher
     ///
-    /// Of a run folder the network that validated best, or else the last one. Without it --teacher-share trains a teacher
-    /// first.
+    /// Of a run folder the network that validated best, or else the last one. A .pth of PyTorch's will do, too:
+    /// `export --help` says how. Without it --teacher-share trains a teacher first.
     #[arg(long, value_name = "CHECKPOINT", help_heading = "Distillation")]
     teacher: Option<PathBuf>,
     /// Weights and temperature.

@@ -33,7 +33,7 @@ pub struct Args {
     ///
     /// Of a run folder the network that validated best (best.safetensors), or else the last one. The path of its
     /// checkpoint.safetensors means the last one. `shipped` is the network of the program's own that suits the pictures,
-    /// `shipped:strokes` that for letters and signs.
+    /// `shipped:strokes` that for letters and signs. A .pth of PyTorch's will do, too: `export --help` says how.
     checkpoint: PathBuf,
     /// Images: folders, zip files, image files
     #[arg(value_name = "INPUT", required_unless_present = "data")]

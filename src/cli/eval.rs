@@ -25,7 +25,8 @@ pub struct Args {
     ///
     /// Of a run folder the network that validated best (best.safetensors), or else the last one. The path of its
     /// checkpoint.safetensors means the last one. `shipped` is the network of the program's own that suits the pictures,
-    /// `shipped:strokes` that for letters and signs; --data then names what it is scored on.
+    /// `shipped:strokes` that for letters and signs; --data then names what it is scored on. A .pth of
+    /// PyTorch's will do, too: `export --help` says how.
     checkpoint: PathBuf,
     /// Images to score on: glyphs, or a path
     ///

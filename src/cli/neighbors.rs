@@ -30,7 +30,7 @@ pub struct Args {
     /// Checkpoint or run folder
     ///
     /// Of embeddings that which made them. `shipped` chooses by the pictures, `shipped:strokes` is for letters and signs,
-    /// `shipped:pictures` for all others.
+    /// `shipped:pictures` for all others. A .pth of PyTorch's will do, too: `export --help` says how.
     #[arg(long, value_name = "MODEL", default_value = "shipped")]
     model: PathBuf,
     /// How many to find

@@ -27,7 +27,8 @@ pub struct Args {
     /// Checkpoint, run or saved support
     ///
     /// A checkpoint, a run folder, a file that --save wrote, or a network that the program ships: `shipped` chooses by the
-    /// pictures, `shipped:strokes` is for letters and signs, `shipped:pictures` for all others.
+    /// pictures, `shipped:strokes` is for letters and signs, `shipped:pictures` for all others. A .pth of
+    /// PyTorch's will do, too: `export --help` says how.
     #[arg(long, value_name = "MODEL", default_value = "shipped", help_heading = SUPPORT)]
     model: PathBuf,
     /// Folder or zip with a folder per class

@@ -43,7 +43,8 @@ impl Network {
     /// In words: `a resnet12 of widths 64,160,320,640, 64 classes, 16 transforms`.
     pub(super) fn words(&self) -> String {
         let widths: Vec<_> = self.widths.iter().map(usize::to_string).collect();
-        let heads = [(self.outputs, "classes"), (self.transforms, "transforms"), (self.projection, "invariant outputs")];
+        let heads =
+            [(self.outputs, "classes"), (self.transforms, "transforms"), (self.projection, "invariant outputs")];
         let heads = heads.into_iter().filter_map(|(rows, what)| Some(format!(", {} {what}", rows?)));
         format!("a {} of widths {}{}", self.backbone, widths.join(","), heads.collect::<String>())
     }
@@ -90,7 +91,8 @@ fn beside(file: &Path) -> Option<PathBuf> {
 /// The settings that `path` holds, which must say what no tensor does.
 fn read(path: &Path) -> Result<Config> {
     let mut config = Config::from_layers(None, path)?;
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "cannot read the configuration", error))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Error::io(path, "cannot read the configuration", error))?;
     let layer: Table = toml::from_str(&text).unwrap_or_default();
     if config.data.side.is_none() && config.data.is_glyphs() && at(&layer, "data.source").is_some() {
         config.data.side = Some(GLYPH_SIDE);
@@ -126,17 +128,19 @@ pub(super) fn supply(file: &Path, checkpoint: &mut Checkpoint, given: Option<&Co
         (Some(given), _) => given.clone(),
         (None, Some(path)) => read(&path)?,
         (None, None) => {
-            const NONE: &str = "its metadata has no \"config\", and no config.toml lies beside it: put that of the run there";
-            let Some(network) = network else {
-                return Err(Error::data(file, format!("{NONE}, or name a checkpoint that `ieq-wgpu train` wrote")));
-            };
+            let words = network.map_or_else(String::new, |network| {
+                format!(
+                    "; its tensors are {}, and do not say side, mean and std of its images: `ieq-wgpu export FILE --to \
+                     safetensors --preset cifar-fs --out new.safetensors` takes them from a preset, or from --side, --mean \
+                     and --std",
+                    network.words()
+                )
+            });
             return Err(Error::data(
                 file,
                 format!(
-                    "{NONE}; its tensors are {}, and do not say side, mean and std of its images: `ieq-wgpu export FILE \
-                     --to safetensors --preset cifar-fs --out new.safetensors` takes them from a preset, or from --side, \
-                     --mean and --std",
-                    network.words()
+                    "its metadata has no \"config\", and no config.toml lies beside it: put that of the run there, or name a \
+                     checkpoint that `ieq-wgpu train` wrote{words}"
                 ),
             ));
         }

@@ -450,8 +450,8 @@ settings! {
         /// Checkpoint or run folder to start from
         ///
         /// The blocks are taken over, and must be the same; so is each head that fits, and one that does not, such as the
-        /// classifier of another number of classes, is made anew. What was done is listed. Any .safetensors file with
-        /// PyTorch's names will do. Of a run folder the network that validated best, or else the last one. Without a preset
+        /// classifier of another number of classes, is made anew. What was done is listed. Any .safetensors or .pth file
+        /// with PyTorch's names will do. Of a run folder the network that validated best, or else the last one. Without a preset
         /// the recipe takes backbone and widths from there. `shipped` is the network of the program's own that suits the
         /// pictures. To resume the run the file is not needed.
         init: Option<PathBuf> = None,

@@ -235,7 +235,7 @@ impl Checkpoint {
 fn unwrapped(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
     let (mut all, network): (BTreeMap<_, _>, BTreeMap<_, _>) =
         tensors.into_iter().partition(|(name, _)| name.starts_with(TRAINING_PREFIX));
-    for (name, tensor) in names::network(path, network)? {
+    for (name, tensor) in names::network(path, network, false)? {
         if all.insert(name.clone(), tensor).is_some() {
             return Err(names::twice(path, &name));
         }

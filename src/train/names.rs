@@ -23,12 +23,12 @@ pub(super) fn twice(path: &Path, name: &str) -> Error {
     Error::data(path, format!("has {name} twice, plain and in a wrapper of PyTorch; save the state of one network"))
 }
 
-/// The tensors of a network under its own names, without what wrappers add. Where the network is a part of a larger module,
-/// as a Lightning module's `encoder`, that part and its heads.
+/// The tensors of a network under its own names, without what wrappers add. With `parts` the network may be a part of a
+/// larger module, as a Lightning module's `encoder`: then that part and its heads.
 ///
 /// # Errors
 /// [`Error::Data`] where a name is there twice, or several networks are.
-pub(super) fn network<T>(path: &Path, tensors: BTreeMap<String, T>) -> Result<BTreeMap<String, T>> {
+pub(super) fn network<T>(path: &Path, tensors: BTreeMap<String, T>, parts: bool) -> Result<BTreeMap<String, T>> {
     let plain = |name: String| name.split('.').filter(|part| !WRAPPERS.contains(part)).collect::<Vec<_>>().join(".");
     let mut network: Vec<(String, T)> = tensors.into_iter().map(|(name, tensor)| (plain(name), tensor)).collect();
     // The counter of averaged models lies beside the module that they wrap.
@@ -40,7 +40,9 @@ pub(super) fn network<T>(path: &Path, tensors: BTreeMap<String, T>) -> Result<BT
         network.retain(|(name, _)| name != AVERAGED);
         network.iter_mut().for_each(|(name, _)| *name = name[prefix.len()..].to_owned());
     }
-    take_part(path, &mut network)?;
+    if parts {
+        take_part(path, &mut network)?;
+    }
     let has = |network: &[(String, T)], begins: &str| network.iter().any(|(name, _)| name.starts_with(begins));
     // A block that is not the one of a sequence.
     let is_bare = has(&network, "layer1.conv1.");
@@ -92,7 +94,7 @@ mod tests {
 
     fn names(given: &[&str]) -> Result<String> {
         let tensors = given.iter().map(|name| ((*name).to_owned(), ())).collect();
-        network(Path::new("x"), tensors).map(|all| all.into_keys().collect::<Vec<_>>().join(" "))
+        network(Path::new("x"), tensors, true).map(|all| all.into_keys().collect::<Vec<_>>().join(" "))
     }
 
     #[test]

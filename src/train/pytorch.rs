@@ -99,7 +99,9 @@ impl Checkpoint {
                      `ieq-wgpu train` wrote",
                 ));
             }
-            (Some(_), Some(_)) => return Err(Error::data(path, "has two files data.pkl; save it again with torch.save")),
+            (Some(_), Some(_)) => {
+                return Err(Error::data(path, "has two files data.pkl; save it again with torch.save"));
+            }
         };
         drop(found);
         if archive.index_for_name(&format!("{folder}{SCRIPT}")).is_some() {
@@ -154,10 +156,14 @@ fn from_stream(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
         let key = key.ok_or_else(|| damaged(path, "a storage has no name"))?;
         let number = numbers.get(&key).copied().flatten();
         let number = number.ok_or_else(|| {
-            Error::data(path, "holds numbers of a type that weights do not have; save the weights alone with torch.save")
+            Error::data(
+                path,
+                "holds numbers of a type that weights do not have; save the weights alone with torch.save",
+            )
         })?;
-        let (length, rest) =
-            bytes[at..].split_first_chunk::<8>().ok_or_else(|| damaged(path, &format!("storage {key} is not there")))?;
+        let (length, rest) = bytes[at..]
+            .split_first_chunk::<8>()
+            .ok_or_else(|| damaged(path, &format!("storage {key} is not there")))?;
         let wanted = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|n| n.checked_mul(number.bytes()));
         let storage = wanted.and_then(|wanted| rest.get(..wanted));
         let storage = storage.ok_or_else(|| damaged(path, &format!("storage {key} has {} bytes", rest.len())))?;
@@ -173,7 +179,7 @@ fn checkpoint(path: &Path, pickle: &Pickle, mut storages: Storages, mut rest: Re
     let (tensors, metadata) = state(path, pickle)?;
     let mut read: BTreeMap<String, Cow<'_, [u8]>> = BTreeMap::new();
     let mut all = BTreeMap::new();
-    for (name, stored) in names::network(path, tensors)? {
+    for (name, stored) in names::network(path, tensors, true)? {
         let big_endian = match &mut storages {
             Storages::Zip { archive, folder, big_endian } => {
                 if !read.contains_key(&stored.key) {
@@ -260,9 +266,10 @@ fn gather(
     *rest -= count;
     let offset = usize::try_from(stored.offset).unwrap_or(usize::MAX);
     // Of the last number.
-    let last = shape.iter().zip(strides).try_fold(offset, |at, (&axis, &stride)| {
-        at.checked_add(axis.saturating_sub(1).checked_mul(stride)?)
-    });
+    let last = shape
+        .iter()
+        .zip(strides)
+        .try_fold(offset, |at, (&axis, &stride)| at.checked_add(axis.saturating_sub(1).checked_mul(stride)?));
     let available = storage.len() / number.bytes();
     if count > 0 && last.is_none_or(|last| last >= available) {
         return Err(format!("of shape {shape:?} reaches beyond its {available} numbers"));
@@ -277,9 +284,7 @@ fn gather(
     }
     macro_rules! all {
         ($kind:ident, $of:expr) => {
-            TensorData::$kind(
-                positions(offset, shape, strides).map(|at| $of(read(storage, at, big_endian))).collect(),
-            )
+            TensorData::$kind(positions(offset, shape, strides).map(|at| $of(read(storage, at, big_endian))).collect())
         };
     }
     Ok(match number {

@@ -101,7 +101,8 @@ impl Checkpoint {
         }
         pickle.op(b"uu.");
         let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(ALIGNMENT);
+        let options =
+            SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(ALIGNMENT);
         let mut put = |name: &str, content: &[u8]| {
             writer.start_file(format!("{FOLDER}/{name}"), options).map_err(|error| internal(&error))?;
             writer.write_all(content).map_err(|error| internal(&error))

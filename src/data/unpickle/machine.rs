@@ -228,7 +228,8 @@ impl<'a> Machine<'a> {
             b'Q' if self.dialect == Dialect::Torch => {
                 let id = self.pop()?;
                 let storage = torch::storage(&self.values, id);
-                let unusual = || self.error("names its numbers in an unusual way; save it again with torch.save".into());
+                let unusual =
+                    || self.error("names its numbers in an unusual way; save it again with torch.save".into());
                 self.push(storage.ok_or_else(unusual)?)
             }
             // Functions.
