@@ -257,6 +257,11 @@ const EVALUATION: &[Case] = &[
     ("eval run --split-file absent", 2, &["absent: cannot read the split file", "look at the path"]),
     ("eval run --split nonsense", 2, &["unknown split \"nonsense\"", "choose train, val or novel"]),
     ("eval run --oneshot", 2, &["data/ok: there is no `oneshot` folder", "run01"]),
+    (
+        "eval run --episodes official --shots 99",
+        2,
+        &["5-way episodes need 5 classes and the split has 4", "choose fewer shots"],
+    ),
     ("eval run --shots 1 --episodes note.txt", 2, &["note.txt: is not a safetensors file", "give one with episodes"]),
     (
         "eval run --shots 1 --episodes broken/cut/checkpoint.safetensors",

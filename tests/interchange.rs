@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use ieq_wgpu::data::ImageSet;
+use ieq_wgpu::data::{ImageSet, official};
 use ieq_wgpu::gpu::adapter::AdapterChoice;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::jobs::Stored;
@@ -170,6 +170,61 @@ fn commands_take_files_of_pytorch() {
     let output = ieq(root, words);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(0) || said.contains("classes"), "{said}");
+}
+
+// ---- official episodes ----------------------------------------------------------------------------
+
+/// `tests/pytorch/make_episodes.py` draws them with NumPy.
+#[test]
+fn official_episodes_are_those_of_numpy() {
+    let file = Checkpoint::load(fixture("episodes.safetensors")).unwrap();
+    let numbers = |name: &str| match &file.tensors[name].data {
+        TensorData::I64(values) => values.iter().map(|&value| value as u32).collect::<Vec<_>>(),
+        TensorData::F32(_) => panic!("real numbers"),
+    };
+    let labels = numbers("labels");
+    let n = labels.len();
+    let classes = (0..7).map(|class| class.to_string()).collect();
+    let names = (0..n).map(|i| i.to_string()).collect();
+    let images = ImageSet::new(1, vec![0; n], labels, classes, names).unwrap();
+    for (name, shots, first, count) in [("1shot", 1, 0, 40), ("5shot", 5, 0, 40), ("last", 1, 599, 600)] {
+        let wanted = numbers(name);
+        let episodes = official(&images, 5, shots, 15, count).unwrap();
+        let per_class = shots + 15;
+        assert_eq!(wanted.len(), (count as usize - first) * 5 * per_class);
+        for (episode, wanted) in episodes[first..].iter().zip(wanted.chunks(5 * per_class)) {
+            for (way, wanted) in wanted.chunks(per_class).enumerate() {
+                assert_eq!(episode.support[way * shots..][..shots], wanted[..shots], "{name}");
+                assert_eq!(episode.query[way * 15..][..15], wanted[shots..], "{name}");
+            }
+        }
+    }
+    let few = official(&images, 5, 10, 15, 1).unwrap_err().to_string();
+    assert!(few.contains("need 25 images per class and class 0 has 23"), "{few}");
+}
+
+/// On data in the files of the field, whose classes stand in no order.
+#[test]
+fn a_checkpoint_is_scored_on_official_episodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    std::fs::copy(fixture("plain.pth"), root.join("net.pth")).unwrap();
+    std::fs::write(root.join("net.toml"), "preset = \"cifar-fs\"\n").unwrap();
+    for class in 0..6 {
+        std::fs::create_dir_all(root.join(format!("data/novel/c{class}"))).unwrap();
+        for i in 0..20 {
+            let picture =
+                image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([40 * class as u8, (x * i) as u8, y as u8]));
+            picture.save(root.join(format!("data/novel/c{class}/{i}.png"))).unwrap();
+        }
+    }
+    let plain = succeeds(root, "eval net.pth --data data --episodes official --support-copies 1 --classifier cosine");
+    assert!(plain.contains("the authors' episodes;") && plain.contains("5-way 5-shot"), "{plain}");
+    assert!(plain.contains("600 episodes"), "{plain}");
+    let copies = succeeds(root, "eval net.pth --data data --episodes official --shots 1 --classifier cosine");
+    assert!(copies.contains("5 augmented copies of each support image"), "{copies}");
+    fails(root, "eval net.pth --data data --episodes official --shots 9", &["9 shots and 15 queries", "fewer shots"]);
+    fails(root, "eval net.pth --data data --episodes absent", &["absent: there is no such file"]);
 }
 
 // ---- hostile files --------------------------------------------------------------------------------

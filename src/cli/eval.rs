@@ -13,6 +13,8 @@ use crate::jobs::score::meets;
 const DATA: &str = "Data";
 const EPISODES: &str = "Episodes";
 const SCORE: &str = "Scoring";
+/// The word for the published episodes in place of a file.
+const OFFICIAL: &str = "official";
 
 /// Score a checkpoint on few-shot episodes
 ///
@@ -59,11 +61,15 @@ pub struct Args {
     /// Episodes for each number of shots
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = count, help_heading = EPISODES)]
     n_episodes: usize,
-    /// Read the episodes from a .safetensors file
+    /// The published 600 (official), or those in a file
     ///
-    /// Tensors `1shot`, `5shot` and so on, of [episodes, ways, shots + queries] indices into the split
+    /// official: the very episodes on which the method's authors score (5-way, 15 queries of a class; NumPy's legacy
+    /// generator, seeded with 0 to 599), of a split in the files that they use: test.pickle of CIFAR-FS and FC100,
+    /// miniImageNet_category_split_test.pickle, or test_images.npz with test_labels.pkl of tieredImageNet.
+    ///
+    /// A .safetensors file: tensors `1shot`, `5shot` and so on, of [episodes, ways, shots + queries] indices into the split
     /// (classes and files sorted by name), support first.
-    #[arg(long, value_name = "FILE", help_heading = EPISODES, hide_short_help = true,
+    #[arg(long, value_name = "official|FILE", help_heading = EPISODES, hide_short_help = true,
         conflicts_with_all = ["ways", "queries", "n_episodes", "seed"])]
     episodes: Option<PathBuf>,
     /// Score the official Omniglot 20-way one-shot runs
@@ -86,10 +92,11 @@ pub struct Args {
     classifier: Vec<Classifier>,
     /// Copies of each support image, cropped and flipped
     ///
-    /// 1 uses the images as they are. 5, as in the authors' evaluation, adds four cropped and flipped copies of each.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count, help_heading = SCORE,
-        hide_short_help = true)]
-    support_copies: usize,
+    /// 1, the default, uses the images as they are; 5 adds four cropped and flipped copies of each. With --episodes official
+    /// the default is 5, and all five are cropped, flipped and changed in colour, as by the method's authors. Which
+    /// crops, flips and colours those had no seed of theirs says; here they follow from the run's seed.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = SCORE, hide_short_help = true)]
+    support_copies: Option<usize>,
     /// Score the initial network of the checkpoint's seed
     #[arg(long, help_heading = SCORE, hide_short_help = true)]
     untrained: bool,
@@ -108,6 +115,8 @@ pub(super) fn split_file(text: &str) -> std::result::Result<SplitFile, std::conv
 /// Scores and prints the result.
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let Args { ways, shots, queries, n_episodes, seed, .. } = args;
+    let is_official = args.episodes.as_deref().is_some_and(|path| path.as_os_str() == OFFICIAL);
+    let support_copies = args.support_copies.unwrap_or(if is_official { 5 } else { 1 });
     let request = EvalRequest {
         checkpoint: args.checkpoint,
         data: args.data,
@@ -115,11 +124,12 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         split_file: args.split_file.unwrap_or_default(),
         episodes: match args.episodes {
             _ if args.oneshot => Episodes::OmniglotOneshot,
+            Some(path) if path.as_os_str() == OFFICIAL => Episodes::Official { shots },
             Some(path) => Episodes::File { path, shots },
             None => Episodes::Drawn { ways, shots, queries, n_episodes, seed },
         },
         classifiers: args.classifier,
-        support_copies: args.support_copies,
+        support_copies,
         untrained: args.untrained,
         min_acc: args.min_acc,
     };
@@ -141,6 +151,10 @@ fn text(outcome: &EvalOutcome, episodes: &Episodes) -> String {
     let episodes = match episodes {
         Episodes::Drawn { seed, .. } => format!("episodes of seed {seed}"),
         Episodes::File { path, .. } => format!("episodes of {}", path.display()),
+        Episodes::Official { .. } => match outcome.support_copies {
+            1 => "the authors' episodes".into(),
+            n => format!("the authors' episodes, {n} augmented copies of each support image"),
+        },
         Episodes::OmniglotOneshot => "the official one-shot runs".into(),
     };
     format!(

@@ -39,6 +39,7 @@ mod load;
 mod look;
 #[cfg(feature = "formats")]
 mod npz;
+mod official;
 #[cfg(feature = "formats")]
 mod oneshot;
 #[cfg(feature = "formats")]
@@ -80,6 +81,7 @@ pub use listing::is_image_name;
 pub use load::{load, load_readable, load_unlabelled, picture_bytes, sample_unlabelled};
 #[cfg(feature = "formats")]
 pub use look::Look;
+pub use official::official;
 #[cfg(feature = "formats")]
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 #[cfg(feature = "formats")]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::score::{Score, score};
+use super::score::{Score, Support, score};
 use super::{Session, data_options, look_options, model, moved, percentage, source, warn_of, within};
 use crate::data::{self, DataOptions, ImageSet, Split, read_episodes};
 use crate::error::Change;
@@ -32,13 +32,17 @@ pub struct EvalRequest {
     pub episodes: Episodes,
     /// Classifiers; repeats count once.
     pub classifiers: Vec<Classifier>,
-    /// Copies of each support image; 1 leaves them as they are.
+    /// Copies of each support image; 1 leaves them as they are. The first is the image itself, except of official episodes:
+    /// there all are augmented, as the method's authors do it.
     pub support_copies: usize,
     /// Score the initial network of the checkpoint's seed.
     pub untrained: bool,
     /// Accuracy that the first score is to reach, percent.
     pub min_acc: Option<f64>,
 }
+
+/// Ways, queries and number of the method's authors' episodes.
+const OFFICIAL: (usize, usize, u32) = (5, 15, 600);
 
 /// Which file lists the classes of the splits.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,6 +77,11 @@ pub enum Episodes {
         /// The .safetensors file.
         path: PathBuf,
         /// Which of its tensors, by number of shots.
+        shots: Vec<usize>,
+    },
+    /// The method's authors' own 600: 5-way, 15 queries of a class.
+    Official {
+        /// Labelled images per class: a result for each; repeats count once.
         shots: Vec<usize>,
     },
     /// The official Omniglot 20-way one-shot runs of the `oneshot` split.
@@ -115,7 +124,9 @@ impl EvalRequest {
             within("request.queries", queries, 1, 1000)?;
             within("request.n_episodes", n_episodes, 2, 1_000_000)?;
         }
-        if let Episodes::Drawn { shots, .. } | Episodes::File { shots, .. } = &self.episodes {
+        if let Episodes::Drawn { shots, .. } | Episodes::File { shots, .. } | Episodes::Official { shots } =
+            &self.episodes
+        {
             shots.iter().try_for_each(|&shots| within("request.shots", shots, 1, 1000))?;
         }
         if let Episodes::File { path, .. } = &self.episodes
@@ -235,21 +246,31 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
                 batches.push(read_episodes(path, shots, images.len())?);
             }
         }
+        Episodes::Official { shots } => {
+            let (ways, queries, n) = OFFICIAL;
+            for shots in distinct(shots) {
+                batches.push(data::official(&images, ways, shots, queries, n)?);
+            }
+        }
         Episodes::OmniglotOneshot => {}
     }
     let (extractor, config) = open(progress)?;
     let features = extractor.features(&images, Layer::Feature, None, progress)?;
     let width = features.len() / images.len().max(1);
-    let augment = Augmentation { jitter: 0.0, ..Augmentation::default() };
+    // The method's authors' copies have other colours, too, and there is none without changes.
+    let is_official = matches!(request.episodes, Episodes::Official { .. }) && request.support_copies > 1;
+    let jitter = if is_official { Augmentation::default().jitter } else { 0.0 };
+    let augment = Augmentation { jitter, ..Augmentation::default() };
     let padding = config.data.crop_padding_for(side);
     let sampler = ViewSampler::new(TransformSet::Rot4, side, padding, config.run.seed, augment);
     let sampler = sampler.with_stream(Stream::Support);
     let mut copies = Vec::new();
-    for copy in 1..request.support_copies as u32 {
+    for copy in u32::from(!is_official)..request.support_copies as u32 {
         copies.push(extractor.features(&images, Layer::Feature, Some((&sampler, copy)), progress)?);
     }
+    let support = Support { copies: &copies, plain: !is_official };
     for episodes in &batches {
-        outcome.scores.extend(score(&features, width, episodes, &classifiers, &copies, progress)?);
+        outcome.scores.extend(score(&features, width, episodes, &classifiers, support, progress)?);
     }
     (outcome.split, outcome.classes, outcome.images) = (split.to_string(), images.n_classes(), images.len());
     Ok(outcome)

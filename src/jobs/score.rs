@@ -61,14 +61,27 @@ pub fn meets(target: Option<f64>, scores: &[Score]) -> Result<()> {
     }
 }
 
-/// The scores of features `[images, width]` over episodes. `copies` are features of augmented copies of the images,
-/// which join the support.
+/// What the support of an episode is made of, besides what classes and images it has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Support<'a> {
+    /// Features of augmented copies of all images, `[images, width]` each.
+    pub copies: &'a [Vec<f32>],
+    /// Whether the images themselves belong to it, too.
+    pub plain: bool,
+}
+
+impl Support<'_> {
+    /// The images as they are.
+    pub(super) const PLAIN: Support<'static> = Support { copies: &[], plain: true };
+}
+
+/// The scores of features `[images, width]` over episodes.
 pub(super) fn score(
     features: &[f32],
     width: usize,
     episodes: &[Episode],
     classifiers: &[Classifier],
-    copies: &[Vec<f32>],
+    Support { copies, plain }: Support,
     progress: &dyn Progress,
 ) -> Result<Vec<Score>> {
     let Some(first) = episodes.first() else { return Ok(Vec::new()) };
@@ -80,13 +93,15 @@ pub(super) fn score(
         .iter()
         .map(|e| {
             let class = |c: usize| &e.support[c * e.shots..(c + 1) * e.shots];
-            let with_copies =
-                |c: usize| (0..=copies.len()).flat_map(move |k| class(c).iter().map(move |i| i + (k * rows) as u32));
+            let first = usize::from(!plain);
+            let with_copies = |c: usize| {
+                (first..=copies.len()).flat_map(move |k| class(c).iter().map(move |i| i + (k * rows) as u32))
+            };
             (0..e.ways).flat_map(with_copies).collect()
         })
         .collect();
     let size = EpisodeSize { ways: first.ways, shots: first.shots, queries: first.queries };
-    let with_copies = EpisodeSize { shots: first.shots * (1 + copies.len()), ..size };
+    let with_copies = EpisodeSize { shots: first.shots * (usize::from(plain) + copies.len()), ..size };
     let pairs = supports.iter().zip(episodes).map(|(s, e)| (s.as_slice(), e.query.as_slice()));
     let pairs = pairs.take_while(|_| !progress.stop_requested());
     let scores = fewshot::score_episodes(Features::new(&all, width)?, pairs, with_copies, classifiers);
@@ -185,7 +200,7 @@ pub(super) fn embed_and_score(
     for shots in shots.into_iter().filter(|_| wanted) {
         let Some((ways, queries)) = data::room(novel, ways, shots, queries) else { continue };
         let episodes = data::draw(novel, ways, shots, queries, n, 0)?;
-        scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], &[], progress)?);
+        scores.extend(score(&features, width, &episodes, &[Classifier::LogisticRegression], Support::PLAIN, progress)?);
     }
     Ok((scores, features))
 }

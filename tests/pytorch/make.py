@@ -1,7 +1,7 @@
 """Writes the files of this folder: `python tests/pytorch/make.py`, with torch, numpy and safetensors.
 
 One narrow network, saved in the ways that programs save networks, and in expected.safetensors what is in it: its weights
-in float32, pictures of 0 to 255, and their embeddings and class logits.
+in float32, pictures of 0 to 255, and their embeddings and class logits. make_episodes.py writes the other file.
 """
 
 import argparse
