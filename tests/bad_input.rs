@@ -390,7 +390,7 @@ const ANSWERS: &[Case] = &[
     (
         "neighbors one.png --in data/flat3 --model run --csv new --sheet ./new",
         2,
-        &["--csv and --sheet both name ./new", "two files"],
+        &["--csv and --sheet both name new", "two files"],
     ),
 ];
 
