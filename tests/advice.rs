@@ -2,55 +2,39 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::Cursor;
+#[path = "common/program.rs"]
+mod program;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use ieq_wgpu::train::checkpoint::Checkpoint;
 use image::{ImageFormat, RgbImage};
+use program::{save, stderr};
 
 /// Stands for a training run of two steps.
 const TRAIN: &str = "train --no-eval --backbone conv4 --widths 4,4,4,4 --method baseline --batch 4 --steps 2 \
                      --checkpoint-every 1";
 
-fn ieq(folder: &Path, words: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"))
-        .args(words.replace("TRAIN", TRAIN).split_whitespace())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env("XDG_RUNTIME_DIR", folder)
-        .env("IEQ_CACHE_DIR", folder.join("cache"))
-        .output()
-        .unwrap()
+fn with_train(words: &str) -> String {
+    words.replace("TRAIN", TRAIN)
 }
 
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+fn run(folder: &Path, words: &str) -> Output {
+    program::run(folder, &with_train(words))
 }
 
-/// The command fails with this code, and its last line has all of `advice`; that line.
 fn fails(folder: &Path, words: &str, code: i32, advice: &[&str]) -> String {
-    let output = ieq(folder, words);
-    let last = stderr(&output).trim_end().lines().last().unwrap_or_default().to_owned();
-    assert_eq!(output.status.code(), Some(code), "{words}: {last}");
-    for needle in advice {
-        assert!(last.contains(needle), "{words}: nothing of `{needle}` in {last}");
-    }
-    last
+    program::fails(folder, &with_train(words), code, advice)
 }
 
 fn succeeds(folder: &Path, words: &str) -> Output {
-    let output = ieq(folder, words);
-    assert_eq!(output.status.code(), Some(0), "{words}: {}", stderr(&output));
-    output
+    program::succeeds(folder, &with_train(words))
 }
 
 fn picture(path: &Path, seed: u8) {
     let image = RgbImage::from_fn(28, 28, |x, y| image::Rgb([(x as u8 * 9) ^ seed, y as u8 * 5, seed]));
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, bytes.into_inner()).unwrap();
+    save(path, &image, ImageFormat::Png);
 }
 
 /// Class folders of `images` images each.
@@ -158,7 +142,7 @@ fn other_words_help_as_they_say() {
     let folder = workplace();
     std::fs::write(folder.path().join("note"), "").unwrap();
     for (words, code, advice, cure) in WORDS {
-        let output = ieq(folder.path(), words);
+        let output = run(folder.path(), words);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(*code), "{words}: {said}");
         for needle in *advice {
@@ -294,13 +278,13 @@ fn a_bad_picture_is_left_out_and_said() {
     let folder = workplace();
     let bad = folder.path().join("data/train/class1/bad\u{1b}[31m.png");
     std::fs::write(&bad, "no picture").unwrap();
-    let output = ieq(folder.path(), "embed run data --out all.npy");
+    let output = run(folder.path(), "embed run data --out all.npy");
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("warning: left out data/train/class1/bad\\u{1b}[31m.png: "), "{said}");
     assert!(said.trim_end().ends_with("replace them or take them away") && !said.contains('\u{1b}'), "{said}");
     assert_eq!(std::fs::read_to_string(folder.path().join("all.txt")).unwrap().lines().count(), 24);
-    let output = ieq(folder.path(), "embed run data --out all.npy --json");
+    let output = run(folder.path(), "embed run data --out all.npy --json");
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((document["rows"].as_u64(), document["left_out"].as_array().unwrap().len()), (Some(24), 1));
     fails(folder.path(), "embed run data --out strict.npy --strict", 2, &["bad\\u{1b}[31m.png: ", "remove it"]);

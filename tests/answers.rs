@@ -2,36 +2,34 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::OnceLock;
 
-use ieq_wgpu::data::{self, DataOptions, Split};
 use ieq_wgpu::fewshot::reference::Source;
 use ieq_wgpu::train::checkpoint::Checkpoint;
 use ieq_wgpu::train::reference;
-use image::{Rgb, RgbImage};
+use program::{document, files, save_glyph, stderr};
 use tempfile::TempDir;
 
-fn ieq(folder: &Path, words: &str) -> Output {
-    let run = network().to_str().unwrap();
-    let words = words.split(' ').map(|word| if word == "RUN" { run } else { word });
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"));
-    command.args(words).current_dir(folder).env("IEQ_CACHE_DIR", folder.join(".cache")).output().unwrap()
+/// Words with the network in place of RUN.
+fn with_run(words: &str) -> String {
+    words.replace("RUN", network().to_str().unwrap())
 }
 
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+fn run(folder: &Path, words: &str) -> Output {
+    program::run(folder, &with_run(words))
 }
 
-fn succeeds(folder: &Path, words: &str) -> String {
-    let output = ieq(folder, words);
-    assert_eq!(output.status.code(), Some(0), "{words}: {}", stderr(&output));
-    String::from_utf8(output.stdout).unwrap()
+fn succeeds(folder: &Path, words: &str) {
+    program::succeeds(folder, &with_run(words));
 }
 
 fn json(folder: &Path, words: &str) -> serde_json::Value {
-    serde_json::from_str(&succeeds(folder, &format!("{words} --json"))).unwrap()
+    program::json(folder, &with_run(words))
 }
 
 /// A network that was trained for a moment.
@@ -39,54 +37,21 @@ fn network() -> &'static Path {
     static RUN: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = RUN.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"));
-        let words = "train --preset demo --steps 40 --no-eval --out run";
-        command.args(words.split(' ')).current_dir(folder.path()).env("IEQ_CACHE_DIR", folder.path().join("cache"));
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
+        program::succeeds(folder.path(), "train --preset demo --steps 40 --no-eval --out run");
         let path = folder.path().join("run");
         (folder, path)
     });
     path
 }
 
-/// Picture `instance` of a class of the glyphs that the network has not seen, as a file.
-fn picture(folder: &Path, name: &str, class: usize, instance: usize) {
-    static NOVEL: OnceLock<data::ImageSet> = OnceLock::new();
-    let novel = NOVEL.get_or_init(|| data::load("glyphs", Split::Novel, &DataOptions::default()).unwrap());
-    let image = novel.by_class()[class][instance] as usize;
-    let side = novel.side as u32;
-    let words = novel.image(image);
-    let pixel = |x: u32, y: u32| {
-        let [r, g, b, _] = words[(y * side + x) as usize].to_le_bytes();
-        Rgb([r, g, b])
-    };
-    let path = folder.join(name);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    RgbImage::from_fn(side, side, pixel).save(path).unwrap();
-}
-
 /// Three classes with a picture each, and three pictures more.
 fn six() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (class, name) in ["one", "three", "two"].into_iter().enumerate() {
-        picture(folder.path(), &format!("classes/{name}/a.png"), class, 0);
-        picture(folder.path(), &format!("new/{name}.png"), class, 1);
+        save_glyph(&folder.path().join(format!("classes/{name}/a.png")), class, 0);
+        save_glyph(&folder.path().join(format!("new/{name}.png")), class, 1);
     }
     folder
-}
-
-fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push((path.clone(), std::fs::read(&path).unwrap())),
-        }
-    }
-    found.sort();
-    found
 }
 
 #[test]
@@ -94,7 +59,7 @@ fn six_pictures_are_enough() {
     let folder = six();
     let root = folder.path();
     let before = (files(&root.join("classes")), files(&root.join("new")));
-    let output = ieq(root, "predict --model RUN --support classes new");
+    let output = run(root, "predict --model RUN --support classes new");
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -132,8 +97,8 @@ fn a_support_is_kept_and_grows_by_a_picture() {
     let again = json(root, "predict --model kept.safetensors new");
     assert_eq!(whole["answers"], again["answers"]);
     assert_eq!(whole["classes"], again["classes"]);
-    picture(root, "four/b.png", 3, 0);
-    picture(root, "new/four.png", 3, 1);
+    save_glyph(&root.join("four/b.png"), 3, 0);
+    save_glyph(&root.join("new/four.png"), 3, 1);
     let more = json(root, "predict --model kept.safetensors --add four=four/b.png new --save more.safetensors");
     assert_eq!(more["classes"].as_array().unwrap().len(), 4);
     assert_eq!(more["answers"].as_array().unwrap().len(), 4);
@@ -153,12 +118,12 @@ fn a_support_is_kept_and_grows_by_a_picture() {
 fn a_picture_of_the_support_is_not_its_own() {
     let folder = six();
     let root = folder.path();
-    picture(root, "classes/one/b.png", 0, 2);
-    picture(root, "copy.png", 0, 0);
-    let output = ieq(root, "predict --model RUN --support classes classes/one copy.png --unknown off --json");
+    save_glyph(&root.join("classes/one/b.png"), 0, 2);
+    save_glyph(&root.join("copy.png"), 0, 0);
+    let output = run(root, "predict --model RUN --support classes classes/one copy.png --unknown off --json");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains("warning: 3 of the pictures, classes/one/a.png the first, are in the support"));
-    let answers: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let answers: serde_json::Value = document(&output);
     for answer in answers["answers"].as_array().unwrap() {
         assert!(answer["similarity"].as_f64().unwrap() < 0.999_999, "{answer}");
     }
@@ -170,10 +135,10 @@ fn what_cannot_be_read_is_left_out_and_said() {
     let root = folder.path();
     std::fs::write(root.join("new/bad.png"), "no picture").unwrap();
     std::fs::write(root.join("classes/two/bad.png"), "no picture").unwrap();
-    let output = ieq(root, "predict --model RUN --support classes new --json");
+    let output = run(root, "predict --model RUN --support classes new --json");
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("2 files could not be read and have no answer"), "{}", stderr(&output));
-    let answers: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let answers: serde_json::Value = document(&output);
     assert_eq!(answers["answers"].as_array().unwrap().len(), 3);
     assert_eq!(answers["left_out"].as_array().unwrap().len(), 2);
 }
@@ -209,7 +174,7 @@ fn neighbours_are_the_same_from_an_array_and_from_pictures() {
     // Fewer are there than are asked for.
     assert_eq!(json(root, "neighbors new/one.png --in all.npy --model RUN")["neighbors"].as_array().unwrap().len(), 5);
     std::fs::write(root.join("all.txt"), "one line\n").unwrap();
-    let output = ieq(root, "neighbors new/one.png --in all.npy --model RUN");
+    let output = run(root, "neighbors new/one.png --in all.npy --model RUN");
     assert!(output.status.code() == Some(2) && stderr(&output).contains("all."), "{}", stderr(&output));
 }
 

@@ -2,40 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Cursor, Write};
+#[path = "common/program.rs"]
+mod program;
+
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use ieq_wgpu::data::{DataOptions, Split, load};
 use image::imageops::{self, FilterType};
 use image::{ImageFormat, Rgb, RgbImage};
+use program::{files, run, save, save_glyph, succeeds};
 use tempfile::TempDir;
-
-fn ieq(folder: &Path, words: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"))
-        .args(words.split_whitespace())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env("XDG_RUNTIME_DIR", folder)
-        .env("IEQ_CACHE_DIR", folder.join("cache"))
-        .output()
-        .unwrap()
-}
-
-fn succeeds(folder: &Path, words: &str) -> Output {
-    let output = ieq(folder, words);
-    assert_eq!(output.status.code(), Some(0), "{words}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-fn save(path: &Path, picture: &RgbImage, format: ImageFormat) {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, format).unwrap();
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, bytes.into_inner()).unwrap();
-}
 
 /// Six classes of twelve glyphs under `data`, and a network that was trained on other glyphs for a moment.
 fn workplace() -> &'static Path {
@@ -46,20 +24,10 @@ fn workplace() -> &'static Path {
             folder.path(),
             "train --preset demo --no-eval --batch 32 --steps 100 --out run --quiet --validate-every 0",
         );
-        let set = load("glyphs", Split::Novel, &DataOptions::default()).unwrap();
-        let mut n = BTreeMap::<u32, usize>::new();
-        for i in 0..set.len() {
-            let n = n.entry(set.labels[i]).or_default();
-            *n += 1;
-            if set.labels[i] >= 6 || *n > 12 {
-                continue;
+        for class in 0..6 {
+            for n in 1..13 {
+                save_glyph(&folder.path().join(format!("data/class{class}/{n:02}.png")), class, n - 1);
             }
-            let side = set.side as u32;
-            let picture = RgbImage::from_fn(side, side, |x, y| {
-                let [r, g, b, _] = set.image(i)[(y * side + x) as usize].to_le_bytes();
-                Rgb([r, g, b])
-            });
-            save(&folder.path().join(format!("data/class{}/{n:02}.png", set.labels[i])), &picture, ImageFormat::Png);
         }
         folder
     });
@@ -123,7 +91,7 @@ fn planted_faults_are_found_and_nothing_is_changed() {
     // A picture in another class's folder.
     std::fs::rename(at("class5/09.png"), at("class0/z-wrong.png")).unwrap();
 
-    let before: BTreeMap<_, _> = files(&spoilt);
+    let before = files(&spoilt);
     let words = format!("audit spoilt --model {} --json --csv a.csv --sheet a.png", root.join("run").display());
     let outcome: serde_json::Value = serde_json::from_slice(&succeeds(own.path(), &words).stdout).unwrap();
     assert!(before == files(&spoilt), "nothing is changed");
@@ -163,7 +131,7 @@ fn planted_faults_are_found_and_nothing_is_changed() {
     assert!(open(&own.path().join("a.png")).width() > 300);
     // Again over its own results; for people; and with a code.
     let words = words.replace(" --json", " --fail-on-findings --only tiny,blank");
-    let output = ieq(own.path(), &words);
+    let output = run(own.path(), &words);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(
@@ -175,19 +143,6 @@ fn planted_faults_are_found_and_nothing_is_changed() {
 
 fn open_pixel(path: &Path, x: u32, y: u32) -> [u8; 3] {
     open(path).get_pixel(x, y).0
-}
-
-fn files(folder: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.insert(path.clone(), std::fs::read(path).unwrap());
-        }
-    }
-    found
 }
 
 #[test]

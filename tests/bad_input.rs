@@ -326,15 +326,16 @@ const EVALUATION: &[Case] = &[
     (
         "audit data/ok --model plain --csv other.csv",
         2,
-        &["other.csv: this file is no table of an audit", "name another"],
+        &["other.csv: this file is no such table", "--csv would replace it", "name another"],
     ),
     ("audit data/ok --model plain --csv absent/x.csv", 2, &["absent: there is no such folder", "create it"]),
     ("audit data/ok --model plain --sheet data", 2, &["data: this is a folder", "--sheet wants to write a file"]),
     (
         "audit data/ok --model plain --sheet data/ok/train/train0/0.png",
         2,
-        &["this file is one of the pictures", "name another"],
+        &["0.png: this file is no contact sheet", "--sheet would replace it", "name another"],
     ),
+    ("audit data/ok --model plain --csv new.x --sheet new.x", 2, &["--csv and --sheet both name new.x", "two files"]),
 ];
 
 const ANSWERS: &[Case] = &[
@@ -383,6 +384,12 @@ const ANSWERS: &[Case] = &[
         2,
         &["data/ok/sorted: lies in data/ok", "name a --copy-to elsewhere"],
     ),
+    (
+        "predict --model run --add cat=data/ok one.png --copy-to data/ok/new/sorted",
+        2,
+        &["data/ok/new/sorted: lies in data/ok", "name a --copy-to elsewhere"],
+    ),
+    ("predict --model run --support data/flat3 one.png --csv new.x --save new.x", 2, &["both name new.x", "two files"]),
     ("neighbors absent.png --in data/flat3 --model run", 2, &["absent.png: there is no such file", "name one picture"]),
     ("neighbors data --in data/flat3 --model run", 2, &["data: this is no file", "name one picture"]),
     ("neighbors note.txt --in data/flat3 --model run", 2, &["note.txt: holds no image", "png, jpg"]),
@@ -396,7 +403,13 @@ const ANSWERS: &[Case] = &[
     (
         "neighbors one.png --in data/flat3 --model run --sheet data/flat3/class0/0.png",
         2,
-        &["0.png: this file is one of the pictures", "--sheet would replace it"],
+        &["0.png: this file is no contact sheet", "--sheet would replace it"],
+    ),
+    ("neighbors one.png --in data/flat3 --model run --sheet note.txt", 2, &["note.txt: this file is no contact sheet"]),
+    (
+        "neighbors one.png --in data/flat3 --model run --csv new --sheet ./new",
+        2,
+        &["--csv and --sheet both name new", "two files"],
     ),
 ];
 
@@ -409,6 +422,7 @@ const SEEING: &[Case] = &[
     ("views data/ok --data data/ok", 2, &["both name pictures", "leave one of them out"]),
     ("views one.png --out absent/v.png", 2, &["absent: there is no such folder", "create it first"]),
     ("views one.png --out data", 2, &["data: this is a folder", "name another"]),
+    ("views one.png --out one.png", 2, &["one.png: this file is no contact sheet", "--out would replace it"]),
     ("report absent", 2, &["absent: this is no run folder", "name one that `train` wrote"]),
     ("report data/ok", 2, &["data/ok: this is no run folder", "name one"]),
     ("report run --files-only --out note.txt", 2, &["note.txt: this file is no report", "name another with --out"]),
@@ -445,6 +459,7 @@ const OUTPUT: &[Case] = &[
         &["0.png: this file is one of the inputs", "name another"],
     ),
     ("embed run one.png --out other.csv", 2, &["other.csv: this file holds no embeddings", "name another --out"]),
+    ("embed run one.png --out answers.csv", 2, &["answers.csv: this file holds no embeddings", "name another --out"]),
     (
         "embed run one.png --out run/checkpoint.safetensors",
         2,
@@ -589,6 +604,7 @@ fn make_data(root: &Path) {
         write(root, &format!("{name}.txt"), b"a.png\n");
     }
     write(root, "other.csv", b"name,age\nme,9\n");
+    write(root, "answers.csv", b"path,label,probability,cat\na.png,cat,1.0,1.0\n");
     write(root, "begun.npy.part", b"a diary");
     write(root, "bomb.zip", zip_of("train/a/0.png", &vec![0; 64 << 20]));
     let zip = zip_of("train/a/0.png", &whole);

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::{Cursor, Write};
+#[path = "common/program.rs"]
+mod program;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -11,59 +14,30 @@ use std::time::{Duration, Instant};
 
 use ieq_wgpu::data::embeddings::Reader;
 use image::{ImageFormat, RgbImage};
+use program::{document, fails, run, save, stderr};
 use tempfile::TempDir;
 
 /// Stands for a training run of two steps.
 const TRAIN: &str = "train --recipe paper --no-eval --backbone conv4 --widths 4,4,4,4 --method baseline --batch 4 \
                      --steps 2 --side 16 --decay-at-fractions 0.6,0.8 --quiet";
 
+fn with_train(words: &str) -> String {
+    words.replace("TRAIN", TRAIN)
+}
+
 fn command(folder: &Path, words: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"));
-    command
-        .args(words.replace("TRAIN", TRAIN).split_whitespace())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .env("XDG_RUNTIME_DIR", folder)
-        .env("IEQ_CACHE_DIR", folder.join("cache"));
-    command
-}
-
-fn ieq(folder: &Path, words: &str) -> Output {
-    command(folder, words).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    program::command(folder, &with_train(words))
 }
 
 fn succeeds(folder: &Path, words: &str) -> Output {
-    let output = ieq(folder, words);
-    assert_eq!(output.status.code(), Some(0), "{words}: {}", stderr(&output));
-    output
-}
-
-/// The command fails with this code, and its last line has all of `needles`.
-fn fails(folder: &Path, words: &str, code: i32, needles: &[&str]) {
-    let output = ieq(folder, words);
-    let last = stderr(&output).trim_end().lines().last().unwrap_or_default().to_owned();
-    assert_eq!(output.status.code(), Some(code), "{words}: {last}");
-    for needle in needles {
-        assert!(last.contains(needle), "{words}: nothing of `{needle}` in {last}");
-    }
-}
-
-fn json(output: &Output) -> serde_json::Value {
-    serde_json::from_slice(&output.stdout).unwrap()
+    program::succeeds(folder, &with_train(words))
 }
 
 fn picture(path: &Path, side: u32, seed: u32) {
     let image = RgbImage::from_fn(side, side, |x, y| {
         image::Rgb([(x * 9 + seed) as u8, ((y * 5) ^ (seed >> 8)) as u8, (seed * 31 + x * y) as u8])
     });
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    std::fs::write(path, bytes.into_inner()).unwrap();
+    save(path, &image, ImageFormat::Png);
 }
 
 /// A folder with a trained network in `run`, and in `data` pictures of six classes of which one cannot be read.
@@ -112,9 +86,9 @@ fn every_format_has_the_same_rows_and_is_read_by_its_own_reader() {
     let out = tempfile::tempdir().unwrap();
     let at = |name: &str| out.path().join(name);
     let embed = |name: &str| {
-        let output = ieq(folder, &format!("embed run data --json --out {}", at(name).display()));
+        let output = run(folder, &format!("embed run data --json --out {}", at(name).display()));
         assert_eq!(output.status.code(), Some(1), "a picture is left out: {}", stderr(&output));
-        json(&output)
+        document(&output)
     };
     let outcome = embed("x.npy");
     let wanted = array(out.path(), "x.npy");
@@ -217,9 +191,9 @@ fn a_killed_call_goes_on_without_computing_or_doubling_a_row() {
     }
     let at = |name: &str| own.path().join(name);
     let words = |name: &str| format!("embed {} many --json --out {name}", folder.join("run").display());
-    let whole = ieq(own.path(), &words("whole.safetensors"));
+    let whole = run(own.path(), &words("whole.safetensors"));
     assert_eq!(whole.status.code(), Some(1), "{}", stderr(&whole));
-    assert_eq!(json(&whole)["rows"], 2997);
+    assert_eq!(document(&whole)["rows"], 2997);
 
     let part = at("x.safetensors.part");
     kill_in_the_middle(own.path(), &words("x.safetensors"), &part);
@@ -249,9 +223,9 @@ fn a_killed_call_goes_on_without_computing_or_doubling_a_row() {
 
     // Cut off in the middle of a record, as when the power fails.
     std::fs::write(&part, &before[..before.len() - 7]).unwrap();
-    let output = ieq(own.path(), &resume(""));
+    let output = run(own.path(), &resume(""));
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    let outcome = json(&output);
+    let outcome = document(&output);
     let resumed = outcome["resumed"].as_u64().unwrap();
     assert!(resumed > 0 && outcome["pace"]["pictures"].as_u64().unwrap() + resumed <= 3000, "{outcome}");
     assert_eq!(outcome["left_out"].as_array().unwrap().len(), 3);
@@ -285,7 +259,7 @@ fn a_killed_call_goes_on_without_computing_or_doubling_a_row() {
 }
 
 fn succeeds_with_one(folder: &Path, words: &str) {
-    let output = ieq(folder, words);
+    let output = run(folder, words);
     assert_eq!(output.status.code(), Some(1), "{words}: {}", stderr(&output));
 }
 
@@ -297,7 +271,7 @@ fn an_earlier_extraction_is_compared_by_path() {
     succeeds(folder, &format!("embed run data/class0 data/class1 --out {}", at("a.csv")));
     // Other order, a class less, another format: the same rows.
     let words = format!("embed run data/class1 --out {} --compare {} --json", at("b.npy"), at("a.csv"));
-    let comparison = json(&succeeds(folder, &words))["comparison"].clone();
+    let comparison = document(&succeeds(folder, &words))["comparison"].clone();
     assert_eq!(comparison["rows"], 25);
     assert_eq!((&comparison["only_here"], &comparison["only_there"]), (&0.into(), &26.into()));
     assert_eq!((comparison["largest_relative"].as_f64(), comparison["tolerance"].as_f64()), (Some(0.0), Some(1e-4)));
@@ -305,7 +279,7 @@ fn an_earlier_extraction_is_compared_by_path() {
     let text = std::fs::read_to_string(at("a.csv")).unwrap().replace("data/", "C:\\photos\\");
     std::fs::write(at("moved.csv"), &text).unwrap();
     let words = format!("embed run data/class0 data/class1 --out {} --compare {} --json", at("c.npy"), at("moved.csv"));
-    assert_eq!(json(&succeeds(folder, &words))["comparison"]["rows"], 51);
+    assert_eq!(document(&succeeds(folder, &words))["comparison"]["rows"], 51);
     // A number that differs is found.
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let last = lines[9].rfind(',').unwrap();
@@ -350,7 +324,7 @@ fn files_of_the_user_are_not_replaced_and_results_may_lie_among_pictures() {
     for name in ["x.npy", "x.csv", "x.jsonl", "x.safetensors"] {
         for _ in 0..2 {
             let output = succeeds(own.path(), &format!("embed {run} . --json --out {name}"));
-            assert_eq!(json(&output)["rows"], 3, "{name}");
+            assert_eq!(document(&output)["rows"], 3, "{name}");
         }
     }
     #[cfg(not(feature = "parquet"))]

@@ -2,19 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::path::Path;
-use std::process::{Command, Output};
 
 use image::{Rgb, RgbImage};
+use program::run;
 
 const TRAIN: &str = "train --recipe paper --backbone conv4 --widths 4,4,4,4 --projection 8 --transforms rot4 --side 16 \
                      --negatives 4 --batch 4 --steps 4 --log-every 1 --tensorboard --decay-at-fractions 0.6,0.8 --out run \
                      --data data";
-
-fn run(folder: &Path, words: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"));
-    command.args(words.split_whitespace()).current_dir(folder).output().unwrap()
-}
 
 /// Class folders whose names are markup.
 fn data(folder: &Path) {

@@ -42,7 +42,9 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = AblateRequest { config, given, variants: args.variants, out, resume_command };
     context.interruptible(interrupt::TRAINING)?;
     let outcome = context.with_progress(|progress| ablate::run(&request, &context.session, progress))?;
-    context.report.result("ablate", &outcome, || text(&outcome))
+    context.report.result("ablate", &outcome, || text(&outcome))?;
+    context.note("next: a network of the table answers with `ieq-wgpu eval FOLDER`, its folder beside the table");
+    Ok(())
 }
 
 fn text(outcome: &AblateOutcome) -> String {
@@ -56,8 +58,7 @@ fn text(outcome: &AblateOutcome) -> String {
         rows.push(words.into_iter().chain(row.scores.iter().map(percent)).collect());
     }
     format!(
-        "{}\ntable in {}, numbers in {}, figure in {}\nnext: a network of the table answers with `ieq-wgpu eval FOLDER`, its \
-         folder beside the table",
+        "{}\ntable in {}, numbers in {}, figure in {}",
         table(&rows),
         outcome.table.display(),
         outcome.csv.display(),

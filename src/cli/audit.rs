@@ -72,6 +72,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = AuditRequest { data, model, only, likeness, label_ratio, csv, sheet, fail_on_findings };
     let outcome = context.with_progress(|progress| audit::run(&request, &context.session, progress))?;
     context.report.result("audit", &outcome, || text(&outcome))?;
+    context.note(&next(&outcome));
     if request.fail_on_findings { outcome.clean() } else { Ok(()) }
 }
 
@@ -92,14 +93,19 @@ fn text(outcome: &AuditOutcome) -> String {
     let made = [("all of them in", &outcome.csv), ("pictures in", &outcome.sheet)];
     let made = made.iter().filter_map(|(what, path)| Some(format!("{what} {}", path.as_ref()?.display())));
     lines.extend(made);
-    if outcome.csv.is_none() && !findings.is_empty() {
-        lines.push(format!(
-            "next: all findings as a table and as pictures with `ieq-wgpu audit {} --csv audit.csv --sheet audit.png`",
-            shell_word(&outcome.data)
-        ));
-    }
     lines.retain(|line| !line.is_empty());
     lines.join("\n")
+}
+
+fn next(outcome: &AuditOutcome) -> String {
+    let data = shell_word(&outcome.data);
+    match (outcome.findings.is_empty(), &outcome.csv) {
+        (true, _) => format!("next: `ieq-wgpu train --data {data}`"),
+        (false, None) => format!(
+            "next: all findings as a table and as pictures with `ieq-wgpu audit {data} --csv audit.csv --sheet audit.png`"
+        ),
+        (false, Some(_)) => format!("next: put right what is wrong, then `ieq-wgpu train --data {data}`"),
+    }
 }
 
 fn row(finding: &Finding) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::report::shell_word;
 use super::settings::{ConfigFlags, DistillFlags};
-use super::train::{RunFlags, text};
+use super::train::{RunFlags, next, text};
 use super::{Context, interrupt};
 use crate::Result;
 use crate::files::run_folder::{Existing, checkpoint_file};
@@ -135,6 +135,9 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         });
         first.chain(texts).collect::<Vec<_>>().join("\n\n")
     })?;
+    if let Some(run) = generations.last().and_then(|last| last.checkpoint.parent()) {
+        context.note(&next(run));
+    }
     meets(request.min_acc, generations.last().map(|outcome| outcome.trained.as_slice()).unwrap_or_default())
 }
 

@@ -108,6 +108,11 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     context.interruptible("stopping after this batch; Ctrl-C again stops at once")?;
     let outcome = context.with_progress(|progress| embed::run(&request, &context.session, progress))?;
     context.report.result("embed", &outcome, || text(&outcome))?;
+    context.note(&format!(
+        "next: `ieq-wgpu neighbors PICTURE --in {} --model {}` finds the pictures most similar to one",
+        shell_word(&outcome.array),
+        shell_word(&request.checkpoint)
+    ));
     outcome.complete()
 }
 
@@ -141,10 +146,6 @@ fn text(outcome: &EmbedOutcome) -> String {
             found.largest_relative,
             found.least_cosine
         ));
-    }
-    if outcome.format == Format::Npy {
-        let file = shell_word(&outcome.array);
-        lines.push(format!("next: `ieq-wgpu neighbors PICTURE --in {file}` finds the pictures most similar to one"));
     }
     lines.join("\n")
 }

@@ -53,12 +53,15 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     context.report.result("neighbors", &outcome, || text(&outcome))?;
     if request.among.is_dir() {
         context.note(&format!(
-            "`ieq-wgpu embed {} {}` keeps the embeddings, so that the next search need not make them again",
+            "next: `ieq-wgpu embed {} {}` keeps the embeddings, so that the next search need not make them again",
             shell_word(&request.model),
             shell_word(&request.among)
         ));
     } else {
-        context.note("`ieq-wgpu predict --support DIR` gives pictures the names of classes");
+        context.note(&format!(
+            "next: `ieq-wgpu predict --model {} --support DIR PICTURES` gives pictures the names of classes",
+            shell_word(&request.model)
+        ));
     }
     outcome.complete()
 }

@@ -33,11 +33,8 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let outcome = context.with_progress(|progress| report::run(&request, &context.session, progress))?;
     context.report.result("report", &outcome, || {
         let missing = outcome.missing.iter().map(|(section, why)| format!("\nno {section}: {why}"));
-        format!(
-            "{}: {}; open it in a browser{}",
-            shell_word(&outcome.report),
-            bytes_text(outcome.bytes as u64),
-            missing.collect::<String>()
-        )
-    })
+        format!("{}: {}{}", shell_word(&outcome.report), bytes_text(outcome.bytes as u64), missing.collect::<String>())
+    })?;
+    context.note("next: open it in a browser; `ieq-wgpu compare RUN RUN` sets runs side by side");
+    Ok(())
 }

@@ -138,12 +138,14 @@ fn next(request: &PredictRequest, outcome: &PredictOutcome) -> String {
         ));
     }
     match (&outcome.saved, &request.save) {
-        (Some(file), _) => lines
-            .push(format!("`ieq-wgpu predict --model {} PICTURES` answers with this support again", shell_word(file))),
+        (Some(file), _) => lines.push(format!(
+            "next: `ieq-wgpu predict --model {} PICTURES` answers with this support again",
+            shell_word(file)
+        )),
         (None, _) if request.copy_to.is_none() => {
-            lines.push("--save FILE keeps the support, --copy-to DIR sorts copies, --csv FILE is a table".into());
+            lines.push("next: --save FILE keeps the support, --copy-to DIR sorts copies, --csv FILE is a table".into());
         }
-        _ => {}
+        (None, _) => lines.push("next: a folder in which copies lie is a support: move those that are wrong".into()),
     }
     lines.join("\n")
 }

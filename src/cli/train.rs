@@ -115,7 +115,17 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         train::run_explained(&request, &context.session, progress, explain)
     })?;
     context.report.result("train", &outcome, || text(&outcome))?;
+    context.note(&next(&request.out));
     meets(request.min_acc, &outcome.trained)
+}
+
+/// What one can do with a run.
+pub(super) fn next(run: &Path) -> String {
+    let run = shell_word(run);
+    format!(
+        "next: `ieq-wgpu predict --model {run} --support DIR PICTURES` gives pictures the names of classes, `ieq-wgpu embed {run} \
+         PICTURES` makes rows of numbers of them"
+    )
 }
 
 /// A run's result for people.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::image_set::ImageSet;
 use super::kind::{self, FileKind, is_folder};
-use super::left_out::{self, LeftOut};
+use super::left_out;
 use super::listing::{self, FolderListing, Listing};
 use super::options::{DataOptions, check_side};
 use super::pictures::Pictures;
@@ -107,26 +107,19 @@ fn load_folder(folder: &Path, split: Split, options: &DataOptions) -> Result<Ima
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] for the first file that cannot be read as an image.
 pub fn load_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
-    unlabelled(paths, options, true, usize::MAX).map(|(set, _)| set)
-}
-
-/// As [`load_unlabelled`], except that files which cannot be read as images are left out: the second list.
-///
-/// # Errors
-/// As [`load_unlabelled`] where no image is left.
-pub fn load_readable(paths: &[PathBuf], options: &DataOptions) -> Result<(ImageSet, Vec<LeftOut>)> {
-    unlabelled(paths, options, false, usize::MAX)
+    unlabelled(paths, options, true, usize::MAX)
 }
 
 /// Pictures of a sample.
 const SAMPLE: usize = 32;
 
-/// As [`load_readable`], a sample of the images that is spread evenly over them.
+/// As [`load_unlabelled`], a sample of the images that is spread evenly over them. Files that cannot be read as images
+/// are left out.
 ///
 /// # Errors
-/// As [`load_readable`].
+/// As [`load_unlabelled`] where no image is left.
 pub fn sample_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<ImageSet> {
-    unlabelled(paths, options, false, SAMPLE).map(|(set, _)| set)
+    unlabelled(paths, options, false, SAMPLE)
 }
 
 /// The bytes of a picture as [`load_unlabelled`] names it, which may lie in a zip.
@@ -144,7 +137,7 @@ pub fn picture_bytes(picture: &Path) -> Result<Vec<u8>> {
 }
 
 /// At most `most` of the images.
-fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool, most: usize) -> Result<(ImageSet, Vec<LeftOut>)> {
+fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool, most: usize) -> Result<ImageSet> {
     check_side(options)?;
     let pictures = Pictures::open(paths, strict)?;
     let (mut items, mut left_out) = (pictures.items(), pictures.left_out().to_vec());
@@ -165,5 +158,5 @@ fn unlabelled(paths: &[PathBuf], options: &DataOptions, strict: bool, most: usiz
         return Err(Error::data(&first.path, first.why.clone()));
     }
     let names = items.iter().map(|&(listing, i)| listing.locate(i).display().to_string()).collect();
-    Ok((ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)?, left_out))
+    ImageSet::new(side, pixels, Vec::new(), Vec::new(), names)
 }

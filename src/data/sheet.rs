@@ -1,5 +1,9 @@
 //! Contact sheets: many small pictures in one, each with a caption, as PNG.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use font8x8::{
     BASIC_FONTS, BLOCK_FONTS, BOX_FONTS, GREEK_FONTS, HIRAGANA_FONTS, LATIN_FONTS, MISC_FONTS, UnicodeFonts,
 };
@@ -205,12 +209,14 @@ impl Sheet {
         Ok(sheet)
     }
 
-    /// The bytes of a PNG file.
+    /// The bytes of a PNG file, which [`is_sheet`] knows again.
     ///
     /// # Errors
     /// As [`Sheet::draw`].
     pub fn to_png(&self) -> Result<Vec<u8>> {
-        png(&self.draw()?)
+        let mut bytes = png(&self.draw()?)?;
+        bytes.splice(HEADER..HEADER, MADE_BY.iter().copied());
+        Ok(bytes)
     }
 
     /// Draws a picture and its frame into the square at `left`, `top`.
@@ -229,6 +235,18 @@ impl Sheet {
         let offset = [left + FRAME + (self.tile - width) / 2, top + FRAME + (self.tile - height) / 2];
         imageops::replace(sheet, &cell.picture, i64::from(offset[0]), i64::from(offset[1]));
     }
+}
+
+/// The chunk of a PNG file that says which program has made it, with its check sum.
+const MADE_BY: &[u8] = b"\0\0\0\x11tEXtSoftware\0ieq-wgpu\x73\x9d\x88\x91";
+/// Bytes of a PNG file before its first chunk that is not the header: the signature, and the header of 13 bytes.
+const HEADER: usize = 8 + 12 + 13;
+
+/// Whether a file is a contact sheet that [`Sheet::to_png`] has made.
+pub fn is_sheet(path: &Path) -> bool {
+    let mut begins = [0; HEADER + MADE_BY.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut begins));
+    read.is_ok() && begins.ends_with(MADE_BY)
 }
 
 /// `picture` in a square of `tile`, its proportions kept: enlarged by a whole factor, or shrunk.
@@ -357,6 +375,15 @@ mod tests {
         let bytes = sheet.to_png().unwrap();
         let read = image::load_from_memory(&bytes).unwrap().to_rgb8();
         assert_eq!(read, sheet.draw().unwrap());
+        let (chunk, sum) = MADE_BY.split_at(MADE_BY.len() - 4);
+        let mut crc = flate2::Crc::new();
+        crc.update(&chunk[4..]);
+        assert_eq!((crc.sum().to_be_bytes().as_slice(), chunk.len() - 8), (sum, usize::from(chunk[3])));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        assert!(is_sheet(file.path()));
+        std::fs::write(file.path(), png(&read).unwrap()).unwrap();
+        assert!(!is_sheet(file.path()));
         let count = |colour: [u8; 3]| read.pixels().filter(|pixel| pixel.0 == colour).count();
         assert_eq!(count([255, 0, 0]), 56 * 56, "enlarged by a whole factor");
         assert_eq!(count([0, 255, 0]), 64 * 12, "shrunk in proportion");

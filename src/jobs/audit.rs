@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::Serialize;
 
-use super::table::table_bytes;
-use super::{Session, data_options, distinct, look_options, model, output_file, sheet_file};
+use super::rows::embed_each;
+use super::table::{table_bytes, table_file};
+use super::{Session, data_options, distinct, look_options, model, sheet_file};
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, DataOptions, Look, Pictures, Places, ahead, decode_rgb};
 use crate::fewshot::{Features, Nearest, Prototypes, l2_normalise};
@@ -23,7 +24,6 @@ const NEIGHBOURS: usize = 8;
 /// Pictures whose neighbours are searched at once.
 const QUERIES: usize = 4096;
 /// Batches that are decoded ahead of the device.
-const BATCHES_AHEAD: usize = 4;
 /// Findings of a kind on a contact sheet.
 const ON_SHEET: usize = 40;
 /// Standard deviation of the gray levels below which a picture is blank.
@@ -191,27 +191,18 @@ impl AuditRequest {
             return Err(Error::data(&self.data, "there is no such folder or zip of pictures to look at"));
         }
         if let Some(csv) = &self.csv {
-            output_file("request.csv", csv, "audit.csv")?;
-            let own = std::fs::read_to_string(csv).is_ok_and(|text| text.is_empty() || text.starts_with(HEADER));
-            if csv.exists() && !own {
-                let why = "this file is no table of an audit, and `request.csv` would replace it: name another";
-                return Err(Error::data(csv, why));
-            }
+            table_file("request.csv", csv, "audit.csv", &COLUMNS)?;
         }
         if let Some(sheet) = &self.sheet {
-            sheet_file(sheet, "audit.png")?;
+            sheet_file("request.sheet", sheet, "audit.png")?;
             distinct(("request.csv", self.csv.as_ref()), ("request.sheet", Some(sheet)))?;
-            let (Ok(own), Ok(data)) = (sheet.canonicalize(), self.data.canonicalize()) else { return Ok(()) };
-            if own.starts_with(data) {
-                let why = "this file is one of the pictures, and `request.sheet` would replace it: name another";
-                return Err(Error::data(sheet, why));
-            }
         }
         Ok(())
     }
 }
 
-const HEADER: &str = "finding,path,other,score,reason";
+/// Columns of a table of findings.
+const COLUMNS: [&str; 5] = ["finding", "path", "other", "score", "reason"];
 
 /// What was learnt of the pictures.
 struct Survey {
@@ -317,7 +308,7 @@ fn table(findings: &[Finding]) -> Result<Vec<u8>> {
         let score = score.map(|score| score.to_string()).unwrap_or_default();
         vec![finding.name().to_owned(), text(path), other, score, reason.clone()]
     });
-    table_bytes(std::iter::once(HEADER.split(',').map(str::to_owned).collect()).chain(rows))
+    table_bytes(std::iter::once(COLUMNS.map(str::to_owned).to_vec()).chain(rows))
 }
 
 /// The middle of some numbers and their spread: the median, and the median distance from it scaled to a standard deviation.
@@ -376,24 +367,22 @@ impl Survey {
         options: &DataOptions,
         progress: &mut dyn Progress,
     ) -> Result<Survey> {
-        let (n, batch) = (pictures.len(), extractor.batch());
+        let columns = extractor.width(Layer::Feature).unwrap_or(0).max(1);
         let (mut looks, mut rowed, mut rows, mut findings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let refused =
             |path: PathBuf, reason| Finding { finding: Kind::Unreadable, path, reason, other: None, score: None };
         findings.extend(pictures.left_out().iter().map(|file| refused(file.path.clone(), file.why.clone())));
-        let look = |i| pictures.look(i, options);
-        let columns = ahead::in_order(0..n, batch * BATCHES_AHEAD, look, |ready| {
-            let mut batches = extractor.batches(Layer::Feature)?;
-            let columns = batches.width();
-            let mut words = Vec::new();
-            for result in ready.by_ref() {
-                progress.go_on()?;
-                let i = looks.len();
-                match result {
-                    Ok((look, own)) => {
+        embed_each(
+            extractor,
+            pictures.len(),
+            |i| pictures.look(i, options),
+            progress,
+            |row, _| {
+                match row {
+                    Ok((look, row)) => {
+                        rowed.push(looks.len());
                         looks.push(Some(look));
-                        rowed.push(i);
-                        words.extend(own);
+                        rows.extend_from_slice(row);
                     }
                     Err(error) => {
                         looks.push(None);
@@ -401,28 +390,13 @@ impl Survey {
                         findings.push(refused(file.path, file.why));
                     }
                 }
-                if i + 1 == n || (i + 1) % batch == 0 {
-                    if !words.is_empty() {
-                        batches.begin(std::mem::take(&mut words))?;
-                    }
-                    // The device has this batch while threads decode and the one before is read.
-                    while batches.under_way() > usize::from(i + 1 < n) {
-                        rows.extend(batches.finish()?);
-                    }
-                    progress.advance("embedding", (i + 1) as u64, n as u64);
-                }
-            }
-            Ok(columns)
-        })?;
+                Ok(())
+            },
+        )?;
         if rowed.is_empty()
             && let Some(Finding { path, reason, .. }) = findings.first()
         {
             return Err(Error::data(path, reason.clone()));
-        }
-        if rows.iter().any(|x: &f32| !x.is_finite()) {
-            return Err(Error::NonFinite(
-                "an embedding is not finite: use a checkpoint from before the training diverged".into(),
-            ));
         }
         l2_normalise(&mut rows, columns);
         // A row of zeros has no direction.

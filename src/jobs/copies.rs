@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, data};
+use crate::{Error, Result};
 
 /// Most files of one name in a folder.
 const MOST: usize = 100_000;
@@ -33,28 +33,26 @@ fn holds(file: &Path, bytes: &[u8]) -> bool {
     same_size && File::open(file).and_then(|mut file| file.read_to_end(&mut own)).is_ok() && own == bytes
 }
 
-/// Copies a picture, which may lie in a zip, into `folder` of `root`, under its own name or with a number behind it where
+/// Writes the bytes of a picture into `folder` of `root`, under its own name or with a number behind it where
 /// another picture has that. Where the same picture is there already nothing is written. Returns its path there.
 ///
 /// # Errors
 /// What the system refuses.
-pub(super) fn copy(picture: &Path, root: &Path, folder: &str) -> Result<PathBuf> {
+pub(super) fn copy(name: &Path, bytes: &[u8], root: &Path, folder: &str) -> Result<PathBuf> {
     let folder = root.join(folder);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, "cannot create the folder for copies", e))?;
-    let bytes = data::picture_bytes(picture)?;
-    let name = Path::new(picture.file_name().unwrap_or(picture.as_os_str()));
     for n in 1..=MOST {
         let target = folder.join(numbered(name, n));
         match OpenOptions::new().write(true).create_new(true).open(&target) {
             Ok(mut file) => {
-                let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+                let written = file.write_all(bytes).and_then(|()| file.sync_all());
                 return written.map(|()| target.clone()).map_err(|e| {
                     let _ = std::fs::remove_file(&target);
                     Error::io(&target, "cannot write the copy", e)
                 });
             }
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                if holds(&target, &bytes) {
+                if holds(&target, bytes) {
                     return Ok(target);
                 }
             }
@@ -73,19 +71,14 @@ mod tests {
     fn nothing_is_replaced_and_nothing_is_there_twice() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("sorted");
-        for (own, bytes) in [("a", "1"), ("b", "2")] {
-            std::fs::create_dir(folder.path().join(own)).unwrap();
-            std::fs::write(folder.path().join(own).join("x.png"), bytes).unwrap();
-        }
-        let copy = |own: &str| super::copy(&folder.path().join(own).join("x.png"), &root, "cat").unwrap();
+        let copy = |bytes: &str| super::copy(Path::new("x.png"), bytes.as_bytes(), &root, "cat").unwrap();
         for _ in 0..2 {
-            assert_eq!(copy("a"), root.join("cat/x.png"));
-            assert_eq!(copy("b"), root.join("cat/x (2).png"));
+            assert_eq!(copy("1"), root.join("cat/x.png"));
+            assert_eq!(copy("2"), root.join("cat/x (2).png"));
         }
         assert_eq!(std::fs::read(root.join("cat/x.png")).unwrap(), b"1");
         assert_eq!(std::fs::read(root.join("cat/x (2).png")).unwrap(), b"2");
         assert_eq!(std::fs::read_dir(root.join("cat")).unwrap().count(), 2);
-        assert!(super::copy(&folder.path().join("c.png"), &root, "cat").is_err());
     }
 
     #[test]

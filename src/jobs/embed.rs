@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::eval::{SplitFile, load_as_trained};
 use super::extraction::{self, Begun, Extraction, Part, Source};
+use super::rows::warn_of_one;
 use super::{Session, data_options, look_options, model, output_file, portability, source, warn_of};
 use crate::data::embeddings::{self, Format, LACKS_PARQUET, Reader};
 use crate::data::{self, DataOptions, ImageSet, LeftOut, Pictures};
@@ -235,7 +236,7 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
         }
     };
     let first = pictures.left_out().iter().enumerate();
-    first.for_each(|(before, file)| extraction::warn_of_one(before, file, progress));
+    first.for_each(|(before, file)| warn_of_one(before, file, extraction::LIST, progress));
     let kernels = session.open_for_features(progress)?;
     let adapter = kernels.gpu().describe();
     let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;

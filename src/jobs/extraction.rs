@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::rows::{ahead_of, warn_of_one};
 use crate::data::ahead::{self, Ahead};
 use crate::data::embeddings::Table;
 use crate::data::{DataOptions, ImageSet, LeftOut, Pictures};
@@ -18,14 +19,10 @@ use crate::train::Extractor;
 use crate::train::features::{Batches, Layer};
 use crate::{Error, Result};
 
-/// Batches that threads decode ahead of the device.
-const BATCHES_AHEAD: usize = 4;
-/// The most bytes of decoded pictures that wait for the device.
-const BYTES_AHEAD: usize = 256 << 20;
+/// What lists everything that is left out.
+pub(super) const LIST: &str = "the file beside the embeddings";
 /// A pass that is read within this time had ended before.
 const ENDED: Duration = Duration::from_micros(200);
-/// Pictures that are left out with a warning each; of the rest the number is said.
-const WARNINGS: usize = 20;
 /// A part file that is smaller is not worth its place when a disk is full.
 const WORTH_KEEPING: u64 = 1 << 20;
 
@@ -434,12 +431,10 @@ impl Extraction<'_> {
     pub fn run(&self, part: &mut Part, progress: &mut dyn Progress) -> Result<Pace> {
         let source = part.source;
         let (first, n) = (part.done, source.len());
-        let bytes = 4 * self.extractor.side() * self.extractor.side();
-        let room = (self.extractor.batch() * BATCHES_AHEAD).min(BYTES_AHEAD / bytes.max(1));
         let begun = Instant::now();
         let mut idle = Idle { total: Duration::ZERO, known: begun, gap: Duration::ZERO };
         let words = |i| source.words(i, self.options);
-        ahead::in_order(first..n, room, words, |pixels| {
+        ahead::in_order(first..n, ahead_of(self.extractor), words, |pixels| {
             let mut batches = self.extractor.batches(self.layer)?;
             // The device works on `last` while the pictures of the next batch are awaited.
             let mut last: Option<Batch> = None;
@@ -488,7 +483,7 @@ impl Extraction<'_> {
                 Some(Err(error)) => {
                     let LeftOut { path, why } = LeftOut::of(error)?;
                     let before = part.source.left_out().len() + part.left_out.len() + left_out.len();
-                    warn_of_one(before, &LeftOut { path, why: why.clone() }, progress);
+                    warn_of_one(before, &LeftOut { path, why: why.clone() }, LIST, progress);
                     left_out.push((item, why));
                 }
                 None => return Err(Error::Internal("there are fewer pictures than there were".into())),
@@ -517,15 +512,6 @@ impl Extraction<'_> {
         }
         let written = part.add(batch.done, batch.left_out, &rows);
         written.map_err(|e| Error::io(self.out, "cannot write the embeddings", e))
-    }
-}
-
-/// Says that a picture is left out, unless many were before.
-pub(super) fn warn_of_one(before: usize, file: &LeftOut, progress: &mut dyn Progress) {
-    match before {
-        0..WARNINGS => progress.warn(&format!("left out {}: {}", file.path.display(), file.why)),
-        WARNINGS => progress.warn("more pictures are left out; the list beside the embeddings has them all"),
-        _ => {}
     }
 }
 

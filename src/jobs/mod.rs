@@ -31,6 +31,7 @@ mod portability;
 pub mod predict;
 mod reference;
 pub mod report;
+mod rows;
 pub mod score;
 pub mod stored;
 mod supply;
@@ -41,9 +42,9 @@ mod tuning;
 pub mod validate;
 pub mod views;
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::data::sheet::is_sheet;
 use crate::data::{DataOptions, ImageSet};
 use crate::gpu::device::{Gpu, Options};
 use crate::gpu::kernel::Kernels;
@@ -160,16 +161,16 @@ fn output_file(what: &str, path: &Path, example: &str) -> Result<()> {
     }
 }
 
-/// Validates the path of a contact sheet that is to be written: no file of another kind is replaced.
-fn sheet_file(path: &Path, example: &str) -> Result<()> {
-    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
-    output_file("request.sheet", path, example)?;
-    let is_png = || {
-        let mut begins = [0; PNG.len()];
-        std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut begins)).is_ok_and(|()| begins == PNG)
-    };
-    if path.metadata().is_ok_and(|about| about.len() > 0) && !is_png() {
-        return Err(Error::data(path, "this file is no PNG, and `request.sheet` would replace it: name another"));
+/// Validates the path of a contact sheet that is to be written.
+fn sheet_file(what: &str, path: &Path, example: &str) -> Result<()> {
+    own_file(what, path, example, "contact sheet of this program", is_sheet)
+}
+
+/// Validates the path of a file that is to be written, where a file that is not `noun` must not be replaced.
+fn own_file(what: &str, path: &Path, example: &str, noun: &str, is_own: impl FnOnce(&Path) -> bool) -> Result<()> {
+    output_file(what, path, example)?;
+    if path.metadata().is_ok_and(|about| about.len() > 0) && !is_own(path) {
+        return Err(Error::data(path, format!("this file is no {noun}, and `{what}` would replace it: name another")));
     }
     Ok(())
 }
@@ -186,8 +187,10 @@ fn distinct(one: (&str, Option<&PathBuf>), other: (&str, Option<&PathBuf>)) -> R
 
 /// Whether two paths lead to the same file or folder.
 fn same_path(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => a == b,
-    }
+    // Of a path that is not there yet, the folder is.
+    let whole = |path: &Path| -> Option<PathBuf> {
+        let path = std::path::absolute(path).ok()?;
+        path.canonicalize().ok().or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
+    };
+    whole(a).unwrap_or_else(|| a.into()) == whole(b).unwrap_or_else(|| b.into())
 }

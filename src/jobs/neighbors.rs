@@ -6,19 +6,18 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::Serialize;
 
-use super::predict::check_directions;
+use super::rows::{Embedder, Row};
 use super::table::{table_bytes, table_file};
-use super::{Session, data_options, distinct, look_options, model, same_path, sheet_file, within};
+use super::{Session, data_options, distinct, look_options, model, sheet_file, within};
 use crate::data::embeddings::{Format, Reader};
 use crate::data::sheet::{Cell, Sheet, colours};
-use crate::data::{self, DataOptions, LeftOut};
+use crate::data::{self, LeftOut, Pictures};
 use crate::fewshot::Nearest;
 use crate::fewshot::nearest::Neighbours;
 use crate::files::replace_file;
 use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
 use crate::train::Extractor;
-use crate::train::features::Layer;
 use crate::{Error, Result};
 
 /// Columns of a table of neighbours.
@@ -101,25 +100,16 @@ impl NeighborsRequest {
             ));
         }
         if let Some(sheet) = &self.sheet {
-            sheet_file(sheet, "near.png")?;
+            sheet_file("request.sheet", sheet, "near.png")?;
             distinct(("request.csv", self.csv.as_ref()), ("request.sheet", Some(sheet)))?;
-            if [&self.picture, &self.among].into_iter().any(|own| same_path(own, sheet) || is_below(sheet, own)) {
-                let why = "this file is one of the pictures, and `request.sheet` would replace it: name another";
-                return Err(Error::data(sheet, why));
-            }
         }
-        self.csv.as_ref().map_or(Ok(()), |file| table_file("request.csv", file, &COLUMNS))
+        self.csv.as_ref().map_or(Ok(()), |file| table_file("request.csv", file, "near.csv", &COLUMNS))
     }
 
     /// The file of embeddings to search among; none where it is pictures.
     fn embeddings(&self) -> Option<&Path> {
         Some(self.among.as_path()).filter(|path| path.is_file() && Format::of_ending(path).is_some())
     }
-}
-
-/// Whether there is such a file in that folder.
-fn is_below(file: &Path, folder: &Path) -> bool {
-    matches!((file.canonicalize(), folder.canonicalize()), (Ok(file), Ok(folder)) if file.starts_with(&folder))
 }
 
 /// The rows of a file of embeddings in parts of at most `most`, counted, and `progress` asked whether to go on.
@@ -194,13 +184,16 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
     };
     let stored = model::open(&request.model, look, progress)?;
     let options = data_options(&stored.config.data, Some(stored.side()?));
-    let image = data::load_unlabelled(picture, &options)?;
     let mut kernels = session.open_for_features(progress)?;
     let (extractor, _) = Extractor::open(kernels.clone(), &stored.file, &stored.checkpoint, false)?;
-    let query = extractor.features(&image, Layer::Feature, None, progress)?;
-    check_directions(&image, &query)?;
+    let mut embedder = Embedder { extractor, options, left_out: Vec::new(), progress };
+    let mut query = Vec::new();
+    embedder.each(&Pictures::open(picture, true)?, |row| {
+        query.extend_from_slice(row.features);
+        Ok(())
+    })?;
     let columns = query.len();
-    let (neighbors, rows, left_out) = match reader {
+    let (neighbors, rows) = match reader {
         Some(reader) => {
             if reader.columns() != columns {
                 return Err(Error::data(
@@ -215,12 +208,13 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
             }
             let nearest = Nearest::new(&mut kernels, columns, 1)?;
             let mut rows = 0;
+            let progress = &mut *embedder.progress;
             let parts = Parts { reader, most: nearest.rows_per_pass(), rows: &mut rows, progress };
             let found = nearest.search_parts(&query, parts, more(request.k))?.remove(0);
             let of: Vec<usize> = found.iter().map(|(row, _)| *row).collect();
-            (without(&request.picture, found, names(&request.among, &of)?, request.k), rows, Vec::new())
+            (without(&request.picture, found, names(&request.among, &of)?, request.k), rows)
         }
-        None => among_pictures(request, &options, &extractor, &mut kernels, &query, progress)?,
+        None => among_pictures(request, &mut embedder, &mut kernels, &query)?,
     };
     if let Some(file) = &request.csv {
         let head = COLUMNS.map(str::to_owned).to_vec();
@@ -232,26 +226,27 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
         replace_file(file, "cannot write the contact sheet", &sheet(&request.picture, &neighbors)?)?;
     }
     let (picture, csv, sheet) = (request.picture.clone(), request.csv.clone(), request.sheet.clone());
-    Ok(NeighborsOutcome { model: stored.file, picture, rows, neighbors, left_out, csv, sheet })
+    Ok(NeighborsOutcome { model: stored.file, picture, rows, neighbors, left_out: embedder.left_out, csv, sheet })
 }
 
 /// Embeds the pictures to search among, and searches.
 fn among_pictures(
     request: &NeighborsRequest,
-    options: &DataOptions,
-    extractor: &Extractor,
+    embedder: &mut Embedder,
     kernels: &mut Kernels,
     query: &[f32],
-    progress: &mut dyn Progress,
-) -> Result<(Vec<Neighbor>, usize, Vec<LeftOut>)> {
-    let (images, left_out) = data::load_readable(std::slice::from_ref(&request.among), options)?;
-    left_out.iter().for_each(|file| progress.warn(&format!("left out {}: {}", file.path.display(), file.why)));
-    let features = extractor.features(&images, Layer::Feature, None, progress)?;
-    check_directions(&images, &features)?;
+) -> Result<(Vec<Neighbor>, usize)> {
+    let pictures = Pictures::open(std::slice::from_ref(&request.among), false)?;
+    let (mut of, mut rows) = (Vec::new(), Vec::new());
+    embedder.each(&pictures, |Row { picture, features, .. }| {
+        of.push(picture);
+        rows.extend_from_slice(features);
+        Ok(())
+    })?;
     let nearest = Nearest::new(kernels, query.len(), 1)?;
-    let found = nearest.search(query, &features, more(request.k))?.remove(0);
-    let names = found.iter().map(|(row, _)| images.names[*row].clone()).collect();
-    Ok((without(&request.picture, found, names, request.k), images.len(), left_out))
+    let found = nearest.search(query, &rows, more(request.k))?.remove(0);
+    let names = found.iter().map(|(row, _)| pictures.path(of[*row]).display().to_string()).collect();
+    Ok((without(&request.picture, found, names, request.k), of.len()))
 }
 
 /// The picture, and those that are like it; gray where a file is gone.

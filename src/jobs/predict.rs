@@ -5,10 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
+use super::rows::{Embedder, Row};
 use super::support_file::{Labelled, is_support};
 use super::table::{table_bytes, table_file};
-use super::{Session, Stored, copies, data_options, distinct, look_options, model, output_file};
-use crate::data::{self, DataOptions, ImageSet, LeftOut};
+use super::{Session, Stored, copies, data_options, distinct, look_options, model, own_file};
+use crate::data::{self, ImageSet, LeftOut, Pictures};
 use crate::fewshot::reference::{Reference, Source};
 use crate::fewshot::{Features, Support};
 use crate::files::replace_file;
@@ -138,26 +139,22 @@ impl PredictRequest {
             return Err(Error::usage("there is no picture to answer on: name some, or `request.save` a file"));
         }
         if let Some(file) = &self.save {
-            output_file("request.save", file, "support.safetensors")?;
-            if file.exists() && !is_support(file) {
-                return Err(Error::data(
-                    file,
-                    "this file is no support, and `request.save` would replace it: name another",
-                ));
-            }
+            own_file("request.save", file, "support.safetensors", "support", is_support)?;
         }
         if let Some(file) = &self.csv {
-            table_file("request.csv", file, &COLUMNS)?;
+            table_file("request.csv", file, "answers.csv", &COLUMNS)?;
             distinct(("request.save", self.save.as_ref()), ("request.csv", Some(file)))?;
         }
         let Some(root) = &self.copy_to else { return Ok(()) };
         if root.exists() && !root.is_dir() {
             return Err(Error::data(root, "this is a file, and `request.copy_to` wants a folder: name another"));
         }
+        // Of a folder that is not there yet the part that is.
         let whole = std::path::absolute(root).unwrap_or_else(|_| root.clone());
-        let whole = whole.canonicalize().unwrap_or(whole);
+        let whole = whole.ancestors().find_map(|part| part.canonicalize().ok()).unwrap_or(whole);
         let above = |path: &&PathBuf| path.canonicalize().is_ok_and(|path| path.is_dir() && whole.starts_with(path));
-        match self.support.iter().chain(&self.inputs).find(above) {
+        let added = self.add.iter().map(|(_, path)| path);
+        match self.support.iter().chain(added).chain(&self.inputs).find(above) {
             Some(own) => Err(Error::data(
                 root,
                 format!("lies in {}, whose pictures are read: name a `request.copy_to` elsewhere", own.display()),
@@ -174,41 +171,6 @@ impl PredictRequest {
             (true, true) => self.inputs.clone(),
         };
         data::sample_unlabelled(&paths, &look_options())
-    }
-}
-
-/// Refuses a picture of which the network makes zeros alone: it is like nothing.
-pub(super) fn check_directions(images: &ImageSet, features: &[f32]) -> Result<()> {
-    let columns = (features.len() / images.len().max(1)).max(1);
-    match features.chunks_exact(columns).position(|row| row.iter().all(|&x| x == 0.0)) {
-        None => Ok(()),
-        Some(i) => Err(Error::data(
-            &images.names[i],
-            "the network makes zeros alone of this picture, so it is like no other: take it away, or name another \
-             network with `request.model`",
-        )),
-    }
-}
-
-/// The network with what it needs, and what was embedded so far.
-struct Embedder<'a> {
-    extractor: Extractor,
-    options: DataOptions,
-    left_out: Vec<LeftOut>,
-    progress: &'a mut dyn Progress,
-}
-
-impl Embedder<'_> {
-    /// Reads and embeds pictures; what cannot be read is left out, and said.
-    fn embed(&mut self, paths: &[PathBuf]) -> Result<(ImageSet, Vec<f32>)> {
-        let (images, left_out) = data::load_readable(paths, &self.options)?;
-        for file in &left_out {
-            self.progress.warn(&format!("left out {}: {}", file.path.display(), file.why));
-        }
-        self.left_out.extend(left_out);
-        let features = self.extractor.features(&images, Layer::Feature, None, self.progress)?;
-        check_directions(&images, &features)?;
-        Ok((images, features))
     }
 }
 
@@ -239,31 +201,8 @@ fn classes_below(root: &Path, pictures: &[String]) -> Result<Vec<String>> {
     Ok(folders.into_iter().map(|parts| parts[common..].join("/")).collect())
 }
 
-/// Which row of the support a picture is, by path or by pixels.
-#[derive(Default)]
-struct Own {
-    paths: HashMap<PathBuf, usize>,
-    pixels: HashMap<Vec<u32>, usize>,
-}
-
-impl Own {
-    fn add(&mut self, row: usize, path: &str, pixels: Option<&[u32]>) {
-        if let Ok(path) = Path::new(path).canonicalize() {
-            self.paths.entry(path).or_insert(row);
-        }
-        if let Some(pixels) = pixels {
-            self.pixels.entry(pixels.to_vec()).or_insert(row);
-        }
-    }
-
-    fn row(&self, path: &str, pixels: &[u32]) -> Option<usize> {
-        let by_path = Path::new(path).canonicalize().ok().and_then(|path| self.paths.get(&path));
-        by_path.or_else(|| self.pixels.get(pixels)).copied()
-    }
-}
-
 /// The whole support: what was saved, the class folders, and single pictures.
-fn gather(request: &PredictRequest, stored: &mut Stored, embedder: &mut Embedder) -> Result<(Labelled, Own)> {
+fn gather(request: &PredictRequest, stored: &mut Stored, embedder: &mut Embedder) -> Result<Labelled> {
     let columns = embedder.extractor.width(Layer::Feature).unwrap_or(0);
     let mut support = stored.support.take().unwrap_or(Labelled { columns, ..Labelled::default() });
     if support.columns != columns {
@@ -272,24 +211,20 @@ fn gather(request: &PredictRequest, stored: &mut Stored, embedder: &mut Embedder
             format!("its support has {} columns, and its network {columns}: save it again", support.columns),
         ));
     }
-    let mut own = Own::default();
-    for (row, picture) in support.pictures.iter().enumerate() {
-        own.add(row, picture, None);
-    }
-    let mut add = |classes: &[String], images: &ImageSet, features: &[f32]| {
-        for (i, (class, row)) in classes.iter().zip(features.chunks_exact(columns.max(1))).enumerate() {
-            own.add(support.labels.len(), &images.names[i], Some(images.image(i)));
-            support.push(class, images.names[i].clone(), row);
-        }
+    let mut add = |path: &Path, class: Option<&str>| {
+        let pictures = Pictures::open(&[path.to_owned()], false)?;
+        let paths: Vec<String> = (0..pictures.len()).map(|i| pictures.path(i).display().to_string()).collect();
+        let classes = match class {
+            Some(class) => vec![class.to_owned(); paths.len()],
+            None => classes_below(path, &paths)?,
+        };
+        embedder.each(&pictures, |Row { picture: i, pixels, features }| {
+            support.push(&classes[i], paths[i].clone(), pixels, features);
+            Ok(())
+        })
     };
-    for root in &request.support {
-        let (images, features) = embedder.embed(std::slice::from_ref(root))?;
-        add(&classes_below(root, &images.names)?, &images, &features);
-    }
-    for (class, path) in &request.add {
-        let (images, features) = embedder.embed(std::slice::from_ref(path))?;
-        add(&vec![class.trim().to_owned(); images.len()], &images, &features);
-    }
+    request.support.iter().try_for_each(|root| add(root, None))?;
+    request.add.iter().try_for_each(|(class, path)| add(path, Some(class.trim())))?;
     if support.labels.is_empty() {
         return Err(Error::usage(
             "there is no support: `request.support` names a folder with a folder of pictures for each class, \
@@ -308,7 +243,7 @@ fn gather(request: &PredictRequest, stored: &mut Stored, embedder: &mut Embedder
             support.classes[0]
         )));
     }
-    Ok((support, own))
+    Ok(support)
 }
 
 /// What the probabilities rest on, and a note where the network says too little.
@@ -339,24 +274,31 @@ pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progr
     let kernels = session.open_for_features(progress)?;
     let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;
     let mut embedder = Embedder { extractor, options, left_out: Vec::new(), progress };
-    let (support, own) = gather(request, &mut stored, &mut embedder)?;
+    let support = gather(request, &mut stored, &mut embedder)?;
     let features = Features::new(&support.features, support.columns)?;
     let learned = Support::new(features, &support.labels, support.classes.len(), &reference)?;
     if let Some(file) = &request.save {
         let bytes = support.with_network(&stored.checkpoint)?.to_bytes()?;
         replace_file(file, "cannot write the support", &bytes)?;
     }
+    let pictures = match request.inputs.as_slice() {
+        [] => None,
+        inputs => Some(Pictures::open(inputs, false)?),
+    };
+    // The picture of each answer.
+    let mut of = Vec::new();
     let mut answers = Vec::new();
-    if !request.inputs.is_empty() {
-        let (images, features) = embedder.embed(&request.inputs)?;
-        let rows = features.chunks_exact(support.columns);
+    if let Some(pictures) = &pictures {
         let mut in_support = Vec::new();
-        for (i, row) in rows.enumerate() {
-            let path = images.names[i].clone();
-            let own = own.row(&path, images.image(i));
+        let rows: HashMap<u128, usize> =
+            (0..support.pixels.len()).rev().map(|row| (support.pixels[row], row)).collect();
+        embedder.each(pictures, |Row { picture, pixels, features }| {
+            let path = pictures.path(picture).display().to_string();
+            let own = rows.get(&pixels).copied();
             in_support.extend(own.map(|_| path.clone()));
-            let found = learned.answer(row, own, request.unknown)?;
+            let found = learned.answer(features, own, request.unknown)?;
             let name = |class: usize| support.classes[class].clone();
+            of.push(picture);
             answers.push(Answered {
                 path,
                 label: found.class.map(name),
@@ -366,7 +308,8 @@ pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progr
                 probabilities: found.probabilities,
                 copy: None,
             });
-        }
+            Ok(())
+        })?;
         if let Some(first) = in_support.first() {
             embedder.progress.warn(&format!(
                 "{} of the pictures, {first} the first, {} in the support, too: each is answered by the others alone",
@@ -392,11 +335,13 @@ pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progr
         csv: request.csv.clone(),
     };
     write_table(request, &outcome)?;
-    if let Some(root) = &request.copy_to {
-        for answer in &mut outcome.answers {
+    if let (Some(root), Some(pictures)) = (&request.copy_to, &pictures) {
+        for (answer, picture) in outcome.answers.iter_mut().zip(of) {
             progress.go_on()?;
             let folder = answer.label.as_deref().map_or_else(|| NONE.into(), copies::folder_name);
-            answer.copy = Some(copies::copy(Path::new(&answer.path), root, &folder)?);
+            let name = pictures.path(picture);
+            let name = Path::new(name.file_name().unwrap_or(name.as_os_str()));
+            answer.copy = Some(copies::copy(name, &pictures.read(picture)?, root, &folder)?);
         }
     }
     Ok(outcome)

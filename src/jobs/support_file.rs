@@ -17,6 +17,8 @@ const NAMES_KEY: &str = "support";
 struct Names {
     classes: Vec<String>,
     pictures: Vec<String>,
+    /// As hexadecimal digits: JSON numbers hold less.
+    pixels: Vec<String>,
 }
 
 /// Embedded pictures with their classes.
@@ -32,11 +34,13 @@ pub struct Labelled {
     pub classes: Vec<String>,
     /// Paths of the pictures.
     pub pictures: Vec<String>,
+    /// A hash of the pixels of each picture as the network saw them, by which it is known when it is seen again.
+    pub pixels: Vec<u128>,
 }
 
 impl Labelled {
     /// Adds a picture; its class is new where there is none of this name.
-    pub(super) fn push(&mut self, class: &str, picture: String, features: &[f32]) {
+    pub(super) fn push(&mut self, class: &str, picture: String, pixels: u128, features: &[f32]) {
         let label = match self.classes.iter().position(|own| own == class) {
             Some(label) => label,
             None => {
@@ -46,6 +50,7 @@ impl Labelled {
         };
         self.labels.push(label as u32);
         self.pictures.push(picture);
+        self.pixels.push(pixels);
         self.features.extend_from_slice(features);
     }
 
@@ -66,13 +71,17 @@ impl Labelled {
             return Err(broken("it has no rows or no labels"));
         };
         let &[rows, columns] = shape.as_slice() else { return Err(broken("its rows are no matrix")) };
-        if rows != labels.len() || rows != names.pictures.len() || columns == 0 || rows == 0 {
+        let pixels: Option<Vec<u128>> =
+            names.pixels.iter().map(|digits| u128::from_str_radix(digits, 16).ok()).collect();
+        let pixels = pixels.ok_or_else(|| broken("a hash of its pixels is none"))?;
+        let counts = [labels.len(), names.pictures.len(), pixels.len()];
+        if counts.iter().any(|&count| count != rows) || columns == 0 || rows == 0 {
             return Err(broken("rows, labels and names differ in number"));
         }
         let of = |label: &i64| u32::try_from(*label).ok().filter(|&label| (label as usize) < names.classes.len());
         let labels: Option<Vec<u32>> = labels.iter().map(of).collect();
         let labels = labels.ok_or_else(|| broken("a label has no class"))?;
-        Ok(Some(Labelled { columns, features, labels, classes: names.classes, pictures: names.pictures }))
+        Ok(Some(Labelled { columns, features, labels, classes: names.classes, pictures: names.pictures, pixels }))
     }
 
     /// The network of `checkpoint`, without what only its training needs, and this support.
@@ -85,7 +94,8 @@ impl Labelled {
         let labels = self.labels.iter().map(|&label| i64::from(label)).collect();
         file.tensors.insert(FEATURES.into(), Tensor::f32([self.labels.len(), self.columns], self.features.clone()));
         file.tensors.insert(LABELS.into(), Tensor::i64([self.labels.len()], labels));
-        let names = Names { classes: self.classes.clone(), pictures: self.pictures.clone() };
+        let pixels = self.pixels.iter().map(|hash| format!("{hash:032x}")).collect();
+        let names = Names { classes: self.classes.clone(), pictures: self.pictures.clone(), pixels };
         let names = serde_json::to_string(&names).map_err(|e| Error::Internal(e.to_string()))?;
         file.metadata.insert(NAMES_KEY.into(), names);
         Ok(file)
@@ -105,9 +115,9 @@ mod tests {
     #[test]
     fn a_support_comes_back_whole_or_is_refused() {
         let mut support = Labelled { columns: 2, ..Labelled::default() };
-        support.push("b", "x/b/1.png".into(), &[1.0, 2.0]);
-        support.push("a", "x/a/1.png".into(), &[3.0, 4.0]);
-        support.push("b", "x/b/2.png".into(), &[5.0, 6.0]);
+        support.push("b", "x/b/1.png".into(), 1, &[1.0, 2.0]);
+        support.push("a", "x/a/1.png".into(), 2, &[3.0, 4.0]);
+        support.push("b", "x/b/2.png".into(), u128::MAX, &[5.0, 6.0]);
         assert_eq!((support.labels.as_slice(), support.classes.len()), (&[0, 1, 0][..], 2));
         let mut network = Checkpoint::default();
         network.tensors.insert("layer1.weight".into(), Tensor::f32([1], vec![1.0]));

@@ -2,23 +2,15 @@
 
 use std::path::Path;
 
-use super::output_file;
+use super::own_file;
 use crate::{Error, Result};
 
 /// Whether a table may be written to `file`: where there is one, it must be of these columns.
-pub(super) fn table_file(what: &str, file: &Path, columns: &[&str]) -> Result<()> {
-    output_file(what, file, "answers.csv")?;
-    let own = || {
-        let mut reader = csv::ReaderBuilder::new().from_path(file).ok()?;
-        Some(reader.headers().ok()?.iter().take(columns.len()).eq(columns.iter().copied()))
-    };
-    if file.exists() && own() != Some(true) {
-        return Err(Error::data(
-            file,
-            format!("this file is no such table, and `{what}` would replace it: name another"),
-        ));
-    }
-    Ok(())
+pub(super) fn table_file(what: &str, file: &Path, example: &str, columns: &[&str]) -> Result<()> {
+    own_file(what, file, example, "such table", |file| {
+        let Ok(mut reader) = csv::Reader::from_path(file) else { return false };
+        reader.headers().is_ok_and(|names| names.iter().take(columns.len()).eq(columns.iter().copied()))
+    })
 }
 
 /// Encodes a table.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::fit::{Fit, Given, Run, load};
-use super::{Session, data_options, output_file, warn_of, within};
+use super::{Session, data_options, sheet_file, warn_of, within};
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, ImageSet, fitted_side};
 use crate::files::replace_file;
@@ -90,7 +90,7 @@ pub(super) fn spread(images: &ImageSet, n: usize) -> ImageSet {
 /// # Errors
 /// A request, settings or pictures that cannot be used; a file that cannot be written; what the device refuses.
 pub fn run(request: &ViewsRequest, session: &Session, progress: &mut dyn Progress) -> Result<ViewsOutcome> {
-    output_file("request.out", &request.out, "views.png")?;
+    sheet_file("request.out", &request.out, "views.png")?;
     within("request.number", request.number, 1, 64)?;
     request.draws.map_or(Ok(()), |draws| within("request.draws", draws, 1, 64))?;
     let mut config = request.config.clone();
