@@ -162,6 +162,8 @@ const CHECKPOINTS: &[Case] = &[
     ("export run --to pth --out new.pth --preset fc100", 2, &["it has settings of its own", "leave them out"]),
     ("export run --to pth --out new.pth --side 32", 2, &["--side (data.side)", "all three are wanted", "add --preset"]),
     ("export shipped --to pth --out new.pth", 2, &["shipped"]),
+    ("export broken/shape --to onnx --out new.onnx", 2, &["does not fit the network: of another shape"]),
+    ("export run --to keras --out new.h5", 2, &["invalid value 'keras'", "--to"]),
     ("export broken/nan --to pth --out new.pth", 2, &["not finite", "use a checkpoint from before"]),
     ("export broken/missing --to pth --out new.pth", 2, &["does not fit the network: missing"]),
     ("inspect hostile.pth", 2, &["hostile.pth: refers to os.system"]),

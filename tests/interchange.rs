@@ -1,5 +1,5 @@
 //! Networks from PyTorch's files and into them. `tests/pytorch/make.py` writes the files that are read here; what is written
-//! here is read by PyTorch and onnxruntime where a Python with both is named:
+//! here is read by PyTorch and onnxruntime where a Python with them is named (`pytorch` or `onnx` behind `--ignored` for one):
 //!
 //!     IEQ_PYTHON=python3 cargo test --release --test interchange -- --ignored
 
@@ -15,10 +15,11 @@ use ieq_wgpu::gpu::adapter::AdapterChoice;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::jobs::Stored;
 use ieq_wgpu::progress::Silent;
-use ieq_wgpu::settings::Config;
+use ieq_wgpu::settings::{Backbone, Config};
 use ieq_wgpu::train::Extractor;
 use ieq_wgpu::train::checkpoint::{Checkpoint, Tensor, TensorData};
 use ieq_wgpu::train::features::Layer;
+use ieq_wgpu::train::record::{DataShape, training_step};
 use proptest::prelude::*;
 
 /// The files with the network of `expected.safetensors`, those that hold it whole first.
@@ -62,6 +63,12 @@ fn pictures(expected: &Checkpoint) -> ImageSet {
 fn close(got: &[f32], wanted: &[f32]) -> bool {
     let scale = wanted.iter().fold(0_f32, |most, value| most.max(value.abs()));
     got.len() == wanted.len() && got.iter().zip(wanted).all(|(a, b)| (a - b).abs() <= 1e-4 * scale)
+}
+
+/// The largest difference, as a share of the largest number.
+fn difference(got: &[f32], wanted: &[f32]) -> f32 {
+    let scale = wanted.iter().fold(0_f32, |most, value| most.max(value.abs()));
+    got.iter().zip(wanted).fold(0_f32, |most, (a, b)| most.max((a - b).abs())) / scale
 }
 
 fn stored(path: &Path) -> Stored {
@@ -409,6 +416,79 @@ fn python(script: &str, folder: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The bytes are those of `plain.onnx`, which `tests/pytorch/check_onnx.py` compares with PyTorch's embeddings.
+#[test]
+fn an_onnx_model_is_the_one_that_was_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    std::fs::copy(fixture("plain.pth"), root.join("net.pth")).unwrap();
+    let said = succeeds(root, "export net.pth --to onnx --preset cifar-fs");
+    assert!(said.contains("network.onnx: resnet12, widths 2,2,4,4") && said.contains("of 0 to 255"), "{said}");
+    fails(root, "export net.pth --to onnx --preset cifar-fs", &["network.onnx: this file is there already"]);
+    let made = std::fs::read(root.join("network.onnx")).unwrap();
+    assert!(made == std::fs::read(fixture("plain.onnx")).unwrap(), "check it anew by tests/pytorch/check_onnx.py");
+}
+
+/// A network of full width whose running statistics are not those that it starts with.
+fn wide(backbone: Backbone, side: usize) -> Checkpoint {
+    let mut config = Config::from_preset(if side == 32 { "cifar-fs" } else { "mini-imagenet" }).unwrap();
+    (config.model.backbone, config.model.widths) = (backbone, backbone.default_widths());
+    let shape = DataShape { side, classes: 64, images: 640 };
+    let (_, recorded) = training_step(&config, shape, false, true).unwrap();
+    let entries = [recorded.step.parameters, recorded.step.statistics].concat();
+    let tensors = entries.iter().enumerate().map(|(position, entry)| {
+        let mut values = entry.initial(3, position);
+        if entry.name.contains("running") || entry.name.contains("bn") {
+            values.iter_mut().enumerate().for_each(|(i, value)| *value += 0.3 * ((i * 7 + position) as f32).sin());
+        }
+        (entry.name.clone(), Tensor::f32(entry.shape.clone(), values))
+    });
+    let metadata = [("config", config.to_json().unwrap()), ("classes", "64".into()), ("side", side.to_string())];
+    let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Checkpoint { tensors: tensors.collect(), metadata }
+}
+
+/// onnxruntime embeds the same at full width, in batches of any size.
+#[test]
+#[ignore = "needs a Python with onnx and onnxruntime: IEQ_PYTHON"]
+#[allow(clippy::print_stdout, reason = "figures are for people")]
+fn onnxruntime_embeds_the_same_at_full_width() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for (backbone, side) in [(Backbone::Resnet12, 32), (Backbone::Resnet12, 84), (Backbone::Conv4, 84)] {
+        let area = side * side;
+        let words: Vec<u32> = (0..5 * area).map(|i| (i as u32).wrapping_mul(2_654_435_761) >> 8 | 0xff << 24).collect();
+        let planes = (0..5).flat_map(|image| (0..3).flat_map(move |c| (0..area).map(move |at| (image, c, at))));
+        let bytes: Vec<u8> = planes.map(|(image, c, at)| (words[image * area + at] >> (8 * c)) as u8).collect();
+        std::fs::write(root.join("pixels"), bytes).unwrap();
+        wide(backbone, side).save(root.join("net.safetensors")).unwrap();
+        succeeds(root, "export net.safetensors --to onnx --out net.onnx --overwrite");
+        let script = format!(
+            "import numpy, onnx, onnxruntime\nonnx.checker.check_model('net.onnx', full_check=True)\n\
+             pixels = numpy.fromfile('pixels', 'uint8').reshape(5, 3, {side}, {side}).astype('float32')\n\
+             run = lambda x: onnxruntime.InferenceSession('net.onnx').run(None, {{'images': x}})[0]\n\
+             numpy.concatenate([run(pixels[:2]), run(pixels[2:])]).tofile('features')"
+        );
+        python(&script, root);
+        let wanted: Vec<f32> = std::fs::read(root.join("features"))
+            .unwrap()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .copied()
+            .map(f32::from_le_bytes)
+            .collect();
+        let names = (0..5).map(|i| i.to_string()).collect();
+        let images = ImageSet::new(side, words, vec![0; 5], vec!["all".into()], names).unwrap();
+        let got = outputs(&Stored::open(&root.join("net.safetensors")).unwrap(), &images, Layer::Feature);
+        println!(
+            "{backbone}, {side} pixels: largest difference {:.1e} of the largest number",
+            difference(&got, &wanted)
+        );
+        assert!(close(&got, &wanted), "{backbone}, {side} pixels");
+    }
+}
+
 /// At full width, both ways: PyTorch loads what is written, strictly, and embeds the same.
 #[test]
 #[ignore = "needs a Python with PyTorch: IEQ_PYTHON"]
@@ -440,10 +520,11 @@ fn pytorch_embeds_the_same_at_full_width() {
         let wanted = floats(&features.tensors["features"]).to_vec();
         for name in ["net.safetensors", "back.pth"] {
             let got = outputs(&Stored::open(&root.join(name)).unwrap(), &images, Layer::Feature);
-            let scale = wanted.iter().fold(0_f32, |most, value| most.max(value.abs()));
-            let off = got.iter().zip(&wanted).fold(0_f32, |most, (a, b)| most.max((a - b).abs())) / scale;
-            println!("{name}, {side} pixels: largest difference {off:.1e} of the largest number");
-            assert!(close(&got, &wanted), "{name}: {off}");
+            println!(
+                "{name}, {side} pixels: largest difference {:.1e} of the largest number",
+                difference(&got, &wanted)
+            );
+            assert!(close(&got, &wanted), "{name}, {side} pixels");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 const SETTINGS: &str = "Settings of a network that has none";
 
-/// Write a network for PyTorch: .pth or .safetensors
+/// Write a network for PyTorch or as ONNX
 ///
 /// safetensors, pth: the weights with PyTorch's names, without the state of the training, for
 /// load_state_dict(strict=True); the class is examples/resnet12.py of the sources, which builds the network from what the
@@ -21,18 +21,22 @@ const SETTINGS: &str = "Settings of a network that has none";
 ///
 /// Input of the network: RGB, (pixels / 255 - mean) / std per channel.
 ///
+/// onnx: the network up to its embedding, normalisation included. Input `images`: float32 [N, 3, side, side], RGB of 0 to
+/// 255; output `features`: float32 [N, columns]. Any N; opset 17.
+///
 /// From PyTorch: a checkpoint may be a .pth wherever one is named. What its tensors do not say (side, mean and std of the
 /// images) is given here once, or by a file of settings beside it, net.toml for net.pth: preset = "cifar-fs".
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  ieq-wgpu export runs/demo --to pth --out demo.pth\n  \
-    ieq-wgpu export resnet12.pth --preset mini-imagenet --to safetensors --out resnet12.safetensors")]
+    ieq-wgpu export resnet12.pth --preset mini-imagenet --to safetensors --out resnet12.safetensors\n  \
+    ieq-wgpu export runs/demo --to onnx --out demo.onnx")]
 pub struct Args {
     /// Checkpoint (.safetensors, .pth) or run folder
     ///
     /// Of a run folder the network that validated best (best.safetensors), or else the last one. `shipped:strokes` and
     /// `shipped:pictures` are networks of the program's own.
     checkpoint: PathBuf,
-    /// safetensors or pth
+    /// safetensors, pth or onnx
     #[arg(long, value_name = "NAME", value_parser = choice::<Target>(Target::NAMES), hide_possible_values = true)]
     to: Target,
     /// File to write [default: network.NAME]
@@ -98,7 +102,13 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let Args { checkpoint, to, out, overwrite, .. } = args;
     let request = ExportRequest { checkpoint, settings, to, out, overwrite };
     let outcome = context.with_progress(|progress| export::run(&request, &context.session, progress))?;
-    context.report.result("export", &outcome, || text(&outcome))
+    context.report.result("export", &outcome, || text(&outcome))?;
+    let file = shell_word(&outcome.out);
+    context.note(&match outcome.to {
+        Target::Onnx => format!("next: onnxruntime.InferenceSession({file:?}).run(None, {{\"images\": pixels}})"),
+        _ => format!("next: `python examples/resnet12.py {file} PICTURE` embeds a picture in PyTorch"),
+    });
+    Ok(())
 }
 
 fn text(outcome: &ExportOutcome) -> String {
@@ -106,15 +116,14 @@ fn text(outcome: &ExportOutcome) -> String {
     let widths: Vec<_> = network.widths.iter().map(usize::to_string).collect();
     let list = |values: [f64; 3]| values.map(|value| value.to_string()).join(",");
     format!(
-        "{}: {}, widths {}, {}; input: RGB, {side} x {side} pixels, (pixels / 255 - mean) / std with mean {} and std {}\n\
-         next: `python examples/resnet12.py {} PICTURE` embeds a picture in PyTorch",
+        "{}: {}, widths {}, {}; input: RGB, {side} x {side} pixels, {}(pixels / 255 - mean) / std with mean {} and std {}",
         out.display(),
         network.backbone,
         widths.join(","),
         ByteSize(*bytes as u64).rounded(),
+        if outcome.to == Target::Onnx { "of 0 to 255; it takes " } else { "" },
         list(network.mean),
         list(network.std),
-        shell_word(out),
         side = network.side
     )
 }

@@ -12,6 +12,7 @@ use crate::progress::Progress;
 use crate::settings::Config;
 use crate::train::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor};
 use crate::train::features::check;
+use crate::train::onnx;
 use crate::train::state::{CONFIG_KEY, STEP_KEY};
 use crate::{Error, Result};
 
@@ -30,17 +31,20 @@ pub enum Target {
     Safetensors,
     /// A file of PyTorch's.
     Pth,
+    /// The network up to its embedding, with the normalisation, as an ONNX model.
+    Onnx,
 }
 
 impl Target {
     /// The names of the forms.
-    pub const NAMES: &[&str] = &["safetensors", "pth"];
+    pub const NAMES: &[&str] = &["safetensors", "pth", "onnx"];
 
     /// The name in requests, and the ending of files.
     pub fn name(self) -> &'static str {
         match self {
             Target::Safetensors => "safetensors",
             Target::Pth => "pth",
+            Target::Onnx => "onnx",
         }
     }
 }
@@ -49,7 +53,7 @@ impl std::str::FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let found = [Target::Safetensors, Target::Pth].into_iter().find(|target| target.name() == text);
+        let found = [Target::Safetensors, Target::Pth, Target::Onnx].into_iter().find(|target| target.name() == text);
         found.ok_or_else(|| format!("one of {} is wanted, got `{text}`", Target::NAMES.join(", ")))
     }
 }
@@ -118,6 +122,10 @@ impl About {
             std: config.data.std,
         }
     }
+
+    fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::Internal(error.to_string()))
+    }
 }
 
 /// The network alone, with PyTorch's counters of batches and what is known of it.
@@ -130,8 +138,7 @@ fn network(checkpoint: &Checkpoint, about: &About) -> Result<Checkpoint> {
     for name in counters {
         all.tensors.entry(name).or_insert_with(|| Tensor::i64(Vec::new(), vec![steps]));
     }
-    let about = serde_json::to_string(about).map_err(|error| Error::Internal(error.to_string()))?;
-    all.metadata.insert(NETWORK_KEY.into(), about);
+    all.metadata.insert(NETWORK_KEY.into(), about.to_json()?);
     Ok(all)
 }
 
@@ -170,6 +177,10 @@ pub fn run(request: &ExportRequest, _: &Session, progress: &mut dyn Progress) ->
     let bytes = match request.to {
         Target::Safetensors => network(&stored.checkpoint, &about)?.to_bytes(),
         Target::Pth => network(&stored.checkpoint, &about)?.to_pytorch(),
+        Target::Onnx => {
+            let input = (about.mean, about.std);
+            onnx::model(&stored.checkpoint, &net, side, input, &[(NETWORK_KEY, &about.to_json()?)])
+        }
     }?;
     replace_file(&out, "cannot write the network", &bytes)?;
     Ok(ExportOutcome { checkpoint: stored.file, out, to: request.to, bytes: bytes.len(), network: about })

@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod memory;
 pub mod metrics;
 mod names;
+pub mod onnx;
 pub mod phases;
 #[cfg(feature = "formats")]
 pub mod pytorch;
