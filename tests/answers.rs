@@ -12,7 +12,8 @@ use std::sync::OnceLock;
 use ieq_wgpu::fewshot::reference::Source;
 use ieq_wgpu::train::checkpoint::Checkpoint;
 use ieq_wgpu::train::reference;
-use program::{document, files, save_glyph, stderr};
+use image::{ImageFormat, Rgb, RgbImage};
+use program::{document, files, save, save_glyph, stderr};
 use tempfile::TempDir;
 
 /// Words with the network in place of RUN.
@@ -127,6 +128,27 @@ fn a_picture_of_the_support_is_not_its_own() {
     for answer in answers["answers"].as_array().unwrap() {
         assert!(answer["similarity"].as_f64().unwrap() < 0.999_999, "{answer}");
     }
+}
+
+/// The shipped networks know drawings; what they say of their similarities does not hold for photos.
+#[test]
+fn of_photos_the_shipped_networks_know_less() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for (i, name) in ["all/a/1.png", "all/b/1.png", "new/1.png"].into_iter().enumerate() {
+        let shade = |x: u32, y: u32| Rgb([(9 * x + 5 * y) as u8, (7 * x + 90 * i as u32) as u8, (x * y) as u8]);
+        save(&root.join(name), &RgbImage::from_fn(40, 30, shade), ImageFormat::Png);
+    }
+    let words = "predict --model shipped --support all new --save kept.safetensors";
+    let output = program::succeeds(root, &format!("{words} --json"));
+    assert!(stderr(&output).contains("know drawings on an empty ground"), "{}", stderr(&output));
+    let whole = document(&output);
+    assert_eq!(whole["reference"], "typical");
+    // The support remembers.
+    let again = json(root, "predict --model kept.safetensors new");
+    assert_eq!((&again["reference"], &again["answers"]), (&whole["reference"], &whole["answers"]));
+    let drawings = six();
+    assert_ne!(json(drawings.path(), "predict --model shipped --support classes new")["reference"], "typical");
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub struct Measured {
     pub checkpoint_s: f64,
     /// To score a network on the novel classes; none where it was not measured.
     pub score_s: Option<f64>,
+    /// To score it on the validation classes; none where it was not measured.
+    #[serde(default)]
+    pub validation_s: Option<f64>,
 }
 
 impl Measured {
@@ -44,11 +47,11 @@ impl Measured {
         self.begin_s + self.create_s + 2.0 * self.score_s.unwrap_or(0.0) + self.checkpoint_s
     }
 
-    /// Seconds of a validation, estimated: an image of the full `side` that is embedded costs about a third of a row of a
-    /// step at that side.
-    pub fn validation_s(&self, config: &Config, side: usize) -> f64 {
-        const IMAGES: f64 = 400.0;
-        self.step_s * IMAGES / (3.0 * config.full_rows(side).max(1e-3))
+    /// Seconds of a validation of `images` images. Where it was not measured: an image of the full `side` that is embedded
+    /// costs about a third of a row of a step at that side.
+    pub fn validation(&self, config: &Config, side: usize, images: usize) -> f64 {
+        let guess = self.step_s * images as f64 / (3.0 * config.full_rows(side).max(1e-3));
+        self.validation_s.unwrap_or(guess)
     }
 }
 
@@ -208,8 +211,15 @@ pub fn measure(
     config.optimiser.length = Length::Steps(MANY);
     let phases = Phases::new(&config, DataShape::of(data))?;
     let ends = phases.all().iter().skip(1).map(|phase| phase.from).chain([MANY]);
-    let mut all =
-        Measured { begin_s: 0.0, create_s: 0.0, step_s: 0.0, phase_s: Vec::new(), checkpoint_s: 0.0, score_s: None };
+    let mut all = Measured {
+        begin_s: 0.0,
+        create_s: 0.0,
+        step_s: 0.0,
+        phase_s: Vec::new(),
+        checkpoint_s: 0.0,
+        score_s: None,
+        validation_s: None,
+    };
     for (phase, end) in phases.all().iter().zip(ends) {
         let share = f64::from(end.saturating_sub(phase.from)) / f64::from(MANY);
         let one = measure_phase(kernels, &phase.config, data, share * seconds, progress)?;
@@ -249,7 +259,15 @@ fn measure_phase(
     let checkpoint_s = begun.elapsed().as_secs_f64();
     *kernels = trainer.kernels().clone();
     progress.go_on()?;
-    Ok(Measured { begin_s: 0.0, create_s, step_s, phase_s: vec![step_s], checkpoint_s, score_s: None })
+    Ok(Measured {
+        begin_s: 0.0,
+        create_s,
+        step_s,
+        phase_s: vec![step_s],
+        checkpoint_s,
+        score_s: None,
+        validation_s: None,
+    })
 }
 
 #[cfg(test)]
@@ -274,14 +292,22 @@ mod tests {
     #[test]
     fn a_run_is_more_than_its_steps() {
         let phase_s = vec![0.1];
-        let measured =
-            Measured { begin_s: 1.0, create_s: 2.0, step_s: 0.1, phase_s, checkpoint_s: 0.5, score_s: Some(3.0) };
+        let measured = Measured {
+            begin_s: 1.0,
+            create_s: 2.0,
+            step_s: 0.1,
+            phase_s,
+            checkpoint_s: 0.5,
+            score_s: Some(3.0),
+            validation_s: None,
+        };
         assert_eq!(measured.overhead_s(), 9.5);
         // A third of a row of the full side for each of 400 images, whatever the side of the steps.
         let mut config = Config::from_preset("demo").unwrap();
         config.method = crate::settings::MethodConfig { kind: crate::settings::Method::Baseline, ..config.method };
-        let full = measured.validation_s(&config, 28);
+        let full = measured.validation(&config, 28, 400);
         config.method.scale = 0.5;
-        assert!((measured.validation_s(&config, 28) / full - 4.0).abs() < 1e-9);
+        assert!((measured.validation(&config, 28, 400) / full - 4.0).abs() < 1e-9);
+        assert_eq!(Measured { validation_s: Some(7.0), ..measured }.validation(&config, 28, 400), 7.0);
     }
 }

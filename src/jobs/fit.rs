@@ -187,6 +187,8 @@ pub(super) struct Fit {
     pub untrained: Option<Vec<Score>>,
 }
 
+/// Share of a run's time in which its page is made again.
+const REPORT_SHARE: f64 = 0.005;
 /// Seconds between the checkpoints of a run with a time.
 const CHECKPOINT_S: f64 = 60.0;
 
@@ -196,8 +198,8 @@ pub(super) struct Run<'a> {
     pub data: &'a Arc<ImageSet>,
     /// What it is scored on.
     pub novel: Option<&'a ImageSet>,
-    /// Whether its data has classes to validate it on.
-    pub validates: bool,
+    /// What it is validated on.
+    pub validation: Option<&'a Arc<ImageSet>>,
     /// When the job began.
     pub begun: Instant,
 }
@@ -281,10 +283,10 @@ impl Run<'_> {
     fn open(&self, config: &Config) -> String {
         let chosen = ["run.checkpoint_every", "run.validate_every"].map(|key| self.chooses(config, key));
         format!(
-            "{} networks, {chosen:?}, {}, {}",
+            "{} networks, {chosen:?}, {}, validated {}",
             self.tiers(config).len(),
             config.run.checkpoint_every,
-            self.validates
+            self.validation.is_some()
         )
     }
 
@@ -295,14 +297,18 @@ impl Run<'_> {
             true => measured.step_s * measured.checkpoint_s / CHECKPOINT_S,
             false => share(measured.checkpoint_s, config.run.checkpoint_every),
         };
-        let validation_s = if self.validates { measured.validation_s(config, self.data.side) } else { 0.0 };
+        let step_s = measured.step_s * (1.0 + REPORT_SHARE) + checkpoints;
+        let Some(images) = self.validation else { return (step_s, 0.0) };
+        // Most are the best so far, and saved.
+        let validation_s = measured.validation(config, self.data.side, images.len()) + measured.checkpoint_s;
         match self.chooses(config, "run.validate_every") {
-            // Half a score more: whether the best network is the last one shows at the end.
+            // Half a score more: whether the best network is the last one shows at the end. One more for the similarities
+            // of as many pictures that a run measures when it is over.
             true => {
-                let score_s = if self.validates { 0.5 * measured.score_s.unwrap_or(0.0) } else { 0.0 };
-                (measured.step_s + checkpoints, f64::from(VALIDATIONS) * validation_s + score_s)
+                let score_s = 0.5 * measured.score_s.unwrap_or(0.0);
+                (step_s, f64::from(VALIDATIONS + 1) * validation_s + score_s)
             }
-            false => (measured.step_s + checkpoints + share(validation_s, config.run.validate_every), 0.0),
+            false => (step_s + share(validation_s, config.run.validate_every), validation_s),
         }
     }
 
@@ -331,7 +337,7 @@ impl Run<'_> {
     ) -> Result<Decision> {
         let text = data_text(self.data, self.novel.is_some());
         let begin_s = self.begun.elapsed().as_secs_f64();
-        let share = (0.02 * time.seconds()).clamp(0.5, 30.0);
+        let share = (0.03 * time.seconds()).clamp(0.5, 30.0);
         progress.note(&format!("measuring how long a step takes, for run.time = {time}"));
         let tiers = self.tiers(config);
         let candidates: Vec<Config> = match tiers {
@@ -368,15 +374,27 @@ impl Run<'_> {
             return Err(Error::Internal("no network is left to choose".into()));
         };
         let mut again_s = 0.0;
-        if measured.score_s.is_none() && self.novel.is_some() {
+        let wants_score = measured.score_s.is_none() && self.novel.is_some();
+        let to_validate = self.validation.filter(|_| measured.validation_s.is_none());
+        if wants_score || to_validate.is_some() {
             let begun = Instant::now();
             let mut trainer = Trainer::new(kernels.clone(), &self.without_time(&candidate), self.data.clone(), None)?;
             again_s = begun.elapsed().as_secs_f64();
-            let begun = Instant::now();
-            let (scores, _) = score_run(&mut trainer, self.novel, "untrained", progress)?;
-            measured.score_s = Some(begun.elapsed().as_secs_f64());
-            // A run that begins with another network is scored with that.
-            fit.untrained = Some(scores).filter(|_| config.run.init.is_none());
+            if let Some(images) = to_validate {
+                trainer.validate_on(images.clone())?;
+                // The first may compile.
+                trainer.validated()?;
+                let begun = Instant::now();
+                trainer.validated()?;
+                measured.validation_s = Some(begun.elapsed().as_secs_f64());
+            }
+            if wants_score {
+                let begun = Instant::now();
+                let (scores, _) = score_run(&mut trainer, self.novel, "untrained", progress)?;
+                measured.score_s = Some(begun.elapsed().as_secs_f64());
+                // A run that begins with another network is scored with that.
+                fit.untrained = Some(scores).filter(|_| config.run.init.is_none());
+            }
             *kernels = trainer.kernels().clone();
             calibration.learn(&candidate, &text, measured.clone())?;
         }

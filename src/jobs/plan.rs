@@ -157,7 +157,7 @@ pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress
             let begun = Instant::now();
             let data = Arc::new(load(&config, given, true)?);
             if let Some(given) = given {
-                Run { given, data: &data, novel: None, validates: false, begun }.settings(
+                Run { given, data: &data, novel: None, validation: None, begun }.settings(
                     &mut config,
                     true,
                     &mut fit,
@@ -201,14 +201,15 @@ fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) 
     let mut kernels = session.open(config.run.tune, progress)?;
     let software = kernels.gpu().is_software();
     let data = Arc::new(load(&config, Some(given), software)?);
-    let mut run = Run { given, data: &data, novel: None, validates: false, begun };
+    let mut run = Run { given, data: &data, novel: None, validation: None, begun };
     run.settings(&mut config, software, &mut fit)?;
     let shape = DataShape::of(&data);
     validate(&config, shape)?;
     let novel = if request.score { novel_classes(&config, data.side, false, progress)? } else { None };
     progress.note(&described(&config.data.source, &data));
     run.novel = novel.as_ref();
-    run.validates = super::validate::classes(&config, data.side)?.is_ok();
+    let validation = super::validate::classes(&config, data.side)?.ok();
+    run.validation = validation.as_ref().map(|(images, _)| images);
     run.time(&mut config, &mut kernels, session.cache.as_deref(), &mut fit, progress)?;
     config.validate()?;
     let schedule = validate(&config, shape)?;

@@ -247,8 +247,18 @@ fn gather(request: &PredictRequest, stored: &mut Stored, embedder: &mut Embedder
 }
 
 /// What the probabilities rest on, and a note where the network says too little.
-fn reference_of(stored: &Stored, progress: &mut dyn Progress) -> Result<Reference> {
+fn reference_of(request: &PredictRequest, stored: &Stored, progress: &mut dyn Progress) -> Result<Reference> {
+    let [r, g, b] = stored.config.data.mean;
+    let typical = Reference::typical(r == g && g == b);
     match reference::of(&stored.file, &stored.checkpoint)? {
+        Some(_) if !model::knows(&stored.file, &mut || request.look())? => {
+            progress.note(
+                "the shipped networks know drawings on an empty ground, and these pictures have none: probabilities and the \
+                 threshold rest on the support and on what is usual, and a network that was trained on such pictures \
+                 tells more apart",
+            );
+            Ok(typical)
+        }
         Some(found) => Ok(found),
         None => {
             progress.note(
@@ -256,8 +266,7 @@ fn reference_of(stored: &Stored, progress: &mut dyn Progress) -> Result<Referenc
                  unfinished runs: probabilities and the threshold rest on the support and on what is usual; with one picture per class \
                  they are rough",
             );
-            let [r, g, b] = stored.config.data.mean;
-            Ok(Reference::typical(r == g && g == b))
+            Ok(typical)
         }
     }
 }
@@ -270,7 +279,7 @@ pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progr
     request.validate()?;
     let mut stored = model::open(&request.model, &mut || request.look(), progress)?;
     let options = data_options(&stored.config.data, Some(stored.side()?));
-    let reference = reference_of(&stored, progress)?;
+    let reference = reference_of(request, &stored, progress)?;
     let kernels = session.open_for_features(progress)?;
     let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;
     let mut embedder = Embedder { extractor, options, left_out: Vec::new(), progress };
@@ -278,8 +287,9 @@ pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progr
     let features = Features::new(&support.features, support.columns)?;
     let learned = Support::new(features, &support.labels, support.classes.len(), &reference)?;
     if let Some(file) = &request.save {
-        let bytes = support.with_network(&stored.checkpoint)?.to_bytes()?;
-        replace_file(file, "cannot write the support", &bytes)?;
+        let mut saved = support.with_network(&stored.checkpoint)?;
+        reference::put(&reference, &mut saved)?;
+        replace_file(file, "cannot write the support", &saved.to_bytes()?)?;
     }
     let pictures = match request.inputs.as_slice() {
         [] => None,

@@ -296,7 +296,7 @@ pub(super) fn train(
         None => error,
     })?;
     let data = Arc::new(data);
-    let run = given.map(|given| Run { given, data: &data, novel: None, validates: false, begun: started });
+    let run = given.map(|given| Run { given, data: &data, novel: None, validation: None, begun: started });
     if let Some(run) = &run {
         run.settings(&mut config, software, &mut fit)?;
     }
@@ -329,8 +329,8 @@ pub(super) fn train(
         if config.run.time.is_some() {
             validation = Some(validate::classes(&config, shape.side)?);
         }
-        let validates = matches!(validation, Some(Ok(_)));
-        let run = Run { novel: novel.as_ref(), validates, ..run };
+        let images = validation.as_ref().and_then(|classes| classes.as_ref().ok()).map(|(images, _)| images);
+        let run = Run { novel: novel.as_ref(), validation: images, ..run };
         run.time(&mut config, kernels, session.cache.as_deref(), &mut fit, progress)?;
         // Together they must pass what each passed alone.
         config.validate()?;

@@ -40,7 +40,7 @@ pub(super) fn begin(
         Ok((few, warnings)) => {
             warnings.iter().for_each(|warning| progress.warn(warning));
             let (n, classes) = (few.len(), few.n_classes());
-            trainer.validate_on(Arc::new(few))?;
+            trainer.validate_on(few)?;
             progress.note(&format!("validating on {n} images of {classes} classes that it does not train on"));
         }
         Err(why) => progress.warn(&format!("the run is not validated: {why}")),
@@ -49,7 +49,7 @@ pub(super) fn begin(
 }
 
 /// The validation images of the data, with what is suspicious about them; or why there are none.
-pub(super) type Classes = std::result::Result<(ImageSet, Vec<String>), String>;
+pub(super) type Classes = std::result::Result<(Arc<ImageSet>, Vec<String>), String>;
 
 /// Reads the validation classes of the data.
 ///
@@ -60,7 +60,7 @@ pub(super) fn classes(config: &Config, side: usize) -> Result<Classes> {
     match data::load(source, Split::Val, &data_options(&config.data, Some(side))) {
         Ok(images) => {
             let warnings = images.warnings.iter().map(|warning| warning.message.clone()).collect();
-            Ok(chosen(&images).map(|few| (few, warnings)).map_err(|why| format!("{source}: {why}")))
+            Ok(chosen(&images).map(|few| (Arc::new(few), warnings)).map_err(|why| format!("{source}: {why}")))
         }
         Err(error @ Error::NoSplit { .. }) => Ok(Err(error.to_string())),
         Err(error) => Err(error),

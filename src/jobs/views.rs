@@ -106,7 +106,7 @@ pub fn run(request: &ViewsRequest, session: &Session, progress: &mut dyn Progres
             let data = Arc::new(load(&config, given, software)?);
             warn_of(&data, progress);
             if let Some(given) = given {
-                let run = Run { given, data: &data, novel: None, validates: false, begun };
+                let run = Run { given, data: &data, novel: None, validation: None, begun };
                 run.settings(&mut config, software, &mut fit)?;
                 config.validate()?;
             }

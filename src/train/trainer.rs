@@ -419,6 +419,27 @@ impl Trainer {
         pollster::block_on(self.validate_on_async(images))
     }
 
+    /// Scores the network as it is on the images of [`Trainer::validate_on_async`], where there are some. The run does
+    /// not change by it.
+    ///
+    /// # Errors
+    /// What the device refuses.
+    pub async fn validated_async(&self) -> Result<Option<Validated>> {
+        match &self.watch.validator {
+            Some(validator) => validator.score(self.steps_done).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`Trainer::validated_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::validated_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn validated(&self) -> Result<Option<Validated>> {
+        pollster::block_on(self.validated_async())
+    }
+
     /// What validation has found so far.
     pub fn validations(&self) -> &Validations {
         &self.watch.found
