@@ -5,9 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::Arc;
 
 use ieq_wgpu::data::{ImageSet, official};
@@ -117,23 +120,24 @@ fn embeddings_are_those_of_pytorch() {
 
 // ---- the program ----------------------------------------------------------------------------------
 
-fn ieq(folder: &Path, words: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"));
-    command.current_dir(folder).env("IEQ_CACHE_DIR", folder.join("cache"));
-    command.args(words.split_whitespace()).output().unwrap()
-}
-
 fn succeeds(folder: &Path, words: &str) -> String {
-    let output = ieq(folder, words);
-    assert_eq!(output.status.code(), Some(0), "{words}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(program::succeeds(folder, words).stdout).unwrap()
 }
 
 fn fails(folder: &Path, words: &str, needles: &[&str]) {
-    let output = ieq(folder, words);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{words}: {said}");
-    needles.iter().for_each(|needle| assert!(said.contains(needle), "{words}: no {needle:?} in {said}"));
+    program::fails(folder, words, 2, needles);
+}
+
+/// Class folders of a split.
+fn pictures_of(root: &Path, split: &str, classes: usize, each: u32) {
+    for class in 0..classes {
+        for i in 0..each {
+            let picture =
+                image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([40 * class as u8, (x * i) as u8, y as u8]));
+            let path = root.join(format!("data/{split}/{split}{class}/{i}.png"));
+            program::save(&path, &picture, image::ImageFormat::Png);
+        }
+    }
 }
 
 /// Wherever a checkpoint is read, a file of PyTorch's is, once its settings are known.
@@ -142,16 +146,9 @@ fn commands_take_files_of_pytorch() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     std::fs::copy(fixture("authors.pth"), root.join("net.pth")).unwrap();
-    for class in 0..6 {
-        std::fs::create_dir_all(root.join(format!("data/novel/c{class}"))).unwrap();
-        std::fs::create_dir_all(root.join(format!("data/train/t{class}"))).unwrap();
-        for i in 0..4 {
-            let picture =
-                image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([40 * class as u8, (x * i) as u8, y as u8]));
-            picture.save(root.join(format!("data/novel/c{class}/{i}.png"))).unwrap();
-            picture.save(root.join(format!("data/train/t{class}/{i}.png"))).unwrap();
-        }
-    }
+    // As many training classes as the network has: a student learns from all of its outputs.
+    pictures_of(root, "novel", 6, 4);
+    pictures_of(root, "train", 5, 4);
     let looked = succeeds(root, "inspect net.pth");
     assert!(looked.contains("a resnet12 of widths 2,2,4,4, 5 classes, 4 transforms, 6 invariant outputs"), "{looked}");
     let needles = ["no \"config\"", "resnet12 of widths 2,2,4,4", "--to safetensors --preset cifar-fs"];
@@ -163,8 +160,8 @@ fn commands_take_files_of_pytorch() {
     succeeds(root, "embed net.pth data/novel --out all.npy");
     let scored = succeeds(root, "eval net.pth --data data --shots 1 --queries 2 --n-episodes 5 --ways 3");
     assert!(scored.contains("net.pth"), "{scored}");
-    succeeds(root, "predict --model net.pth --support data/novel data/novel/c0/0.png");
-    succeeds(root, "neighbors data/novel/c0/0.png --in data/novel --model net.pth");
+    succeeds(root, "predict --model net.pth --support data/novel data/novel/novel0/0.png");
+    succeeds(root, "neighbors data/novel/novel0/0.png --in data/novel --model net.pth");
     succeeds(root, "audit data/novel --model net.pth");
     // `train` takes the blocks over and needs no settings of theirs.
     std::fs::remove_file(root.join("net.toml")).unwrap();
@@ -174,9 +171,7 @@ fn commands_take_files_of_pytorch() {
     std::fs::write(root.join("net.toml"), "preset = \"cifar-fs\"\n").unwrap();
     let words = "distill --teacher net.pth --data data --batch 4 --steps 2 --decay-at-fractions 0.5 --no-eval --negatives 4 \
                  --out student";
-    let output = ieq(root, words);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(0) || said.contains("classes"), "{said}");
+    succeeds(root, words);
 }
 
 // ---- official episodes ----------------------------------------------------------------------------
@@ -217,14 +212,7 @@ fn a_checkpoint_is_scored_on_official_episodes() {
     let root = folder.path();
     std::fs::copy(fixture("plain.pth"), root.join("net.pth")).unwrap();
     std::fs::write(root.join("net.toml"), "preset = \"cifar-fs\"\n").unwrap();
-    for class in 0..6 {
-        std::fs::create_dir_all(root.join(format!("data/novel/c{class}"))).unwrap();
-        for i in 0..20 {
-            let picture =
-                image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([40 * class as u8, (x * i) as u8, y as u8]));
-            picture.save(root.join(format!("data/novel/c{class}/{i}.png"))).unwrap();
-        }
-    }
+    pictures_of(root, "novel", 6, 20);
     let plain = succeeds(root, "eval net.pth --data data --episodes official --support-copies 1 --classifier cosine");
     assert!(plain.contains("the authors' episodes;") && plain.contains("5-way 5-shot"), "{plain}");
     assert!(plain.contains("600 episodes"), "{plain}");
@@ -334,7 +322,9 @@ fn damaged_files_never_panic() {
         for length in (0..whole.len()).step_by(97) {
             let _ = Checkpoint::from_pytorch(file, &whole[..length]);
         }
-        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
+        // PROPTEST_CASES sets another number.
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        let mut runner = proptest::test_runner::TestRunner::new(config);
         let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..5);
         let run = runner.run(&changes, |changes| {
             let mut bytes = whole.clone();
