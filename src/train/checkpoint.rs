@@ -1,5 +1,5 @@
 //! Checkpoints: the bytes of a safetensors file that PyTorch reads, equal bytes for equal state. Files are read and
-//! written by [`super::checkpoint_file`], PyTorch's own are read by [`super::pytorch`].
+//! written by [`super::checkpoint_file`], PyTorch's own are read by `super::pytorch`.
 //!
 //! Weights carry PyTorch's state-dict names (`docs/method.md`, section 2). Whatever else a run needs to resume
 //! (momentum, memory bank, ...) goes under [`TRAINING_PREFIX`]; settings and counters are strings in the

@@ -26,7 +26,7 @@ impl Checkpoint {
     }
 
     /// Reads the checkpoint at `path`, as [`Checkpoint::from_bytes`] does; with the feature `formats` also a file that
-    /// `torch.save` wrote, as [`Checkpoint::from_pytorch`] does.
+    /// `torch.save` wrote, as `Checkpoint::from_pytorch` does.
     ///
     /// # Errors
     /// As those; [`Error::Io`] when the file cannot be read.

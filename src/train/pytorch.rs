@@ -1,6 +1,6 @@
 //! Checkpoints that `torch.save` wrote: the zip that PyTorch writes since 1.6, and the older stream of pickles.
 //!
-//! Nothing in a file is executed: [`crate::data::unpickle`] knows the few functions that make tensors, and looks into nothing
+//! Nothing in a file is executed: the reader of pickles knows the few functions that make tensors, and looks into nothing
 //! else. Numbers are read only of the tensors of the network, and take no more memory than the file.
 
 use std::borrow::Cow;
