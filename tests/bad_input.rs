@@ -394,6 +394,7 @@ const ANSWERS: &[Case] = &[
     ("predict --model run --support data/flat3 one.png --csv new.x --save new.x", 2, &["both name new.x", "two files"]),
     ("neighbors absent.png --in data/flat3 --model run", 2, &["absent.png: there is no such file", "name one picture"]),
     ("neighbors data --in data/flat3 --model run", 2, &["data: this is no file", "name one picture"]),
+    ("neighbors two.zip --in data/flat3 --model run", 2, &["two.zip: holds 2 pictures", "name one picture"]),
     ("neighbors note.txt --in data/flat3 --model run", 2, &["note.txt: holds no image", "png, jpg"]),
     ("neighbors one.png --in absent --model run", 2, &["absent: there is no such file or folder", "--in wants"]),
     ("neighbors one.png --in data/flat3 --model run -k 0", 2, &["--k must be from 1"]),
@@ -542,11 +543,13 @@ fn tree_with(root: &Path, name: &str, odd: &str, bytes: impl AsRef<[u8]>) {
     write(root, &format!("data/{name}/train/train0/{odd}"), bytes);
 }
 
-fn zip_of(name: &str, bytes: &[u8]) -> Vec<u8> {
+fn zip_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
-    writer.start_file(name, options).unwrap();
-    writer.write_all(bytes).unwrap();
+    for (name, bytes) in files {
+        writer.start_file(*name, options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
     writer.finish().unwrap().into_inner()
 }
 
@@ -608,8 +611,9 @@ fn make_data(root: &Path) {
     write(root, "other.csv", b"name,age\nme,9\n");
     write(root, "answers.csv", b"path,label,probability,cat\na.png,cat,1.0,1.0\n");
     write(root, "begun.npy.part", b"a diary");
-    write(root, "bomb.zip", zip_of("train/a/0.png", &vec![0; 64 << 20]));
-    let zip = zip_of("train/a/0.png", &whole);
+    write(root, "bomb.zip", zip_of(&[("train/a/0.png", &vec![0; 64 << 20])]));
+    let zip = zip_of(&[("train/a/0.png", &whole)]);
+    write(root, "two.zip", zip_of(&[("a/0.png", &whole), ("a/1.png", &png(28, 1))]));
     write(root, "cut.zip", &zip[..zip.len() / 2]);
     write(root, "hostile.pickle", b"cos\nsystem\n(S'touch owned'\ntR.");
     write(root, "packed.pth", zip_of("net/data.pkl", b"N."));

@@ -72,9 +72,13 @@ fn a_strangers_hour() {
     );
     does(root, "predict --model six.safetensors --add four=own/class4 new --csv answers.csv", "next: --save FILE");
     does(root, "embed run own --out own.npy", "next: `ieq-wgpu neighbors PICTURE --in own.npy --model run");
-    does(root, "neighbors new/one.png --in own.npy --model run --sheet near.png", "next: ");
-    does(root, "audit own --model run --csv audit.csv --sheet audit.png", "next: ");
-    does(root, "report run", "next: ");
+    does(
+        root,
+        "neighbors new/one.png --in own.npy --model run --sheet near.png",
+        "next: `ieq-wgpu predict --model run --support DIR",
+    );
+    does(root, "audit own --model run --csv audit.csv --sheet audit.png", "`ieq-wgpu train --data own`");
+    does(root, "report run", "next: open it in a browser");
     for made in ["run/report.html", "six.safetensors", "answers.csv", "own.npy", "near.png", "audit.csv"] {
         assert!(root.join(made).is_file(), "{made}");
     }

@@ -72,7 +72,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let request = AuditRequest { data, model, only, likeness, label_ratio, csv, sheet, fail_on_findings };
     let outcome = context.with_progress(|progress| audit::run(&request, &context.session, progress))?;
     context.report.result("audit", &outcome, || text(&outcome))?;
-    context.note(&next(&outcome));
+    context.note(&next(&request, &outcome));
     if request.fail_on_findings { outcome.clean() } else { Ok(()) }
 }
 
@@ -97,12 +97,13 @@ fn text(outcome: &AuditOutcome) -> String {
     lines.join("\n")
 }
 
-fn next(outcome: &AuditOutcome) -> String {
+fn next(request: &AuditRequest, outcome: &AuditOutcome) -> String {
     let data = shell_word(&outcome.data);
+    let model = shell_word(&request.model);
     match (outcome.findings.is_empty(), &outcome.csv) {
         (true, _) => format!("next: `ieq-wgpu train --data {data}`"),
         (false, None) => format!(
-            "next: all findings as a table and as pictures with `ieq-wgpu audit {data} --csv audit.csv --sheet audit.png`"
+            "next: all findings as a table and as pictures with `ieq-wgpu audit {data} --model {model} --csv audit.csv --sheet audit.png`, and what else this call was given"
         ),
         (false, Some(_)) => format!("next: put right what is wrong, then `ieq-wgpu train --data {data}`"),
     }

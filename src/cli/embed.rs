@@ -108,11 +108,14 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     context.interruptible("stopping after this batch; Ctrl-C again stops at once")?;
     let outcome = context.with_progress(|progress| embed::run(&request, &context.session, progress))?;
     context.report.result("embed", &outcome, || text(&outcome))?;
-    context.note(&format!(
-        "next: `ieq-wgpu neighbors PICTURE --in {} --model {}` finds the pictures most similar to one",
-        shell_word(&outcome.array),
-        shell_word(&request.checkpoint)
-    ));
+    // `neighbors` knows a file of embeddings by its ending, and compares features.
+    if request.layer == Layer::Feature && Format::of_ending(&outcome.array).is_some() {
+        context.note(&format!(
+            "next: `ieq-wgpu neighbors PICTURE --in {} --model {}` finds the pictures most similar to one",
+            shell_word(&outcome.array),
+            shell_word(&request.checkpoint)
+        ));
+    }
     outcome.complete()
 }
 

@@ -23,7 +23,6 @@ use crate::{Error, Result};
 const NEIGHBOURS: usize = 8;
 /// Pictures whose neighbours are searched at once.
 const QUERIES: usize = 4096;
-/// Batches that are decoded ahead of the device.
 /// Findings of a kind on a contact sheet.
 const ON_SHEET: usize = 40;
 /// Standard deviation of the gray levels below which a picture is blank.

@@ -115,8 +115,10 @@ fn decision_key(config: &Config, rest: &[&str], time: TimeSpan) -> Result<String
 }
 
 /// What decides how long a run takes beside its settings.
-pub fn data_text(data: &ImageSet, scored: bool) -> String {
-    format!("{} images of {} classes, {} px, scored {scored}", data.len(), data.n_classes(), data.side)
+pub fn data_text(data: &ImageSet, scored: bool, validation: Option<&Arc<ImageSet>>) -> String {
+    let validated = validation.map_or(0, |images| images.len());
+    let (images, classes, side) = (data.len(), data.n_classes(), data.side);
+    format!("{images} images of {classes} classes, {side} px, scored {scored}, validated on {validated}")
 }
 
 /// Counts nothing, and stops after some time.

@@ -8,6 +8,7 @@ use toml::Table;
 
 use super::calibrate::{Calibration, Decision, Measured, data_text, measure};
 use super::data_options;
+use super::report;
 use super::score::{Score, score_run};
 use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::error::Change;
@@ -187,8 +188,6 @@ pub(super) struct Fit {
     pub untrained: Option<Vec<Score>>,
 }
 
-/// Share of a run's time in which its page is made again.
-const REPORT_SHARE: f64 = 0.005;
 /// Seconds between the checkpoints of a run with a time.
 const CHECKPOINT_S: f64 = 60.0;
 
@@ -229,7 +228,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let Some(time) = config.run.time else { return Ok(()) };
         crate::train::record::validate(&self.without_time(config), DataShape::of(self.data))?;
-        let text = data_text(self.data, self.novel.is_some());
+        let text = data_text(self.data, self.novel.is_some(), self.validation);
         let mut calibration = Calibration::open(kernels, cache);
         let known = calibration.decided(config, &[&text, &self.open(config)], time)?.cloned();
         let measured_now = known.is_none();
@@ -283,11 +282,16 @@ impl Run<'_> {
     fn open(&self, config: &Config) -> String {
         let chosen = ["run.checkpoint_every", "run.validate_every"].map(|key| self.chooses(config, key));
         format!(
-            "{} networks, {chosen:?}, {}, validated {}",
+            "{} networks, {chosen:?}, {}, validated on {} images",
             self.tiers(config).len(),
             config.run.checkpoint_every,
-            self.validation.is_some()
+            self.validated(config).map_or(0, |images| images.len())
         )
+    }
+
+    /// What the run is validated on, where it is.
+    fn validated(&self, config: &Config) -> Option<&'_ Arc<ImageSet>> {
+        self.validation.filter(|_| config.run.validate_every > 0 || self.chooses(config, "run.validate_every"))
     }
 
     /// Seconds of a step with its share of checkpoints and validations, and those of the validations that the recipe adds.
@@ -297,8 +301,8 @@ impl Run<'_> {
             true => measured.step_s * measured.checkpoint_s / CHECKPOINT_S,
             false => share(measured.checkpoint_s, config.run.checkpoint_every),
         };
-        let step_s = measured.step_s * (1.0 + REPORT_SHARE) + checkpoints;
-        let Some(images) = self.validation else { return (step_s, 0.0) };
+        let step_s = measured.step_s * (1.0 + 1.0 / f64::from(report::SHARE)) + checkpoints;
+        let Some(images) = self.validated(config) else { return (step_s, 0.0) };
         // Most are the best so far, and saved.
         let validation_s = measured.validation(config, self.data.side, images.len()) + measured.checkpoint_s;
         match self.chooses(config, "run.validate_every") {
@@ -335,7 +339,7 @@ impl Run<'_> {
         fit: &mut Fit,
         progress: &mut dyn Progress,
     ) -> Result<Decision> {
-        let text = data_text(self.data, self.novel.is_some());
+        let text = data_text(self.data, self.novel.is_some(), self.validation);
         let begin_s = self.begun.elapsed().as_secs_f64();
         let share = (0.03 * time.seconds()).clamp(0.5, 30.0);
         progress.note(&format!("measuring how long a step takes, for run.time = {time}"));
@@ -375,7 +379,7 @@ impl Run<'_> {
         };
         let mut again_s = 0.0;
         let wants_score = measured.score_s.is_none() && self.novel.is_some();
-        let to_validate = self.validation.filter(|_| measured.validation_s.is_none());
+        let to_validate = self.validated(&candidate).filter(|_| measured.validation_s.is_none());
         if wants_score || to_validate.is_some() {
             let begun = Instant::now();
             let mut trainer = Trainer::new(kernels.clone(), &self.without_time(&candidate), self.data.clone(), None)?;

@@ -188,7 +188,11 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
     let (extractor, _) = Extractor::open(kernels.clone(), &stored.file, &stored.checkpoint, false)?;
     let mut embedder = Embedder { extractor, options, left_out: Vec::new(), progress };
     let mut query = Vec::new();
-    embedder.each(&Pictures::open(picture, true)?, |row| {
+    let pictures = Pictures::open(picture, true)?;
+    if pictures.len() != 1 {
+        return Err(Error::data(&request.picture, format!("holds {} pictures: name one picture", pictures.len())));
+    }
+    embedder.each(&pictures, |row| {
         query.extend_from_slice(row.features);
         Ok(())
     })?;

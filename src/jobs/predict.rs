@@ -211,6 +211,7 @@ fn gather(request: &PredictRequest, stored: &mut Stored, embedder: &mut Embedder
             format!("its support has {} columns, and its network {columns}: save it again", support.columns),
         ));
     }
+    let mut again = 0;
     let mut add = |path: &Path, class: Option<&str>| {
         let pictures = Pictures::open(&[path.to_owned()], false)?;
         let paths: Vec<String> = (0..pictures.len()).map(|i| pictures.path(i).display().to_string()).collect();
@@ -219,12 +220,16 @@ fn gather(request: &PredictRequest, stored: &mut Stored, embedder: &mut Embedder
             None => classes_below(path, &paths)?,
         };
         embedder.each(&pictures, |Row { picture: i, pixels, features }| {
-            support.push(&classes[i], paths[i].clone(), pixels, features);
+            again += usize::from(!support.push(&classes[i], paths[i].clone(), pixels, features));
             Ok(())
         })
     };
     request.support.iter().try_for_each(|root| add(root, None))?;
     request.add.iter().try_for_each(|(class, path)| add(path, Some(class.trim())))?;
+    if again > 0 {
+        let are = if again == 1 { "picture of the support is" } else { "pictures of the support are" };
+        embedder.progress.warn(&format!("{again} {are} there twice in a class, and counted once"));
+    }
     if support.labels.is_empty() {
         return Err(Error::usage(
             "there is no support: `request.support` names a folder with a folder of pictures for each class, \
@@ -284,6 +289,10 @@ pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progr
     let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;
     let mut embedder = Embedder { extractor, options, left_out: Vec::new(), progress };
     let support = gather(request, &mut stored, &mut embedder)?;
+    let pictures = match request.inputs.as_slice() {
+        [] => None,
+        inputs => Some(Pictures::open(inputs, false)?),
+    };
     let features = Features::new(&support.features, support.columns)?;
     let learned = Support::new(features, &support.labels, support.classes.len(), &reference)?;
     if let Some(file) = &request.save {
@@ -291,10 +300,6 @@ pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progr
         reference::put(&reference, &mut saved)?;
         replace_file(file, "cannot write the support", &saved.to_bytes()?)?;
     }
-    let pictures = match request.inputs.as_slice() {
-        [] => None,
-        inputs => Some(Pictures::open(inputs, false)?),
-    };
     // The picture of each answer.
     let mut of = Vec::new();
     let mut answers = Vec::new();

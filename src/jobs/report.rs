@@ -34,7 +34,7 @@ use crate::{Error, Result};
 
 /// The least time between two writings while a run goes on, and the share of its time that they may take.
 const EVERY: Duration = Duration::from_secs(30);
-const SHARE: u32 = 200;
+pub(super) const SHARE: u32 = 200;
 /// Images whose views are shown.
 const VIEWED: usize = 4;
 /// The largest page, bytes.

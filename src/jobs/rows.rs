@@ -1,4 +1,4 @@
-//! Rows of pictures in memory that does not grow with them: threads decode ahead of the device, and the caller is given
+//! Rows of pictures, of which few are in memory at a time: threads decode ahead of the device, and the caller is given
 //! one row after the other.
 
 use std::collections::VecDeque;
@@ -117,7 +117,7 @@ impl Embedder<'_> {
     pub fn each(&mut self, pictures: &Pictures, mut each: impl FnMut(Row) -> Result<()>) -> Result<()> {
         let Embedder { extractor, options, left_out, progress } = self;
         let mut leave_out = |file: LeftOut, progress: &mut dyn Progress| {
-            warn_of_one(left_out.len(), &file, "JSON as output", progress);
+            warn_of_one(left_out.len(), &file, "`request.json`", progress);
             left_out.push(file);
         };
         pictures.left_out().iter().for_each(|file| leave_out(file.clone(), *progress));

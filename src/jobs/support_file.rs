@@ -39,8 +39,9 @@ pub struct Labelled {
 }
 
 impl Labelled {
-    /// Adds a picture; its class is new where there is none of this name.
-    pub(super) fn push(&mut self, class: &str, picture: String, pixels: u128, features: &[f32]) {
+    /// Adds a picture; its class is new where there is none of this name. False for one that the class has already: it
+    /// would count twice, and be its own support.
+    pub(super) fn push(&mut self, class: &str, picture: String, pixels: u128, features: &[f32]) -> bool {
         let label = match self.classes.iter().position(|own| own == class) {
             Some(label) => label,
             None => {
@@ -48,10 +49,15 @@ impl Labelled {
                 self.classes.len() - 1
             }
         };
-        self.labels.push(label as u32);
+        let label = label as u32;
+        if self.pixels.iter().zip(&self.labels).any(|own| own == (&pixels, &label)) {
+            return false;
+        }
+        self.labels.push(label);
         self.pictures.push(picture);
         self.pixels.push(pixels);
         self.features.extend_from_slice(features);
+        true
     }
 
     /// Takes the support out of a checkpoint, so that a network is left.
@@ -117,7 +123,8 @@ mod tests {
         let mut support = Labelled { columns: 2, ..Labelled::default() };
         support.push("b", "x/b/1.png".into(), 1, &[1.0, 2.0]);
         support.push("a", "x/a/1.png".into(), 2, &[3.0, 4.0]);
-        support.push("b", "x/b/2.png".into(), u128::MAX, &[5.0, 6.0]);
+        assert!(support.push("b", "x/b/2.png".into(), u128::MAX, &[5.0, 6.0]));
+        assert!(!support.push("b", "x/b/copy.png".into(), 1, &[1.0, 2.0]) && support.labels.len() == 3);
         assert_eq!((support.labels.as_slice(), support.classes.len()), (&[0, 1, 0][..], 2));
         let mut network = Checkpoint::default();
         network.tensors.insert("layer1.weight".into(), Tensor::f32([1], vec![1.0]));
