@@ -616,7 +616,7 @@ fn make_data(root: &Path) {
     write(root, "two.zip", zip_of(&[("a/0.png", &whole), ("a/1.png", &png(28, 1))]));
     write(root, "cut.zip", &zip[..zip.len() / 2]);
     write(root, "hostile.pickle", b"cos\nsystem\n(S'touch owned'\ntR.");
-    write(root, "packed.pth", zip_of("net/data.pkl", b"N."));
+    write(root, "packed.pth", zip_of(&[("net/data.pkl", b"N.")]));
     let stream = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
     write(root, "hostile.pth", [&stream[..], b"cos\nsystem\n(S'touch owned'\ntR."].concat());
     write(root, "cut.pth", [&stream[..], b"\x80\x02M\xe9"].concat());
