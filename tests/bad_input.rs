@@ -160,8 +160,16 @@ const CHECKPOINTS: &[Case] = &[
     ("export run --to pth --out absent/net.pth", 2, &["absent: there is no such folder", "create it first"]),
     ("export run --to pth --out data", 2, &["data: this is a folder", "name another (try network.pth)"]),
     ("export run --to pth --out new.pth --preset fc100", 2, &["it has settings of its own", "leave them out"]),
-    ("export run --to pth --out new.pth --side 32", 2, &["--side (data.side)", "all three are wanted", "add --preset"]),
-    ("export shipped --to pth --out new.pth", 2, &["shipped"]),
+    ("export run --to pth --out new.pth --side 32", 2, &["--mean (data.mean)", "no tensor says it", "add --preset"]),
+    ("export plain.pth --to pth --out new.pth --config side.toml", 2, &["--mean (data.mean)", "no tensor says it"]),
+    ("export plain.pth --to pth --out new.pth --side 32 --mean 0.5", 2, &["--std (data.std)", "add --preset"]),
+    (
+        "export shipped:strokes --to pth --out new.pth --preset fc100",
+        2,
+        &["it has settings of its own", "leave them out"],
+    ),
+    ("predict --model two.zip --support data/flat3 one.png", 2, &["two.zip: is a zip archive", "has no data.pkl"]),
+    ("export shipped --to pth --out new.pth", 2, &["name the network, as in shipped:strokes"]),
     ("export broken/shape --to onnx --out new.onnx", 2, &["does not fit the network: of another shape"]),
     ("export run --to keras --out new.h5", 2, &["invalid value 'keras'", "--to"]),
     ("export broken/nan --to pth --out new.pth", 2, &["not finite", "use a checkpoint from before"]),
@@ -616,6 +624,9 @@ fn make_data(root: &Path) {
     write(root, "two.zip", zip_of(&[("a/0.png", &whole), ("a/1.png", &png(28, 1))]));
     write(root, "cut.zip", &zip[..zip.len() / 2]);
     write(root, "hostile.pickle", b"cos\nsystem\n(S'touch owned'\ntR.");
+    write(root, "side.toml", "[data]\nside = 32\n");
+    let plain = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pytorch/plain.pth");
+    write(root, "plain.pth", std::fs::read(plain).unwrap());
     write(root, "packed.pth", zip_of(&[("net/data.pkl", b"N.")]));
     let stream = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
     write(root, "hostile.pth", [&stream[..], b"cos\nsystem\n(S'touch owned'\ntR."].concat());

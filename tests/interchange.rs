@@ -205,7 +205,6 @@ fn official_episodes_are_those_of_numpy() {
     assert!(few.contains("need 25 images per class and class 0 has 23"), "{few}");
 }
 
-/// On data in the files of the field, whose classes stand in no order.
 #[test]
 fn a_checkpoint_is_scored_on_official_episodes() {
     let folder = tempfile::tempdir().unwrap();
@@ -213,12 +212,18 @@ fn a_checkpoint_is_scored_on_official_episodes() {
     std::fs::copy(fixture("plain.pth"), root.join("net.pth")).unwrap();
     std::fs::write(root.join("net.toml"), "preset = \"cifar-fs\"\n").unwrap();
     pictures_of(root, "novel", 6, 20);
-    let plain = succeeds(root, "eval net.pth --data data --episodes official --support-copies 1 --classifier cosine");
+    let words = "eval net.pth --data data --episodes official --support-copies 1 --classifier cosine";
+    let said = String::from_utf8(program::run(root, words).stderr).unwrap();
+    assert!(said.contains("warning: these are episodes drawn as the authors draw theirs, and not the same"), "{said}");
+    let plain = succeeds(root, words);
     assert!(plain.contains("the authors' episodes;") && plain.contains("5-way 5-shot"), "{plain}");
     assert!(plain.contains("600 episodes"), "{plain}");
     let copies = succeeds(root, "eval net.pth --data data --episodes official --shots 1 --classifier cosine");
     assert!(copies.contains("5 augmented copies of each support image"), "{copies}");
     fails(root, "eval net.pth --data data --episodes official --shots 9", &["9 shots and 15 queries", "fewer shots"]);
+    pictures_of(&root.join("other"), "many", 16, 20);
+    let drawn = "eval net.pth --data other/data/many --split train --episodes official --shots 1";
+    fails(root, drawn, &["drawn from 16 by seed", "without --episodes"]);
     fails(root, "eval net.pth --data data --episodes absent", &["absent: there is no such file"]);
 }
 
@@ -291,8 +296,8 @@ fn hostile_files_are_refused_in_a_sentence() {
         (with(&pickled(i64::MAX, i64::MAX, &[2], &[1])), "reaches beyond"),
         (with(&pickled(8, 0, &[1 << 40], &[0])), "larger than the file"),
         (with(&pickled(8, 0, &[1 << 40, 1 << 40, 1 << 40], &[0, 0, 0])), "larger than the file"),
-        (with(&pickled(8, 0, &[-1], &[1])), "without tensors"),
-        (with(&pickled(8, 0, &[2, 2], &[1])), "without tensors"),
+        (with(&pickled(8, 0, &[-1], &[1])), "is of a kind that is not read"),
+        (with(&pickled(8, 0, &[2, 2], &[1])), "is of a kind that is not read"),
         (with(b"cos\nsystem\n(X\x05\0\0\0touchtR."), "refers to os.system, which weights do not need"),
         (with(b"c__builtin__\neval\n(X\x01\0\0\0xtR."), "refers to __builtin__.eval"),
         (with(b"(ios\nsystem\n."), "os.system"),
@@ -358,7 +363,7 @@ fn exports_hold_the_network_and_its_settings() {
     let root = folder.path();
     std::fs::copy(fixture("plain.pth"), root.join("net.pth")).unwrap();
     fails(root, "export net.pth --to pth", &["no \"config\"", "--side, --mean and --std"]);
-    fails(root, "export net.pth --to pth --side 32", &["--mean (data.mean)", "all three are wanted", "add --preset"]);
+    fails(root, "export net.pth --to pth --side 32", &["--mean (data.mean)", "no tensor says it", "add --preset"]);
     let said = succeeds(root, "export net.pth --to safetensors --out a.safetensors --preset cifar-fs");
     assert!(
         said.contains("a.safetensors: resnet12, widths 2,2,4,4") && said.contains("mean 0.5071,0.4867,0.4408"),

@@ -34,7 +34,7 @@ pub struct Args {
     data: PathBuf,
     /// Checkpoint, run folder, or shipped
     ///
-    /// The network. shipped: one that comes with the program, chosen by the pictures.
+    /// The network; a checkpoint is a .safetensors or .pth file. shipped: one that comes with the program, chosen by the pictures.
     #[arg(long, value_name = "PATH", default_value = SHIPPED)]
     model: PathBuf,
     /// Only these findings, a list

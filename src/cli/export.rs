@@ -65,32 +65,33 @@ pub struct Args {
 impl Args {
     /// The settings that the flags give, where they give any.
     fn settings(&self) -> Result<Option<Config>> {
-        let mut layer = toml::Table::new();
+        let mut layer = self.config.as_ref().map_or(Ok(toml::Table::new()), |file| Config::read_layer(file))?;
         if let Some(side) = self.side {
             put(&mut layer, "data.side", toml::Value::Integer(side as i64));
         }
         for (key, values) in [("data.mean", &self.mean), ("data.std", &self.std)] {
-            if !values.is_empty() {
-                put(&mut layer, key, values.clone().into());
+            match values.as_slice() {
+                [] => {}
+                // One number is for all channels.
+                [one] => put(&mut layer, key, vec![*one; 3].into()),
+                all => put(&mut layer, key, all.to_vec().into()),
             }
         }
         let mut config = match (&self.preset, &self.config) {
             (preset, Some(file)) => Config::from_layers(preset.as_deref(), file)?,
             (Some(preset), None) => Config::from_preset(preset)?,
             (None, None) if layer.is_empty() => return Ok(None),
-            (None, None) => {
-                let given = [self.side.is_some(), !self.mean.is_empty(), !self.std.is_empty()];
-                if given != [true; 3] {
-                    return Err(Error::Conflict {
-                        keys: vec!["data.side", "data.mean", "data.std"],
-                        why: "all three are wanted, since no tensor says them".into(),
-                        changes: vec![Change::Set("preset", "cifar-fs".into())],
-                    });
-                }
-                Config::default()
-            }
+            (None, None) => Config::default(),
         };
         config.lay(&layer)?;
+        let missing = export::unseen(&config, &layer);
+        if !missing.is_empty() {
+            return Err(Error::Conflict {
+                keys: missing,
+                why: "no tensor says it, and it is not given".into(),
+                changes: vec![Change::Set("preset", "cifar-fs".into())],
+            });
+        }
         config.validate()?;
         Ok(Some(config))
     }
@@ -105,8 +106,11 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     context.report.result("export", &outcome, || text(&outcome))?;
     let file = shell_word(&outcome.out);
     context.note(&match outcome.to {
-        Target::Onnx => format!("next: onnxruntime.InferenceSession({file:?}).run(None, {{\"images\": pixels}})"),
-        _ => format!("next: `python examples/resnet12.py {file} PICTURE` embeds a picture in PyTorch"),
+        Target::Onnx => {
+            let file = outcome.out.display().to_string();
+            format!("next: onnxruntime.InferenceSession({file:?}).run(None, {{\"images\": pixels}})")
+        }
+        _ => format!("next: `python examples/resnet12.py {file} PICTURE` of the sources embeds a picture in PyTorch"),
     });
     Ok(())
 }

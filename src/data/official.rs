@@ -65,7 +65,7 @@ impl Mt19937 {
     }
 }
 
-/// The episodes 0 to `n` of the method's authors' evaluation. Classes stand in the order in which their first images do, and
+/// The first `n` episodes of the method's authors' evaluation. Classes stand in the order in which their first images do, and
 /// images in that of the data.
 ///
 /// # Errors

@@ -209,6 +209,11 @@ impl<'a> Pickle<'a> {
         torch::storages(&self.values)
     }
 
+    /// Whether a value is a tensor, of whatever kind.
+    pub(crate) fn is_tensor(&self, id: Id) -> bool {
+        matches!(self.values[id as usize], Value::Tensor(_))
+    }
+
     /// The tensor that a value is; none for another value, and for a tensor that no file of PyTorch's can hold.
     pub(crate) fn tensor(&self, id: Id) -> Option<StoredTensor> {
         torch::tensor(&self.values, id)
@@ -227,7 +232,14 @@ impl<'a> Pickle<'a> {
     /// The pairs of a dict whose keys are text, the last of each key; `None` for another value.
     pub(crate) fn dict(&self, id: Id) -> Option<BTreeMap<String, Id>> {
         let Value::Dict(items) = &self.values[id as usize] else { return None };
-        Some(items.iter().filter_map(|&(key, value)| Some((text(&self.values, key)?, value))).collect())
+        // One by one: a key that is there a million times is kept once.
+        let mut dict = BTreeMap::new();
+        for &(key, value) in items {
+            if let Some(key) = text(&self.values, key) {
+                dict.insert(key, value);
+            }
+        }
+        Some(dict)
     }
 
     /// The items of a list, a tuple or an array of objects; `None` for another value.

@@ -68,8 +68,8 @@ pub fn checkpoint_file(path: &Path) -> Result<PathBuf> {
         return Ok(file);
     }
     let message = match path.is_dir() {
-        true => "this folder holds no checkpoint: name a run folder that `train` wrote, or a .safetensors file",
-        false => "there is no such file: name a checkpoint (.safetensors) or a run folder that `train` wrote",
+        true => "this folder holds no checkpoint: name a run folder that `train` wrote, or a .safetensors or .pth file",
+        false => "there is no such file: name a checkpoint (.safetensors, .pth) or a run folder that `train` wrote",
     };
     Err(Error::data(path, message))
 }

@@ -248,6 +248,18 @@ pub fn run(request: &EvalRequest, session: &Session, progress: &mut dyn Progress
         }
         Episodes::Official { shots } => {
             let (ways, queries, n) = OFFICIAL;
+            if let Some(all) = images.drawn_from {
+                return Err(Error::usage(format!(
+                    "the classes of split {split} were drawn from {all} by seed, and the authors' episodes are of their \
+                     split: name data that has it, or draw them, without `request.episodes`"
+                )));
+            }
+            if images.names.first().is_some_and(|name| data::is_image_name(name)) {
+                progress.warn(
+                    "these are episodes drawn as the authors draw theirs, and not the same: pictures in folders stand in \
+                     another order than in the authors' files",
+                );
+            }
             for shots in distinct(shots) {
                 batches.push(data::official(&images, ways, shots, queries, n)?);
             }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::stored::Stored;
+pub use super::supply::unseen;
 use super::{Session, model, output_file};
 use crate::files::replace_file;
 use crate::nn::NetSpec;
@@ -13,7 +14,7 @@ use crate::settings::Config;
 use crate::train::checkpoint::{Checkpoint, TRAINING_PREFIX, Tensor};
 use crate::train::features::check;
 use crate::train::onnx;
-use crate::train::state::{CONFIG_KEY, STEP_KEY};
+use crate::train::state::STEP_KEY;
 use crate::{Error, Result};
 
 /// What the name of a running mean ends with, beside which PyTorch has a counter of batches.
@@ -144,18 +145,14 @@ fn network(checkpoint: &Checkpoint, about: &About) -> Result<Checkpoint> {
 
 /// Opens the network that a request names.
 fn open(request: &ExportRequest, progress: &mut dyn Progress) -> Result<Stored> {
-    let Some(settings) = &request.settings else {
-        let unknown = || Err(Error::usage("name the network, as in shipped:strokes: no pictures choose it here"));
-        return model::open(&request.checkpoint, &mut { unknown }, progress);
-    };
-    let stored = Stored::open_with(&request.checkpoint, settings)?;
-    if Checkpoint::load(&stored.file)?.metadata.contains_key(CONFIG_KEY) {
-        return Err(Error::data(
-            &stored.file,
-            "it has settings of its own, and those that are given are for networks of other programs: leave them out",
-        ));
+    let unknown = || Err(Error::usage("name the network, as in shipped:strokes: no pictures choose it here"));
+    match &request.settings {
+        None => model::open(&request.checkpoint, &mut { unknown }, progress),
+        Some(settings) => {
+            let file = model::resolve(&request.checkpoint, &mut { unknown }, progress)?;
+            Stored::with(model::read(&file)?, settings)
+        }
     }
-    Ok(stored)
 }
 
 /// Writes a network.

@@ -89,7 +89,7 @@ pub fn run(request: &InspectRequest, _: &Session, progress: &mut dyn Progress) -
         "run"
     } else if path.is_dir() && path.join(CHECKPOINT_FILE).is_file() {
         look_at_checkpoint(&path.join(CHECKPOINT_FILE), &mut found)?
-    } else if ["safetensors", "pth", "pt", "ckpt"].iter().any(|known| ending == *known) {
+    } else if ending == "safetensors" || Checkpoint::is_pytorch(path) {
         look_at_checkpoint(path, &mut found)?
     } else if ending == "npy" && look_at_array(path, &mut found)? {
         "embeddings"
@@ -139,20 +139,19 @@ fn describe_tensors(checkpoint: &Checkpoint, found: &mut Findings) {
 
 fn look_at_checkpoint(path: &Path, found: &mut Findings) -> Result<&'static str> {
     let checkpoint = Checkpoint::load(path)?;
-    if !checkpoint.metadata.contains_key(CONFIG_KEY) && Stored::open(path).is_err() {
+    let has_settings = checkpoint.metadata.contains_key(CONFIG_KEY);
+    let stored = Stored::of((path.to_owned(), checkpoint.clone()));
+    if let (Err(error), false) = (&stored, has_settings) {
         if let Some(network) = Network::of(&checkpoint) {
             found.add("network", network.words());
         }
         describe_tensors(&checkpoint, found);
         let first = checkpoint.tensors.iter().take(12);
         first.for_each(|(name, tensor)| found.add(name, format!("{:?}", tensor.shape)));
-        found.warn(
-            "its metadata has no settings of a run: another program saved it; with the config.toml of its run beside it, \
-             or once `export` has given it side, mean and std of its images, it can be used",
-        );
+        found.warn(format!("another program saved it, and it cannot be used as it is: {error}"));
         return Ok("tensors");
     }
-    let stored = Stored::open(path)?;
+    let stored = stored?;
     describe_network(&stored.config, found);
     found.add("images", format!("{0} x {0} pixels", stored.side()?));
     for (name, key) in

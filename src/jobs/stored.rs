@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::supply::supply;
 use super::support_file::Labelled;
-use crate::Result;
 use crate::files::run_folder::checkpoint_file;
 use crate::settings::Config;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::state::{CONFIG_KEY, stored_config, stored_side};
+use crate::{Error, Result};
 
 /// A checkpoint that was read, and its configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,16 +37,28 @@ impl Stored {
         Stored::of((file, checkpoint))
     }
 
-    /// As [`Stored::open`]; a file without settings has those that are `given`.
+    /// As [`Stored::open`], a checkpoint of another program with the settings that are `given`.
     ///
     /// # Errors
-    /// As [`Stored::open`].
+    /// [`Error::Data`] where it has settings of its own; as [`Stored::open`].
     pub fn open_with(path: &Path, given: &Config) -> Result<Stored> {
         let file = checkpoint_file(path)?;
-        let mut checkpoint = Checkpoint::load(&file)?;
-        if !checkpoint.metadata.contains_key(CONFIG_KEY) {
-            supply(&file, &mut checkpoint, Some(given))?;
+        let checkpoint = Checkpoint::load(&file)?;
+        Stored::with((file, checkpoint), given)
+    }
+
+    /// A checkpoint of another program, read from `file`, with the settings that are `given`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where it has settings of its own, or cannot be used.
+    pub(super) fn with((file, mut checkpoint): (PathBuf, Checkpoint), given: &Config) -> Result<Stored> {
+        if checkpoint.metadata.contains_key(CONFIG_KEY) {
+            return Err(Error::data(
+                file,
+                "it has settings of its own, and those that are given are for networks of other programs: leave them out",
+            ));
         }
+        supply(&file, &mut checkpoint, Some(given))?;
         Stored::of((file, checkpoint))
     }
 

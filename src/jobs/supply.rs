@@ -8,7 +8,8 @@ use toml::Table;
 use crate::data::GLYPH_SIDE;
 use crate::files::run_folder::CONFIG_FILE;
 use crate::settings::{Backbone, Config, Method, TransformSet, at};
-use crate::train::checkpoint::Checkpoint;
+use crate::train::checkpoint::{Checkpoint, Tensor};
+use crate::train::features::classifier;
 use crate::train::init::blocks;
 use crate::train::record::net_spec;
 use crate::train::state::{CLASSES_KEY, CONFIG_KEY, SIDE_KEY};
@@ -88,20 +89,23 @@ fn beside(file: &Path) -> Option<PathBuf> {
     [file.with_extension("toml"), file.with_file_name(CONFIG_FILE)].into_iter().find(|path| path.is_file())
 }
 
+/// The keys that no tensor says and that neither `layer` nor its preset sets; `config` is what they made.
+pub fn unseen(config: &Config, layer: &Table) -> Vec<&'static str> {
+    let is_there = |key: &str| match key {
+        "data.side" => config.data.side.is_some(),
+        key => config.preset.is_some() || at(layer, key).is_some(),
+    };
+    UNSEEN.into_iter().filter(|key| !is_there(key)).collect()
+}
+
 /// The settings that `path` holds, which must say what no tensor does.
 fn read(path: &Path) -> Result<Config> {
     let mut config = Config::from_layers(None, path)?;
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Error::io(path, "cannot read the configuration", error))?;
-    let layer: Table = toml::from_str(&text).unwrap_or_default();
+    let layer = Config::read_layer(path)?;
     if config.data.side.is_none() && config.data.is_glyphs() && at(&layer, "data.source").is_some() {
         config.data.side = Some(GLYPH_SIDE);
     }
-    let is_there = |key: &str| match key {
-        "data.side" => config.data.side.is_some(),
-        key => config.preset.is_some() || at(&layer, key).is_some(),
-    };
-    let missing: Vec<&str> = UNSEEN.into_iter().filter(|key| !is_there(key)).collect();
+    let missing = unseen(&config, &layer);
     if missing.is_empty() {
         return Ok(config);
     }
@@ -118,7 +122,8 @@ fn read(path: &Path) -> Result<Config> {
 }
 
 /// Puts settings, classes and side into a checkpoint's metadata: what its tensors say, over `given` or, where nothing is
-/// given, over the file of settings beside `file`.
+/// given, over the file of settings beside `file`. A network without a classifier, as encoders are published, gets one
+/// of two classes that is all zeros: its embedding needs none.
 ///
 /// # Errors
 /// [`Error::Data`] where there is no such file, or something is missing from it or from the tensors.
@@ -145,23 +150,32 @@ pub(super) fn supply(file: &Path, checkpoint: &mut Checkpoint, given: Option<&Co
             ));
         }
     };
-    let outputs = network.as_ref().and_then(|network| network.outputs);
-    let (Some(network), Some(outputs)) = (network, outputs) else {
+    let Some(network) = network else {
+        let first: Vec<&str> = checkpoint.tensors.keys().take(3).map(String::as_str).collect();
         return Err(Error::data(
             file,
-            format!("it has neither settings in its metadata nor the tensor {CLASSIFIER}: name a whole checkpoint"),
+            format!(
+                "its tensors are no ResNet-12 or Conv4 (layer1.0.conv1.weight and so on): it has {}, ...: name another",
+                first.join(", ")
+            ),
         ));
     };
     network.lay(&mut config);
-    if !outputs.is_multiple_of(config.method.class_rotations()) {
-        config.method.joint_labels = false;
-    }
     let Some(side) = config.data.side else {
         return Err(Error::data(file, "does not say the side of its images: give it by data.side, or by a preset"));
     };
+    // Nothing in the tensors says that classes are rotated ones.
+    config.method.joint_labels = false;
+    let classes = network.outputs.unwrap_or(2);
+    if network.outputs.is_none() {
+        for (name, shape) in classifier(&config, side)? {
+            let zeros = vec![0.0; shape.iter().product()];
+            checkpoint.tensors.insert(name, Tensor::f32(shape, zeros));
+        }
+    }
     let mut put = |key: &str, value: String| drop(checkpoint.metadata.insert(key.into(), value));
     put(CONFIG_KEY, config.to_json()?);
-    put(CLASSES_KEY, (outputs / config.method.class_rotations()).to_string());
+    put(CLASSES_KEY, classes.to_string());
     put(SIDE_KEY, side.to_string());
     Ok(())
 }
@@ -170,7 +184,6 @@ pub(super) fn supply(file: &Path, checkpoint: &mut Checkpoint, given: Option<&Co
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::train::checkpoint::Tensor;
     use crate::train::state::{stored_config, stored_side};
 
     fn network(heads: &[(&str, usize)]) -> Checkpoint {
@@ -224,7 +237,12 @@ mod tests {
             assert_eq!((spec.widths.as_slice(), spec.n_classes), (&[4, 4, 8, 8][..], 64));
             assert_eq!(stored_side(Path::new("net.pth"), &checkpoint, &config).unwrap(), 84);
         }
-        let headless = supply(Path::new("net.pth"), &mut network(&[]), Some(&preset)).unwrap_err().to_string();
-        assert!(headless.contains("classifier.weight"), "{headless}");
+        let mut headless = network(&[]);
+        supply(Path::new("net.pth"), &mut headless, Some(&preset)).unwrap();
+        assert_eq!(headless.tensors[CLASSIFIER].shape, [2, 8]);
+        let mut other = Checkpoint::default();
+        other.tensors.insert("blocks.0.weight".into(), Tensor::f32([1], vec![0.0]));
+        let other = supply(Path::new("net.pth"), &mut other, Some(&preset)).unwrap_err().to_string();
+        assert!(other.contains("no ResNet-12 or Conv4") && other.contains("blocks.0.weight"), "{other}");
     }
 }

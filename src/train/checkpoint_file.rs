@@ -1,7 +1,7 @@
 //! Checkpoints as files.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::checkpoint::{Checkpoint, foreign};
@@ -39,13 +39,24 @@ impl Checkpoint {
         }
         Checkpoint::from_bytes(path, &bytes)
     }
+
+    /// Whether the file at `path` is one that `torch.save` wrote, by its first bytes and what a zip says that it holds.
+    #[cfg(feature = "formats")]
+    pub fn is_pytorch(path: impl AsRef<Path>) -> bool {
+        let path = path.as_ref();
+        let Ok(mut file) = File::open(path) else { return false };
+        let mut head = Vec::new();
+        let read = (&mut file).take(16).read_to_end(&mut head);
+        read.is_ok() && pytorch::is_one(&head) && pytorch::check(path, &file, &head).is_ok()
+    }
 }
 
 /// Whether a file begins so whose tensors are read.
-fn check_head(path: &Path, head: &[u8], length: u64) -> Result<()> {
+#[cfg_attr(not(feature = "formats"), allow(unused_variables, reason = "the file is looked into"))]
+fn check_head(path: &Path, file: &File, head: &[u8], length: u64) -> Result<()> {
     #[cfg(feature = "formats")]
     if pytorch::is_one(head) {
-        return Ok(());
+        return pytorch::check(path, file, head);
     }
     foreign(head, length).map_or(Ok(()), |message| Err(Error::data(path, message)))
 }
@@ -61,7 +72,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     (&mut file).take(16).read_to_end(&mut bytes).map_err(io)?;
-    check_head(path, &bytes, about.len())?;
+    check_head(path, &file, &bytes, about.len())?;
+    file.seek(SeekFrom::Start(bytes.len() as u64)).map_err(io)?;
     file.read_to_end(&mut bytes).map_err(io)?;
     Ok(bytes)
 }

@@ -198,6 +198,16 @@ pub fn check(path: &Path, checkpoint: &Checkpoint) -> Result<(Config, NetSpec, u
     Ok((config, net, side))
 }
 
+/// Names and shapes of the tensors of a classifier of two classes on this network.
+///
+/// # Errors
+/// [`crate::Error::Shape`] when the images are too small for the network.
+pub fn classifier(config: &Config, side: usize) -> Result<Vec<(String, Vec<usize>)>> {
+    let (_, recorded) = evaluation(config, &net_spec(config, 2), side, 1)?;
+    let entries = recorded.entries.into_iter().filter(|entry| entry.name.starts_with("classifier."));
+    Ok(entries.map(|entry| (entry.name, entry.shape)).collect())
+}
+
 /// The network in evaluation mode, over one batch of images: no more than `rows`, what a training step has room for.
 ///
 /// # Errors

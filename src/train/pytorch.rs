@@ -1,10 +1,11 @@
 //! Checkpoints that `torch.save` wrote: the zip that PyTorch writes since 1.6, and the older stream of pickles.
 //!
 //! Nothing in a file is executed: the reader of pickles knows the few functions that make tensors, and looks into nothing
-//! else. Numbers are read only of the tensors of the network, and take no more memory than the file.
+//! else. Numbers are read only of the tensors of the network; there are no more of them than the file has bytes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
@@ -54,6 +55,27 @@ pub(super) fn is_one(head: &[u8]) -> bool {
     head.starts_with(ZIP) || head.starts_with(MAGIC)
 }
 
+/// Refuses a zip that is none of PyTorch's before it is read whole: an archive of pictures may be large.
+pub(super) fn check(path: &Path, file: &File, head: &[u8]) -> Result<()> {
+    if !head.starts_with(ZIP) {
+        return Ok(());
+    }
+    let archive = ZipArchive::new(file).map_err(|error| explain(path, &error))?;
+    let mut names = archive.file_names().filter_map(std::result::Result::ok);
+    if names.any(|name| is_pickle(&name)) { Ok(()) } else { Err(no_pickle(path)) }
+}
+
+fn is_pickle(name: &str) -> bool {
+    name == PICKLE || name.ends_with("/data.pkl")
+}
+
+fn no_pickle(path: &Path) -> Error {
+    Error::data(
+        path,
+        "is a zip archive, as PyTorch files are, but has no data.pkl; name a file that torch.save or `ieq-wgpu train` wrote",
+    )
+}
+
 /// Where the numbers are.
 enum Storages<'a> {
     Zip {
@@ -89,16 +111,10 @@ impl Checkpoint {
         }
         let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| explain(path, &error))?;
         let found = archive.file_names().filter_map(|name| name.ok().map(Cow::into_owned));
-        let mut found = found.filter(|name| name == PICKLE || name.ends_with("/data.pkl"));
+        let mut found = found.filter(|name| is_pickle(name));
         let folder = match (found.next(), found.next()) {
             (Some(name), None) => name[..name.len() - PICKLE.len()].to_owned(),
-            (None, _) => {
-                return Err(Error::data(
-                    path,
-                    "is a zip archive, as PyTorch files are, but has no data.pkl; name a file that torch.save or \
-                     `ieq-wgpu train` wrote",
-                ));
-            }
+            (None, _) => return Err(no_pickle(path)),
             (Some(_), Some(_)) => {
                 return Err(Error::data(path, "has two files data.pkl; save it again with torch.save"));
             }
@@ -218,7 +234,20 @@ fn state(path: &Path, pickle: &Pickle) -> Result<(BTreeMap<String, StoredTensor>
         }
     }
     let dict = pickle.dict(at).unwrap_or_default();
-    let tensors: BTreeMap<_, _> = dict.into_iter().filter_map(|(name, id)| Some((name, pickle.tensor(id)?))).collect();
+    let mut tensors = BTreeMap::new();
+    for (name, id) in dict.into_iter().filter(|(_, id)| pickle.is_tensor(*id)) {
+        let Some(tensor) = pickle.tensor(id) else {
+            return Err(Error::data(
+                path,
+                format!(
+                    "its tensor {} is of a kind that is not read (float8, complex, sparse, quantised, more than 8 \
+                     axes, or damaged): save it as float32",
+                    name.escape_debug()
+                ),
+            ));
+        };
+        tensors.insert(name, tensor);
+    }
     if tensors.is_empty() {
         return Err(Error::data(
             path,

@@ -60,9 +60,9 @@ impl Pickle {
         self.op(b"tQ");
         self.integer(0);
         self.tuple(shape.iter().copied());
-        let mut strides = vec![1; shape.len()];
+        let mut strides = vec![1_usize; shape.len()];
         for axis in (1..shape.len()).rev() {
-            strides[axis - 1] = strides[axis] * shape[axis].max(1);
+            strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1));
         }
         self.tuple(strides);
         // Needs no gradient, has no hooks.

@@ -13,6 +13,9 @@ use crate::{Error, Result};
 /// The most values, memo entries and stack slots of one file.
 const MAX_VALUES: usize = 1 << 24;
 
+/// Bytes of the names of unknown types beyond those of the file: optimisers and schedules have few.
+const MAX_NAMES: usize = 1 << 20;
+
 /// The longest NumPy scalar that is looked at. Its text is a copy, and copies must not pile up.
 const MAX_SCALAR_BYTES: usize = 256;
 /// Modules whose functions no data set needs, for an early and clear message.
@@ -41,13 +44,15 @@ pub(super) struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// Bytes of the names of unknown types.
+    named: usize,
 }
 
 impl<'a> Machine<'a> {
     /// The machine before the first byte of `bytes`, the content of `path`.
     pub(super) fn new(dialect: Dialect, path: &'a Path, bytes: &'a [u8]) -> Self {
         let (values, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
-        Machine { dialect, path, bytes, at: 0, values, stack, marks, memo }
+        Machine { dialect, path, bytes, at: 0, values, stack, marks, memo, named: 0 }
     }
 
     /// How many bytes it has read.
@@ -420,7 +425,7 @@ impl<'a> Machine<'a> {
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
         let is_torch = self.dialect == Dialect::Torch;
         let torch = Torch::named(module, name).filter(|_| is_torch).map(Global::Torch);
-        self.push(match torch.or_else(|| Global::named(module, name)) {
+        let value = match torch.or_else(|| Global::named(module, name)) {
             Some(global) => Value::Global(global),
             None => {
                 let full = format!("{}.{}", shown(module), shown(name));
@@ -429,9 +434,17 @@ impl<'a> Machine<'a> {
                 if NEVER_DATA.contains(&room) && !(is_torch && matches!(room, "numpy" | "torch")) {
                     return Err(self.refuses(&full));
                 }
+                // Two short texts may be joined to ever more names.
+                self.named += full.len();
+                if self.named > self.bytes.len() + MAX_NAMES {
+                    return Err(
+                        self.error(format!("refers to too many types; save it again with {}", self.dialect.again()))
+                    );
+                }
                 Value::Unknown(full)
             }
-        })
+        };
+        self.push(value)
     }
 
     /// Calls a function, or makes an object (`new`) of a type.

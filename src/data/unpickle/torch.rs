@@ -7,6 +7,9 @@ use super::{Global, Id, Value, text};
 /// The most axes of a tensor that is looked at.
 const MAX_AXES: usize = 8;
 
+/// The longest name of a storage; they are numbers.
+const MAX_KEY: usize = 64;
+
 /// The types of numbers that weights and their counters have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Number {
@@ -172,7 +175,7 @@ pub(super) fn storage<'a>(values: &[Value<'a>], id: Id) -> Option<Value<'a>> {
                 [] => (0, whole(values, length)?),
                 _ => return None,
             };
-            text(values, key)?;
+            text(values, key).filter(|key| key.len() <= MAX_KEY)?;
             Some(Value::Storage(Storage { number, key, length, begins }))
         }
         _ => None,
@@ -185,7 +188,12 @@ pub(super) fn storages(values: &[Value]) -> BTreeMap<String, Option<Number>> {
         Value::Storage(storage) => Some((text(values, storage.key)?, storage.number)),
         _ => None,
     };
-    values.iter().filter_map(one).collect()
+    // One by one: a name that is there a million times is kept once.
+    let mut all = BTreeMap::new();
+    for (name, number) in values.iter().filter_map(one) {
+        all.insert(name, number);
+    }
+    all
 }
 
 /// A tensor whose numbers lie outside the pickle. Nothing of it was compared with the storage yet.
