@@ -1,5 +1,6 @@
 //! Image folders inside a zip, stored or deflated. Nothing is extracted to disk.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -31,7 +32,10 @@ pub(super) struct ZipListing {
 
 struct State {
     archive: ZipArchive<BufReader<File>>,
+    /// Bytes of the entries that were read.
     unpacked: u64,
+    /// These, since some are read twice.
+    read: HashSet<usize>,
 }
 
 /// Opens an archive.
@@ -117,7 +121,7 @@ impl ZipListing {
         found.retain(|(name, _)| is_outside(name));
         folders.retain(is_outside);
         let (files, entries) = found.into_iter().unzip();
-        let state = Mutex::new(State { archive, unpacked: 0 });
+        let state = Mutex::new(State { archive, unpacked: 0, read: HashSet::new() });
         let folders = folders.into_iter().collect();
         Ok(ZipListing { path: path.to_path_buf(), files, entries, folders, runs, state })
     }
@@ -157,7 +161,7 @@ impl Listing for ZipListing {
     fn read(&self, file: usize) -> Result<Vec<u8>> {
         let path = self.locate(file);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { archive, unpacked } = &mut *state;
+        let State { archive, unpacked, read } = &mut *state;
         check_method(&path, archive, self.entries[file])?;
         let entry = archive.by_index(self.entries[file]).map_err(|error| explain(&path, &error))?;
         let by_ratio = entry.compressed_size().saturating_mul(MAX_RATIO).max(RATIO_FREE_BYTES);
@@ -171,7 +175,9 @@ impl Listing for ZipListing {
                 format!("unpacks to more than {why}; a zip of images never does, remove it"),
             ));
         }
-        *unpacked += content.len() as u64;
+        if read.insert(file) {
+            *unpacked += content.len() as u64;
+        }
         if *unpacked > MAX_TOTAL_BYTES {
             return Err(Error::data(
                 &self.path,
