@@ -65,7 +65,7 @@ pub struct Args {
 impl Args {
     /// The settings that the flags give, where they give any.
     fn settings(&self) -> Result<Option<Config>> {
-        let mut layer = self.config.as_ref().map_or(Ok(toml::Table::new()), |file| Config::read_layer(file))?;
+        let mut layer = self.config.as_ref().map_or(Ok(toml::Table::new()), |file| Config::written_layer(file))?;
         if let Some(side) = self.side {
             put(&mut layer, "data.side", toml::Value::Integer(side as i64));
         }

@@ -101,7 +101,7 @@ pub fn unseen(config: &Config, layer: &Table) -> Vec<&'static str> {
 /// The settings that `path` holds, which must say what no tensor does.
 fn read(path: &Path) -> Result<Config> {
     let mut config = Config::from_layers(None, path)?;
-    let layer = Config::read_layer(path)?;
+    let layer = Config::written_layer(path)?;
     if config.data.side.is_none() && config.data.is_glyphs() && at(&layer, "data.source").is_some() {
         config.data.side = Some(GLYPH_SIDE);
     }

@@ -132,15 +132,23 @@ impl Config {
         layered(Some(name), "", Path::new(name))
     }
 
+    /// A file's settings as they stand in it, as a layer.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read, [`Error::Data`] with the line when it is no TOML.
+    pub fn written_layer(path: &Path) -> Result<Table> {
+        let text = read(path)?;
+        toml::from_str(&text).map_err(|e| Error::data(path, toml_sentence(&text, &e)))
+    }
+
     /// What a file's settings say of their own, as a layer: without what a recipe or a time chose for the run that the
     /// file is of (`run.reasons`), which is chosen anew.
     ///
     /// # Errors
     /// Those of [`Config::from_layers`].
     pub fn read_layer(path: &Path) -> Result<Table> {
-        let text = read(path)?;
-        let mut layer: Table = toml::from_str(&text).map_err(|e| Error::data(path, toml_sentence(&text, &e)))?;
-        let alone = layered(None, &text, path)?;
+        let mut layer = Config::written_layer(path)?;
+        let alone = Config::from_layers(None, path)?;
         alone.reasoned().for_each(|row| remove(&mut layer, row.key));
         for entry in &alone.run.chosen {
             let (row, value) = chosen(entry)?;
