@@ -15,7 +15,9 @@ use crate::jobs::inspect::{self, InspectRequest};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Example:\n  ieq-wgpu inspect runs/demo")]
 pub struct Args {
-    /// Run folder, checkpoint (.safetensors, .pth), data set, or .npy array of embeddings
+    /// Run, checkpoint (.safetensors, .pth), data set, or .npy array
+    ///
+    /// An array is one of embeddings, as `embed` writes it.
     path: PathBuf,
 }
 

@@ -197,6 +197,9 @@ impl Calibration {
     }
 }
 
+/// The page of a run is made again in no more than one of so many seconds.
+pub const REPORT_SHARE: u32 = 200;
+
 /// Steps over which the shares of phases are counted.
 const MANY: u32 = 100_000;
 

@@ -6,9 +6,8 @@ use std::time::Instant;
 use serde::Serialize;
 use toml::Table;
 
-use super::calibrate::{Calibration, Decision, Measured, data_text, measure};
+use super::calibrate::{Calibration, Decision, Measured, REPORT_SHARE, data_text, measure};
 use super::data_options;
-use super::report;
 use super::score::{Score, score_run};
 use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::error::Change;
@@ -301,7 +300,7 @@ impl Run<'_> {
             true => measured.step_s * measured.checkpoint_s / CHECKPOINT_S,
             false => share(measured.checkpoint_s, config.run.checkpoint_every),
         };
-        let step_s = measured.step_s * (1.0 + 1.0 / f64::from(report::SHARE)) + checkpoints;
+        let step_s = measured.step_s * (1.0 + 1.0 / f64::from(REPORT_SHARE)) + checkpoints;
         let Some(images) = self.validated(config) else { return (step_s, 0.0) };
         // Most are the best so far, and saved.
         let validation_s = measured.validation(config, self.data.side, images.len()) + measured.checkpoint_s;

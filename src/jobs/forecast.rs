@@ -113,7 +113,7 @@ mod tests {
         let mut config = Config::default();
         config.method.kind = Method::Baseline;
         let colour = expected(&config, false, 50_000).unwrap();
-        assert!(colour.runs.iter().all(|run| run.kind == "colour" && run.recipe == "ce"));
+        assert!(colour.runs.iter().all(|run| run.kind == "colour" && ["auto", "ce"].contains(&run.recipe.as_str())));
         assert!(colour.one_shot.0 < colour.one_shot.1 && !colour.trust.contains("None had"), "{colour:?}");
         let far = expected(&config, false, 1_000_000_000).unwrap();
         assert!(!far.runs.is_empty() && far.trust.contains("None had"), "{far:?}");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::calibrate::REPORT_SHARE;
 use super::facts::{Facts, now, utc};
 use super::fit::{described, load};
 use super::novel::{Thumbnails, analyse};
@@ -32,9 +33,8 @@ use crate::train::validation::Validated;
 use crate::train::{Extractor, Trainer};
 use crate::{Error, Result};
 
-/// The least time between two writings while a run goes on, and the share of its time that they may take.
+/// The least time between two writings while a run goes on.
 const EVERY: Duration = Duration::from_secs(30);
-pub(super) const SHARE: u32 = 200;
 /// Images whose views are shown.
 const VIEWED: usize = 4;
 /// The largest page, bytes.
@@ -525,7 +525,7 @@ pub(super) struct Watched<'a> {
 impl Progress for Watched<'_> {
     fn step(&mut self, report: &StepReport) {
         self.progress.step(report);
-        let due = self.report.written.is_none_or(|(at, cost)| at.elapsed() >= EVERY.max(cost * SHARE));
+        let due = self.report.written.is_none_or(|(at, cost)| at.elapsed() >= EVERY.max(cost * REPORT_SHARE));
         if due && report.step < report.total_steps {
             self.report.facts.steps = report.step;
             self.report.facts.seconds = self.report.before + self.report.begun.elapsed().as_secs_f64();
