@@ -17,8 +17,8 @@ use super::labels::{self, Label};
 use crate::{Error, Result};
 pub(super) use literal::integer;
 use machine::Machine;
+pub(crate) use torch::StoredTensor;
 use torch::Torch;
-pub(crate) use torch::{Number, StoredTensor};
 
 /// The longest key or name that is looked at.
 const MAX_NAME_BYTES: usize = 1024;
@@ -205,7 +205,7 @@ impl<'a> Pickle<'a> {
     }
 
     /// The name of every storage of PyTorch's that is referred to, with the type of its numbers.
-    pub(crate) fn storages(&self) -> BTreeMap<String, Option<Number>> {
+    pub(crate) fn storages(&self) -> BTreeMap<String, Option<safetensors::Dtype>> {
         torch::storages(&self.values)
     }
 

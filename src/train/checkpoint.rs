@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use super::names;
 use crate::{Error, Result};
@@ -179,7 +179,8 @@ impl Checkpoint {
         metadata.remove(FORMAT.0);
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {
-            let data = decode(&view).map_err(|message| Error::data(path, format!("tensor {name} {message}")))?;
+            let data = decode(view.dtype(), view.data())
+                .map_err(|message| Error::data(path, format!("tensor {name} {message}")))?;
             check_finite(path, name, &data)?;
             tensors.insert(name.to_owned(), Tensor { shape: view.shape().to_vec(), data });
         }
@@ -297,13 +298,12 @@ pub(super) fn foreign(head: &[u8], length: u64) -> Option<String> {
     None
 }
 
-/// The numbers of `view` as f32 or i64; what is wrong with them otherwise.
-fn decode(view: &TensorView<'_>) -> std::result::Result<TensorData, String> {
+/// The numbers in `bytes`, little-endian, as f32 or i64; what is wrong with them otherwise.
+pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> std::result::Result<TensorData, String> {
     fn all<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
         bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect()
     }
-    let bytes = view.data();
-    Ok(match view.dtype() {
+    Ok(match dtype {
         Dtype::F32 => TensorData::F32(all(bytes, f32::from_le_bytes)),
         Dtype::F64 => TensorData::F32(all(bytes, |b| f64::from_le_bytes(b) as f32)),
         Dtype::F16 => TensorData::F32(all(bytes, |b| f16::from_le_bytes(b).to_f32())),

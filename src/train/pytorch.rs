@@ -9,12 +9,11 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use half::{bf16, f16};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::checkpoint::{Checkpoint, Tensor, TensorData, check_finite};
+use super::checkpoint::{Checkpoint, Tensor, TensorData, check_finite, decode};
 use super::names;
-use crate::data::unpickle::{Id, Number, Pickle, StoredTensor};
+use crate::data::unpickle::{Id, Pickle, StoredTensor};
 use crate::data::zip_archive::explain;
 use crate::{Error, Result};
 
@@ -162,7 +161,7 @@ fn from_stream(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
         next()?;
     }
     let (object, keys) = (next()?, next()?);
-    let numbers = object.storages();
+    let dtypes = object.storages();
     let mut storages = BTreeMap::new();
     for &key in keys.items(keys.root()).unwrap_or_default() {
         let key = keys.string(key).map(str::to_owned).or_else(|| {
@@ -170,8 +169,8 @@ fn from_stream(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
             String::from_utf8(bytes.into_owned()).ok()
         });
         let key = key.ok_or_else(|| damaged(path, "a storage has no name"))?;
-        let number = numbers.get(&key).copied().flatten();
-        let number = number.ok_or_else(|| {
+        let dtype = dtypes.get(&key).copied().flatten();
+        let dtype = dtype.ok_or_else(|| {
             Error::data(
                 path,
                 "holds numbers of a type that weights do not have; save the weights alone with torch.save",
@@ -180,7 +179,7 @@ fn from_stream(path: &Path, bytes: &[u8]) -> Result<Checkpoint> {
         let (length, rest) = bytes[at..]
             .split_first_chunk::<8>()
             .ok_or_else(|| damaged(path, &format!("storage {key} is not there")))?;
-        let wanted = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|n| n.checked_mul(number.bytes()));
+        let wanted = usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|n| n.checked_mul(dtype.bitsize() / 8));
         let storage = wanted.and_then(|wanted| rest.get(..wanted));
         let storage = storage.ok_or_else(|| damaged(path, &format!("storage {key} has {} bytes", rest.len())))?;
         at += 8 + storage.len();
@@ -289,7 +288,8 @@ fn gather(
     big_endian: bool,
     rest: &mut usize,
 ) -> std::result::Result<TensorData, String> {
-    let StoredTensor { number, shape, strides, .. } = stored;
+    let StoredTensor { dtype, shape, strides, .. } = stored;
+    let size = dtype.bitsize() / 8;
     let count = shape.iter().try_fold(1_usize, |n, &axis| n.checked_mul(axis));
     let count = count.filter(|&n| n <= *rest).ok_or_else(|| format!("of shape {shape:?} is larger than the file"))?;
     *rest -= count;
@@ -299,32 +299,17 @@ fn gather(
         .iter()
         .zip(strides)
         .try_fold(offset, |at, (&axis, &stride)| at.checked_add(axis.saturating_sub(1).checked_mul(stride)?));
-    let available = storage.len() / number.bytes();
+    let available = storage.len() / size.max(1);
     if count > 0 && last.is_none_or(|last| last >= available) {
         return Err(format!("of shape {shape:?} reaches beyond its {available} numbers"));
     }
-    fn read<const N: usize>(storage: &[u8], at: usize, big_endian: bool) -> [u8; N] {
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&storage[at * N..][..N]);
-        if big_endian {
-            bytes.reverse();
+    let mut bytes = Vec::with_capacity(count * size);
+    for at in positions(offset, shape, strides) {
+        let own = &storage[at * size..][..size];
+        match big_endian {
+            true => bytes.extend(own.iter().rev()),
+            false => bytes.extend_from_slice(own),
         }
-        bytes
     }
-    macro_rules! all {
-        ($kind:ident, $of:expr) => {
-            TensorData::$kind(positions(offset, shape, strides).map(|at| $of(read(storage, at, big_endian))).collect())
-        };
-    }
-    Ok(match number {
-        Number::F32 => all!(F32, f32::from_le_bytes),
-        Number::F64 => all!(F32, |b| f64::from_le_bytes(b) as f32),
-        Number::F16 => all!(F32, |b| f16::from_le_bytes(b).to_f32()),
-        Number::BF16 => all!(F32, |b| bf16::from_le_bytes(b).to_f32()),
-        Number::I64 => all!(I64, i64::from_le_bytes),
-        Number::I32 => all!(I64, |b| i64::from(i32::from_le_bytes(b))),
-        Number::I16 => all!(I64, |b| i64::from(i16::from_le_bytes(b))),
-        Number::I8 => all!(I64, |b| i64::from(i8::from_le_bytes(b))),
-        Number::U8 | Number::Bool => all!(I64, |[b]: [u8; 1]| i64::from(b)),
-    })
+    decode(*dtype, &bytes)
 }

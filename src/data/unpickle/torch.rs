@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use safetensors::Dtype;
+
 use super::{Global, Id, Value, text};
 
 /// The most axes of a tensor that is looked at.
@@ -9,33 +11,6 @@ const MAX_AXES: usize = 8;
 
 /// The longest name of a storage; they are numbers.
 const MAX_KEY: usize = 64;
-
-/// The types of numbers that weights and their counters have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Number {
-    F16,
-    BF16,
-    F32,
-    F64,
-    I64,
-    I32,
-    I16,
-    I8,
-    U8,
-    Bool,
-}
-
-impl Number {
-    /// Bytes of one number.
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Number::F64 | Number::I64 => 8,
-            Number::F32 | Number::I32 => 4,
-            Number::F16 | Number::BF16 | Number::I16 => 2,
-            Number::I8 | Number::U8 | Number::Bool => 1,
-        }
-    }
-}
 
 /// What may be referred to in a file of PyTorch's.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +24,9 @@ pub(super) enum Torch {
     /// `_rebuild_from_type_v2`: one of the above, a subclass, its arguments and state.
     RebuildFromType,
     /// A class of storages.
-    Storage(Option<Number>),
+    Storage(Option<Dtype>),
     /// A type of numbers.
-    Type(Option<Number>),
+    Type(Option<Dtype>),
     /// `torch.Size`, a tuple.
     Size,
 }
@@ -64,27 +39,27 @@ impl Torch {
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Torch::RebuildParameter,
             ("torch._tensor", "_rebuild_from_type_v2") => Torch::RebuildFromType,
             ("torch", "Size") => Torch::Size,
-            ("torch" | "torch.cuda", "FloatStorage") => Torch::Storage(Some(Number::F32)),
-            ("torch" | "torch.cuda", "DoubleStorage") => Torch::Storage(Some(Number::F64)),
-            ("torch" | "torch.cuda", "HalfStorage") => Torch::Storage(Some(Number::F16)),
-            ("torch" | "torch.cuda", "BFloat16Storage") => Torch::Storage(Some(Number::BF16)),
-            ("torch" | "torch.cuda", "LongStorage") => Torch::Storage(Some(Number::I64)),
-            ("torch" | "torch.cuda", "IntStorage") => Torch::Storage(Some(Number::I32)),
-            ("torch" | "torch.cuda", "ShortStorage") => Torch::Storage(Some(Number::I16)),
-            ("torch" | "torch.cuda", "CharStorage") => Torch::Storage(Some(Number::I8)),
-            ("torch" | "torch.cuda", "ByteStorage") => Torch::Storage(Some(Number::U8)),
-            ("torch" | "torch.cuda", "BoolStorage") => Torch::Storage(Some(Number::Bool)),
+            ("torch" | "torch.cuda", "FloatStorage") => Torch::Storage(Some(Dtype::F32)),
+            ("torch" | "torch.cuda", "DoubleStorage") => Torch::Storage(Some(Dtype::F64)),
+            ("torch" | "torch.cuda", "HalfStorage") => Torch::Storage(Some(Dtype::F16)),
+            ("torch" | "torch.cuda", "BFloat16Storage") => Torch::Storage(Some(Dtype::BF16)),
+            ("torch" | "torch.cuda", "LongStorage") => Torch::Storage(Some(Dtype::I64)),
+            ("torch" | "torch.cuda", "IntStorage") => Torch::Storage(Some(Dtype::I32)),
+            ("torch" | "torch.cuda", "ShortStorage") => Torch::Storage(Some(Dtype::I16)),
+            ("torch" | "torch.cuda", "CharStorage") => Torch::Storage(Some(Dtype::I8)),
+            ("torch" | "torch.cuda", "ByteStorage") => Torch::Storage(Some(Dtype::U8)),
+            ("torch" | "torch.cuda", "BoolStorage") => Torch::Storage(Some(Dtype::BOOL)),
             ("torch" | "torch.cuda" | "torch.storage", other) if other.ends_with("Storage") => Torch::Storage(None),
-            ("torch", "float32") => Torch::Type(Some(Number::F32)),
-            ("torch", "float64") => Torch::Type(Some(Number::F64)),
-            ("torch", "float16") => Torch::Type(Some(Number::F16)),
-            ("torch", "bfloat16") => Torch::Type(Some(Number::BF16)),
-            ("torch", "int64") => Torch::Type(Some(Number::I64)),
-            ("torch", "int32") => Torch::Type(Some(Number::I32)),
-            ("torch", "int16") => Torch::Type(Some(Number::I16)),
-            ("torch", "int8") => Torch::Type(Some(Number::I8)),
-            ("torch", "uint8") => Torch::Type(Some(Number::U8)),
-            ("torch", "bool") => Torch::Type(Some(Number::Bool)),
+            ("torch", "float32") => Torch::Type(Some(Dtype::F32)),
+            ("torch", "float64") => Torch::Type(Some(Dtype::F64)),
+            ("torch", "float16") => Torch::Type(Some(Dtype::F16)),
+            ("torch", "bfloat16") => Torch::Type(Some(Dtype::BF16)),
+            ("torch", "int64") => Torch::Type(Some(Dtype::I64)),
+            ("torch", "int32") => Torch::Type(Some(Dtype::I32)),
+            ("torch", "int16") => Torch::Type(Some(Dtype::I16)),
+            ("torch", "int8") => Torch::Type(Some(Dtype::I8)),
+            ("torch", "uint8") => Torch::Type(Some(Dtype::U8)),
+            ("torch", "bool") => Torch::Type(Some(Dtype::BOOL)),
             _ => return None,
         })
     }
@@ -93,10 +68,10 @@ impl Torch {
     pub(super) fn call<'a>(self, values: &[Value<'a>], args: &[Id]) -> Made<'a> {
         let rebuilt = |function: Torch, args: &[Id]| match (function, args) {
             (Torch::RebuildTensor, &[storage, offset, shape, strides, ..]) => {
-                Some(View { storage, offset, shape, strides, number: None })
+                Some(View { storage, offset, shape, strides, dtype: None })
             }
-            (Torch::RebuildTyped, &[storage, offset, shape, strides, _, _, number, ..]) => {
-                Some(View { storage, offset, shape, strides, number: Some(number) })
+            (Torch::RebuildTyped, &[storage, offset, shape, strides, _, _, dtype, ..]) => {
+                Some(View { storage, offset, shape, strides, dtype: Some(dtype) })
             }
             _ => None,
         };
@@ -136,13 +111,13 @@ pub(super) struct View {
     offset: Id,
     shape: Id,
     strides: Id,
-    number: Option<Id>,
+    dtype: Option<Id>,
 }
 
 /// A storage as the pickle names it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Storage {
-    number: Option<Number>,
+    dtype: Option<Dtype>,
     key: Id,
     /// Numbers in it; bytes where it has no type.
     length: u64,
@@ -165,7 +140,7 @@ pub(super) fn storage<'a>(values: &[Value<'a>], id: Id) -> Option<Value<'a>> {
     match (text(values, kind)?.as_str(), parts) {
         ("module", _) => Some(Value::Unknown("a module".into())),
         ("storage", &[class, key, _, length, ref view @ ..]) => {
-            let Value::Global(Global::Torch(Torch::Storage(number))) = values[class as usize] else { return None };
+            let Value::Global(Global::Torch(Torch::Storage(dtype))) = values[class as usize] else { return None };
             let (begins, length) = match view {
                 [view] => match &values[*view as usize] {
                     Value::Tuple(view) if view.len() == 3 => (whole(values, view[1])?, whole(values, view[2])?),
@@ -176,22 +151,22 @@ pub(super) fn storage<'a>(values: &[Value<'a>], id: Id) -> Option<Value<'a>> {
                 _ => return None,
             };
             text(values, key).filter(|key| key.len() <= MAX_KEY)?;
-            Some(Value::Storage(Storage { number, key, length, begins }))
+            Some(Value::Storage(Storage { dtype, key, length, begins }))
         }
         _ => None,
     }
 }
 
 /// The name of every storage, with the type of its numbers.
-pub(super) fn storages(values: &[Value]) -> BTreeMap<String, Option<Number>> {
+pub(super) fn storages(values: &[Value]) -> BTreeMap<String, Option<Dtype>> {
     let one = |value: &Value| match value {
-        Value::Storage(storage) => Some((text(values, storage.key)?, storage.number)),
+        Value::Storage(storage) => Some((text(values, storage.key)?, storage.dtype)),
         _ => None,
     };
     // One by one: a name that is there a million times is kept once.
     let mut all = BTreeMap::new();
-    for (name, number) in values.iter().filter_map(one) {
-        all.insert(name, number);
+    for (name, dtype) in values.iter().filter_map(one) {
+        all.insert(name, dtype);
     }
     all
 }
@@ -202,7 +177,7 @@ pub(crate) struct StoredTensor {
     /// The name of the storage.
     pub(crate) key: String,
     /// What it holds.
-    pub(crate) number: Number,
+    pub(crate) dtype: Dtype,
     /// The first number that belongs to the tensor.
     pub(crate) offset: u64,
     /// Lengths of the axes.
@@ -215,9 +190,9 @@ pub(crate) struct StoredTensor {
 pub(super) fn tensor(values: &[Value], id: Id) -> Option<StoredTensor> {
     let Value::Tensor(view) = values[id as usize] else { return None };
     let Value::Storage(storage) = values[view.storage as usize] else { return None };
-    let number = match view.number.map(|id| &values[id as usize]) {
-        None => storage.number?,
-        Some(Value::Global(Global::Torch(Torch::Type(number)))) => (*number)?,
+    let dtype = match view.dtype.map(|id| &values[id as usize]) {
+        None => storage.dtype?,
+        Some(Value::Global(Global::Torch(Torch::Type(dtype)))) => (*dtype)?,
         Some(_) => return None,
     };
     let list = |id: Id| -> Option<Vec<usize>> {
@@ -227,7 +202,7 @@ pub(super) fn tensor(values: &[Value], id: Id) -> Option<StoredTensor> {
     };
     let (shape, strides) = (list(view.shape)?, list(view.strides)?);
     let offset = whole(values, view.offset)?;
-    let fits = shape.len() == strides.len() && (storage.number.is_none() || offset <= storage.length);
+    let fits = shape.len() == strides.len() && (storage.dtype.is_none() || offset <= storage.length);
     let offset = fits.then(|| offset.checked_add(storage.begins))??;
-    Some(StoredTensor { key: text(values, storage.key)?, number, offset, shape, strides })
+    Some(StoredTensor { key: text(values, storage.key)?, dtype, offset, shape, strides })
 }
