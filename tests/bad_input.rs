@@ -345,7 +345,11 @@ const EVALUATION: &[Case] = &[
         2,
         &["0.png: this file is no contact sheet", "--sheet would replace it", "name another"],
     ),
-    ("audit data/ok --model plain --csv new.x --sheet new.x", 2, &["--csv and --sheet both name new.x", "two files"]),
+    (
+        "audit data/ok --model plain --csv new.x --sheet new.x",
+        2,
+        &["--csv and --sheet name the same file, new.x", "two files"],
+    ),
 ];
 
 const ANSWERS: &[Case] = &[
@@ -399,7 +403,11 @@ const ANSWERS: &[Case] = &[
         2,
         &["data/ok/new/sorted: lies in data/ok", "name a --copy-to elsewhere"],
     ),
-    ("predict --model run --support data/flat3 one.png --csv new.x --save new.x", 2, &["both name new.x", "two files"]),
+    (
+        "predict --model run --support data/flat3 one.png --csv new.x --save new.x",
+        2,
+        &["name the same file, new.x", "two files"],
+    ),
     ("neighbors absent.png --in data/flat3 --model run", 2, &["absent.png: there is no such file", "name one picture"]),
     ("neighbors data --in data/flat3 --model run", 2, &["data: this is no file", "name one picture"]),
     ("neighbors two.zip --in data/flat3 --model run", 2, &["two.zip: holds 2 pictures", "name one picture"]),
@@ -420,7 +428,7 @@ const ANSWERS: &[Case] = &[
     (
         "neighbors one.png --in data/flat3 --model run --csv new --sheet ./new",
         2,
-        &["--csv and --sheet both name new", "two files"],
+        &["--csv and --sheet name the same file, new", "two files"],
     ),
 ];
 

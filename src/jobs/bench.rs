@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Session, output_file, tuning, within};
+use super::{Session, distinct, output_file, tuning, within};
 use crate::bench::compare::{self, Comparison};
 use crate::bench::{self, Options, Run, picture, table};
 use crate::files::replace_file;
@@ -65,10 +65,7 @@ impl BenchRequest {
         for (what, path, example) in files {
             path.as_deref().map_or(Ok(()), |path| output_file(what, path, example))?;
         }
-        if self.csv.is_some() && self.csv == self.svg {
-            return Err(Error::usage("`request.csv` and `request.svg` name the same file: name two"));
-        }
-        Ok(())
+        distinct(("request.csv", self.csv.as_ref()), ("request.svg", self.svg.as_ref()))
     }
 }
 

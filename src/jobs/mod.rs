@@ -178,9 +178,12 @@ fn own_file(what: &str, path: &Path, example: &str, noun: &str, is_own: impl FnO
 /// Refuses two outputs of a job in one file: the later would replace the earlier.
 fn distinct(one: (&str, Option<&PathBuf>), other: (&str, Option<&PathBuf>)) -> Result<()> {
     match (one.1, other.1) {
-        (Some(a), Some(b)) if same_path(a, b) => {
-            Err(Error::usage(format!("`{}` and `{}` both name {}: name two files", one.0, other.0, a.display())))
-        }
+        (Some(a), Some(b)) if same_path(a, b) => Err(Error::usage(format!(
+            "`{}` and `{}` name the same file, {}: name two files",
+            one.0,
+            other.0,
+            a.display()
+        ))),
         _ => Ok(()),
     }
 }
