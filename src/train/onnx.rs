@@ -235,7 +235,7 @@ pub fn model(
     match model.0.len() {
         0..=MAX_BYTES => Ok(model.0),
         n => Err(Error::usage(format!(
-            "the network has {n} bytes, and an ONNX model at most 2 GiB: export narrower widths"
+            "the network has {n} bytes, and an ONNX model at most 2 GiB: `request.to` safetensors or pth holds it"
         ))),
     }
 }
