@@ -115,21 +115,21 @@ pub(super) fn split_file(text: &str) -> std::result::Result<SplitFile, std::conv
 /// Scores and prints the result.
 pub fn run(args: Args, context: &Context) -> Result<()> {
     let Args { ways, shots, queries, n_episodes, seed, .. } = args;
-    let is_official = args.episodes.as_deref().is_some_and(|path| path.as_os_str() == OFFICIAL);
-    let support_copies = args.support_copies.unwrap_or(if is_official { 5 } else { 1 });
+    let episodes = match args.episodes {
+        _ if args.oneshot => Episodes::OmniglotOneshot,
+        Some(path) if path.as_os_str() == OFFICIAL => Episodes::Official { shots },
+        Some(path) => Episodes::File { path, shots },
+        None => Episodes::Drawn { ways, shots, queries, n_episodes, seed },
+    };
+    let usual = if matches!(episodes, Episodes::Official { .. }) { 5 } else { 1 };
     let request = EvalRequest {
         checkpoint: args.checkpoint,
         data: args.data,
         split: args.split,
         split_file: args.split_file.unwrap_or_default(),
-        episodes: match args.episodes {
-            _ if args.oneshot => Episodes::OmniglotOneshot,
-            Some(path) if path.as_os_str() == OFFICIAL => Episodes::Official { shots },
-            Some(path) => Episodes::File { path, shots },
-            None => Episodes::Drawn { ways, shots, queries, n_episodes, seed },
-        },
+        episodes,
         classifiers: args.classifier,
-        support_copies,
+        support_copies: args.support_copies.unwrap_or(usual),
         untrained: args.untrained,
         min_acc: args.min_acc,
     };

@@ -20,7 +20,7 @@ use crate::train::{Observer, Trainer};
 use crate::{Error, Result};
 
 /// Seconds of a run on one machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// To read the data and open the device.
@@ -216,15 +216,7 @@ pub fn measure(
     config.optimiser.length = Length::Steps(MANY);
     let phases = Phases::new(&config, DataShape::of(data))?;
     let ends = phases.all().iter().skip(1).map(|phase| phase.from).chain([MANY]);
-    let mut all = Measured {
-        begin_s: 0.0,
-        create_s: 0.0,
-        step_s: 0.0,
-        phase_s: Vec::new(),
-        checkpoint_s: 0.0,
-        score_s: None,
-        validation_s: None,
-    };
+    let mut all = Measured::default();
     for (phase, end) in phases.all().iter().zip(ends) {
         let share = f64::from(end.saturating_sub(phase.from)) / f64::from(MANY);
         let one = measure_phase(kernels, &phase.config, data, share * seconds, progress)?;
@@ -264,15 +256,7 @@ fn measure_phase(
     let checkpoint_s = begun.elapsed().as_secs_f64();
     *kernels = trainer.kernels().clone();
     progress.go_on()?;
-    Ok(Measured {
-        begin_s: 0.0,
-        create_s,
-        step_s,
-        phase_s: vec![step_s],
-        checkpoint_s,
-        score_s: None,
-        validation_s: None,
-    })
+    Ok(Measured { create_s, step_s, phase_s: vec![step_s], checkpoint_s, ..Measured::default() })
 }
 
 #[cfg(test)]
@@ -304,7 +288,7 @@ mod tests {
             phase_s,
             checkpoint_s: 0.5,
             score_s: Some(3.0),
-            validation_s: None,
+            ..Measured::default()
         };
         assert_eq!(measured.overhead_s(), 9.5);
         // A third of a row of the full side for each of 400 images, whatever the side of the steps.

@@ -252,11 +252,11 @@ fn gather(request: &PredictRequest, stored: &mut Stored, embedder: &mut Embedder
 }
 
 /// What the probabilities rest on, and a note where the network says too little.
-fn reference_of(request: &PredictRequest, stored: &Stored, progress: &mut dyn Progress) -> Result<Reference> {
+fn reference_of(stored: &Stored, look: model::Look, progress: &mut dyn Progress) -> Result<Reference> {
     let [r, g, b] = stored.config.data.mean;
     let typical = Reference::typical(r == g && g == b);
     match reference::of(&stored.file, &stored.checkpoint)? {
-        Some(_) if !model::knows(&stored.file, &mut || request.look())? => {
+        Some(_) if !model::knows(&stored.file, look)? => {
             progress.note(
                 "the shipped networks know drawings on an empty ground, and these pictures have none: probabilities and the \
                  threshold rest on the support and on what is usual, and a network that was trained on such pictures \
@@ -282,9 +282,15 @@ fn reference_of(request: &PredictRequest, stored: &Stored, progress: &mut dyn Pr
 /// A request, network or pictures that cannot be used; files that cannot be written; what the device refuses.
 pub fn run(request: &PredictRequest, session: &Session, progress: &mut dyn Progress) -> Result<PredictOutcome> {
     request.validate()?;
-    let mut stored = model::open(&request.model, &mut || request.look(), progress)?;
+    // Twice at most, and decoded once.
+    let mut seen: Option<ImageSet> = None;
+    let mut look = || match &seen {
+        Some(images) => Ok(images.clone()),
+        None => Ok(seen.insert(request.look()?).clone()),
+    };
+    let mut stored = model::open(&request.model, &mut look, progress)?;
     let options = data_options(&stored.config.data, Some(stored.side()?));
-    let reference = reference_of(request, &stored, progress)?;
+    let reference = reference_of(&stored, &mut look, progress)?;
     let kernels = session.open_for_features(progress)?;
     let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;
     let mut embedder = Embedder { extractor, options, left_out: Vec::new(), progress };

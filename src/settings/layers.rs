@@ -51,6 +51,11 @@ fn toml_sentence(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
+/// The text of a file as it stands there; errors name `origin`.
+fn table(text: &str, origin: &Path) -> Result<Table> {
+    toml::from_str(text).map_err(|error| Error::data(origin, toml_sentence(text, &error)))
+}
+
 /// A preset, and the text of a file over it; errors name `origin`.
 fn layered(preset: Option<&str>, text: &str, origin: &Path) -> Result<Config> {
     let bad = |error: &toml::de::Error| Error::data(origin, toml_sentence(text, error));
@@ -61,7 +66,7 @@ fn layered(preset: Option<&str>, text: &str, origin: &Path) -> Result<Config> {
         Some(name) => toml::from_str(preset_text(name)?).map_err(|e| bad(&e))?,
         None => Config::default(),
     };
-    config.lay(&toml::from_str(text).map_err(|e| bad(&e))?)?;
+    config.lay(&table(text, origin)?)?;
     config.preset = preset;
     config.run.chosen = alone.run.chosen;
     config.run.reasons = alone.run.reasons;
@@ -137,8 +142,7 @@ impl Config {
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::Data`] with the line when it is no TOML.
     pub fn written_layer(path: &Path) -> Result<Table> {
-        let text = read(path)?;
-        toml::from_str(&text).map_err(|e| Error::data(path, toml_sentence(&text, &e)))
+        table(&read(path)?, path)
     }
 
     /// What a file's settings say of their own, as a layer: without what a recipe or a time chose for the run that the
@@ -147,8 +151,9 @@ impl Config {
     /// # Errors
     /// Those of [`Config::from_layers`].
     pub fn read_layer(path: &Path) -> Result<Table> {
-        let mut layer = Config::written_layer(path)?;
-        let alone = Config::from_layers(None, path)?;
+        let text = read(path)?;
+        let mut layer = table(&text, path)?;
+        let alone = layered(None, &text, path)?;
         alone.reasoned().for_each(|row| remove(&mut layer, row.key));
         for entry in &alone.run.chosen {
             let (row, value) = chosen(entry)?;
