@@ -35,7 +35,7 @@ pub struct Args {
     /// checkpoint.safetensors means the last one. `shipped` is the network of the program's own that suits the pictures,
     /// `shipped:strokes` that for letters and signs. A .pth of PyTorch's will do, too: `export --help` says how.
     checkpoint: PathBuf,
-    /// Images: folders, zip files, image files
+    /// Images: folders, zip and tar files, image files
     #[arg(value_name = "INPUT", required_unless_present = "data")]
     inputs: Vec<PathBuf>,
     /// Embed a data set's split instead of files

@@ -24,7 +24,7 @@ pub struct Args {
     picture: PathBuf,
     /// Embeddings, or pictures
     ///
-    /// What `embed` wrote, in any of its formats; or a folder or a zip.
+    /// What `embed` wrote, in any of its formats; or a folder, a zip or a tar.
     #[arg(long = "in", value_name = "EMBEDDINGS|DIR")]
     among: PathBuf,
     /// Checkpoint or run folder

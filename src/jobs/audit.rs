@@ -43,7 +43,7 @@ pub const LABEL_RATIO: f64 = 20.0;
 /// An audit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditRequest {
-    /// A folder of class folders, with split folders above them or not, or of pictures; or a zip of one.
+    /// A folder of class folders, with split folders above them or not, or of pictures; or a zip or tar of one.
     pub data: PathBuf,
     /// The network: a checkpoint, a run folder, or `shipped`.
     pub model: PathBuf,
@@ -187,7 +187,7 @@ impl AuditRequest {
             return wrong("request.label_ratio", self.label_ratio, "above 1 (try 20)");
         }
         if !self.data.exists() {
-            return Err(Error::data(&self.data, "there is no such folder or zip of pictures to look at"));
+            return Err(Error::data(&self.data, "there is no such folder, zip or tar of pictures to look at"));
         }
         if let Some(csv) = &self.csv {
             table_file("request.csv", csv, "audit.csv", &COLUMNS)?;

@@ -53,7 +53,7 @@ pub struct EmbedRequest {
 /// The images of an embedding job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// Folders, zip files and image files, in the order given.
+    /// Folders, zip and tar files and image files, in the order given.
     Paths(Vec<PathBuf>),
     /// A split of a data set.
     Split {
