@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use ieq_wgpu::data::{DataOptions, ImageSet, Pictures, Split, load, load_unlabelled, picture_bytes};
 use ieq_wgpu::{Error, Result};
 use image::{ImageFormat, Rgb, RgbImage};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 fn options() -> DataOptions {
@@ -420,4 +421,40 @@ fn classes_from_json_and_samples_without() {
     // Class folders with notes beside the pictures stay class folders.
     let set = of("f.tar", &[("a/1.png", png(1)), ("a/1.json", json("{}")), ("b/1.png", png(2))]).unwrap();
     assert_eq!(set.class_names, ["a", "b"]);
+}
+
+/// `PROPTEST_CASES` sets how many damaged copies of each archive there are.
+#[test]
+fn damaged_bytes_anywhere_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar");
+    let shards = shard(&[("s/00", 1, "10"), ("s/01", 2, "9\n"), ("s/02", 3, "10")]);
+    let small = fixtures().into_iter().filter(|(_, bytes)| bytes.len() < 30_000).chain([("shards".into(), shards)]);
+    for (name, whole) in small {
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..5);
+        let run = runner.run(&(changes, any::<bool>(), 0..whole.len() * 4), |(changes, signed, cut)| {
+            let mut bytes = whole.clone();
+            for (at, value) in changes {
+                bytes[at] = value;
+                if signed {
+                    sign(&mut bytes, at / 512 * 512);
+                }
+            }
+            bytes.truncate(cut.max(1));
+            fs::write(&path, &bytes).unwrap();
+            for error in [load_path(&path, Split::All).err(), Pictures::open(std::slice::from_ref(&path), true).err()] {
+                let error = error.map_or(String::new(), |error| error.to_string());
+                prop_assert!(
+                    error.is_empty() || (error.contains("x.tar") && !error.contains('\n')),
+                    "{}: {}",
+                    name,
+                    error
+                );
+            }
+            Ok(())
+        });
+        run.unwrap();
+    }
 }
