@@ -63,8 +63,10 @@ pub fn is_image_name(name: &str) -> bool {
 
 /// Whether the name says that the file is text or numbers, which may lie beside images.
 fn is_note_name(name: &str) -> bool {
-    const NOTES: [&str; 22] = [
+    const NOTES: [&str; 23] = [
         "txt",
+        // The class of a webdataset's picture.
+        "cls",
         "md",
         "json",
         "jsonl",
