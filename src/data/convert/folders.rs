@@ -127,8 +127,9 @@ fn plan(group: &Group, out: &Path, is_zip: bool, renamed: &mut Vec<String>) -> R
 
 /// What reading the folders gives other than what is meant.
 fn misread(split: Option<Split>, names: &[String], folders: &[String], labels: &[u32]) -> Option<String> {
-    if let Some(twice) = folders.iter().enumerate().find(|(i, folder)| folders[..*i].contains(folder)) {
-        return Some(format!("two classes would be called {}", twice.1));
+    let mut seen = HashSet::new();
+    if let Some(twice) = folders.iter().find(|folder| !seen.insert(*folder)) {
+        return Some(format!("two classes would be called {twice}"));
     }
     let planned = Planned::new(names);
     let read = match image_folder::select(&planned, split.unwrap_or(Split::All), &DataOptions::default()) {
