@@ -14,8 +14,11 @@ use crate::jobs::convert::{self, ConvertOutcome, ConvertRequest, Format, SHARD_S
 /// Pictures that are files keep their bytes in a folder, zip or tar; others become PNG.
 ///
 /// folder, zip: class folders, below train/, val/ and test/ where the data has splits.
+///
 /// tar: webdataset's shards, train-000000.tar and so on, in the order of the classes (shuffle where they are streamed).
+///
 /// npz, pickle: train.npz with images (N x S x S x 3, uint8) and labels, train.pickle with data and labels.
+///
 /// idx: MNIST's files, for gray pictures.
 ///
 /// Nothing lies at --out before it is whole.

@@ -79,10 +79,12 @@ impl Content {
     fn refusal(self) -> Option<&'static str> {
         match self {
             Content::File => None,
-            Content::Sparse => Some("is a sparse file inside the tar, which is not read; repack it without --sparse"),
-            Content::Link => {
-                Some("is a link inside the tar, which is not followed; repack it with --dereference --hard-dereference")
+            Content::Sparse => {
+                Some("is a sparse file inside the tar, which is not read; repack it with `tar` without --sparse")
             }
+            Content::Link => Some(
+                "is a link inside the tar, which is not followed; repack it with `tar --dereference --hard-dereference`",
+            ),
             Content::Other => Some("is no regular file inside the tar; repack it without this member"),
         }
     }
