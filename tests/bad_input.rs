@@ -300,6 +300,18 @@ const EVALUATION: &[Case] = &[
     ("embed run data/none", 2, &["data/none: holds no image", "png, jpg"]),
     ("embed run hostile.pickle", 2, &["hostile.pickle: holds arrays", "give images"]),
     ("embed run data/cut --strict", 2, &["data/cut/train/train0/x.png: cannot be decoded", "remove it"]),
+    (
+        "embed plain --shards absent-{0..3}.tar --out o",
+        2,
+        &["absent-0.tar: there is no such archive", "look at the pattern"],
+    ),
+    ("embed plain --shards data/ok --out one.png", 2, &["one.png: this is a file", "--out is a folder here"]),
+    (
+        "embed plain --shards data/ok/ data/ok --out o",
+        2,
+        &["data/ok: its embeddings would have the name", "each shard once"],
+    ),
+    ("embed plain --shards .. --out o", 2, &["..: this names no shard", "x-000000.tar"]),
     ("embed plain one.png --layer transform", 2, &["without this head", "choose another --layer"]),
     ("embed plain one.png --tolerance nan", 2, &["--tolerance must be at least 0", "as in 0.0001"]),
     ("embed plain one.png --compare absent.csv", 2, &["absent.csv: cannot read the embeddings", "look at the path"]),

@@ -191,7 +191,7 @@ impl ShardsRequest {
         }
         if self.part.part == 0 || self.part.part > self.part.of {
             let PartOf { part, of } = self.part;
-            let wanted = format!("from 1/{of} to {of}/{of}");
+            let wanted = if of == 0 { "1/1 or more parts".to_owned() } else { format!("from 1/{of} to {of}/{of}") };
             return Err(Error::Argument { what: "request.part", got: format!("{part}/{of}"), wanted });
         }
         if self.out.as_os_str().is_empty() {
