@@ -137,6 +137,43 @@ fn data_without_splits_is_split_by_seed_as_before() {
     assert!(out.join("test/c1/1.png").is_file());
 }
 
+/// Classes that are numbers of one and of two digits: folders get names whose order is that of the numbers, so that the seed
+/// splits them as before.
+#[test]
+fn numbers_keep_their_order() {
+    let root = tmp();
+    let at = |name: &str| root.path().join(name);
+    for class in 0..12 {
+        for i in 0..2 {
+            write(&at("folders"), &format!("{class:02}/{i}.png"), &png(20 * class + i));
+        }
+    }
+    written(&at("folders"), Format::Npz, &at("arrays")).unwrap();
+    let splits = |path: &Path| {
+        let pictures = |split| read(path, split).into_values().collect::<Vec<_>>();
+        [Split::Train, Split::Val, Split::Novel].map(pictures)
+    };
+    for format in [Format::Folder, Format::Zip, Format::Tar, Format::Pickle] {
+        let out = at(format.name());
+        written(&at("arrays"), format, &out).unwrap();
+        assert_eq!(splits(&out), splits(&at("folders")), "{}", format.name());
+    }
+    // The other way the order is another, which is said.
+    for class in 0..12 {
+        write(&at("odd"), &format!("{class}/0.png"), &png(20 * class));
+    }
+    let mut heard = Listener { warnings: Vec::new(), left: u32::MAX };
+    convert(at("odd").to_str().unwrap(), Format::Tar, &at("odd-tar"), (&options(), 4), &mut heard).unwrap();
+    assert!(
+        heard.warnings.iter().any(|warning| warning.contains("a split by seed is another one")),
+        "{:?}",
+        heard.warnings
+    );
+    // Blanks around a class would be lost.
+    write(&at("blank"), "train/a /0.png", &png(1));
+    says(written(&at("blank"), Format::Tar, &at("blank-tar")), &["\"a \"", "without blanks around it"]);
+}
+
 #[test]
 fn files_keep_their_bytes_and_names() {
     let dir = tmp();

@@ -6,22 +6,25 @@ use super::Context;
 use super::args::{choice, count};
 use super::report::shell_word;
 use crate::Result;
-use crate::jobs::convert::{self, ConvertOutcome, ConvertRequest, Format, SHARD_SIZE};
+use crate::jobs::convert::{self, ConvertOutcome, ConvertRequest, Format};
 
 /// Write a data set in another format
 ///
 /// Reads what `train --data` reads, and writes all its splits, which `train` then reads as the same classes and pictures.
-/// Pictures that are files keep their bytes in a folder, zip or tar; others become PNG.
+/// Pictures that are files keep their bytes in a folder, zip or tar, and are not looked into; others become PNG. Notes beside
+/// pictures, such as captions, are left out.
 ///
 /// folder, zip: class folders, below train/, val/ and test/ where the data has splits.
 ///
-/// tar: webdataset's shards, train-000000.tar and so on, in the order of the classes (shuffle where they are streamed).
+/// tar: webdataset's shards, train-000000.tar and so on, in the order of the classes (shuffle where they are streamed), with
+/// the class as text in a .cls.
 ///
 /// npz, pickle: train.npz with images (N x S x S x 3, uint8) and labels, train.pickle with data and labels.
 ///
 /// idx: MNIST's files, for gray pictures.
 ///
-/// Nothing lies at --out before it is whole.
+/// Nothing lies at --out before it is whole. What a call that was killed had begun lies beside it as .writing-...; remove it.
+/// What a format cannot say is refused or warned of. An array has all its pictures of a split in memory.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  ieq-wgpu convert photos/ --to tar --out shards\n  \
     ieq-wgpu convert 'shards/train-{000000..000009}.tar' --to npz --side 84 --out arrays")]
@@ -45,9 +48,9 @@ pub struct Args {
     /// JSON or CSV file that splits the classes
     #[arg(long, value_name = "FILE")]
     split_file: Option<PathBuf>,
-    /// Pictures per tar
-    #[arg(long, value_name = "N", value_parser = count, default_value_t = SHARD_SIZE)]
-    shard_size: usize,
+    /// Pictures per tar [default: 10000]
+    #[arg(long, value_name = "N", value_parser = count)]
+    shard_size: Option<usize>,
 }
 
 /// Writes and says what.

@@ -26,8 +26,8 @@ pub struct ConvertRequest {
     pub side: Option<usize>,
     /// The file that splits the classes; none: as the data is split.
     pub split_file: Option<PathBuf>,
-    /// Pictures of a shard.
-    pub shard_size: usize,
+    /// Pictures of a shard; none: [`SHARD_SIZE`].
+    pub shard_size: Option<usize>,
 }
 
 /// What was written.
@@ -49,15 +49,21 @@ pub struct ConvertOutcome {
 /// Data that cannot be read, a place that is taken, and what the format cannot hold.
 pub fn run(request: &ConvertRequest, _: &Session, progress: &mut dyn Progress) -> Result<ConvertOutcome> {
     source(&request.data)?;
-    if request.shard_size == 0 {
+    if request.shard_size == Some(0) {
         let (what, wanted) = ("request.shard_size", "at least 1 (try 10000)".into());
         return Err(Error::Argument { what, got: "0".into(), wanted });
+    }
+    if request.shard_size.is_some() && request.to != Format::Tar {
+        return Err(Error::usage(format!(
+            "`request.shard_size` is that of a tar, and {} has no shards: leave it out",
+            request.to.name()
+        )));
     }
     if request.out.file_name().is_none() {
         return Err(Error::usage("`request.out` wants the name of a zip or a folder to write"));
     }
     let options = DataOptions { side: request.side, split_file: request.split_file.clone(), ..DataOptions::default() };
-    let reading = (&options, request.shard_size);
+    let reading = (&options, request.shard_size.unwrap_or(SHARD_SIZE));
     let written = convert::convert(&request.data, request.to, &request.out, reading, progress);
     let splits = written.map_err(|error| match error {
         Error::Data { path, message } => Error::data(path, message.replace("set the side", "set `request.side`")),

@@ -51,7 +51,13 @@ impl Tree {
     fn picture(&mut self, out: &Path, name: &str, bytes: &[u8]) -> Result<()> {
         let failed = |source| Error::io(out.join(name), "cannot write the picture", source);
         match self {
-            Tree::Folder(root) => fs::write(root.join(name), bytes).map_err(failed),
+            Tree::Folder(root) => match File::create_new(root.join(name)) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::data(
+                    out.join(name),
+                    "is the file of two pictures on this file system, which takes their names for one; write a zip or tar",
+                )),
+                made => made.and_then(|mut file| file.write_all(bytes)).map_err(failed),
+            },
             Tree::Zip(zip) => {
                 // As they are: pictures do not get smaller.
                 let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
@@ -106,7 +112,13 @@ fn plan(group: &Group, out: &Path, is_zip: bool, renamed: &mut Vec<String>) -> R
     // Classes as they are called; then with every `/` written out, which a class of a folder below another needs.
     let mut last = String::new();
     for nested in [true, false] {
-        let folders: Vec<String> = group.classes.iter().map(|class| folder_name(class, nested, is_zip)).collect();
+        let digits = digits_of_all(&group.classes);
+        let folder = |class: &String| match digits {
+            // Folders are in the order of their names, and numbers in that of numbers: so it is the same.
+            Some(digits) => format!("{class:0>digits$}"),
+            None => folder_name(class, nested, is_zip),
+        };
+        let folders: Vec<String> = group.classes.iter().map(folder).collect();
         let before = group.split.map_or(String::new(), |split| format!("{}/", split_name(split)));
         let path = |(i, file): (usize, &String)| format!("{before}{}/{file}", folders[group.labels[i] as usize]);
         let names: Vec<String> = files.iter().enumerate().map(path).collect();
@@ -123,6 +135,14 @@ fn plan(group: &Group, out: &Path, is_zip: bool, renamed: &mut Vec<String>) -> R
         out,
         format!("class folders do not suit this data: {last}; write a tar or npz, whose classes are text"),
     ))
+}
+
+/// The most digits of the classes, where all are whole numbers in the order of numbers; none where their names do.
+fn digits_of_all(classes: &[String]) -> Option<usize> {
+    let is_number = |class: &String| !class.is_empty() && class.bytes().all(|byte| byte.is_ascii_digit());
+    let (least, most) = (classes.iter().map(String::len).min()?, classes.iter().map(String::len).max()?);
+    (least < most && classes.iter().all(is_number) && classes.is_sorted_by_key(|class| (class.len(), class)))
+        .then_some(most)
 }
 
 /// What reading the folders gives other than what is meant.

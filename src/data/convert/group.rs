@@ -33,6 +33,11 @@ pub(super) struct File {
 }
 
 impl Group<'_> {
+    /// Whether the pictures are of an array.
+    pub(super) fn is_array(&self) -> bool {
+        matches!(self.content, Content::Pixels(_))
+    }
+
     /// The name of picture `i` without folders; none in an array.
     pub(super) fn name(&self, i: usize) -> Option<&str> {
         match &self.content {

@@ -96,7 +96,11 @@ pub fn convert(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Written>> {
     super::options::check_side(options)?;
-    check_target(source, out)?;
+    check_target(source, format, out)?;
+    if source != "glyphs" {
+        // Before anything is made.
+        super::source::find(source)?;
+    }
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |e| Error::io(out, "cannot be written", e);
     std::fs::create_dir_all(parent).map_err(failed)?;
@@ -104,13 +108,17 @@ pub fn convert(
     // Inside, for a folder of its own has the permissions that the user's have.
     let whole = beside.path().join("whole");
     let mut writer = Writer::new(format, &whole, out, shard_size).map_err(failed)?;
-    let (mut written, mut warned) = (Vec::new(), BTreeSet::new());
+    let (mut written, mut warned, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     group::for_each(source, options, &mut |group| {
         for Warning { message, .. } in &group.warnings {
             if warned.insert(message.clone()) {
                 progress.warn(message);
             }
         }
+        for note in differences(&group, format, &seen) {
+            progress.warn(&format!("{}: {note}", out.display()));
+        }
+        seen.extend(group.classes.iter().cloned());
         let n = group.labels.len();
         let split = group.split.map(split_name);
         let what = split.map_or("pictures".to_owned(), |split| format!("pictures of {split}"));
@@ -128,6 +136,16 @@ pub fn convert(
     for note in writer.finish()? {
         progress.warn(&note);
     }
+    if let [Written { split: Some(split), .. }] = written.as_slice()
+        && matches!(format, Format::Npz | Format::Pickle | Format::Idx)
+    {
+        progress.warn(&format!(
+            "{}: arrays of {split} alone are split by seed when they are read; a folder, a zip or a tar keeps it as it is",
+            out.display()
+        ));
+    }
+    // What was put there meanwhile stays.
+    check_target(source, format, out)?;
     // Some systems rename nothing over a folder, even an empty one.
     if out.is_dir() {
         std::fs::remove_dir(out).map_err(failed)?;
@@ -137,11 +155,11 @@ pub fn convert(
 }
 
 /// Whether something can be written at `out` and nothing is lost by it.
-fn check_target(source: &str, out: &Path) -> Result<()> {
+fn check_target(source: &str, format: Format, out: &Path) -> Result<()> {
     let is_empty = match out.symlink_metadata() {
         Err(_) => true,
         Ok(about) if about.is_dir() => std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()),
-        Ok(about) => about.is_file() && about.len() == 0,
+        Ok(about) => about.is_file() && about.len() == 0 && format == Format::Zip,
     };
     if !is_empty {
         return Err(Error::data(out, "is there already, and is not empty; name another place, or remove it"));
@@ -157,6 +175,35 @@ fn check_target(source: &str, out: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is not the same when the classes of a group are read from `format`; `seen` are those of the splits before.
+fn differences(group: &Group, format: Format, seen: &BTreeSet<String>) -> Vec<String> {
+    let is_number = |class: &String| !class.is_empty() && class.bytes().all(|byte| byte.is_ascii_digit());
+    let (mut notes, classes) = (Vec::new(), &group.classes);
+    if !classes.iter().all(is_number) {
+        return notes;
+    }
+    let is_text = matches!(format, Format::Folder | Format::Zip | Format::Tar);
+    if group.split.is_none()
+        && !matches!(format, Format::Folder | Format::Zip)
+        && !classes.is_sorted_by_key(|class| (class.len(), class))
+    {
+        notes.push(
+            "its classes are numbers, which folders have in the order of their names and this format in that of the \
+             numbers, so a split by seed is another one; a split file gives both the same"
+                .into(),
+        );
+    }
+    let shared: Vec<String> = classes.iter().filter(|class| seen.contains(*class)).cloned().collect();
+    if is_text && group.is_array() && !shared.is_empty() {
+        notes.push(format!(
+            "the numbers {} are classes of several splits, which arrays count for each split and this format over all: in \
+             the split all they are one class",
+            super::image_set::few(&shared)
+        ));
+    }
+    notes
 }
 
 /// Writes group by group.

@@ -22,10 +22,13 @@ pub(super) fn write(
     done: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     for class in &group.classes {
-        webdataset::checked(out, class).map_err(|_| {
-            let why = format!("the class {class:?} cannot be written: a .cls holds one line of text; rename it");
-            Error::data(out, why)
-        })?;
+        let is_plain = class.trim() == class && !class.starts_with('\u{feff}');
+        if !is_plain || webdataset::checked(out, class).is_err() {
+            let why = format!(
+                "the class {class:?} cannot be written: a .cls holds one line of text, without blanks around it; rename it"
+            );
+            return Err(Error::data(out, why));
+        }
     }
     let mut shard: Option<Shard> = None;
     for i in 0..group.labels.len() {
