@@ -30,7 +30,10 @@ const SHOWN: usize = 20;
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Example:\n  ieq-wgpu audit photos/ --model runs/demo --csv audit.csv --sheet audit.png")]
 pub struct Args {
-    /// Class folders, split folders of these, pictures, or a zip
+    /// Class folders, split folders of these, pictures, or a zip or tar
+    ///
+    /// Also a folder of shards that `embed --shards` wrote: of embeddings alone unreadable files, copies with the
+    /// same embedding, wrong labels and outliers are told.
     data: PathBuf,
     /// Checkpoint, run folder, or shipped
     ///

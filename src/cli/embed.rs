@@ -1,6 +1,6 @@
 //! `embed`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::args::{choice, number};
@@ -8,8 +8,9 @@ use super::eval::split_file;
 use super::report::{duration, shell_word};
 use crate::Result;
 use crate::data::embeddings::Format;
-use crate::jobs::embed::{self, EmbedOutcome, EmbedRequest, Input, TOLERANCE};
+use crate::jobs::embed::{self, EmbedOutcome, EmbedRequest, Input, Pace, TOLERANCE};
 use crate::jobs::eval::SplitFile;
+use crate::jobs::shards::{self, PartOf, ShardsOutcome, ShardsRequest};
 use crate::train::features::Layer;
 
 const DATA: &str = "Data";
@@ -25,9 +26,15 @@ const OUTPUT: &str = "Output";
 /// per line); .csv, with the columns path, e0, e1, ...; .jsonl, an object with path and embedding per line; .parquet, with
 /// the columns path and embedding, in a build with that feature.
 ///
-/// Exit: 0 done, 1 a picture was left out or --compare found a difference beyond --tolerance.
+/// With --shards a file per archive: any number of processes, each with its --part, on any number of machines. A finished
+/// shard is skipped, so a call that was stopped is given again as it was. What cannot be read is counted, and listed in the
+/// shard's .stats.json (in .parquet also as rows without an embedding).
+///
+/// Exit: 0 done, 1 a picture was left out, --compare found a difference beyond --tolerance, or a whole shard could not be
+/// read.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Example:\n  ieq-wgpu embed runs/demo photos/ --out photos.npy")]
+#[command(after_long_help = "Examples:\n  ieq-wgpu embed runs/demo photos/ --out photos.npy\n  \
+    ieq-wgpu embed runs/demo --shards 'web-{000000..000099}.tar' --part 3/8 --out embedded")]
 pub struct Args {
     /// Checkpoint or run folder
     ///
@@ -35,8 +42,8 @@ pub struct Args {
     /// checkpoint.safetensors means the last one. `shipped` is the network of the program's own that suits the pictures,
     /// `shipped:strokes` that for letters and signs. A .pth of PyTorch's will do, too: `export --help` says how.
     checkpoint: PathBuf,
-    /// Images: folders, zip files, image files
-    #[arg(value_name = "INPUT", required_unless_present = "data")]
+    /// Images: folders, zip and tar files, image files
+    #[arg(value_name = "INPUT", required_unless_present_any = ["data", "shards"])]
     inputs: Vec<PathBuf>,
     /// Embed a data set's split instead of files
     #[arg(long, value_name = "SRC", conflicts_with = "inputs", help_heading = DATA)]
@@ -52,14 +59,26 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "inputs", help_heading = DATA, value_parser = split_file,
         hide_short_help = true)]
     split_file: Option<SplitFile>,
-    /// File; its ending is its format
+    /// Archives to embed into a file each
     ///
-    /// .npy, .safetensors, .csv, .jsonl or .parquet; any other is an array as .npy is.
-    #[arg(long, short, value_name = "FILE", default_value = "embeddings.npy", help_heading = OUTPUT)]
-    out: PathBuf,
+    /// Tars, zips or folders of pictures, or patterns of their names: web-{000000..000099}.tar. --out is the folder of the
+    /// results, --format their format.
+    #[arg(long, value_name = "SHARD", num_args = 1.., conflicts_with_all = ["inputs", "data", "resume", "compare"],
+        requires = "out", help_heading = DATA)]
+    shards: Vec<String>,
+    /// Of --shards the I-th part of N
+    ///
+    /// From 1/N to N/N: every N-th shard from the I-th on.
+    #[arg(long, value_name = "I/N", requires = "shards", help_heading = DATA)]
+    part: Option<PartOf>,
+    /// File; its ending is its format [default: embeddings.npy]
+    ///
+    /// .npy, .safetensors, .csv, .jsonl or .parquet; any other is an array as .npy is. With --shards a folder.
+    #[arg(long, short, value_name = "FILE", help_heading = OUTPUT)]
+    out: Option<PathBuf>,
     /// Format in place of that of the ending
     ///
-    /// npy, safetensors, csv, jsonl or parquet.
+    /// npy, safetensors, csv, jsonl or parquet. With --shards npy if not given.
     #[arg(long, value_name = "NAME", value_parser = choice::<Format>(Format::NAMES), help_heading = OUTPUT,
         hide_possible_values = true, hide_short_help = true)]
     format: Option<Format>,
@@ -98,42 +117,96 @@ pub struct Args {
 
 /// Embeds and says what was written.
 pub fn run(args: Args, context: &Context) -> Result<()> {
+    if !args.shards.is_empty() {
+        return run_shards(args, context);
+    }
     let Args { split, inputs, .. } = args;
     let input = match args.data {
         Some(data) => Input::Split { data, split, split_file: args.split_file.unwrap_or_default() },
         None => Input::Paths(inputs),
     };
     let Args { checkpoint, out, format, layer, normalise, strict, resume, compare, tolerance, .. } = args;
+    let out = out.unwrap_or_else(|| "embeddings.npy".into());
     let request = EmbedRequest { checkpoint, input, out, format, layer, normalise, strict, resume, compare, tolerance };
     context.interruptible("stopping after this batch; Ctrl-C again stops at once")?;
     let outcome = context.with_progress(|progress| embed::run(&request, &context.session, progress))?;
     context.report.result("embed", &outcome, || text(&outcome))?;
     // `neighbors` knows a file of embeddings by its ending, and compares features.
     if request.layer == Layer::Feature && Format::of_ending(&outcome.array).is_some() {
-        context.note(&format!(
-            "next: `ieq-wgpu neighbors PICTURE --in {} --model {}` finds the pictures most similar to one",
-            shell_word(&outcome.array),
-            shell_word(&request.checkpoint)
-        ));
+        context.note(&next(&outcome.array, &request.checkpoint));
     }
     outcome.complete()
 }
 
+/// Embeds shards and says what became of them.
+fn run_shards(args: Args, context: &Context) -> Result<()> {
+    let Args { checkpoint, shards, part, out, format, layer, normalise, strict, .. } = args;
+    let request = ShardsRequest {
+        checkpoint,
+        shards,
+        part: part.unwrap_or(PartOf { part: 1, of: 1 }),
+        out: out.unwrap_or_default(),
+        format: format.unwrap_or(Format::Npy),
+        layer,
+        normalise,
+        strict,
+    };
+    context.interruptible("stopping after this batch; Ctrl-C again stops at once")?;
+    let outcome = context.with_progress(|progress| shards::run(&request, &context.session, progress))?;
+    context.report.result("embed", &outcome, || text_of_shards(&outcome))?;
+    if request.layer == Layer::Feature && outcome.rows > 0 {
+        context.note(&next(&request.out, &request.checkpoint));
+    }
+    outcome.complete()
+}
+
+/// What to do with embeddings.
+fn next(embeddings: &Path, checkpoint: &Path) -> String {
+    format!(
+        "next: `ieq-wgpu neighbors PICTURE --in {} --model {}` finds the pictures most similar to one",
+        shell_word(embeddings),
+        shell_word(checkpoint)
+    )
+}
+
+fn text_of_shards(outcome: &ShardsOutcome) -> String {
+    let ShardsOutcome { shards, embedded, finished_before, elsewhere, failed, rows, columns, left_out, .. } = outcome;
+    let out = outcome.out.display();
+    let PartOf { part, of } = outcome.part;
+    let mut lines = vec![format!("{rows} x {columns} float32 of {} shards in {out}", embedded + finished_before)];
+    let mut counts = vec![format!("{embedded} embedded now"), format!("{finished_before} finished before")];
+    for (n, what) in [(elsewhere.len(), "in work by another process"), (failed.len(), "could not be read")] {
+        if n > 0 {
+            counts.push(format!("{n} {what}"));
+        }
+    }
+    lines.push(format!("part {part} of {of}, {shards} shards: {}", counts.join(", ")));
+    lines.extend(pace(&outcome.pace));
+    if *left_out > 0 {
+        lines.push(format!("{left_out} files left out, listed in {out}/*.stats.json"));
+    }
+    lines.join("\n")
+}
+
+fn pace(pace: &Pace) -> Option<String> {
+    let idle = 100.0 * pace.device_idle;
+    let (pictures, rate) = (pace.pictures, pace.rate());
+    (pictures > 0).then(|| {
+        format!(
+            "{pictures} pictures in {}, {rate:.0} per second; the device waited at most {idle:.0} % of it",
+            duration(pace.seconds)
+        )
+    })
+}
+
 fn text(outcome: &EmbedOutcome) -> String {
-    let EmbedOutcome { rows, columns, pace, .. } = outcome;
+    let EmbedOutcome { rows, columns, .. } = outcome;
     let file = outcome.array.display();
     let mut lines = vec![match &outcome.list {
         Some(list) => format!("{rows} x {columns} float32 in {file}, paths in {}", list.display()),
         None => format!("{rows} x {columns} float32 with their paths in {file}"),
     }];
-    if pace.pictures > 0 {
-        let idle = 100.0 * pace.device_idle;
-        let (pictures, rate) = (pace.pictures, pace.rate());
-        lines.push(format!(
-            "{pictures} pictures in {}, {rate:.0} per second; the device waited at most {idle:.0} % of it",
-            duration(pace.seconds)
-        ));
-    }
+    lines.extend(pace(&outcome.pace));
     if let Some(list) = &outcome.left_out_list {
         lines.push(format!("{} files left out, listed in {}", outcome.left_out.len(), list.display()));
     }

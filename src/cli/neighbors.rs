@@ -24,7 +24,7 @@ pub struct Args {
     picture: PathBuf,
     /// Embeddings, or pictures
     ///
-    /// What `embed` wrote, in any of its formats; or a folder or a zip.
+    /// What `embed` wrote: a file in any of its formats, or a folder of shards; or pictures, a folder, a zip or a tar.
     #[arg(long = "in", value_name = "EMBEDDINGS|DIR")]
     among: PathBuf,
     /// Checkpoint or run folder
@@ -51,7 +51,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     context.interruptible("stopping")?;
     let outcome = context.with_progress(|progress| neighbors::run(&request, &context.session, progress))?;
     context.report.result("neighbors", &outcome, || text(&outcome))?;
-    if request.among.is_dir() {
+    if request.among.is_dir() && !outcome.embedded {
         context.note(&format!(
             "next: `ieq-wgpu embed {} {}` keeps the embeddings, so that the next search need not make them again",
             shell_word(&request.model),

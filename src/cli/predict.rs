@@ -21,7 +21,7 @@ const OUTPUT: &str = "Output";
     ieq-wgpu predict --support classes/ --save classes.safetensors\n  \
     ieq-wgpu predict --model classes.safetensors --add cat=cat.png photos/ --copy-to sorted/")]
 pub struct Args {
-    /// Pictures: folders, zip files, image files
+    /// Pictures: folders, zip and tar files, image files
     #[arg(value_name = "INPUT", required_unless_present = "save")]
     inputs: Vec<PathBuf>,
     /// Checkpoint, run or saved support
@@ -31,7 +31,7 @@ pub struct Args {
     /// PyTorch's will do, too: `export --help` says how.
     #[arg(long, value_name = "MODEL", default_value = "shipped", help_heading = SUPPORT)]
     model: PathBuf,
-    /// Folder or zip with a folder per class
+    /// Folder, zip or tar with a folder per class
     ///
     /// One picture per class is enough; with two or more the program learns from them how alike they are.
     #[arg(long, short, value_name = "DIR", help_heading = SUPPORT)]

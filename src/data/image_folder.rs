@@ -1,4 +1,4 @@
-//! Class folders, on disk or in a zip: `split/class/*.png`, or `class/*.png` with a split by seed.
+//! Class folders, on disk or in an archive: `split/class/*.png`, or `class/*.png` with a split by seed.
 //!
 //! A class is the outermost folder that directly holds images, with all that is below it; its name is the path below the
 //! split, so Omniglot's `alphabet/character` works. Classes and images are sorted bytewise by name. A single folder

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::listing;
+use super::{listing, tar_archive};
 use crate::{Error, Result};
 
 /// Enough for the signature of a tar archive.
@@ -16,6 +16,7 @@ const HEAD_BYTES: u64 = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     Zip,
+    Tar,
     /// A pickle, gzipped or not.
     Pickle,
     /// An idx file, gzipped or not.
@@ -65,10 +66,14 @@ fn look(path: &Path) -> Result<(FileKind, Option<String>)> {
         // The reader of idx files says what is wrong with a gzip file.
         return Ok((FileKind::Idx, None));
     }
-    let name = name.strip_suffix(".gz").unwrap_or(&name);
-    Ok(match by_content(&inner, name) {
+    let name = match name.strip_suffix(".tgz") {
+        Some(stem) => format!("{stem}.tar"),
+        None => name.strip_suffix(".gz").unwrap_or(&name).to_owned(),
+    };
+    Ok(match by_content(&inner, &name) {
         kind @ (FileKind::Idx | FileKind::Pickle) => (kind, None),
         FileKind::Zip => (FileKind::Unknown, Some(gunzip("zip archive"))),
+        FileKind::Tar => (FileKind::Unknown, Some(gunzip("tar archive"))),
         FileKind::Npy => (FileKind::Unknown, Some(gunzip("NumPy array"))),
         FileKind::Image => (FileKind::Unknown, Some(gunzip("image"))),
         FileKind::Unknown => {
@@ -105,6 +110,7 @@ fn by_content(head: &[u8], name: &str) -> FileKind {
         [0, 0, 8..=14, 1..=4, ..] => FileKind::Idx,
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => FileKind::Npy,
         [0x80, 2..=5, ..] => FileKind::Pickle,
+        _ if tar_archive::is_tar(head, name) => FileKind::Tar,
         _ if archive(head).is_some() => FileKind::Unknown,
         _ if image::guess_format(head).is_ok() || listing::is_image_name(name) => FileKind::Image,
         // Protocols 0 and 1 have no signature: there the name has to say it.
@@ -116,7 +122,6 @@ fn by_content(head: &[u8], name: &str) -> FileKind {
 /// Archives and containers that are not read.
 fn archive(head: &[u8]) -> Option<&'static str> {
     Some(match head {
-        _ if head.get(257..262) == Some(b"ustar") => "tar archive",
         [b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c, ..] => "7z archive",
         [b'R', b'a', b'r', b'!', 0x1a, 7, ..] => "RAR archive",
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "XZ file",
@@ -157,7 +162,7 @@ pub(super) fn is_folder(path: &Path) -> Result<bool> {
         Ok(metadata) => Ok(metadata.is_dir()),
         Err(source) => Err(Error::io(
             path,
-            "cannot read the data (give a folder, a .zip, .pickle, .npz or idx file, or the word glyphs)",
+            "cannot read the data (give a folder, a .zip, .tar, .pickle, .npz or idx file, or the word glyphs)",
             source,
         )),
     }

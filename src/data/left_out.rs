@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::DataOptions;
 use super::decode::{decode_one, reserve, words};
@@ -10,7 +10,7 @@ use super::listing::Listing;
 use crate::{Error, Result};
 
 /// A file that is not in the result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// The file.
     pub path: PathBuf,

@@ -1,4 +1,4 @@
-//! A list of named files that can be read one by one: what a folder and a zip have in common.
+//! A list of named files that can be read one by one: what a folder and an archive have in common.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub(super) const IMAGE_KINDS: &str = "png, jpg, webp, bmp, gif, tif, pnm, tga";
 /// The largest compressed image that is read: far above any photograph, far below main memory.
 pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Folders nest at most this deep.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// Files below one origin, under relative names joined with `/`, sorted bytewise. Hidden files, what desktops leave
 /// behind, and run folders of this program are not listed.
@@ -63,8 +63,10 @@ pub fn is_image_name(name: &str) -> bool {
 
 /// Whether the name says that the file is text or numbers, which may lie beside images.
 fn is_note_name(name: &str) -> bool {
-    const NOTES: [&str; 22] = [
+    const NOTES: [&str; 23] = [
         "txt",
+        // The class of a webdataset's picture.
+        "cls",
         "md",
         "json",
         "jsonl",

@@ -9,8 +9,9 @@ use super::listing::{self, FolderListing, Listing};
 use super::options::{DataOptions, check_side};
 use super::pictures::Pictures;
 use super::split::Split;
+use super::tar_archive::TarListing;
 use super::zip_archive::ZipListing;
-use super::{array_files, decode, glyphs, idx, image_folder, npz};
+use super::{archive, array_files, decode, glyphs, idx, image_folder, npz};
 use crate::{Error, Result};
 
 /// Reads one split of a data set.
@@ -18,7 +19,7 @@ use crate::{Error, Result};
 /// `source` is `glyphs` (the embedded procedural set; write `./glyphs` for a folder of that name) or
 /// a path, told apart by content and layout:
 ///
-/// - a folder or zip of class folders, with split folders above them or not;
+/// - a folder, zip or tar of class folders, with split folders above them or not;
 /// - a folder with one pickle, `.npz` or `.npy` per split, its labels in it or in a file beside it, or a single such
 ///   file;
 /// - a folder of idx files, or one idx file of images beside its labels.
@@ -47,12 +48,13 @@ fn load_path(path: &Path, split: Split, options: &DataOptions) -> Result<ImageSe
     match kind::of(path)? {
         FileKind::Zip if npz::is_npz(path)? => array_files::load_file(path, split, options),
         FileKind::Zip => image_folder::load(&ZipListing::open(path)?, split, options),
+        FileKind::Tar => image_folder::load(&TarListing::open(path)?, split, options),
         FileKind::Pickle | FileKind::Npy => array_files::load_file(path, split, options),
         FileKind::Idx => idx::load(path, &[path.to_path_buf()], split, options),
         FileKind::Image => Err(Error::data(path, "is one image; give the folder that holds the class folders")),
         FileKind::Unknown => Err(Error::data(
             path,
-            "is neither a zip, a pickle, an .npz nor an idx file; give one of these, a folder, or the word glyphs",
+            "is neither a zip, a tar, a pickle, an .npz nor an idx file; give one of these, a folder, or the word glyphs",
         )),
     }
 }
@@ -100,7 +102,7 @@ fn load_folder(folder: &Path, split: Split, options: &DataOptions) -> Result<Ima
     }
 }
 
-/// Reads images without labels, for embedding: every path is an image, a zip, or a folder that is
+/// Reads images without labels, for embedding: every path is an image, a zip, a tar, or a folder that is
 /// searched recursively. Images keep the order of `paths`, and are sorted bytewise by name inside
 /// each.
 ///
@@ -122,17 +124,19 @@ pub fn sample_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Ima
     unlabelled(paths, options, false, SAMPLE)
 }
 
-/// The bytes of a picture as [`load_unlabelled`] names it, which may lie in a zip.
+/// The bytes of a picture as [`load_unlabelled`] names it, which may lie in an archive.
 ///
 /// # Errors
 /// [`Error::Data`] or [`Error::Io`] when it cannot be read.
 pub fn picture_bytes(picture: &Path) -> Result<Vec<u8>> {
-    let zip = picture.ancestors().skip(1).find(|path| path.is_file());
-    let Some(zip) = zip else { return listing::OneFile::new(picture).read(0) };
-    let listing = ZipListing::open(zip)?;
+    let around = picture.ancestors().skip(1).find(|path| path.is_file());
+    let Some(around) = around else { return listing::OneFile::new(picture).read(0) };
+    let Some(listing) = archive::open(around)? else {
+        return Err(Error::data(picture, "lies in no folder and no archive; look at the path"));
+    };
     match (0..listing.files().len()).find(|&file| listing.locate(file) == picture) {
         Some(file) => listing.read(file),
-        None => Err(Error::data(picture, "is not in the zip any more; look at the path")),
+        None => Err(Error::data(picture, "is not in the archive any more; look at the path")),
     }
 }
 

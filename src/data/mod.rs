@@ -7,9 +7,13 @@
 #[cfg(feature = "formats")]
 pub mod ahead;
 #[cfg(feature = "formats")]
+mod archive;
+#[cfg(feature = "formats")]
 mod array_files;
 #[cfg(feature = "formats")]
 mod arrays;
+#[cfg(feature = "formats")]
+mod braces;
 #[cfg(feature = "formats")]
 mod choose;
 #[cfg(feature = "formats")]
@@ -25,6 +29,8 @@ mod idx;
 mod image_folder;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod image_set;
+#[cfg(feature = "formats")]
+mod index;
 #[cfg(feature = "formats")]
 mod kind;
 #[cfg(feature = "formats")]
@@ -61,12 +67,16 @@ mod statistics;
 #[cfg(feature = "formats")]
 mod table;
 #[cfg(feature = "formats")]
+mod tar_archive;
+#[cfg(feature = "formats")]
 mod text;
 #[cfg(feature = "formats")]
 pub(crate) mod unpickle;
 #[cfg(feature = "formats")]
 pub(crate) mod zip_archive;
 
+#[cfg(feature = "formats")]
+pub use braces::braces;
 #[cfg(feature = "formats")]
 pub use decode::decode_rgb;
 pub use episodes::{Episode, draw, read_episodes, room, shortage};

@@ -4,9 +4,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::listing::{self, FolderListing, Listing};
-use super::zip_archive::ZipListing;
-use super::{DataOptions, ImageSet, decode};
+use super::listing::{self, Listing};
+use super::{DataOptions, ImageSet, archive, decode};
 use crate::{Error, Result};
 
 /// One run: which training image shows the same character as each test image?
@@ -22,7 +21,7 @@ pub struct OneShotRun {
     pub answer: Vec<u32>,
 }
 
-/// Reads the one-shot runs anywhere in a folder or zip, in order of their names; `None` when `source`
+/// Reads the one-shot runs anywhere in a folder, zip or tar, in order of their names; `None` when `source`
 /// holds none.
 pub fn read_oneshot_runs(source: &str, options: &DataOptions) -> Result<Option<Vec<OneShotRun>>> {
     super::options::check_side(options)?;
@@ -30,13 +29,7 @@ pub fn read_oneshot_runs(source: &str, options: &DataOptions) -> Result<Option<V
     if source == "glyphs" {
         return Ok(None);
     }
-    let listing: Box<dyn Listing> = if super::kind::is_folder(path)? {
-        Box::new(FolderListing::open(path)?)
-    } else if matches!(super::kind::of(path)?, super::kind::FileKind::Zip) {
-        Box::new(ZipListing::open(path)?)
-    } else {
-        return Ok(None);
-    };
+    let Some(listing) = archive::open(path)? else { return Ok(None) };
     let mut runs = Vec::new();
     for (file, name) in listing.files().iter().enumerate() {
         let Some(folder) = name.strip_suffix("/class_labels.txt") else { continue };

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 
 use super::DataOptions;
+use super::archive;
 use super::decode::{decode_rgb, square, words};
-use super::kind::{self, FileKind, is_folder};
+use super::kind::{self, FileKind};
 use super::left_out::LeftOut;
-use super::listing::{self, FolderListing, Listing, OneFile};
+use super::listing::{self, Listing, OneFile};
 use super::look::Look;
-use super::zip_archive::ZipListing;
 use crate::{Error, Result};
 
 /// Picture files: paths and no pixels, so a hundred thousand of them take a few MB.
@@ -22,7 +22,7 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// The pictures at `paths`: every path is an image, a zip, or a folder that is searched recursively. They keep the
+    /// The pictures at `paths`: every path is an image, a zip, a tar, or a folder that is searched recursively. They keep the
     /// order of `paths`, and are sorted bytewise by name inside each. With `strict` a file that is neither a picture nor
     /// a note beside pictures is an error; else it is left out.
     ///
@@ -31,24 +31,21 @@ impl Pictures {
     pub fn open(paths: &[PathBuf], strict: bool) -> Result<Pictures> {
         let mut pictures = Pictures { listings: Vec::new(), items: Vec::new(), left_out: Vec::new() };
         for path in paths {
-            let (listing, is_image): (Box<dyn Listing>, bool) = if is_folder(path)? {
-                (Box::new(FolderListing::open(path)?), false)
-            } else {
-                match kind::of(path)? {
-                    FileKind::Zip => (Box::new(ZipListing::open(path)?), false),
+            let (listing, is_image) = match archive::open(path)? {
+                Some(listing) => (listing, false),
+                None => match kind::of(path)? {
                     FileKind::Pickle | FileKind::Idx | FileKind::Npy => {
-                        let why = "holds arrays; give images, folders of images, or a zip of images";
+                        let why = "holds arrays; give images, folders of images, or a zip or tar of images";
                         return Err(Error::data(path, why));
                     }
                     // One image by its content, whatever its name.
-                    FileKind::Image => (Box::new(OneFile::new(path)), true),
-                    FileKind::Unknown => (Box::new(OneFile::new(path)), false),
-                }
+                    kind => (Box::new(OneFile::new(path)) as Box<dyn Listing>, kind == FileKind::Image),
+                },
             };
             pictures.add(listing, is_image, strict)?;
         }
         if pictures.items.is_empty() {
-            return Err(Error::usage("no images given; give images, folders of images, or zips of images"));
+            return Err(Error::usage("no images given; give images, folders of images, or zips or tars of images"));
         }
         Ok(pictures)
     }
@@ -98,13 +95,13 @@ impl Pictures {
         (self.listings[listing as usize].as_ref(), file as usize)
     }
 
-    /// The path of picture `i`, below [`Pictures::len`]; in a zip, its name behind the zip's path.
+    /// The path of picture `i`, below [`Pictures::len`]; in an archive, its name behind the archive's path.
     pub fn path(&self, i: usize) -> PathBuf {
         let (listing, file) = self.item(i);
         listing.locate(file)
     }
 
-    /// What was given of which picture `i` is a part: a folder, a zip, or the picture itself.
+    /// What was given of which picture `i` is a part: a folder, an archive, or the picture itself.
     pub fn origin(&self, i: usize) -> &Path {
         self.item(i).0.origin()
     }

@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::listing::{self, HEAD_BYTES, Listing, MAX_FILE_BYTES, is_below, is_noise};
+use super::index::{Index, Members};
+use super::listing::{HEAD_BYTES, Listing, MAX_FILE_BYTES};
 use crate::{Error, Result};
 
 /// What one reading may unpack in all.
@@ -22,11 +23,8 @@ const RATIO_FREE_BYTES: u64 = 16 << 20;
 /// The files of a zip archive.
 pub(super) struct ZipListing {
     path: PathBuf,
-    files: Vec<String>,
-    /// Index in the archive of each file.
-    entries: Vec<usize>,
-    folders: Vec<String>,
-    runs: Vec<String>,
+    /// The place of a file is its number in the archive.
+    index: Index<usize>,
     state: Mutex<State>,
 }
 
@@ -95,35 +93,14 @@ impl ZipListing {
     /// Lists the archive at `path`.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let archive = open(path)?;
-        let (mut found, mut folders) = (Vec::new(), std::collections::BTreeSet::new());
+        let mut members = Members::new();
         for entry in 0..archive.len() {
             let Some(name) = archive.name_for_index(entry) else { continue };
             let raw = name.map_err(|error| explain(path, &error))?.replace('\\', "/");
-            let parts: Vec<&str> = raw.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
-            if parts.is_empty() || parts.iter().any(|part| is_noise(part)) {
-                continue;
-            }
-            let is_folder = raw.ends_with('/');
-            for depth in 1..parts.len() + usize::from(is_folder) {
-                folders.insert(parts[..depth].join("/"));
-            }
-            if !is_folder {
-                found.push((parts.join("/"), entry));
-            }
+            members.add(path, &raw, (!raw.ends_with('/')).then_some(entry))?;
         }
-        found.sort();
-        if let Some(twice) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(Error::data(path, format!("has two files called {}; repack it with one", twice[0].0)));
-        }
-        let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
-        let runs = listing::run_folders(&names);
-        let is_outside = |name: &String| !runs.iter().any(|run| is_below(name, run));
-        found.retain(|(name, _)| is_outside(name));
-        folders.retain(is_outside);
-        let (files, entries) = found.into_iter().unzip();
         let state = Mutex::new(State { archive, unpacked: 0, read: HashSet::new() });
-        let folders = folders.into_iter().collect();
-        Ok(ZipListing { path: path.to_path_buf(), files, entries, folders, runs, state })
+        Ok(ZipListing { path: path.to_path_buf(), index: members.index(path)?, state })
     }
 }
 
@@ -132,26 +109,26 @@ impl Listing for ZipListing {
         &self.path
     }
     fn files(&self) -> &[String] {
-        &self.files
+        &self.index.files
     }
     fn folders(&self) -> &[String] {
-        &self.folders
+        &self.index.folders
     }
 
     fn runs(&self) -> &[String] {
-        &self.runs
+        &self.index.runs
     }
 
     fn size(&self, file: usize) -> u64 {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.archive.by_index_raw(self.entries[file]).map_or(0, |entry| entry.size())
+        state.archive.by_index_raw(self.index.places[file]).map_or(0, |entry| entry.size())
     }
 
     fn head(&self, file: usize) -> Result<Vec<u8>> {
         let path = self.locate(file);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        check_method(&path, &mut state.archive, self.entries[file])?;
-        let entry = state.archive.by_index(self.entries[file]).map_err(|error| explain(&path, &error))?;
+        check_method(&path, &mut state.archive, self.index.places[file])?;
+        let entry = state.archive.by_index(self.index.places[file]).map_err(|error| explain(&path, &error))?;
         let mut head = Vec::new();
         let read = entry.take(HEAD_BYTES).read_to_end(&mut head);
         read.map(|_| head).map_err(|source| damaged(&path, &source))
@@ -162,8 +139,8 @@ impl Listing for ZipListing {
         let path = self.locate(file);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { archive, unpacked, read } = &mut *state;
-        check_method(&path, archive, self.entries[file])?;
-        let entry = archive.by_index(self.entries[file]).map_err(|error| explain(&path, &error))?;
+        check_method(&path, archive, self.index.places[file])?;
+        let entry = archive.by_index(self.index.places[file]).map_err(|error| explain(&path, &error))?;
         let by_ratio = entry.compressed_size().saturating_mul(MAX_RATIO).max(RATIO_FREE_BYTES);
         let limit = MAX_FILE_BYTES.min(by_ratio);
         let mut content = Vec::new();

@@ -129,6 +129,17 @@ impl Journal {
         Ok(())
     }
 
+    /// Removes all records.
+    ///
+    /// # Errors
+    /// The system's own reason.
+    pub fn clear(&mut self) -> io::Result<()> {
+        (self.end, self.records) = (MAGIC.len() as u64, 0);
+        self.file.set_len(self.end)?;
+        self.file.seek(SeekFrom::Start(self.end))?;
+        Ok(())
+    }
+
     /// Calls `each` with every record, in order.
     ///
     /// # Errors
@@ -220,6 +231,11 @@ mod tests {
             drop(journal);
             assert_eq!(records(&mut Journal::open(&path).unwrap()).pop().unwrap(), b"more");
         }
+        let mut journal = Journal::open(&path).unwrap();
+        journal.clear().unwrap();
+        journal.append(b"anew").unwrap();
+        assert_eq!((journal.records(), records(&mut journal)), (1, vec![b"anew".to_vec()]));
+        drop(journal);
         // A record that was changed ends it; another file is none.
         let mut changed = whole.clone();
         changed[8 + FRAME] ^= 1;

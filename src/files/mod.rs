@@ -7,7 +7,7 @@ pub mod replace;
 pub mod run_folder;
 
 #[cfg(feature = "files")]
-pub use replace::{replace_file, replace_with};
+pub use replace::{replace_alone, replace_file, replace_with};
 
 /// What the name of a file begins with as long as it is not whole.
 pub const TEMPORARY_PREFIX: &str = ".writing-";

@@ -4,10 +4,10 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::eval::{SplitFile, load_as_trained};
-use super::extraction::{self, Begun, Extraction, Part, Source};
+use super::extraction::Extraction;
+use super::part::{Begun, Earlier, Part, Source};
 use super::rows::warn_of_one;
 use super::{Session, data_options, look_options, model, output_file, portability, source, warn_of};
 use crate::data::embeddings::{self, Format, LACKS_PARQUET, Reader};
@@ -24,6 +24,9 @@ pub use super::portability::Comparison;
 /// The largest relative difference to an earlier extraction, unless a request says another: rounding of f32 in sums of
 /// another order stays below it, another network does not.
 pub const TOLERANCE: f64 = 1e-4;
+
+/// What lists everything that is left out.
+const LIST: &str = "the file beside the embeddings";
 
 /// An embedding job.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +56,7 @@ pub struct EmbedRequest {
 /// The images of an embedding job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// Folders, zip files and image files, in the order given.
+    /// Folders, zip and tar files and image files, in the order given.
     Paths(Vec<PathBuf>),
     /// A split of a data set.
     Split {
@@ -135,7 +138,7 @@ impl EmbedRequest {
 
     /// The list to write, beside an array.
     pub fn list(&self) -> Option<PathBuf> {
-        (self.format() == Format::Npy).then(|| embeddings::list_beside(&self.out))
+        embeddings::list_of(self.format(), &self.out)
     }
 
     /// The list of what is left out.
@@ -236,26 +239,14 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
         }
     };
     let first = pictures.left_out().iter().enumerate();
-    first.for_each(|(before, file)| warn_of_one(before, file, extraction::LIST, progress));
+    first.for_each(|(before, file)| warn_of_one(before, file, LIST, progress));
     let kernels = session.open_for_features(progress)?;
     let adapter = kernels.gpu().describe();
     let (extractor, _) = Extractor::open(kernels, &stored.file, &stored.checkpoint, false)?;
-    let columns = extractor
-        .width(request.layer)
-        .ok_or_else(|| Error::usage("the network was trained without this head: choose another `request.layer`"))?;
-    let begun = Begun {
-        program: env!("CARGO_PKG_VERSION").into(),
-        adapter,
-        checkpoint: format!("{:032x}", xxh3_128(&stored.checkpoint.to_bytes()?)),
-        pictures: pictures.len(),
-        inputs: pictures.fingerprint(),
-        layer: request.layer.name().into(),
-        normalise: request.normalise,
-        strict: request.strict,
-        side,
-        columns,
-    };
-    let mut part = Part::open(&request.out, &begun, &pictures, request.resume)?;
+    let EmbedRequest { layer, normalise, strict, .. } = *request;
+    let begun = Begun::new(&stored, adapter, extractor.width(layer), layer, normalise, strict)?.with(&pictures);
+    let earlier = if request.resume { Earlier::GoOn } else { Earlier::Refuse };
+    let mut part = Part::open(&request.out, &begun, &pictures, earlier)?.ok_or_else(|| Part::busy(&request.out))?;
     let resumed = part.rows;
     if part.done > 0 {
         progress.note(&format!("{} of {} pictures were embedded before", part.done, pictures.len()));
@@ -266,11 +257,13 @@ pub fn run(request: &EmbedRequest, session: &Session, progress: &mut dyn Progres
     let (pace, left_out_list) = match finished {
         Ok(finished) => finished,
         Err(error) => {
-            part.leave(&error, request.strict, progress);
+            if let Some(how) = part.leave(&error, request.strict) {
+                progress.note(&how);
+            }
             return Err(error);
         }
     };
-    let (rows, left_out) = (part.rows, part.left_out());
+    let (rows, columns, left_out) = (part.rows, begun.columns, part.all_left_out());
     part.discard();
     let comparison = request.compare.as_ref().map(|earlier| {
         progress.note(&format!("comparing with {}", earlier.display()));
@@ -301,38 +294,15 @@ fn finish(
     progress: &mut dyn Progress,
 ) -> Result<(Pace, Option<PathBuf>)> {
     let EmbedRequest { layer, normalise, strict, ref out, .. } = *request;
-    let pace = Extraction { extractor, layer, normalise, strict, options, out }.run(part, progress)?;
-    let left_out = part.left_out();
+    let extraction = Extraction { extractor, layer, normalise, strict, options, out, list: LIST };
+    let pace = extraction.run(part, progress)?;
+    let left_out = part.all_left_out();
     if part.rows == 0
         && let Some(first) = left_out.first()
     {
         return Err(Error::data(&first.path, first.why.clone()));
     }
-    let about = [
-        ("checkpoint", begun.checkpoint.clone()),
-        ("format", "ieq-wgpu.embeddings.1".to_owned()),
-        ("layer", begun.layer.clone()),
-        ("normalised", begun.normalise.to_string()),
-    ];
-    replace_with(out, "cannot write the embeddings", |file| {
-        let mut buffered = BufWriter::with_capacity(1 << 20, file);
-        embeddings::write(request.format(), part, &about, &mut buffered)?;
-        buffered.flush()
-    })?;
-    let list = request.list();
-    if let Some(list) = &list {
-        let written = replace_with(list, "cannot write the list of paths", |file| {
-            let mut buffered = BufWriter::new(file);
-            embeddings::Table::paths(part, &mut |path| writeln!(buffered, "{}", embeddings::line(path)))?;
-            buffered.flush()
-        });
-        written.inspect_err(|_| {
-            // Neither is of use without the other, and an older list is that of another array.
-            for half in [out, list] {
-                let _ = std::fs::remove_file(half);
-            }
-        })?;
-    }
+    part.write(out, request.format(), begun, None)?;
     let beside = request.left_out_list();
     if left_out.is_empty() {
         // That of an earlier call is not that of these rows.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::rows::{Embedder, Row};
 use super::table::{table_bytes, table_file};
 use super::{Session, data_options, distinct, look_options, model, sheet_file, within};
-use crate::data::embeddings::{Format, Reader};
+use crate::data::embeddings::{Format, Reader, shards_in};
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, LeftOut, Pictures};
 use crate::fewshot::Nearest;
@@ -18,6 +18,7 @@ use crate::files::replace_file;
 use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
 use crate::train::Extractor;
+use crate::train::features::Layer;
 use crate::{Error, Result};
 
 /// Columns of a table of neighbours.
@@ -28,7 +29,7 @@ const COLUMNS: [&str; 3] = ["rank", "path", "similarity"];
 pub struct NeighborsRequest {
     /// The picture.
     pub picture: PathBuf,
-    /// Where to search: a file that `embed` wrote, or pictures.
+    /// Where to search: a file or a folder of shards that `embed` wrote, or pictures.
     pub among: PathBuf,
     /// The network: see [`model::open`]; for a file that which embedded it.
     pub model: PathBuf,
@@ -60,6 +61,8 @@ pub struct NeighborsOutcome {
     pub picture: PathBuf,
     /// Rows that were searched.
     pub rows: usize,
+    /// Whether these had been embedded before.
+    pub embedded: bool,
     /// The most similar first.
     pub neighbors: Vec<Neighbor>,
     /// Files among the pictures that could not be read.
@@ -96,7 +99,7 @@ impl NeighborsRequest {
         if !self.among.exists() {
             return Err(Error::data(
                 &self.among,
-                "there is no such file or folder: `request.in` wants a file that `embed` wrote, or a folder of pictures",
+                "there is no such file or folder: `request.in` wants what `embed` wrote, or a folder of pictures",
             ));
         }
         if let Some(sheet) = &self.sheet {
@@ -106,10 +109,37 @@ impl NeighborsRequest {
         self.csv.as_ref().map_or(Ok(()), |file| table_file("request.csv", file, "near.csv", &COLUMNS))
     }
 
-    /// The file of embeddings to search among; none where it is pictures.
-    fn embeddings(&self) -> Option<&Path> {
-        Some(self.among.as_path()).filter(|path| path.is_file() && Format::of_ending(path).is_some())
+    /// The embeddings to search among; none where it is pictures.
+    fn embeddings(&self) -> Result<Option<Embeddings>> {
+        let path = self.among.as_path();
+        let checkpoint = if path.is_dir() {
+            match shards_in(path)?.pop() {
+                None => return Ok(None),
+                Some((_, stats)) if stats.layer != Layer::Feature.name() => {
+                    let layer = stats.layer;
+                    return Err(Error::data(
+                        path,
+                        format!(
+                            "holds the layer {layer} of a network, and features are compared: embed the shards anew"
+                        ),
+                    ));
+                }
+                Some((_, stats)) => Some(stats.checkpoint),
+            }
+        } else if Format::of_ending(path).is_some() {
+            None
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Embeddings { reader: Reader::open(path)?, checkpoint }))
     }
+}
+
+/// Rows that were embedded before.
+struct Embeddings {
+    reader: Reader,
+    /// The hash of the checkpoint that made them, where that is known.
+    checkpoint: Option<String>,
 }
 
 /// The rows of a file of embeddings in parts of at most `most`, counted, and `progress` asked whether to go on.
@@ -176,10 +206,11 @@ fn without(picture: &Path, found: Neighbours, names: Vec<String>, k: usize) -> V
 /// A request, network or pictures that cannot be used; a table that cannot be written; what the device refuses.
 pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Progress) -> Result<NeighborsOutcome> {
     request.validate()?;
-    let reader = request.embeddings().map(Reader::open).transpose()?;
+    let embeddings = request.embeddings()?;
+    let embedded = embeddings.is_some();
     let picture = std::slice::from_ref(&request.picture);
     let look = &mut || {
-        let paths = if reader.is_some() { picture } else { std::slice::from_ref(&request.among) };
+        let paths = if embedded { picture } else { std::slice::from_ref(&request.among) };
         data::sample_unlabelled(paths, &look_options())
     };
     let stored = model::open(&request.model, look, progress)?;
@@ -197,17 +228,21 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
         Ok(())
     })?;
     let columns = query.len();
-    let (neighbors, rows) = match reader {
-        Some(reader) => {
-            if reader.columns() != columns {
+    let (neighbors, rows) = match embeddings {
+        Some(Embeddings { reader, checkpoint }) => {
+            let unlike = match checkpoint {
+                _ if reader.columns() != columns => {
+                    Some(format!("has {} columns, and {} makes {columns}", reader.columns(), stored.file.display()))
+                }
+                Some(checkpoint) if checkpoint != stored.fingerprint()? => {
+                    Some(format!("was embedded by another network than {}", stored.file.display()))
+                }
+                _ => None,
+            };
+            if let Some(unlike) = unlike {
                 return Err(Error::data(
                     &request.among,
-                    format!(
-                        "has {} columns, and {} makes {columns}: name the network that embedded it with \
-                         `request.model`",
-                        reader.columns(),
-                        stored.file.display()
-                    ),
+                    format!("{unlike}: name the network that embedded it with `request.model`"),
                 ));
             }
             let nearest = Nearest::new(&mut kernels, columns, 1)?;
@@ -230,7 +265,8 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
         replace_file(file, "cannot write the contact sheet", &sheet(&request.picture, &neighbors)?)?;
     }
     let (picture, csv, sheet) = (request.picture.clone(), request.csv.clone(), request.sheet.clone());
-    Ok(NeighborsOutcome { model: stored.file, picture, rows, neighbors, left_out: embedder.left_out, csv, sheet })
+    let left_out = embedder.left_out;
+    Ok(NeighborsOutcome { model: stored.file, picture, rows, embedded, neighbors, left_out, csv, sheet })
 }
 
 /// Embeds the pictures to search among, and searches.

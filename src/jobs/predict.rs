@@ -32,11 +32,11 @@ const COLUMNS: [&str; 3] = ["path", "label", "probability"];
 pub struct PredictRequest {
     /// The network: see [`model::open`]. A support that was saved brings its classes along.
     pub model: PathBuf,
-    /// Folders or zips of a folder per class.
+    /// Folders, zips or tars of a folder per class.
     pub support: Vec<PathBuf>,
     /// Further pictures of the support, each with its class.
     pub add: Vec<(String, PathBuf)>,
-    /// The pictures to answer on: folders, zip files and image files; none where the support alone is saved.
+    /// The pictures to answer on: folders, zip and tar files and image files; none where the support alone is saved.
     pub inputs: Vec<PathBuf>,
     /// The share of the pictures of known classes that may be called none of these; none: every picture gets a class.
     pub unknown: Option<f64>,

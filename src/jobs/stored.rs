@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::supply::supply;
 use super::support_file::Labelled;
 use crate::files::run_folder::checkpoint_file;
@@ -73,6 +75,14 @@ impl Stored {
         let config = stored_config(&file, &checkpoint)?;
         let support = Labelled::take(&file, &mut checkpoint)?;
         Ok(Stored { file, checkpoint, config, support })
+    }
+
+    /// A hash of the checkpoint, XXH3 of 128 bits: what was made by it is told by that.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the tensors cannot be written as bytes.
+    pub fn fingerprint(&self) -> Result<String> {
+        Ok(format!("{:032x}", xxh3_128(&self.checkpoint.to_bytes()?)))
     }
 
     /// Side of the images that the network takes, pixels.

@@ -30,7 +30,7 @@ pub struct ViewsRequest {
     pub config: Config,
     /// As [`TrainRequest::given`](super::train::TrainRequest::given).
     pub given: Option<Given>,
-    /// Picture files, or folders and zip files of them, instead.
+    /// Picture files, or folders, zip and tar files of them, instead.
     pub pictures: Vec<PathBuf>,
     /// The PNG file to write.
     pub out: PathBuf,

@@ -6,6 +6,7 @@
 mod npy;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod shards;
 mod tensors;
 mod text;
 
@@ -15,8 +16,10 @@ use std::path::{Path, PathBuf};
 use super::listing;
 use crate::{Error, Result};
 
+pub use shards::{ShardStats, shards_in, stats_beside};
+
 /// The format of a file of embeddings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A NumPy array, float32 `[rows, columns]`, and a list beside it: one path per line.
@@ -27,7 +30,8 @@ pub enum Format {
     Csv,
     /// A JSON object per line: `path` and `embedding`.
     Jsonl,
-    /// A Parquet file with the columns `path` and `embedding`, a list of floats; with the feature `parquet`.
+    /// A Parquet file with the columns `path` and `embedding`, a list of floats; of a shard also `key` and `error`, and a
+    /// row without an embedding for each picture that could not be read. With the feature `parquet`.
     Parquet,
 }
 
@@ -73,12 +77,35 @@ impl std::fmt::Display for Format {
     }
 }
 
+/// What a file says of a shard beyond its rows.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    /// The path of the shard, with which those of its pictures begin.
+    pub origin: String,
+    /// Path of each picture that has no row, and why.
+    pub left_out: Vec<(String, String)>,
+}
+
+impl Shard {
+    /// The key of a picture, as webdataset has it: its name in the shard up to the first dot behind the last folder.
+    pub fn key<'p>(&self, path: &'p str) -> &'p str {
+        let name = path.strip_prefix(self.origin.as_str()).unwrap_or(path).trim_start_matches(['/', '\\']);
+        let last = name.rfind(['/', '\\']).map_or(0, |at| at + 1);
+        // A dot in front begins a name.
+        name[last..].char_indices().skip(1).find(|(_, c)| *c == '.').map_or(name, |(at, _)| &name[..last + at])
+    }
+}
+
 /// Rows that are written.
 pub trait Table {
     /// Number of rows.
     fn rows(&self) -> usize;
     /// Numbers per row.
     fn columns(&self) -> usize;
+    /// The shard that the rows are of, where the file is to say so.
+    fn shard(&self) -> Option<Shard> {
+        None
+    }
     /// Calls `each` with the path of every row, in order.
     ///
     /// # Errors
@@ -114,6 +141,11 @@ pub fn write(
     }
 }
 
+/// The list of paths that goes beside `out`; none where the format has the paths itself.
+pub fn list_of(format: Format, out: &Path) -> Option<PathBuf> {
+    (format == Format::Npy).then(|| list_beside(out))
+}
+
 /// The list that lies beside an array.
 pub fn list_beside(array: &Path) -> PathBuf {
     array.with_extension("txt")
@@ -137,11 +169,15 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens a file whose ending names its format.
+    /// Opens a file whose ending names its format, or a folder of shards, whose rows follow each other by the names of
+    /// the files.
     ///
     /// # Errors
-    /// [`Error::Data`] or [`Error::Io`] where it is no such file, or damaged.
+    /// [`Error::Data`] or [`Error::Io`] where it is no such file or folder, or damaged.
     pub fn open(path: &Path) -> Result<Reader> {
+        if path.is_dir() {
+            return Ok(Reader { rows: Box::new(shards::Rows::open(path)?) });
+        }
         let format = Format::of_ending(path).ok_or_else(|| {
             let endings: Vec<_> = Format::NAMES.iter().map(|name| format!(".{name}")).collect();
             Error::data(path, format!("its ending names no format of embeddings: give one of {}", endings.join(", ")))

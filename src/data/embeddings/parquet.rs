@@ -1,5 +1,5 @@
 //! Parquet: a column `path`, and a column `embedding` of lists of floats, as pandas, polars and DuckDB read them.
-//! Nothing is compressed: numbers of a network hardly become smaller.
+//! Of a shard also `key`, and `error` where a picture has no embedding. Nothing is compressed: numbers of a network hardly become smaller.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,12 +14,20 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
-use super::{Table, damaged, line};
+use super::{Shard, Table, damaged, line};
 use crate::{Error, Result};
 
 const SCHEMA: &str = "message embeddings {
     required binary path (STRING);
     required group embedding (LIST) { repeated group list { required float element; } }
+}";
+
+/// That of a shard.
+const SHARD_SCHEMA: &str = "message embeddings {
+    required binary path (STRING);
+    optional group embedding (LIST) { repeated group list { required float element; } }
+    required binary key (STRING);
+    optional binary error (STRING);
 }";
 
 /// Numbers of a row group, which is held in memory: 16 MiB.
@@ -39,23 +47,45 @@ fn failed(error: ParquetError) -> io::Error {
 struct Group {
     rows: usize,
     columns: usize,
+    shard: Option<Shard>,
     paths: Vec<ByteArray>,
     numbers: Vec<f32>,
 }
 
 impl Group {
-    fn write<W: Write + Send>(&mut self, writer: &mut SerializedFileWriter<W>) -> parquet::errors::Result<()> {
-        let missing = || ParquetError::General("the schema has two columns".into());
+    /// Writes the rows, or where there are none, of `left_out` path and reason.
+    fn write<W: Write + Send>(
+        &mut self,
+        writer: &mut SerializedFileWriter<W>,
+        left_out: &[(String, String)],
+    ) -> parquet::errors::Result<()> {
+        let missing = || ParquetError::General("the schema has more columns".into());
+        let (with, without) = (self.paths.len(), left_out.len());
+        self.paths.extend(left_out.iter().map(|(path, _)| ByteArray::from(path.as_str())));
         let mut group = writer.next_row_group()?;
         let mut column = group.next_column()?.ok_or_else(missing)?;
         column.typed::<ByteArrayType>().write_batch(&self.paths, None, None)?;
         column.close()?;
         let mut column = group.next_column()?.ok_or_else(missing)?;
-        // 0 begins a row, and no number is missing.
-        let repetition: Vec<i16> = (0..self.numbers.len()).map(|i| i16::from(i % self.columns != 0)).collect();
-        let definition = vec![1; self.numbers.len()];
+        // 0 begins a row. No number is missing, but the whole list of a picture that was left out.
+        let mut repetition: Vec<i16> = (0..self.numbers.len()).map(|i| i16::from(i % self.columns != 0)).collect();
+        let mut definition = vec![1 + i16::from(self.shard.is_some()); self.numbers.len()];
+        repetition.resize(repetition.len() + without, 0);
+        definition.resize(definition.len() + without, 0);
         column.typed::<FloatType>().write_batch(&self.numbers, Some(&definition), Some(&repetition))?;
         column.close()?;
+        if let Some(shard) = &self.shard {
+            let key = |path: &ByteArray| Ok(ByteArray::from(shard.key(path.as_utf8()?)));
+            let keys = self.paths.iter().map(key).collect::<parquet::errors::Result<Vec<_>>>()?;
+            let mut column = group.next_column()?.ok_or_else(missing)?;
+            column.typed::<ByteArrayType>().write_batch(&keys, None, None)?;
+            column.close()?;
+            let why: Vec<ByteArray> = left_out.iter().map(|(_, why)| why.as_str().into()).collect();
+            let definition = [vec![0; with], vec![1; without]].concat();
+            let mut column = group.next_column()?.ok_or_else(missing)?;
+            column.typed::<ByteArrayType>().write_batch(&why, Some(&definition), None)?;
+            column.close()?;
+        }
         group.close()?;
         self.paths.clear();
         self.numbers.clear();
@@ -64,7 +94,9 @@ impl Group {
 }
 
 pub(super) fn write(table: &mut dyn Table, out: &mut (dyn Write + Send)) -> io::Result<()> {
-    let schema = Arc::new(parse_message_type(SCHEMA).map_err(failed)?);
+    let shard = table.shard();
+    let schema = if shard.is_some() { SHARD_SCHEMA } else { SCHEMA };
+    let schema = Arc::new(parse_message_type(schema).map_err(failed)?);
     let properties = WriterProperties::builder()
         .set_created_by(concat!("ieq-wgpu ", env!("CARGO_PKG_VERSION")).into())
         .set_dictionary_enabled(false)
@@ -72,14 +104,20 @@ pub(super) fn write(table: &mut dyn Table, out: &mut (dyn Write + Send)) -> io::
         .build();
     let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(failed)?;
     let columns = table.columns();
-    let mut group = Group { rows: (GROUP / columns.max(1)).max(1), columns, paths: Vec::new(), numbers: Vec::new() };
+    let rows = (GROUP / columns.max(1)).max(1);
+    let left_out = shard.as_ref().map(|shard| shard.left_out.clone()).unwrap_or_default();
+    let mut group = Group { rows, columns, shard, paths: Vec::new(), numbers: Vec::new() };
     table.visit(&mut |path, row| {
         group.paths.push(path.into());
         group.numbers.extend_from_slice(row);
-        if group.paths.len() == group.rows { group.write(&mut writer).map_err(failed) } else { Ok(()) }
+        if group.paths.len() == group.rows { group.write(&mut writer, &[]).map_err(failed) } else { Ok(()) }
     })?;
     if !group.paths.is_empty() {
-        group.write(&mut writer).map_err(failed)?;
+        group.write(&mut writer, &[]).map_err(failed)?;
+    }
+    // They stand last.
+    for left_out in left_out.chunks(rows) {
+        group.write(&mut writer, left_out).map_err(failed)?;
     }
     writer.close().map_err(failed)?;
     Ok(())
@@ -97,13 +135,18 @@ impl<T: DataType> Column<T> {
         Column { reader, definition: Vec::new(), repetition: Vec::new() }
     }
 
-    /// Replaces `values` by those of the next row; whether there is one.
+    /// Replaces `values` by those of the next row; whether there is one. A row whose value is missing has none.
     fn next(&mut self, values: &mut Vec<T::T>) -> parquet::errors::Result<bool> {
         values.clear();
         self.definition.clear();
         self.repetition.clear();
         let (definition, repetition) = (Some(&mut self.definition), Some(&mut self.repetition));
         Ok(self.reader.read_records(1, definition, repetition, values)?.0 == 1)
+    }
+
+    /// Whether the value of the row that was read is missing: it is defined at no level.
+    fn is_missing(&self) -> bool {
+        self.definition == [0]
     }
 }
 
@@ -112,6 +155,8 @@ pub(super) struct Rows {
     file: SerializedFileReader<File>,
     /// The places of path and embedding among the file's columns.
     places: (usize, usize),
+    /// Whether pictures without an embedding are among the rows.
+    is_shard: bool,
     next_group: usize,
     group: Option<(Column<ByteArrayType>, Column<FloatType>)>,
     first: Option<(String, Vec<f32>)>,
@@ -130,8 +175,9 @@ impl Rows {
             })
         };
         let places = (place("path")?, place("embedding")?);
+        let is_shard = place("error").is_ok();
         let mut rows =
-            Rows { path: path.to_owned(), file, places, next_group: 0, group: None, first: None, columns: 0 };
+            Rows { path: path.to_owned(), file, places, is_shard, next_group: 0, group: None, first: None, columns: 0 };
         rows.first = rows.read()?;
         rows.columns = rows.first.as_ref().map_or(0, |(_, row)| row.len());
         Ok(rows)
@@ -145,6 +191,10 @@ impl Rows {
                 let (mut name, mut row) = (Vec::new(), Vec::new());
                 if names.next(&mut name).map_err(failed)? {
                     let found = numbers.next(&mut row).map_err(failed)?;
+                    if found && row.is_empty() && self.is_shard && numbers.is_missing() {
+                        // A picture that could not be read.
+                        continue;
+                    }
                     let name = name.first().and_then(|name| name.as_utf8().ok()).filter(|_| found);
                     let name = name.ok_or_else(|| damaged(&path, "a row has no path or no embedding"))?;
                     return Ok(Some((name.to_owned(), row)));

@@ -1,0 +1,24 @@
+//! Folders and archives as listings, whichever of them a path is.
+
+use std::path::Path;
+
+use super::kind::{self, FileKind, is_folder};
+use super::listing::{FolderListing, Listing};
+use super::tar_archive::TarListing;
+use super::zip_archive::ZipListing;
+use crate::Result;
+
+/// The files below `path`: a folder, a zip or a tar; `None` where it is another file.
+///
+/// # Errors
+/// [`crate::Error::Data`] or [`crate::Error::Io`] where it is not there, or is damaged.
+pub(super) fn open(path: &Path) -> Result<Option<Box<dyn Listing>>> {
+    if is_folder(path)? {
+        return Ok(Some(Box::new(FolderListing::open(path)?)));
+    }
+    Ok(match kind::of(path)? {
+        FileKind::Zip => Some(Box::new(ZipListing::open(path)?)),
+        FileKind::Tar => Some(Box::new(TarListing::open(path)?)),
+        _ => None,
+    })
+}

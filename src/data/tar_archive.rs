@@ -1,0 +1,297 @@
+//! Image folders inside a tar, as a listing: one pass over the headers finds the members, which are then read where they
+//! lie. Nothing is extracted to disk.
+//!
+//! Headers of the old, the POSIX (ustar, PAX) and GNU's kind are read. Only regular files have content; a link, a device
+//! or a sparse file is listed, and refused when it is read. As for other programs, an archive ends at its first block of
+//! zeros, so of several joined with `cat` the first counts.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tar::{EntryType, Header};
+
+use super::index::{Index, Members};
+use super::listing::{HEAD_BYTES, Listing, MAX_FILE_BYTES};
+use crate::{Error, Result};
+
+/// Headers and contents begin at multiples of this.
+const BLOCK: u64 = 512;
+/// The longest list of attributes, or name, before a header.
+const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+
+/// The files of a tar archive.
+pub(super) struct TarListing {
+    path: PathBuf,
+    index: Index<Member>,
+    file: Mutex<File>,
+}
+
+/// Where the content of a file lies.
+struct Member {
+    offset: u64,
+    bytes: u64,
+    content: Content,
+}
+
+/// What a member is, folders apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    File,
+    Sparse,
+    Link,
+    /// A device, a pipe, or of a type that no standard has.
+    Other,
+}
+
+impl Content {
+    /// Why there is nothing to read.
+    fn refusal(self) -> Option<&'static str> {
+        match self {
+            Content::File => None,
+            Content::Sparse => Some("is a sparse file inside the tar, which is not read; repack it without --sparse"),
+            Content::Link => {
+                Some("is a link inside the tar, which is not followed; repack it with --dereference --hard-dereference")
+            }
+            Content::Other => Some("is no regular file inside the tar; repack it without this member"),
+        }
+    }
+}
+
+/// Whether the first bytes of a file called `name`, in lower case, are those of a tar: by POSIX's signature; where that is
+/// missing, as in the oldest, by the name and a header that is right, or an archive of nothing.
+pub(super) fn is_tar(head: &[u8], name: &str) -> bool {
+    if head.get(257..262) == Some(b"ustar") {
+        return true;
+    }
+    let Ok(block) = <&[u8; BLOCK as usize]>::try_from(head) else { return false };
+    name.ends_with(".tar") && (block.iter().all(|&byte| byte == 0) || sum_is_right(Header::from_byte_slice(block)))
+}
+
+/// Whether a header is as long as the sum in it says. The field of the sum counts as blanks.
+fn sum_is_right(header: &Header) -> bool {
+    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
+    let bytes = header.as_bytes();
+    header.cksum().is_ok_and(|said| said == sum(&bytes[..148]) + 8 * u32::from(b' ') + sum(&bytes[156..]))
+}
+
+/// What lies before a header and says more of its member.
+#[derive(Default)]
+struct Extension {
+    name: Option<Vec<u8>>,
+    bytes: Option<u64>,
+    is_sparse: bool,
+}
+
+impl Extension {
+    /// Takes over PAX's records, `LENGTH KEY=VALUE` and a line break each.
+    fn take_records(&mut self, mut records: &[u8]) -> std::result::Result<(), String> {
+        let wrong = || "a list of attributes cannot be read".to_owned();
+        while !records.is_empty() {
+            let digits = records.iter().position(|&byte| byte == b' ').ok_or_else(wrong)?;
+            let length = std::str::from_utf8(&records[..digits]).ok().and_then(|digits| digits.parse::<usize>().ok());
+            let length = length.filter(|&length| length > digits + 1).ok_or_else(wrong)?;
+            let record = records.get(digits + 1..length).and_then(|record| record.strip_suffix(b"\n"));
+            let record = record.ok_or_else(wrong)?;
+            records = &records[length..];
+            let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(wrong)?;
+            let (key, value) = (&record[..equals], &record[equals + 1..]);
+            match key {
+                b"path" if !self.is_sparse => self.name = Some(value.to_vec()),
+                b"size" => {
+                    let bytes = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+                    self.bytes = Some(bytes.ok_or_else(|| "a size among the attributes is no number".to_owned())?);
+                }
+                key if key.starts_with(b"GNU.sparse.") => {
+                    self.is_sparse = true;
+                    if key == b"GNU.sparse.name" {
+                        self.name = Some(value.to_vec());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads headers one after the other.
+struct Headers<'a> {
+    path: &'a Path,
+    reader: BufReader<&'a File>,
+    /// Where the next header begins.
+    at: u64,
+    length: u64,
+}
+
+impl Headers<'_> {
+    fn damaged(&self, why: &str) -> Error {
+        let message = format!("is not a whole tar (at byte {}: {why}); copy or download it again", self.at);
+        Error::data(self.path, message)
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.reader.read_exact(bytes).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged("the file ends early"),
+            _ => Error::io(self.path, "cannot read the tar", source),
+        })
+    }
+
+    /// The next header; `None` at the end of the archive.
+    fn header(&mut self) -> Result<Option<Header>> {
+        if self.at >= self.length {
+            return Err(self.damaged("the file ends early, without the block of zeros that closes a tar"));
+        }
+        let mut header = Header::new_old();
+        self.read(header.as_mut_bytes())?;
+        if header.as_bytes().iter().all(|&byte| byte == 0) {
+            return Ok(None);
+        }
+        if !sum_is_right(&header) {
+            return Err(self.damaged("there is no header, by its check sum"));
+        }
+        Ok(Some(header))
+    }
+
+    /// What lies before the header and is `bytes` long.
+    fn extension(&mut self, bytes: u64) -> Result<Vec<u8>> {
+        if bytes > MAX_EXTENSION_BYTES {
+            return Err(self.damaged(&format!("a name or a list of attributes of {bytes} bytes")));
+        }
+        let mut content = vec![0; bytes as usize];
+        self.read(&mut content)?;
+        Ok(content)
+    }
+
+    /// Goes to the header behind content that begins at `offset`.
+    fn skip(&mut self, offset: u64, bytes: u64) -> Result<()> {
+        let end = offset.checked_add(bytes).filter(|&end| end <= self.length);
+        let end = end.ok_or_else(|| self.damaged("a member is larger than what is left of the file"))?;
+        self.at = end.next_multiple_of(BLOCK);
+        let failed = |source| Error::io(self.path, "cannot read the tar", source);
+        let here = self.reader.stream_position().map_err(failed)?;
+        // Within the buffer nothing is read again. Files are shorter than 2^63.
+        self.reader.seek_relative(self.at as i64 - here as i64).map_err(failed)
+    }
+
+    /// The place of the content behind a header whose list of parts goes on in blocks of its own.
+    fn behind_parts(&mut self, header: &Header) -> Result<u64> {
+        let mut offset = self.at + BLOCK;
+        let mut goes_on = header.as_gnu().is_some_and(tar::GnuHeader::is_extended);
+        while goes_on {
+            let mut parts = tar::GnuExtSparseHeader::new();
+            self.read(parts.as_mut_bytes())?;
+            offset += BLOCK;
+            goes_on = parts.is_extended();
+        }
+        Ok(offset)
+    }
+
+    fn members(mut self) -> Result<Members<Member>> {
+        let mut members = Members::new();
+        let mut extension = Extension::default();
+        while let Some(header) = self.header()? {
+            let said = header.entry_size().map_err(|error| self.damaged(&error.to_string()))?;
+            let kind = header.entry_type();
+            match kind.as_byte() {
+                b'L' => {
+                    let mut name = self.extension(said)?;
+                    name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
+                    extension.name = Some(name);
+                    self.skip(self.at + BLOCK, said)?;
+                    continue;
+                }
+                // Solaris wrote X.
+                b'x' | b'X' => {
+                    let records = self.extension(said)?;
+                    extension.take_records(&records).map_err(|why| self.damaged(&why))?;
+                    self.skip(self.at + BLOCK, said)?;
+                    continue;
+                }
+                // The target of a link, attributes of all members, the name of a volume.
+                b'K' | b'g' | b'V' => {
+                    self.skip(self.at + BLOCK, said)?;
+                    continue;
+                }
+                _ => {}
+            }
+            let Extension { name, bytes, is_sparse } = std::mem::take(&mut extension);
+            let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
+            let name = String::from_utf8_lossy(&name).into_owned();
+            let bytes = bytes.unwrap_or(said);
+            let mut offset = self.at + BLOCK;
+            // Links, folders and devices have no content, whatever their size says.
+            let (content, bytes) = match kind {
+                EntryType::Directory => (None, 0),
+                // The oldest tars have no other sign of a folder.
+                EntryType::Regular if name.ends_with('/') => (None, bytes),
+                EntryType::Regular | EntryType::Continuous if is_sparse => (Some(Content::Sparse), bytes),
+                EntryType::Regular | EntryType::Continuous => (Some(Content::File), bytes),
+                EntryType::GNUSparse => {
+                    offset = self.behind_parts(&header)?;
+                    (Some(Content::Sparse), bytes)
+                }
+                EntryType::Link | EntryType::Symlink => (Some(Content::Link), 0),
+                EntryType::Char | EntryType::Block | EntryType::Fifo => (Some(Content::Other), 0),
+                _ => (Some(Content::Other), bytes),
+            };
+            members.add(self.path, &name, content.map(|content| Member { offset, bytes, content }))?;
+            self.skip(offset, bytes)?;
+        }
+        Ok(members)
+    }
+}
+
+impl TarListing {
+    /// Lists the archive at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |source| Error::io(path, "cannot open the tar", source);
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let headers = Headers { path, reader: BufReader::new(&file), at: 0, length };
+        let index = headers.members()?.index(path)?;
+        Ok(TarListing { path: path.to_path_buf(), index, file: Mutex::new(file) })
+    }
+
+    /// The first bytes of a file, `most` of them or all.
+    fn first(&self, file: usize, most: u64) -> Result<Vec<u8>> {
+        let path = self.locate(file);
+        let member = &self.index.places[file];
+        if let Some(why) = member.content.refusal() {
+            return Err(Error::data(&path, why));
+        }
+        let mut content = vec![0; member.bytes.min(most) as usize];
+        let mut archive = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = archive.seek(SeekFrom::Start(member.offset)).and_then(|_| archive.read_exact(&mut content));
+        read.map(|()| content).map_err(|source| Error::io(&path, "cannot be read from the tar", source))
+    }
+}
+
+impl Listing for TarListing {
+    fn origin(&self) -> &Path {
+        &self.path
+    }
+    fn files(&self) -> &[String] {
+        &self.index.files
+    }
+    fn folders(&self) -> &[String] {
+        &self.index.folders
+    }
+    fn runs(&self) -> &[String] {
+        &self.index.runs
+    }
+    fn size(&self, file: usize) -> u64 {
+        self.index.places[file].bytes
+    }
+    fn head(&self, file: usize) -> Result<Vec<u8>> {
+        self.first(file, HEAD_BYTES)
+    }
+    fn read(&self, file: usize) -> Result<Vec<u8>> {
+        if self.size(file) > MAX_FILE_BYTES {
+            let message = format!("has more than {} MiB; make the image smaller", MAX_FILE_BYTES >> 20);
+            return Err(Error::data(self.locate(file), message));
+        }
+        self.first(file, MAX_FILE_BYTES)
+    }
+}

@@ -1,0 +1,291 @@
+//! Tar archives as other programs write them, read as the same pictures, and archives that no program writes, answered by
+//! a sentence. No GPU.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::io::{Cursor, Read, Write};
+use std::path::{Path, PathBuf};
+
+use ieq_wgpu::data::{DataOptions, ImageSet, Pictures, Split, load, load_unlabelled, picture_bytes};
+use ieq_wgpu::{Error, Result};
+use image::{ImageFormat, Rgb, RgbImage};
+use tempfile::TempDir;
+
+fn options() -> DataOptions {
+    DataOptions::default()
+}
+
+/// The picture that `tests/data/make_tars.py` makes of a seed.
+fn png(seed: u8) -> Vec<u8> {
+    let picture = RgbImage::from_fn(4, 4, |x, y| Rgb([seed, 7 * x as u8, (5 * y + x) as u8]));
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn write(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn load_path(path: &Path, split: Split) -> Result<ImageSet> {
+    load(path.to_str().unwrap(), split, &options())
+}
+
+/// The error is one line and contains each of `words`.
+#[track_caller]
+fn says<T>(result: Result<T>, words: &[&str]) {
+    let error = result.err().expect("must fail").to_string();
+    assert!(!error.contains('\n'), "{error}");
+    for word in words {
+        assert!(error.contains(word), "no {word:?} in: {error}");
+    }
+}
+
+/// The archives of `tests/data/tars.zip`, by name.
+fn fixtures() -> Vec<(String, Vec<u8>)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tars.zip");
+    let mut archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
+    let mut found = Vec::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).unwrap();
+        let (name, mut bytes) = (entry.name().unwrap().into_owned(), Vec::new());
+        entry.read_to_end(&mut bytes).unwrap();
+        found.push((name, bytes));
+    }
+    found
+}
+
+fn tar_of(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, bytes.as_slice()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Sets the sum of the header at `at`.
+fn sign(bytes: &mut [u8], at: usize) {
+    bytes[at + 148..at + 156].fill(b' ');
+    let sum: u32 = bytes[at..at + 512].iter().map(|&byte| u32::from(byte)).sum();
+    bytes[at + 148..at + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+}
+
+#[test]
+fn every_program_s_tars_are_the_same_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for (name, bytes) in fixtures().iter().filter(|(name, _)| name.starts_with("gnu") || name.starts_with("python")) {
+        let path = write(&dir, name, bytes);
+        let set = load_path(&path, Split::All).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(set.class_names, ["cat", "dog", "größe q"], "{name}");
+        let of_last = match name.as_str() {
+            "gnu_v7.tar" => 1,
+            "gnu_ustar.tar" | "python_ustar.tar" => 2,
+            _ => 3,
+        };
+        let mut reds: Vec<u32> = (0..set.len()).map(|i| set.image(i)[0] & 255).collect();
+        reds[3..].sort_unstable();
+        assert_eq!(reds, [1, 2, 11, 12, 13, 14][..3 + of_last], "{name}");
+        assert_eq!(set.labels[..4], [0, 0, 1, 2]);
+
+        let pictures = Pictures::open(std::slice::from_ref(&path), true).unwrap();
+        assert_eq!((pictures.len(), pictures.name(0), pictures.origin(0)), (set.len(), "cat/1.png", path.as_path()));
+        assert_eq!(pictures.stamp(0).0, pictures.read(0).unwrap().len() as u64);
+        assert_eq!(picture_bytes(&path.join("dog/1.png")).unwrap(), pictures.read(2).unwrap());
+        says(picture_bytes(&path.join("dog/7.png")), &["dog/7.png", "not in the archive any more"]);
+        seen += 1;
+    }
+    assert_eq!(seen, 9);
+}
+
+#[test]
+fn links_devices_and_sparse_files_are_refused_and_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for (name, bytes) in &fixtures() {
+        let (whole, odd): (&[&str], &[(&str, &str)]) = match name.split_once('_').unwrap().0 {
+            "sparse" => (&["cat/1.png", "cat/2.png", "dog/1.png", "dog/3.png"], &[("dog/2.png", "without --sparse")]),
+            "links" => (
+                &["cat/1.png", "cat/2.png", "dog/1.png"],
+                &[("cat/3.png", "--dereference"), ("dog/2.png", "--dereference"), ("dog/3.png", "no regular file")],
+            ),
+            _ => continue,
+        };
+        let path = write(&dir, name, bytes);
+        // By name they are pictures.
+        let pictures = Pictures::open(std::slice::from_ref(&path), true).unwrap();
+        assert_eq!(pictures.len(), whole.len() + odd.len(), "{name}");
+        for i in 0..pictures.len() {
+            match odd.iter().find(|(odd, _)| *odd == pictures.name(i)) {
+                Some((odd, why)) => says(pictures.read(i), &[name, odd, why]),
+                None => assert!(whole.contains(&pictures.name(i)) && pictures.decode(i, &options()).is_ok(), "{name}"),
+            }
+        }
+        says(load_path(&path, Split::All), &[name, odd[0].0, odd[0].1]);
+        seen += 1;
+    }
+    assert_eq!(seen, 8);
+}
+
+#[test]
+fn a_tar_of_split_folders_is_the_same_set_as_the_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    for (s, split) in ["train", "val", "test"].into_iter().enumerate() {
+        for class in 0..3 {
+            for i in 0..2 {
+                let (name, bytes) = (format!("{split}/class{class}/{i}.png"), png((100 * s + 10 * class + i) as u8));
+                let file = dir.path().join("folder").join(&name);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, &bytes).unwrap();
+                let mut header = tar::Header::new_ustar();
+                header.set_size(bytes.len() as u64);
+                builder.append_data(&mut header, format!("./outer/{name}"), bytes.as_slice()).unwrap();
+            }
+        }
+    }
+    let path = write(&dir, "x.tar", &builder.into_inner().unwrap());
+    for split in Split::ALL {
+        let (tar, folder) = (load_path(&path, split).unwrap(), load_path(&dir.path().join("folder"), split).unwrap());
+        assert_eq!((&tar.pixels, &tar.labels, &tar.class_names), (&folder.pixels, &folder.labels, &folder.class_names));
+    }
+    // By content, whatever the name; but a gzipped one is to be unpacked.
+    let renamed = write(&dir, "x.bin", &fs::read(&path).unwrap());
+    assert_eq!(load_path(&renamed, Split::Val).unwrap().len(), 6);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&fs::read(&path).unwrap()).unwrap();
+    let gzipped = write(&dir, "x.tgz", &gzip.finish().unwrap());
+    says(load_path(&gzipped, Split::Val), &["x.tgz", "a gzipped tar archive", "unpack it with gunzip"]);
+    says(Pictures::open(&[gzipped], true).map(|_| ()), &["x.tgz", "gunzip"]);
+}
+
+#[test]
+fn hostile_tars() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |name: &str, bytes: &[u8], words: &[&str]| {
+        let path = write(&dir, name, bytes);
+        says(load_unlabelled(std::slice::from_ref(&path), &options()), &[&[name], words].concat());
+        says(load_path(&path, Split::All), &[&[name], words].concat());
+    };
+    let good = tar_of(&[("a/1.png", png(1)), ("a/2.png", png(2)), ("b/1.png", png(3))]);
+    assert_eq!(load_path(&write(&dir, "good.tar", &good), Split::All).unwrap().len(), 3);
+
+    // Cut off within a header, within content, and between members.
+    for cut in [600, 700, 1024, good.len() - 1024] {
+        refused("cut.tar", &good[..cut], &["not a whole tar", "copy or download it again"]);
+    }
+    refused("cut.tar", &good[..513], &["not a whole tar", "again"]);
+    // A lone block of zeros closes an archive, too.
+    load_path(&write(&dir, "lone.tar", &good[..good.len() - 512]), Split::All).unwrap();
+
+    let mut flipped = good.clone();
+    flipped[1024] ^= 1;
+    refused("flip.tar", &flipped, &["not a whole tar", "byte 1024", "check sum"]);
+    for size in [
+        &b"77777777777\0"[..],
+        b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        let mut large = good.clone();
+        large[124..136].copy_from_slice(size);
+        sign(&mut large, 0);
+        refused("large.tar", &large, &["not a whole tar", "larger than what is left"]);
+    }
+    let mut number = good.clone();
+    number[124..136].copy_from_slice(b"no number!!\0");
+    sign(&mut number, 0);
+    refused("number.tar", &number, &["not a whole tar", "not a number"]);
+
+    refused(
+        "twice.tar",
+        &tar_of(&[("a/1.png", png(1)), ("./a/1.png", png(2))]),
+        &["two files called a/1.png", "repack"],
+    );
+    refused("deep.tar", &tar_of(&[(&format!("{}1.png", "a/".repeat(40)), png(1))]), &["in 40 folders", "repack"]);
+    refused("long.tar", &tar_of(&[(&format!("a/{}.png", "x".repeat(5000)), png(1))]), &["5006 bytes", "repack"]);
+    refused("none.tar", &[0; 1024], &["none.tar"]);
+
+    // Nothing leads out of the archive. The crate does not write such names.
+    let mut up = good.clone();
+    for (at, name) in [(0, &b"/../../etc/a/1.png"[..]), (1024, b"../../etc/a/2.png"), (2048, b"/etc/../b/1.png")] {
+        up[at..at + name.len()].copy_from_slice(name);
+        sign(&mut up, at);
+    }
+    let path = write(&dir, "up.tar", &up);
+    let pictures = Pictures::open(std::slice::from_ref(&path), true).unwrap();
+    let names: Vec<&str> = (0..3).map(|i| pictures.name(i)).collect();
+    assert_eq!(names, ["etc/a/1.png", "etc/a/2.png", "etc/b/1.png"]);
+
+    // A list of attributes that is too long, one that lies about its lengths, and one that never ends.
+    let attributes = |said: u64, content: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::XHeader);
+        header.set_path("attributes").unwrap();
+        header.set_size(said);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend(content);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes.extend(&good);
+        bytes
+    };
+    refused("many.tar", &attributes(1 << 30, b""), &["attributes of 1073741824 bytes"]);
+    for content in [
+        &b"9999 path=a\n"[..],
+        b"no number",
+        b"12 path=abc",
+        b"0 path=a\n",
+        b"12 path abc\n",
+        b"18446744073709551615 a=b\n",
+    ] {
+        refused("lie.tar", &attributes(content.len() as u64, content), &["list of attributes cannot be read"]);
+    }
+    refused("size.tar", &attributes(10, b"10 size=x\n"), &["is no number"]);
+    refused("size.tar", &attributes(29, b"29 size=18446744073709551615\n"), &["larger than what is left"]);
+    // A value may hold line breaks, and what looks like another record.
+    let content = b"29 comment=x\n16 path=b/9.png\n";
+    let path = write(&dir, "breaks.tar", &attributes(content.len() as u64, content));
+    assert!(Pictures::open(&[path], true).unwrap().name(0) == "a/1.png");
+}
+
+#[test]
+fn damaged_tars_never_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar");
+    let mut files = 0;
+    for (name, whole) in
+        fixtures().iter().filter(|(name, _)| ["python_pax.tar", "sparse_oldgnu.tar"].contains(&&**name))
+    {
+        let is_header = |block: usize| whole.get(512 * block + 257..512 * block + 262) == Some(b"ustar");
+        // Headers, and what follows them: attributes, names, lists of parts.
+        let blocks = (0..whole.len() / 512).filter(|&block| is_header(block) || is_header(block - 1));
+        for at in blocks.flat_map(|block| (512 * block..512 * block + 512).step_by(7)) {
+            for value in [0, b'7', b'/', 0xff, whole[at] ^ 1] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                // With the sum as it was, and as it then has to be.
+                for signed in [false, true] {
+                    if signed {
+                        sign(&mut bytes, at / 512 * 512);
+                    }
+                    fs::write(&path, &bytes).unwrap();
+                    files += 1;
+                    match Pictures::open(std::slice::from_ref(&path), false) {
+                        Ok(pictures) => (0..pictures.len()).for_each(|i| drop(pictures.read(i))),
+                        Err(Error::Data { path: named, message }) => {
+                            assert!(named.starts_with(&path) && !message.contains('\n'), "{name} {at}: {message}");
+                        }
+                        Err(other) => panic!("{name} {at}: {other}"),
+                    }
+                }
+            }
+        }
+    }
+    assert!(files > 20_000, "{files}");
+}
