@@ -251,7 +251,10 @@ fn ranks_choose_how_a_batch_is_split_and_a_single_process_goes_on() {
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{words}");
     assert_eq!(words.matches("error: ").count(), 1, "{words}");
-    assert!(words.contains("3 ranks cannot share out the 2 micro-batches") && words.contains("start 1 or 2"), "{words}");
+    assert!(
+        words.contains("3 ranks cannot share out the 2 micro-batches") && words.contains("start 1 or 2"),
+        "{words}"
+    );
 }
 
 /// A checkpoint that does not fit the system's limit on the size of files, in the place of a disk that fills.
@@ -282,7 +285,10 @@ fn bad_words_are_refused_once() {
     let out = folder.path().join("run");
     for (words, needle) in [
         (&["distill", "--teacher=nowhere", "--out"][..], "`distill` is done by one"),
-        (&["train", "--preset=demo", "--batch=9", "--steps=3", "--out"], "cannot be shared by 2 ranks: 3 or 9 ranks can"),
+        (
+            &["train", "--preset=demo", "--batch=9", "--steps=3", "--out"],
+            "cannot be shared by 2 ranks: 3 or 9 ranks can",
+        ),
         (&["train", "--preset=demo", "--bn=exact", "--steps=3", "--out"], "needs the whole batch on one device"),
         (&["train", "--preset=demo", "--time=5m", "--out"], "measures one device"),
         (&["train", "--nonsense", "--out"], "--nonsense"),

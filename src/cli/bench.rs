@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 
-use super::{Context, ranks};
 use super::args::{choice, count, number};
 use super::report::table;
+use super::{Context, ranks};
 use crate::Result;
 use crate::bench::compare::Comparison;
 use crate::bench::kernels::Check;
@@ -164,7 +164,12 @@ fn link_text(outcome: &LinkOutcome) -> String {
     let mut rows = vec![["all-reduce, bytes", "sent by each rank", "ms", "MB/s"].map(String::from).to_vec()];
     for it in &outcome.all_reduce {
         let speed = it.sent as f64 / it.seconds.max(1e-9) / 1e6;
-        rows.push(vec![it.bytes.to_string(), it.sent.to_string(), format!("{:.2}", 1e3 * it.seconds), format!("{speed:.0}")]);
+        rows.push(vec![
+            it.bytes.to_string(),
+            it.sent.to_string(),
+            format!("{:.2}", 1e3 * it.seconds),
+            format!("{speed:.0}"),
+        ]);
     }
     let [read, write] = outcome.device_bytes_per_second.map(|speed| speed / 1e6);
     format!(

@@ -101,11 +101,7 @@ pub async fn choose_async(
 
 /// The positions of the adapters that may take the place of that at `index`, it first: those of its kind and back end,
 /// from it on and around, as far as their descriptions have the name that was asked for; of a number only it.
-fn alike(
-    all: &[(String, wgpu::DeviceType, wgpu::Backend)],
-    index: usize,
-    choice: &AdapterChoice,
-) -> Vec<usize> {
+fn alike(all: &[(String, wgpu::DeviceType, wgpu::Backend)], index: usize, choice: &AdapterChoice) -> Vec<usize> {
     let own = &all[index];
     let suits = |at: &usize| {
         let (name, kind, backend) = &all[*at];

@@ -77,7 +77,9 @@ fn timed(ranks: &Ranks, mut exchange: impl FnMut() -> Result<()>) -> Result<f64>
 /// [`Error::Usage`] where there is one rank only; [`Error::Ranks`] when one cannot be reached; what the device refuses.
 pub fn measure(session: &Session, progress: &mut dyn Progress) -> Result<LinkOutcome> {
     let Some(ranks) = &session.ranks else {
-        return Err(Error::usage("there is no link to measure: start several ranks (`mpirun -n 2 ieq-wgpu bench` ...)"));
+        return Err(Error::usage(
+            "there is no link to measure: start several ranks (`mpirun -n 2 ieq-wgpu bench` ...)",
+        ));
     };
     let size = ranks.size() as u64;
     let latency_s = timed(ranks, || ranks.all_gather(&[]).map(drop))?;

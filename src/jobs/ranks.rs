@@ -67,8 +67,10 @@ pub(super) fn split(config: &mut Config, given: Option<&Given>, size: usize, fit
         };
         let largest = |ranks: usize| (1..=config.optimiser.batch / ranks.max(1)).rev().find(|n| suits(n, ranks));
         let Some(images) = largest(size) else {
-            let others: Vec<String> =
-                (2..=config.optimiser.batch.min(1024)).filter(|n| largest(*n).is_some()).map(|n| n.to_string()).collect();
+            let others: Vec<String> = (2..=config.optimiser.batch.min(1024))
+                .filter(|n| largest(*n).is_some())
+                .map(|n| n.to_string())
+                .collect();
             let ways = match others.is_empty() {
                 true => String::from("another optimiser.batch can be"),
                 false => format!("{} ranks can share it", others.join(" or ")),
@@ -112,8 +114,9 @@ fn led(ranks: &Ranks) -> Result<(Config, ImageSet)> {
     let text = ranks.broadcast(&[])?;
     let labels = ranks.broadcast(&[])?;
     let pixels = ranks.broadcast(&[])?;
-    let setup: Setup = serde_json::from_slice(&text)
-        .map_err(|e| Error::Ranks(format!("rank 0 is another version of the program ({e}): start one on all machines")))?;
+    let setup: Setup = serde_json::from_slice(&text).map_err(|e| {
+        Error::Ranks(format!("rank 0 is another version of the program ({e}): start one on all machines"))
+    })?;
     if setup.version != env!("CARGO_PKG_VERSION") {
         return Err(Error::Ranks(format!(
             "this is version {}, and rank 0 is {}: start one version on all machines",

@@ -9,8 +9,8 @@ use crate::ier::optimise::GRADIENTS;
 use crate::ier::spec::StepSpec;
 use crate::ier::step::{EMBEDDINGS, PART, record_join, record_sum};
 use crate::ranks::Ranks;
-use crate::tape::{Graph, ValueId};
 use crate::tape::exec::{Arenas, Executor};
+use crate::tape::{Graph, ValueId};
 use crate::{Error, Result};
 
 /// What a micro-batch makes for all ranks, bytes.
@@ -74,12 +74,13 @@ pub fn check_shares(spec: &StepSpec, ranks: usize) -> Result<()> {
     if spec.parts <= 1 {
         return Err(Error::Conflict {
             keys: vec!["run.micro_batch"],
-            why: format!("this run does a batch in one piece, which {ranks} ranks cannot share (run.micro_batch): start one process"),
+            why: format!(
+                "this run does a batch in one piece, which {ranks} ranks cannot share (run.micro_batch): start one process"
+            ),
             changes: Vec::new(),
         });
     }
-    let list: Vec<String> =
-        (1..=spec.parts).filter(|n| spec.parts.is_multiple_of(*n)).map(|n| n.to_string()).collect();
+    let list: Vec<String> = (1..=spec.parts).filter(|n| spec.parts.is_multiple_of(*n)).map(|n| n.to_string()).collect();
     Err(Error::Conflict {
         keys: vec!["run.micro_batch"],
         why: format!(
@@ -156,7 +157,8 @@ impl Exchange {
     /// As [`Ranks::exchange`].
     pub(super) fn gather(&self, ranks: &Ranks, own: &[Vec<u32>]) -> Result<Vec<Made>> {
         let gradients = (self.gradients / 4) as usize;
-        let (piece, small) = (self.piece_elements(), self.small.iter().map(|(_, bytes)| bytes / 4).sum::<u64>() as usize);
+        let (piece, small) =
+            (self.piece_elements(), self.small.iter().map(|(_, bytes)| bytes / 4).sum::<u64>() as usize);
         let message = |rank: usize| {
             let mut words: Vec<u32> = Vec::with_capacity(own.len() * (piece + small));
             for made in own {
@@ -176,7 +178,9 @@ impl Exchange {
         for (rank, bytes) in given.iter().enumerate() {
             let words: Vec<u32> = bytemuck::pod_collect_to_vec(bytes.get(..bytes.len() / 4 * 4).unwrap_or_default());
             if words.len() != own.len() * (piece + small) {
-                return Err(Error::Ranks(format!("rank {rank} computes another step: start all ranks with one command")));
+                return Err(Error::Ranks(format!(
+                    "rank {rank} computes another step: start all ranks with one command"
+                )));
             }
             all.extend(words.chunks(piece + small).map(|words| Made { words: words.to_vec(), piece }));
         }
@@ -211,7 +215,8 @@ impl Exchange {
         let own: Vec<u32> = self.sum.gpu().read_async(self.sum.locate(self.piece).0, 0, self.piece_elements()).await?;
         let sums = ranks.all_gather(bytemuck::cast_slice(&own))?.concat();
         let gradients = arenas.get(GRADIENTS)?;
-        let sums = sums.get(..self.gradients as usize).ok_or_else(|| Error::Internal("gradients are missing".into()))?;
+        let sums =
+            sums.get(..self.gradients as usize).ok_or_else(|| Error::Internal("gradients are missing".into()))?;
         self.sum.gpu().write_async(gradients, 0, sums).await
     }
 }

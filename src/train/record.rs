@@ -184,12 +184,7 @@ pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: 
 ///
 /// # Errors
 /// As [`training_step`].
-pub fn phase_step(
-    spec: &StepSpec,
-    config: &Config,
-    data: DataShape,
-    resident: bool,
-) -> Result<(Graph, RecordedStep)> {
+pub fn phase_step(spec: &StepSpec, config: &Config, data: DataShape, resident: bool) -> Result<(Graph, RecordedStep)> {
     // Where views are drawn each row has parameters of its own, its rotation among them.
     let (_, views, rotations) = if spec.drawn { (config.method.transforms, 1, 1) } else { views_of(config) };
     let mut graph = Graph::new();
