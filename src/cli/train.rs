@@ -19,7 +19,8 @@ use crate::jobs::train::{self, Begin, TrainOutcome, TrainRequest};
 /// and the device, every setting that no flag gives, and says each with its reason (--recipe auto). Otherwise a run is a
 /// preset, under a TOML file (--config), under flags. Each setting below ends with its key in that file and its value in
 /// the demo preset. The effective configuration, the checkpoint and the metrics are saved in the run folder. Ctrl-C
-/// finishes the step, saves, and says how to resume.
+/// finishes the step, saves, and says how to resume. `mpirun -n 4 ieq-wgpu train` shares each batch among four devices, in
+/// a program that was built with --features mpi.
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Example:\n  ieq-wgpu train --preset omniglot --data omniglot28.zip --steps 400 --out runs/omniglot"
