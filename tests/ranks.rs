@@ -61,7 +61,7 @@ fn everything() -> Config {
 struct Told {
     reports: Vec<StepReport>,
     checkpoints: Vec<(u32, Vec<u8>)>,
-    /// The step after which the run is to stop.
+    /// The step after whose report the run is asked to stop; it does the next one.
     stop: Option<u32>,
     /// The step after which saving fails.
     full: Option<u32>,
@@ -175,7 +175,7 @@ fn streamed_images_and_recomputed_convolutions_change_no_bit() {
 fn all_ranks_stop_at_the_step_at_which_rank_0_is_asked_to() {
     let (config, data) = (tiny(Method::Ier), glyphs());
     let whole = alone(&config, &data);
-    let (told, ends) = train(&config, &data, local::threads(2), None, Told { stop: Some(3), ..Told::default() });
+    let (told, ends) = train(&config, &data, local::threads(2), None, Told { stop: Some(2), ..Told::default() });
     assert!(ends.iter().all(|end| matches!(end, Ok(false))), "{ends:?}");
     assert_eq!(told.lines(), whole.lines()[..3]);
     let (step, begin) = told.checkpoints.last().unwrap();
