@@ -334,7 +334,7 @@ fn several_processes_do_not_train_copies_of_a_run() {
     for (variables, rank) in [(["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"], 0), (["PMI_SIZE", "PMI_RANK"], 1)] {
         let output = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"))
             .args(["train", "--out", "run"])
-            .envs([(variables[0], "2"), (variables[1], &rank.to_string())])
+            .envs([(variables[0], "2"), (variables[1], rank.to_string().as_str())])
             .current_dir(folder.path())
             .output()
             .unwrap();

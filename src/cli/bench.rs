@@ -48,12 +48,12 @@ pub struct Args {
     /// Only the whole step, its phases and the training loop
     #[arg(long, help_heading = PARTS)]
     step: bool,
-    /// Only the link between the ranks that mpirun has started
+    /// Only the link between the ranks of mpirun
     ///
     /// Latency and bandwidth of the all-reduces of a training step, and of the transfers between device and process. With
     /// --json the document that `plan --link` reads.
-    #[arg(long, help_heading = PARTS, conflicts_with_all = ["kernels", "shapes", "step", "check_only", "no_check", "preset",
-        "side", "widths", "tune", "winograd", "rows", "samples", "compare", "csv", "svg"])]
+    #[arg(long, help_heading = PARTS, hide_short_help = true, conflicts_with_all = ["kernels", "shapes", "step",
+        "check_only", "no_check", "preset", "side", "widths", "tune", "winograd", "rows", "samples", "compare", "csv", "svg"])]
     link: bool,
     /// Compare the kernels with their twins and time nothing
     #[arg(long, help_heading = PARTS, conflicts_with_all = ["no_check", "compare", "svg"])]
