@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "devices",
     "train",
     "distill",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 19] = [
     "predict",
     "neighbors",
     "audit",
+    "convert",
     "plan",
     "check",
     "bench",

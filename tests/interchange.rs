@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use ieq_wgpu::data::{ImageSet, official};
+use ieq_wgpu::data::{self, DataOptions, ImageSet, Split, official};
 use ieq_wgpu::gpu::adapter::AdapterChoice;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::jobs::Stored;
@@ -189,9 +189,16 @@ fn official_episodes_are_those_of_numpy() {
     let classes = (0..7).map(|class| class.to_string()).collect();
     let names = (0..n).map(|i| i.to_string()).collect();
     let images = ImageSet::new(1, vec![0; n], labels, classes, names).unwrap();
+    // The same set as a pickle, whose labels are neither sorted nor contiguous.
+    let pickle = fixture("mixed_test.pickle");
+    let mixed = data::load(pickle.to_str().unwrap(), Split::Novel, &DataOptions::default()).unwrap();
+    assert!((0..n).all(|i| mixed.image(i)[0] & 255 == i as u32));
+    assert_ne!(mixed.labels, images.labels);
+    let episodes = |images: &ImageSet, shots, count| official(images, 5, shots, 15, count).unwrap();
     for (name, shots, first, count) in [("1shot", 1, 0, 40), ("5shot", 5, 0, 40), ("last", 1, 599, 600)] {
+        assert_eq!(episodes(&images, shots, count), episodes(&mixed, shots, count), "{name}");
         let wanted = numbers(name);
-        let episodes = official(&images, 5, shots, 15, count).unwrap();
+        let episodes = episodes(&mixed, shots, count);
         let per_class = shots + 15;
         assert_eq!(wanted.len(), (count as usize - first) * 5 * per_class);
         for (episode, wanted) in episodes[first..].iter().zip(wanted.chunks(5 * per_class)) {

@@ -4,6 +4,7 @@
 
 use ieq_wgpu::Error;
 use ieq_wgpu::bench::Options as BenchOptions;
+use ieq_wgpu::data::embeddings::Format;
 use ieq_wgpu::fewshot::Classifier;
 use ieq_wgpu::gpu::adapter::AdapterChoice;
 use ieq_wgpu::gpu::device::Options;
@@ -11,6 +12,7 @@ use ieq_wgpu::jobs::bench::{self, BenchRequest};
 use ieq_wgpu::jobs::embed::{self, EmbedRequest, Input};
 use ieq_wgpu::jobs::eval::{self, Episodes, EvalRequest, SplitFile};
 use ieq_wgpu::jobs::plan::{self, PlanOutcome, PlanRequest};
+use ieq_wgpu::jobs::shards::{self, PartOf, ShardsRequest};
 use ieq_wgpu::jobs::train::{self, Begin, TrainRequest};
 use ieq_wgpu::jobs::{Session, devices};
 use ieq_wgpu::progress::Silent;
@@ -102,7 +104,26 @@ fn a_request_is_validated_before_any_work() {
         };
         embed::run(&request, &session(), &mut Silent).map(drop)
     };
+    let shards = |shards: &[&str], part: usize, of: usize, out: &str| {
+        let request = ShardsRequest {
+            checkpoint: "absent".into(),
+            shards: shards.iter().map(|&shard| shard.to_owned()).collect(),
+            part: PartOf { part, of },
+            out: out.into(),
+            format: Format::Npy,
+            layer: Layer::Feature,
+            normalise: false,
+            strict: false,
+        };
+        shards::run(&request, &session(), &mut Silent).map(drop)
+    };
     for (result, needle) in [
+        (shards(&["src"], 0, 0, "absent"), "request.part must be 1/1 or more parts, got 0/0"),
+        (shards(&["src"], 3, 2, "absent"), "request.part must be from 1/2 to 2/2, got 3/2"),
+        (shards(&["src"], 1, 1, ""), "`request.out` is empty"),
+        (shards(&[], 1, 1, "absent"), "no shards are given"),
+        (shards(&["src", "src/"], 1, 1, "absent"), "give each shard once"),
+        (shards(&["absent-{0..9}.tar"], 1, 1, "absent"), "there is no such archive"),
         (eval(&|r| r.episodes = drawn(1, 1, 1, 2)), "request.ways must be from 2 to 1000, got 1"),
         (eval(&|r| r.episodes = drawn(5, 0, 1, 2)), "request.shots must be"),
         (eval(&|r| r.episodes = drawn(5, 1, usize::MAX, 2)), "request.queries must be"),

@@ -84,14 +84,16 @@ fn processes_with_kills_make_the_files_of_one(n: u32, processes: usize, kills: u
     };
     let mut random = Rng::new(7, Stream::Order, 0, 0);
     let mut running: Vec<Child> = (1..=processes).map(spawn).collect();
+    let mut killed = 0;
     for _ in 0..kills {
-        std::thread::sleep(Duration::from_millis(u64::from(random.next_bits() % 1500)));
+        std::thread::sleep(Duration::from_millis(u64::from(random.next_bits() % 700)));
         let which = random.next_bits() as usize % processes;
         // One that has ended is begun anew, too, and finds everything finished.
         let _ = running[which].kill();
-        running[which].wait().unwrap();
+        killed += usize::from(running[which].wait().unwrap().code().is_none());
         running[which] = spawn(which + 1);
     }
+    assert!(killed > 0, "all processes had ended before they could be killed");
     for child in running {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -118,6 +120,59 @@ fn three_processes_with_kills_make_the_files_of_one() {
 #[ignore = "takes minutes: 1,000 shards, 8 processes, 60 kills"]
 fn eight_processes_with_kills_make_the_files_of_one() {
     processes_with_kills_make_the_files_of_one(1000, 8, 60);
+}
+
+/// Whatever a process had made when it was killed, the next one makes of it what one makes that was not; and two at once.
+#[test]
+fn every_state_that_a_killed_process_leaves_is_gone_on_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    shards(folder, 3);
+    let words = format!("embed {MODEL} --shards web-002.tar --out out --quiet");
+    succeeds(folder, &words);
+    let whole = contents(&folder.join("out"));
+    assert_eq!(whole.len(), 3);
+    let at = |name: &str| folder.join("out").join(name);
+    let put = |names: &[&str]| {
+        for name in names {
+            std::fs::write(at(name), &whole[Path::new(name)]).unwrap();
+        }
+    };
+    let (array, list, stats) = ("web-002.npy", "web-002.txt", "web-002.stats.json");
+    let begun = |bytes: &[u8]| std::fs::write(at("web-002.part"), bytes).unwrap();
+    let states: [(&str, &dyn Fn()); 9] = [
+        ("nothing", &|| ()),
+        ("an empty part file", &|| begun(b"")),
+        ("a part file's first bytes", &|| begun(b"IEQ")),
+        ("a part file, nothing in it", &|| begun(b"IEQPART1")),
+        ("a part file and the array", &|| (begun(b"IEQPART1"), put(&[array])).1),
+        ("a part file, array and list", &|| (begun(b"IEQPART1"), put(&[array, list])).1),
+        ("a part file and all", &|| (begun(b"IEQPART1"), put(&[array, list, stats])).1),
+        ("array and list", &|| put(&[array, list])),
+        ("all but the list", &|| put(&[array, stats])),
+    ];
+    for (what, make) in states {
+        std::fs::remove_dir_all(at("")).unwrap();
+        std::fs::create_dir(at("")).unwrap();
+        make();
+        succeeds(folder, &words);
+        assert!(contents(&folder.join("out")) == whole, "{what}");
+    }
+    // Four processes on the very same shards. One that leaves a shard to another says so, and has to be asked again.
+    let words = format!("embed {MODEL} --shards web-{{000..002}}.tar --out same --quiet");
+    let spawn = |_| command(folder, &words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    for child in (0..4).map(spawn).collect::<Vec<_>>() {
+        let output = child.wait_with_output().unwrap();
+        let said = stderr(&output);
+        match output.status.code() {
+            Some(0) => {}
+            Some(1) => assert!(said.contains("are left to another process that is embedding them"), "{said}"),
+            other => panic!("{other:?}: {said}"),
+        }
+    }
+    succeeds(folder, &words);
+    succeeds(folder, &words.replace("same", "alone"));
+    assert!(contents(&folder.join("same")) == contents(&folder.join("alone")));
 }
 
 fn rows(path: &Path) -> Vec<(String, Vec<f32>)> {
@@ -193,12 +248,15 @@ fn what_does_not_fit_is_refused_and_nothing_is_replaced() {
     fails(folder, &words("--normalise"), 2, &["embedded with another --normalise"]);
     fails(folder, &words("--format csv"), 2, &["embedded with another --format, npy"]);
     let longer: Vec<(String, Vec<u8>)> = (0..9).map(|i| (format!("{i}.png"), png(&picture(i)))).collect();
-    let time = folder.join("web-001.tar").metadata().unwrap().modified().unwrap();
     let tar_of_two = std::fs::read(folder.join("web-001.tar")).unwrap();
     tar(&folder.join("web-001.tar"), &longer);
-    fails(folder, &words(""), 2, &["out/web-001.stats.json: web-001.tar was changed since", "remove this file"]);
+    fails(
+        folder,
+        &words(""),
+        2,
+        &["out/web-001.stats.json: this is of another shard", "changed since", "remove this file"],
+    );
     std::fs::write(folder.join("web-001.tar"), tar_of_two).unwrap();
-    std::fs::File::options().write(true).open(folder.join("web-001.tar")).unwrap().set_modified(time).unwrap();
     std::fs::write(folder.join("file"), "a diary").unwrap();
     for (words, needles) in [
         (words("--part 0/2"), &["parts count from 1: the first of 2 is 1/2"][..]),
@@ -226,12 +284,41 @@ fn what_does_not_fit_is_refused_and_nothing_is_replaced() {
     std::fs::write(folder.join("own/web-000.stats.json"), "{}").unwrap();
     fails(folder, &words("").replace("--out out", "--out own"), 2, &["own/web-000.stats.json: ", "move it"]);
     assert_eq!(std::fs::read(folder.join("own/web-000.npy")).unwrap(), b"a diary");
+    std::fs::create_dir(folder.join("list")).unwrap();
+    std::fs::write(folder.join("list/web-000.txt"), "a diary").unwrap();
+    fails(folder, &words("").replace("--out out", "--out list"), 2, &["list/web-000.txt: ", "move it"]);
+    assert_eq!(std::fs::read(folder.join("list/web-000.txt")).unwrap(), b"a diary");
     assert!(contents(&folder.join("out")) == before);
+    // The way out that is named: without its stats a shard is embedded anew.
+    std::fs::remove_file(folder.join("out/web-001.stats.json")).unwrap();
+    assert_eq!(json(folder, &words(""))["embedded"], 1);
+    assert!(contents(&folder.join("out")) == before);
+    // A folder of the same name is another shard, and so is one whose pictures were changed.
+    save(&folder.join("a/cats/0.png"), &picture(1), ImageFormat::Png);
+    save(&folder.join("b/cats/0.png"), &picture(2), ImageFormat::Png);
+    let cats = |of: &str| format!("embed {MODEL} --shards {of}/cats --out cats");
+    succeeds(folder, &cats("a"));
+    assert_eq!(json(folder, &cats("a"))["finished_before"], 1);
+    fails(folder, &cats("b"), 2, &["cats/cats.stats.json: this is of another shard"]);
+    save(&folder.join("a/cats/1.png"), &picture(3), ImageFormat::Png);
+    fails(folder, &cats("a"), 2, &["cats/cats.stats.json: this is of another shard"]);
+    // Nothing but notes is a shard of no rows.
+    tar(&folder.join("notes.tar"), &[("0.json".into(), b"{}".to_vec())]);
+    let outcome = json(folder, &format!("embed {MODEL} --shards notes.tar a/cats --out none"));
+    assert_eq!((outcome["embedded"].as_u64(), outcome["rows"].as_u64()), (Some(2), Some(2)));
+    assert_eq!(rows(&folder.join("none")).len(), 2);
+    fails(folder, &format!("embed {MODEL} --shards none-{{0..9}}.tar --out gone"), 2, &["none-0.tar: ", "no such"]);
+    assert!(!folder.join("gone").exists());
     // With --strict a picture that cannot be read stops its shard, and no other.
     shards(folder, 3);
     let strict = format!("embed {MODEL} --shards web-{{000..002}}.tar --out strict --strict");
     fails(folder, &strict, 1, &["1 of 3 shards could not be embedded", "002bad.jpg"]);
     assert_eq!(contents(&folder.join("strict")).len(), 6);
+    succeeds(folder, &strict.replace(" --strict", ""));
+    fails(folder, &strict, 2, &["web-002.stats.json: 1 files were left out of this shard, which --strict refuses"]);
+    // A file of another program that is named like ours is no reason to refuse a folder of pictures.
+    std::fs::write(folder.join("a/cats/mine.stats.json"), "{}").unwrap();
+    succeeds(folder, "audit a/cats");
 }
 
 #[test]
@@ -259,7 +346,7 @@ fn neighbors_and_audit_read_a_folder_of_shards() {
     fails(folder, &words.replace(MODEL, "shipped:strokes"), 2, &["out: ", "name the network that embedded it"]);
 
     let found = json(folder, "audit out --csv audit.csv --sheet audit.png");
-    assert_eq!((found["pictures"].as_u64(), found["classes"].as_u64()), (Some(50), Some(2)));
+    assert_eq!((found["pictures"].as_u64(), found["classes"].as_u64()), (Some(52), Some(2)));
     assert!(found["model"].is_null());
     let of = |kind: &str| {
         let all = found["findings"].as_array().unwrap().iter();

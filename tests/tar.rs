@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use ieq_wgpu::data::{DataOptions, ImageSet, Pictures, Split, load, load_unlabelled, picture_bytes};
 use ieq_wgpu::{Error, Result};
 use image::{ImageFormat, Rgb, RgbImage};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 fn options() -> DataOptions {
@@ -288,4 +289,167 @@ fn damaged_tars_never_panic() {
         }
     }
     assert!(files > 20_000, "{files}");
+}
+
+// ---- webdataset's shards ---------------------------------------------------------------------------
+
+/// A shard of samples `KEY.png` with `KEY.cls` beside, as (key, seed, class).
+fn shard(samples: &[(&str, u8, &str)]) -> Vec<u8> {
+    let files = samples.iter().flat_map(|(key, seed, class)| {
+        [(format!("{key}.png"), png(*seed)), (format!("{key}.cls"), class.as_bytes().to_vec())]
+    });
+    let files: Vec<(String, Vec<u8>)> = files.collect();
+    tar_of(&files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect::<Vec<_>>())
+}
+
+fn reds(set: &ImageSet) -> Vec<u32> {
+    (0..set.len()).map(|i| set.image(i)[0] & 255).collect()
+}
+
+#[test]
+fn shards_are_a_labelled_data_set() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "x-000.tar", &shard(&[("s/00", 1, "10"), ("s/01", 2, "9\n"), ("s/02", 3, "10")]));
+    write(&dir, "x-001.tar", &shard(&[("s/00", 4, "9"), ("s/03", 5, "-1")]));
+    let pattern = dir.path().join("x-{000..001}.tar");
+    let set = load_path(&pattern, Split::All).unwrap();
+    assert_eq!((set.class_names.join(" "), reds(&set)), ("-1 9 10".into(), vec![5, 2, 4, 1, 3]));
+    assert_eq!(set.names[2], "x-001.tar/s/00.png");
+    // A folder of them, both joined by ::, and one alone.
+    let mut folder = load_path(dir.path(), Split::All).unwrap();
+    assert_eq!((&folder.pixels, &folder.labels), (&set.pixels, &set.labels));
+    let joined = format!("{0}/x-000.tar::{0}/x-001.tar", dir.path().display());
+    folder = load(&joined, Split::All, &options()).unwrap();
+    assert_eq!((&folder.pixels, &folder.names), (&set.pixels, &set.names));
+    let one = load_path(&dir.path().join("x-000.tar"), Split::All).unwrap();
+    assert_eq!(
+        (one.class_names.join(" "), one.names[0].as_str(), reds(&one)),
+        ("9 10".into(), "s/01.png", vec![2, 1, 3])
+    );
+    // Few classes are all trained on.
+    says(load_path(&pattern, Split::Novel), &["3 classes without splits"]);
+
+    for (pattern, words) in [
+        ("x-{000..002}.tar", &["x-002.tar"][..]),
+        ("x-{000-001}.tar", &["neither a range"]),
+        ("x-{000,000}.tar", &["named twice"]),
+    ] {
+        says(load_path(&dir.path().join(pattern), Split::All), words);
+    }
+    write(&dir, "x-002.tar", b"no tar");
+    says(load_path(&dir.path().join("x-{000..002}.tar"), Split::All), &["x-002.tar", "is no tar archive"]);
+}
+
+#[test]
+fn shards_named_after_splits_are_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "set-train-0.tar", &shard(&[("0", 1, "cat"), ("1", 2, "dog")]));
+    write(&dir, "set-train-1.tar", &shard(&[("0", 3, "cat")]));
+    write(&dir, "set-val-0.tar", &shard(&[("0", 4, "Cat"), ("1", 1, "owl")]));
+    let train = load_path(dir.path(), Split::Train).unwrap();
+    assert_eq!((train.class_names.join(" "), reds(&train)), ("cat dog".into(), vec![1, 3, 2]));
+    let val = load_path(dir.path(), Split::Val).unwrap();
+    assert_eq!((val.class_names.join(" "), val.warnings.len()), ("Cat owl".into(), 2));
+    assert!(val.warnings[0].message.contains("(Cat)") && val.warnings[1].message.contains("set-train-0.tar/0.png"));
+    says(load_path(dir.path(), Split::Novel), &["no shard of the novel split", "train and val", "novel-000000.tar"]);
+    assert_eq!(load_path(dir.path(), Split::All).unwrap().class_names.join(" "), "Cat cat dog owl");
+    says(load_path(&dir.path().join("set-val-0.tar"), Split::Train), &["no shard of the train split", "(it has val)"]);
+
+    write(&dir, "set-more.tar", &shard(&[("0", 9, "emu")]));
+    let val = load_path(dir.path(), Split::Val).unwrap();
+    assert!(val.warnings.iter().any(|warning| warning.message.contains("set-more.tar are left out")));
+    says(load_path(&dir.path().join("{set-more,set-val-0}.tar"), Split::Val), &["named after a split", "rename one"]);
+
+    // By folder, by a file of classes, and by a table of pictures.
+    let other = tempfile::tempdir().unwrap();
+    for (name, split) in [("train", "a"), ("test", "b")] {
+        fs::create_dir(other.path().join(name)).unwrap();
+        write(&other, &format!("{name}/000.tar"), &shard(&[("0", 1, split), ("1", 2, split)]));
+    }
+    assert_eq!(load_path(other.path(), Split::Novel).unwrap().class_names, ["b"]);
+    for (file, text) in
+        [("s.json", r#"{"train": ["b"], "novel": ["a"]}"#), ("test.csv", "filename,label\ntest/000.tar/1.png,x\n")]
+    {
+        let split_file = Some(write(&other, file, text.as_bytes()));
+        let set = load(other.path().to_str().unwrap(), Split::Novel, &DataOptions { split_file, ..options() }).unwrap();
+        assert_eq!(reds(&set), if file == "s.json" { vec![1, 2] } else { vec![2] }, "{file}");
+    }
+}
+
+#[test]
+fn classes_from_json_and_samples_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str, files: &[(&str, Vec<u8>)]| load_path(&write(&dir, name, &tar_of(files)), Split::All);
+    let json = |text: &str| text.as_bytes().to_vec();
+    let set = of(
+        "json.tar",
+        &[
+            ("00/1.jpg.png", png(9)),
+            ("00/1.png", png(1)),
+            ("00/1.json", json(r#"{"label": "sea lion", "class": 3}"#)),
+            ("00/2.PNG", png(2)),
+            ("00/2.json", json(r#"{"class": 7}"#)),
+            ("00/3.json", json("{}")),
+            ("00/no", json("dot")),
+        ],
+    )
+    .unwrap();
+    assert_eq!((set.class_names.join(","), reds(&set)), ("7,sea lion".into(), vec![2, 1]));
+    assert!(set.warnings[0].message.contains("1 samples without a picture"));
+    for (name, files, words) in [
+        (
+            "a.tar",
+            &[("1.png", png(1)), ("1.txt", json("a caption"))][..],
+            &["1.png", "has no class", "`embed` needs none"][..],
+        ),
+        ("a.tar", &[("1.png", png(1)), ("1.json", json(r#"{"caption": 1}"#))], &["1.png", "has no class"]),
+        ("a.tar", &[("1.png", png(1)), ("1.json", json(r#"{"label": [1]}"#))], &["1.json", "neither text nor"]),
+        ("a.tar", &[("1.png", png(1)), ("1.json", json("[1]"))], &["1.json", "no object of JSON"]),
+        ("a.tar", &[("1.png", png(1)), ("1.cls", json(""))], &["1.cls", "says no class"]),
+        ("a.tar", &[("1.png", png(1)), ("1.cls", json("a\nb"))], &["1.cls", "one line"]),
+        ("a.tar", &[("1.png", png(1)), ("1.cls", vec![0xff, 0xfe, 0xff])], &["1.cls", "UTF-8"]),
+        ("a.tar", &[("1.png", png(1)), ("1.cls", vec![b'1'; 2 << 20])], &["1.cls", "1 MiB"]),
+        (
+            "a.tar",
+            &[("1.png", png(1)), ("1.tga", png(1)), ("1.cls", json("1"))],
+            &["1.png", "not the only picture", ".tga"],
+        ),
+        ("a.tar", &[("1.cls", json("1"))], &["a.tar", "no sample with a picture"]),
+    ] {
+        says(of(name, files), words);
+    }
+    // Class folders with notes beside the pictures stay class folders.
+    let set = of("f.tar", &[("a/1.png", png(1)), ("a/1.json", json("{}")), ("b/1.png", png(2))]).unwrap();
+    assert_eq!(set.class_names, ["a", "b"]);
+}
+
+/// `PROPTEST_CASES` sets how many damaged copies of each archive there are.
+#[test]
+fn damaged_bytes_anywhere_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar");
+    let shards = shard(&[("s/00", 1, "10"), ("s/01", 2, "9\n"), ("s/02", 3, "10")]);
+    let small = fixtures().into_iter().filter(|(_, bytes)| bytes.len() < 30_000).chain([("shards".into(), shards)]);
+    for (name, whole) in small {
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..5);
+        let run = runner.run(&(changes, any::<bool>(), 0..whole.len() * 4), |(changes, signed, cut)| {
+            let mut bytes = whole.clone();
+            for (at, value) in changes {
+                bytes[at] = value;
+                if signed {
+                    sign(&mut bytes, at / 512 * 512);
+                }
+            }
+            bytes.truncate(cut.max(1));
+            fs::write(&path, &bytes).unwrap();
+            for error in [load_path(&path, Split::All).err(), Pictures::open(std::slice::from_ref(&path), true).err()] {
+                let error = error.map_or(String::new(), |error| error.to_string());
+                prop_assert!(error.is_empty() || error.contains("x.tar"), "{}: {}", name, error);
+            }
+            Ok(())
+        });
+        run.unwrap();
+    }
 }

@@ -72,6 +72,48 @@ fn every_choice_gives_the_same_bits() {
     }
 }
 
+/// A kernel that does next to nothing is the fastest, and wrong: it is not chosen where choices are verified, and is where
+/// they are not, so it is the verification that sees it.
+#[cfg(feature = "reflect")]
+#[test]
+fn a_wrong_kernel_is_never_chosen() {
+    use ieq_wgpu::gpu::kernel::testing::KernelsExt;
+    use ieq_wgpu::gpu::shader::SOURCES;
+    let gpu = gpu();
+    if !has_a_choice(&gpu) {
+        return;
+    }
+    let mut config = Config::from_preset("demo").unwrap();
+    config.optimiser.batch = 4;
+    let options = DataOptions { side: config.data.side, ..DataOptions::default() };
+    let data = Arc::new(load("glyphs", Split::Train, &options).unwrap());
+    let steps = |kernels: Kernels| {
+        let mut trainer = Trainer::new(kernels, &config, data.clone(), None).unwrap();
+        trainer.submit().unwrap();
+        (trainer.kernels().tuning().clone(), trainer.checkpoint().unwrap().tensors)
+    };
+    let (_, right) = steps(Kernels::new(gpu.clone()));
+    // The widest kernel sums nothing.
+    let (name, text, change) = ("common/conv2d_forward", "params.c_in); c++", "params.c_in) * u32($Q != 8); c++");
+    let broken = || {
+        let source = SOURCES.iter().find(|(file, _)| *file == name).unwrap().1;
+        assert_eq!(source.matches(text).count(), 1);
+        let mut kernels = Kernels::new(gpu.clone()).with_source(name, &source.replace(text, change)).unwrap();
+        kernels.tuning_mut().measure = Some(Measure { samples: 3, all: true, clock });
+        kernels
+    };
+    let is_broken = |tuning: &Tuning| tuning.chosen.values().any(|entry| entry == "forward_32x4");
+    let (unverified, _) = steps(broken());
+    assert!(is_broken(&unverified), "it is not fast enough to tempt: {:?}", unverified.chosen);
+    let mut kernels = broken();
+    kernels.verify_choices(check::verify);
+    let (verified, tensors) = steps(kernels);
+    assert!(!is_broken(&verified), "{:?}", verified.chosen);
+    let refused: Vec<_> = verified.verified.iter().filter(|(_, right)| !**right).collect();
+    assert!(!refused.is_empty() && refused.iter().all(|(kind, _)| kind.contains("forward_32x4")), "{refused:?}");
+    assert!(tensors == right, "the numbers are those of right kernels");
+}
+
 /// Trains for some steps in `folder` with the cache in `folder`.
 fn train(folder: &Path, words: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"));

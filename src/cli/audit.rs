@@ -103,6 +103,9 @@ fn text(outcome: &AuditOutcome) -> String {
 fn next(request: &AuditRequest, outcome: &AuditOutcome) -> String {
     let data = shell_word(&outcome.data);
     let model = shell_word(&request.model);
+    if outcome.model.is_none() {
+        return "next: put right what is wrong with the pictures, then `ieq-wgpu embed --shards` embeds their shards anew".into();
+    }
     match (outcome.findings.is_empty(), &outcome.csv) {
         (true, _) => format!("next: `ieq-wgpu train --data {data}`"),
         (false, None) => format!(

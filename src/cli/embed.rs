@@ -30,8 +30,8 @@ const OUTPUT: &str = "Output";
 /// shard is skipped, so a call that was stopped is given again as it was. What cannot be read is counted, and listed in the
 /// shard's .stats.json (in .parquet also as rows without an embedding).
 ///
-/// Exit: 0 done, 1 a picture was left out, --compare found a difference beyond --tolerance, or a whole shard could not be
-/// read.
+/// Exit: 0 done; 1 a picture was left out, or --compare found a difference beyond --tolerance. With --shards: 0 all shards
+/// of the part are finished, whatever was left out of them; 1 some are not.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  ieq-wgpu embed runs/demo photos/ --out photos.npy\n  \
     ieq-wgpu embed runs/demo --shards 'web-{000000..000099}.tar' --part 3/8 --out embedded")]
@@ -51,12 +51,14 @@ pub struct Args {
     /// Split of --data
     ///
     /// train, val or novel; all: every class, whatever its split.
-    #[arg(long, value_name = "NAME", default_value = "novel", conflicts_with = "inputs", help_heading = DATA)]
+    #[arg(long, value_name = "NAME", default_value = "novel", conflicts_with_all = ["inputs", "shards"],
+        help_heading = DATA)]
     split: String,
     /// File that lists the split's classes, or none
     ///
     /// Default: that of the run.
-    #[arg(long, value_name = "FILE", conflicts_with = "inputs", help_heading = DATA, value_parser = split_file,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "shards"], help_heading = DATA,
+        value_parser = split_file,
         hide_short_help = true)]
     split_file: Option<SplitFile>,
     /// Archives to embed into a file each
@@ -92,7 +94,7 @@ pub struct Args {
     /// Refuse all files where one cannot be read
     ///
     /// Otherwise such a file is left out with a warning, a list of them is written beside the output as
-    /// FILE.left-out.txt, and the exit code is 1.
+    /// FILE.left-out.txt, and the exit code is 1. Of --shards it refuses the shard.
     #[arg(long, conflicts_with = "data", help_heading = OUTPUT)]
     strict: bool,
     /// Go on where a call that was stopped had come to
@@ -111,7 +113,7 @@ pub struct Args {
     ///
     /// Of a row: its largest difference over its largest number. Beyond it the exit code is 1.
     #[arg(long, value_name = "F", default_value_t = TOLERANCE, value_parser = number, help_heading = OUTPUT,
-        hide_short_help = true)]
+        conflicts_with = "shards", hide_short_help = true)]
     tolerance: f64,
 }
 
@@ -153,7 +155,7 @@ fn run_shards(args: Args, context: &Context) -> Result<()> {
     };
     context.interruptible("stopping after this batch; Ctrl-C again stops at once")?;
     let outcome = context.with_progress(|progress| shards::run(&request, &context.session, progress))?;
-    context.report.result("embed", &outcome, || text_of_shards(&outcome))?;
+    context.report.result("embed-shards", &outcome, || text_of_shards(&outcome))?;
     if request.layer == Layer::Feature && outcome.rows > 0 {
         context.note(&next(&request.out, &request.checkpoint));
     }

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod check;
 pub mod compare;
 pub mod completions;
+pub mod convert;
 pub mod devices;
 pub mod distill;
 pub mod embed;
@@ -129,6 +130,7 @@ commands! {
     Predict predict,
     Neighbors neighbors,
     Audit audit,
+    Convert convert,
     Plan plan,
     Check check,
     Bench bench,

@@ -35,6 +35,11 @@ pub fn braces(pattern: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Whether `source` is such a pattern, and no name.
+pub(super) fn is_pattern(source: &str) -> bool {
+    source.contains("::") || source.contains('{')
+}
+
 /// What stands one behind the other.
 type Sequence = Vec<Part>;
 

@@ -4,65 +4,19 @@
 //! split, so Omniglot's `alphabet/character` works. Classes and images are sorted bytewise by name. A single folder
 //! around everything is looked through, and a top folder `oneshot` is left to [`super::read_oneshot_runs`].
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
 use super::choose::{Chosen, choose};
 use super::image_set::few;
 use super::listing::{self, Listing};
+use super::selection::Selection;
 use super::split::Split;
-use super::{DataOptions, ImageSet, Warning, WarningKind, decode, table};
+use super::{DataOptions, Warning, WarningKind, table};
 use crate::{Error, Result};
 
-/// Reads one split of the class folders in `listing`.
-pub(super) fn load(listing: &dyn Listing, split: Split, options: &DataOptions) -> Result<ImageSet> {
-    let own = select(listing, split, options)?;
-    let mut warnings = own.warnings.clone();
-    if matches!(split, Split::Val | Split::Novel)
-        && let Ok(train) = select(listing, Split::Train, options)
-    {
-        warnings.extend(shared(listing, split, &own.classes, &train.classes)?);
-    }
-    for run in listing.runs() {
-        warnings.push(Warning {
-            kind: WarningKind::LeftOut,
-            message: format!("{}: is the folder of a training run, and no class", listing.origin().join(run).display()),
-        });
-    }
-
-    let (mut labels, mut class_names, mut names, mut items) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (label, (class, files)) in own.classes.into_iter().enumerate() {
-        class_names.push(class);
-        for file in files {
-            labels.push(label as u32);
-            names.push(listing.files()[file].clone());
-            items.push((listing, file));
-        }
-    }
-    let original_side = decode::shorter_side(&items, options);
-    let side = original_side.and_then(|shorter| options.side_for(shorter)).or(options.side);
-    let (side, pixels) = decode::decode_all(&items, &DataOptions { side, ..options.clone() })?;
-    let mut set = ImageSet::new(side, pixels, labels, class_names, names)?;
-    set.original_side = original_side;
-    set.warnings = warnings;
-    set.drawn_from = own.drawn_from;
-    Ok(set)
-}
-
-/// Class names and their files, in order.
-type Classes = BTreeMap<String, Vec<usize>>;
-
-/// The images of one split.
-#[derive(Default)]
-struct Selection {
-    classes: Classes,
-    warnings: Vec<Warning>,
-    drawn_from: Option<usize>,
-}
-
-fn select(listing: &dyn Listing, split: Split, options: &DataOptions) -> Result<Selection> {
+/// The images of one split of the class folders in `listing`.
+pub(super) fn select(listing: &dyn Listing, split: Split, options: &DataOptions) -> Result<Selection> {
     match &options.split_file {
         Some(file) if table::is_table(file) => by_table(listing, split, file),
         Some(_) => Layout::read(listing)?.by_class(split, options),
@@ -77,77 +31,8 @@ fn select(listing: &dyn Listing, split: Split, options: &DataOptions) -> Result<
     }
 }
 
-/// Warnings of classes and pictures that the training split has, too.
-fn shared(listing: &dyn Listing, split: Split, own: &Classes, train: &Classes) -> Result<Vec<Warning>> {
-    let origin = listing.origin().display();
-    let mut warnings = Vec::new();
-    // `Cat` is hardly another class than `cat`.
-    let of_train: HashSet<String> = train.keys().map(|class| class.to_lowercase()).collect();
-    let classes: Vec<&String> = own.keys().filter(|class| of_train.contains(&class.to_lowercase())).collect();
-    if !classes.is_empty() {
-        warnings.push(Warning {
-            kind: WarningKind::SharedClasses,
-            message: format!(
-                "{origin}: {} of the {} classes of the {split} split are also in the train split ({}): accuracy on \
-                 them is not that of a few-shot learner; keep each class in one split",
-                classes.len(),
-                own.len(),
-                few(&classes)
-            ),
-        });
-    }
-
-    let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
-    for &file in train.values().flatten() {
-        by_size.entry(listing.size(file)).or_default().push(file);
-    }
-    let mut prints: HashMap<usize, u64> = HashMap::new();
-    let mut print = |file: usize| -> Result<u64> {
-        if let Some(&known) = prints.get(&file) {
-            return Ok(known);
-        }
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&listing.read(file)?);
-        let print = hasher.finish();
-        prints.insert(file, print);
-        Ok(print)
-    };
-    let mut n = 0;
-    let mut first = None;
-    for &file in own.values().flatten() {
-        let mut twin = None;
-        for &other in by_size.get(&listing.size(file)).into_iter().flatten() {
-            if file == other || print(file)? == print(other)? {
-                twin = Some(other);
-                break;
-            }
-        }
-        if let Some(other) = twin {
-            n += 1;
-            first.get_or_insert((file, other));
-        }
-    }
-    if let Some((file, other)) = first {
-        let files = listing.files();
-        let example = if file == other {
-            format!("as {}", files[file])
-        } else {
-            format!("{} is also {}", files[file], files[other])
-        };
-        warnings.push(Warning {
-            kind: WarningKind::SharedPictures,
-            message: format!(
-                "{origin}: {n} of the {} pictures of the {split} split are also in the train split ({example}); keep \
-                 each in one split",
-                own.values().map(Vec::len).sum::<usize>()
-            ),
-        });
-    }
-    Ok(warnings)
-}
-
 /// Images by file name and classes by label, from a table. Names may be given from any folder above the images.
-fn by_table(listing: &dyn Listing, split: Split, file: &Path) -> Result<Selection> {
+pub(super) fn by_table(listing: &dyn Listing, split: Split, file: &Path) -> Result<Selection> {
     let table = table::read(file, split)?;
     let origin = listing.origin();
     let above = origin.canonicalize().unwrap_or_else(|_| origin.to_path_buf()).to_string_lossy().replace('\\', "/");
@@ -343,7 +228,7 @@ impl<'a> Layout<'a> {
 
     fn by_folder(self, split: Split) -> Result<Selection> {
         self.check_folders(|top| Split::from_name(top) == Some(split))?;
-        let mut classes = Classes::new();
+        let mut classes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for &file in self.images.iter().filter(|&&file| self.split(file) == Some(split)) {
             classes.entry(self.class(file).to_string()).or_default().push(file);
         }
@@ -359,13 +244,13 @@ impl<'a> Layout<'a> {
                 ),
             ));
         }
-        Ok(Selection { classes, warnings: self.warnings, drawn_from: None })
+        Ok(Selection { classes: classes.into_iter().collect(), warnings: self.warnings, drawn_from: None })
     }
 
     /// All classes, those of one name in different split folders together, chosen by file or seed.
     fn by_class(self, split: Split, options: &DataOptions) -> Result<Selection> {
         self.check_folders(|top| if self.has_splits { Split::from_name(top).is_some() } else { top != "oneshot" })?;
-        let mut all = Classes::new();
+        let mut all: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for &file in &self.images {
             all.entry(self.class(file).to_string()).or_default().push(file);
         }

@@ -3,26 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use super::image_set::ImageSet;
-use super::kind::{self, FileKind, is_folder};
 use super::left_out;
-use super::listing::{self, FolderListing, Listing};
+use super::listing::{self, Listing};
 use super::options::{DataOptions, check_side};
 use super::pictures::Pictures;
 use super::split::Split;
-use super::tar_archive::TarListing;
-use super::zip_archive::ZipListing;
-use super::{archive, array_files, decode, glyphs, idx, image_folder, npz};
+use super::{archive, decode, glyphs, source};
 use crate::{Error, Result};
 
 /// Reads one split of a data set.
 ///
 /// `source` is `glyphs` (the embedded procedural set; write `./glyphs` for a folder of that name) or
-/// a path, told apart by content and layout:
+/// a path, told apart by content and layout, or a pattern of shards:
 ///
 /// - a folder, zip or tar of class folders, with split folders above them or not;
 /// - a folder with one pickle, `.npz` or `.npy` per split, its labels in it or in a file beside it, or a single such
 ///   file;
-/// - a folder of idx files, or one idx file of images beside its labels.
+/// - a folder of idx files, or one idx file of images beside its labels;
+/// - webdataset's shards with classes: a tar, a folder of them, or a pattern as [`super::braces`] takes it.
 ///
 /// Where the data has no splits, its classes are split by seed ([`super::class_split`]).
 ///
@@ -36,70 +34,9 @@ pub fn load(source: &str, split: Split, options: &DataOptions) -> Result<ImageSe
     if source == "glyphs" {
         return glyphs::load(split, options);
     }
-    let mut set = load_path(Path::new(source), split, options)?;
+    let mut set = source::find(source)?.load(split, options)?;
     set.warn_of_duplicates(source);
     Ok(set)
-}
-
-fn load_path(path: &Path, split: Split, options: &DataOptions) -> Result<ImageSet> {
-    if is_folder(path)? {
-        return load_folder(path, split, options);
-    }
-    match kind::of(path)? {
-        FileKind::Zip if npz::is_npz(path)? => array_files::load_file(path, split, options),
-        FileKind::Zip => image_folder::load(&ZipListing::open(path)?, split, options),
-        FileKind::Tar => image_folder::load(&TarListing::open(path)?, split, options),
-        FileKind::Pickle | FileKind::Npy => array_files::load_file(path, split, options),
-        FileKind::Idx => idx::load(path, &[path.to_path_buf()], split, options),
-        FileKind::Image => Err(Error::data(path, "is one image; give the folder that holds the class folders")),
-        FileKind::Unknown => Err(Error::data(
-            path,
-            "is neither a zip, a tar, a pickle, an .npz nor an idx file; give one of these, a folder, or the word glyphs",
-        )),
-    }
-}
-
-/// Tells the kinds of data sets in a folder apart. Several are refused: the same images may be in each.
-fn load_folder(folder: &Path, split: Split, options: &DataOptions) -> Result<ImageSet> {
-    let raw = folder.join("raw");
-    // torchvision puts MNIST's files there.
-    let mut idx = idx::find(folder)?;
-    if idx.is_empty() && raw.is_dir() {
-        idx = idx::find(&raw)?;
-    }
-    let arrays = array_files::find(folder)?;
-    let has_splits = arrays.iter().any(|(split, _)| split.is_some());
-    if idx.is_empty() && arrays.is_empty() {
-        return image_folder::load(&FolderListing::open(folder)?, split, options);
-    }
-    let listing = FolderListing::open(folder)?;
-    let image = (0..listing.files().len())
-        .find(|&i| listing.files()[i].contains('/') && listing::is_image(&listing, i))
-        .map(|i| listing.files()[i].clone());
-    let array = arrays.iter().map(|(_, path)| listing::file_name(path)).min();
-    let two = match (idx.first(), array.as_ref().filter(|_| has_splits || image.is_none()), &image) {
-        (Some(idx), Some(array), _) => Some((listing::file_name(idx), array)),
-        (Some(idx), None, Some(image)) => Some((listing::file_name(idx), image)),
-        (None, Some(array), Some(image)) => Some((array.clone(), image)),
-        _ => None,
-    };
-    if let Some((one, other)) = two {
-        return Err(Error::data(
-            folder,
-            format!("holds two data sets, {one} and {other}; move one of them into a folder of its own"),
-        ));
-    }
-    match (idx.is_empty(), has_splits, image, arrays.as_slice()) {
-        (false, ..) => idx::load(folder, &idx, split, options),
-        (_, true, ..) => array_files::load_folder(folder, &arrays, split, options),
-        // Arrays that are named after no split lie beside class folders, as embeddings do.
-        (.., Some(_), _) => image_folder::load(&listing, split, options),
-        (.., [(_, one)]) => array_files::load_file(one, split, options),
-        (.., all) => {
-            let names: Vec<String> = all.iter().map(|(_, path)| listing::file_name(path)).collect();
-            Err(Error::data(folder, format!("holds several files of arrays, {}; give one of them", names.join(", "))))
-        }
-    }
 }
 
 /// Reads images without labels, for embedding: every path is an image, a zip, a tar, or a folder that is

@@ -17,6 +17,8 @@ mod braces;
 #[cfg(feature = "formats")]
 mod choose;
 #[cfg(feature = "formats")]
+pub mod convert;
+#[cfg(feature = "formats")]
 mod decode;
 #[cfg(feature = "formats")]
 pub mod embeddings;
@@ -60,7 +62,11 @@ mod pictures;
 #[cfg(feature = "formats")]
 mod places;
 #[cfg(feature = "formats")]
+mod selection;
+#[cfg(feature = "formats")]
 pub mod sheet;
+#[cfg(feature = "formats")]
+mod source;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod split;
 mod statistics;
@@ -72,6 +78,8 @@ mod tar_archive;
 mod text;
 #[cfg(feature = "formats")]
 pub(crate) mod unpickle;
+#[cfg(feature = "formats")]
+mod webdataset;
 #[cfg(feature = "formats")]
 pub(crate) mod zip_archive;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::listing::{self, Listing};
-use super::{DataOptions, ImageSet, archive, decode};
+use super::{DataOptions, ImageSet, archive, braces, decode};
 use crate::{Error, Result};
 
 /// One run: which training image shows the same character as each test image?
@@ -26,7 +26,7 @@ pub struct OneShotRun {
 pub fn read_oneshot_runs(source: &str, options: &DataOptions) -> Result<Option<Vec<OneShotRun>>> {
     super::options::check_side(options)?;
     let path = Path::new(source);
-    if source == "glyphs" {
+    if source == "glyphs" || (braces::is_pattern(source) && !path.exists()) {
         return Ok(None);
     }
     let Some(listing) = archive::open(path)? else { return Ok(None) };

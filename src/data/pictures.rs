@@ -29,9 +29,29 @@ impl Pictures {
     /// # Errors
     /// [`Error::Data`] or [`Error::Io`] for a path that cannot be read or holds no picture.
     pub fn open(paths: &[PathBuf], strict: bool) -> Result<Pictures> {
+        let pictures = Pictures::collect(paths, strict, false)?;
+        if pictures.items.is_empty() {
+            return Err(Error::usage("no images given; give images, folders of images, or zips or tars of images"));
+        }
+        Ok(pictures)
+    }
+
+    /// As [`Pictures::open`]; a folder or an archive may hold none.
+    ///
+    /// # Errors
+    /// As [`Pictures::open`], but for that.
+    pub fn open_any(paths: &[PathBuf], strict: bool) -> Result<Pictures> {
+        Pictures::collect(paths, strict, true)
+    }
+
+    fn collect(paths: &[PathBuf], strict: bool, may_be_empty: bool) -> Result<Pictures> {
         let mut pictures = Pictures { listings: Vec::new(), items: Vec::new(), left_out: Vec::new() };
         for path in paths {
             let (listing, is_image) = match archive::open(path)? {
+                Some(listing) if may_be_empty => {
+                    pictures.add(listing, false, strict)?;
+                    continue;
+                }
                 Some(listing) => (listing, false),
                 None => match kind::of(path)? {
                     FileKind::Pickle | FileKind::Idx | FileKind::Npy => {
@@ -42,15 +62,15 @@ impl Pictures {
                     kind => (Box::new(OneFile::new(path)) as Box<dyn Listing>, kind == FileKind::Image),
                 },
             };
-            pictures.add(listing, is_image, strict)?;
-        }
-        if pictures.items.is_empty() {
-            return Err(Error::usage("no images given; give images, folders of images, or zips or tars of images"));
+            if pictures.add(listing, is_image, strict)? == 0 {
+                return Err(Error::data(path, format!("holds no image ({} are read)", listing::IMAGE_KINDS)));
+            }
         }
         Ok(pictures)
     }
 
-    fn add(&mut self, listing: Box<dyn Listing>, is_image: bool, strict: bool) -> Result<()> {
+    /// Adds what a listing has; the number of its pictures.
+    fn add(&mut self, listing: Box<dyn Listing>, is_image: bool, strict: bool) -> Result<usize> {
         let before = self.items.len();
         let at = self.listings.len() as u32;
         for file in 0..listing.files().len() {
@@ -62,12 +82,8 @@ impl Pictures {
                 Err(error) => self.left_out.push(LeftOut::of(error)?),
             }
         }
-        if self.items.len() == before {
-            let why = format!("holds no image ({} are read)", listing::IMAGE_KINDS);
-            return Err(Error::data(listing.origin(), why));
-        }
         self.listings.push(listing);
-        Ok(())
+        Ok(self.items.len() - before)
     }
 
     /// Number of pictures.

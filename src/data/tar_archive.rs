@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use tar::{EntryType, Header};
 
@@ -25,14 +24,44 @@ const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 pub(super) struct TarListing {
     path: PathBuf,
     index: Index<Member>,
-    file: Mutex<File>,
 }
 
 /// Where the content of a file lies.
-struct Member {
+#[derive(Clone, Copy)]
+pub(super) struct Member {
     offset: u64,
-    bytes: u64,
+    pub bytes: u64,
     content: Content,
+}
+
+impl Member {
+    /// The first bytes of the file, `most` of them or all, from the archive at `archive`; `path` is for messages. The archive
+    /// is opened for every file: a data set may have more shards than a process may have open.
+    fn first(&self, archive: &Path, path: &Path, most: u64) -> Result<Vec<u8>> {
+        if let Some(why) = self.content.refusal() {
+            return Err(Error::data(path, why));
+        }
+        let mut content = vec![0; self.bytes.min(most) as usize];
+        let read = File::open(archive).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.offset))?;
+            file.read_exact(&mut content)
+        });
+        read.map(|()| content).map_err(|source| Error::io(path, "cannot be read from the tar", source))
+    }
+
+    /// As [`Listing::head`].
+    pub(super) fn head(&self, archive: &Path, path: &Path) -> Result<Vec<u8>> {
+        self.first(archive, path, HEAD_BYTES)
+    }
+
+    /// As [`Listing::read`].
+    pub(super) fn read(&self, archive: &Path, path: &Path) -> Result<Vec<u8>> {
+        if self.bytes > MAX_FILE_BYTES {
+            let message = format!("has more than {} MiB; make the image smaller", MAX_FILE_BYTES >> 20);
+            return Err(Error::data(path, message));
+        }
+        self.first(archive, path, MAX_FILE_BYTES)
+    }
 }
 
 /// What a member is, folders apart.
@@ -50,10 +79,12 @@ impl Content {
     fn refusal(self) -> Option<&'static str> {
         match self {
             Content::File => None,
-            Content::Sparse => Some("is a sparse file inside the tar, which is not read; repack it without --sparse"),
-            Content::Link => {
-                Some("is a link inside the tar, which is not followed; repack it with --dereference --hard-dereference")
+            Content::Sparse => {
+                Some("is a sparse file inside the tar, which is not read; repack it with `tar` without --sparse")
             }
+            Content::Link => Some(
+                "is a link inside the tar, which is not followed; repack it with `tar --dereference --hard-dereference`",
+            ),
             Content::Other => Some("is no regular file inside the tar; repack it without this member"),
         }
     }
@@ -251,20 +282,12 @@ impl TarListing {
         let length = file.metadata().map_err(failed)?.len();
         let headers = Headers { path, reader: BufReader::new(&file), at: 0, length };
         let index = headers.members()?.index(path)?;
-        Ok(TarListing { path: path.to_path_buf(), index, file: Mutex::new(file) })
+        Ok(TarListing { path: path.to_path_buf(), index })
     }
 
-    /// The first bytes of a file, `most` of them or all.
-    fn first(&self, file: usize, most: u64) -> Result<Vec<u8>> {
-        let path = self.locate(file);
-        let member = &self.index.places[file];
-        if let Some(why) = member.content.refusal() {
-            return Err(Error::data(&path, why));
-        }
-        let mut content = vec![0; member.bytes.min(most) as usize];
-        let mut archive = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = archive.seek(SeekFrom::Start(member.offset)).and_then(|_| archive.read_exact(&mut content));
-        read.map(|()| content).map_err(|source| Error::io(&path, "cannot be read from the tar", source))
+    /// Where the content of a file lies.
+    pub(super) fn member(&self, file: usize) -> Member {
+        self.index.places[file]
     }
 }
 
@@ -285,13 +308,9 @@ impl Listing for TarListing {
         self.index.places[file].bytes
     }
     fn head(&self, file: usize) -> Result<Vec<u8>> {
-        self.first(file, HEAD_BYTES)
+        self.member(file).head(&self.path, &self.locate(file))
     }
     fn read(&self, file: usize) -> Result<Vec<u8>> {
-        if self.size(file) > MAX_FILE_BYTES {
-            let message = format!("has more than {} MiB; make the image smaller", MAX_FILE_BYTES >> 20);
-            return Err(Error::data(self.locate(file), message));
-        }
-        self.first(file, MAX_FILE_BYTES)
+        self.member(file).read(&self.path, &self.locate(file))
     }
 }

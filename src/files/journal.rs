@@ -44,12 +44,28 @@ impl From<io::Error> for Unusable {
     }
 }
 
-fn lock(file: &File) -> Result<(), Unusable> {
+fn lock(file: &File, path: &Path) -> Result<(), Unusable> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(Unusable::Busy),
+        // Its owner has removed it since it was opened: the lock is on no file.
+        _ if !is_at(file, path)? => Err(io::Error::from(io::ErrorKind::NotFound).into()),
         // Some file systems have no locks.
         _ => Ok(()),
     }
+}
+
+/// Whether the open file is the one at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (own, there) = (file.metadata()?, path.metadata()?);
+    Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
+}
+
+/// Elsewhere a file that is open keeps its name.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 impl Journal {
@@ -59,7 +75,7 @@ impl Journal {
     /// [`Unusable::Io`] where it cannot be written.
     pub fn create(path: &Path) -> Result<Journal, Unusable> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        lock(&file)?;
+        lock(&file, path)?;
         let mut journal = Journal { path: path.to_owned(), file, end: 0, records: 0, synced: Instant::now() };
         if let Err(error) = journal.file.write_all(MAGIC) {
             let _ = journal.remove();
@@ -75,10 +91,15 @@ impl Journal {
     /// [`Unusable::Foreign`] for another file, [`Unusable::Busy`] for one in use.
     pub fn open(path: &Path) -> Result<Journal, Unusable> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        lock(&file)?;
-        let mut magic = [0; MAGIC.len()];
-        if (&file).read_exact(&mut magic).is_err() || magic != *MAGIC {
+        lock(&file, path)?;
+        let mut magic = Vec::new();
+        (&file).take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+        if !MAGIC.starts_with(&magic) {
             return Err(Unusable::Foreign);
+        }
+        if magic.len() < MAGIC.len() {
+            // Of a process that was killed as it made the file.
+            (&file).write_all(&MAGIC[magic.len()..])?;
         }
         let mut journal =
             Journal { path: path.to_owned(), file, end: MAGIC.len() as u64, records: 0, synced: Instant::now() };
@@ -241,6 +262,14 @@ mod tests {
         changed[8 + FRAME] ^= 1;
         std::fs::write(&path, changed).unwrap();
         assert_eq!(Journal::open(&path).unwrap().records(), 0);
+        // One that was killed before it had written the first bytes.
+        for begun in 0..MAGIC.len() {
+            std::fs::write(&path, &MAGIC[..begun]).unwrap();
+            let mut journal = Journal::open(&path).unwrap();
+            journal.append(b"first").unwrap();
+            drop(journal);
+            assert_eq!(records(&mut Journal::open(&path).unwrap()), [b"first"]);
+        }
         std::fs::write(&path, "a diary").unwrap();
         assert!(matches!(Journal::open(&path), Err(Unusable::Foreign)));
         assert_eq!(std::fs::read(&path).unwrap(), b"a diary", "it stays as it is");

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::buffer::Buffer;
@@ -79,6 +81,10 @@ type PipelineKey = (&'static str, &'static str, Vec<(&'static str, u64)>);
 /// A shader and its module on the device.
 type Loaded = (Cow<'static, Shader>, wgpu::ShaderModule);
 
+/// Says whether the entry point of a launch gives right numbers on the device of these kernels, which run it wherever a
+/// launch has it to choose.
+pub type Verify = for<'k> fn(&'k mut Kernels, &'k Launch<Region>) -> Pin<Box<dyn Future<Output = Result<bool>> + 'k>>;
+
 /// Shaders and pipelines made so far on one device, and how alternatives are chosen on it. A device stands for kernels
 /// of which none has been made, and without measured choices.
 #[derive(Clone)]
@@ -86,6 +92,7 @@ pub struct Kernels {
     gpu: Arc<Gpu>,
     budget: KernelBudget,
     tuning: Tuning,
+    verify: Option<Verify>,
     preferred: Option<&'static str>,
     /// Shaders that are not the crate's own, or that stand for one of them, by name.
     added: HashMap<String, Shader>,
@@ -134,7 +141,7 @@ impl Kernels {
     pub fn new(gpu: Arc<Gpu>) -> Self {
         let budget = KernelBudget::of(&gpu);
         let (added, loaded, pipelines) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Kernels { gpu, budget, tuning: Tuning::default(), preferred: None, added, loaded, pipelines }
+        Kernels { gpu, budget, tuning: Tuning::default(), verify: None, preferred: None, added, loaded, pipelines }
     }
 
     /// How alternatives are chosen, and what was chosen so far.
@@ -145,6 +152,11 @@ impl Kernels {
     /// To change how alternatives are chosen from now on.
     pub fn tuning_mut(&mut self) -> &mut Tuning {
         &mut self.tuning
+    }
+
+    /// What is measured to be the fastest is chosen only where `verify` says that its numbers are right.
+    pub fn verify_choices(&mut self, verify: Verify) {
+        self.verify = Some(verify);
     }
 
     /// Makes a shader of the caller known: launches name it by [`Shader::name`].
@@ -246,7 +258,7 @@ impl Kernels {
         for choice in &choices {
             prepared.push(self.make(choice, arena, at).await?);
         }
-        let fastest = tune::fastest(measure, prepared.len(), async |which: usize, times: usize| {
+        let by_speed = tune::by_speed(measure, prepared.len(), async |which: usize, times: usize| {
             let mut encoder = gpu.encoder();
             let mut pass = encoder.begin_compute_pass(&Default::default());
             (0..times).for_each(|_| prepared[which].encode(&mut pass));
@@ -254,10 +266,30 @@ impl Kernels {
             gpu.wait_for_async(&gpu.submit(encoder)?).await
         })
         .await?;
-        let choice = choices.swap_remove(fastest);
-        self.tuning.measured.insert(site.clone());
-        self.tuning.chosen.insert(site, choice.entry.to_owned());
-        Ok(choice)
+        for which in by_speed {
+            if self.is_right(&choices[which]).await? {
+                let choice = choices.swap_remove(which);
+                self.tuning.measured.insert(site.clone());
+                self.tuning.chosen.insert(site, choice.entry.to_owned());
+                return Ok(choice);
+            }
+        }
+        Err(Error::Device(format!("no kernel of {} gives right numbers on {}", launch.label(), gpu.describe())))
+    }
+
+    /// Whether the numbers of a choice are right, found out once for each pipeline.
+    async fn is_right(&mut self, choice: &Launch<Region>) -> Result<bool> {
+        let Some(verify) = self.verify else { return Ok(true) };
+        let kind = tune::kind(choice);
+        if let Some(&known) = self.tuning.verified.get(&kind) {
+            return Ok(known);
+        }
+        // It has the pipelines that are made, and makes no choice of its own.
+        let mut kernels = self.clone();
+        (kernels.verify, kernels.preferred, kernels.tuning) = (None, Some(choice.entry), Tuning::default());
+        let is_right = verify(&mut kernels, choice).await?;
+        self.tuning.verified.insert(kind, is_right);
+        Ok(is_right)
     }
 
     /// Makes the pipeline and the bind group of a launch as it is.

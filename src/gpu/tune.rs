@@ -17,6 +17,8 @@ pub struct Tuning {
     pub measured: BTreeSet<String>,
     /// Measures what was not chosen yet. None: the alternatives' own order decides.
     pub measure: Option<Measure>,
+    /// Of the entry points that were fastest somewhere, by [`kind`], whether their numbers are right.
+    pub verified: BTreeMap<String, bool>,
 }
 
 /// How alternatives are measured.
@@ -39,18 +41,24 @@ pub fn site<B>(launch: &Launch<B>) -> String {
     [launch.label()].into_iter().chain(sizes).chain(constants).collect()
 }
 
-/// The position of the fastest of `count` ways. `run` executes one of them a number of times and waits for it.
+/// What has one pipeline, whatever its sizes: entry point and constants.
+pub fn kind<B>(launch: &Launch<B>) -> String {
+    let constants = launch.constants.iter().map(|(name, value)| format!(" {name}={value}"));
+    [launch.label()].into_iter().chain(constants).collect()
+}
+
+/// The positions of `count` ways, the fastest first. `run` executes one of them a number of times and waits for it.
 ///
 /// The ways take turns, so that what changes meanwhile on the device meets all of them. The shortest time of each
 /// counts: a device that was idle while they were compiled raises its clock during the first turns.
 ///
 /// # Errors
 /// What `run` returns.
-pub async fn fastest(
+pub async fn by_speed(
     measure: Measure,
     count: usize,
     mut run: impl AsyncFnMut(usize, usize) -> Result<()>,
-) -> Result<usize> {
+) -> Result<Vec<usize>> {
     const LONG: Duration = Duration::from_millis(2);
     let mut time = async |which: usize, times: usize| {
         let begun = (measure.clock)();
@@ -71,7 +79,9 @@ pub async fn fastest(
             *least = time(which, times).await?.min(*least);
         }
     }
-    Ok((0..count).min_by_key(|&which| best[which]).unwrap_or(0))
+    let mut ways: Vec<usize> = (0..count).collect();
+    ways.sort_by_key(|&which| best[which]);
+    Ok(ways)
 }
 
 #[cfg(test)]
@@ -85,14 +95,14 @@ mod tests {
     fn the_fastest_wins_while_the_clock_rises() {
         let measure = Measure { samples: 3, all: true, clock: || NOW.with(|now| Duration::from_micros(now.get())) };
         let mut executed = 0;
-        let won = pollster::block_on(fastest(measure, 3, async |which, times: usize| {
+        let won = pollster::block_on(by_speed(measure, 3, async |which, times: usize| {
             executed += 1;
             // The device is three times slower at first; the second way is the fastest.
             let slow = if executed <= 6 { 3 } else { 1 };
             NOW.with(|now| now.set(now.get() + slow * times as u64 * [500, 400, 450][which]));
             Ok(())
         }));
-        assert_eq!(won.ok(), Some(1));
+        assert_eq!(won.ok(), Some(vec![1, 2, 0]));
         assert_eq!(executed, 3 * (2 + 3));
     }
 }

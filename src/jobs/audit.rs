@@ -132,6 +132,9 @@ pub fn run(request: &AuditRequest, session: &Session, progress: &mut dyn Progres
         shards => (None, of_shards(request, shards, session, progress)?, None),
     };
     let Survey { paths, places, mut findings, .. } = survey;
+    // The pictures of shards are those that have a row.
+    let unreadable =
+        if pictures.is_none() { findings.iter().filter(|one| one.finding == Kind::Unreadable).count() } else { 0 };
     findings.retain(|finding| request.looks_for(finding.finding));
     let looked_for = Kind::ALL.into_iter().filter(|&kind| {
         request.looks_for(kind)
@@ -142,7 +145,7 @@ pub fn run(request: &AuditRequest, session: &Session, progress: &mut dyn Progres
     let outcome = AuditOutcome {
         model,
         data: request.data.clone(),
-        pictures: paths.len(),
+        pictures: paths.len() + unreadable,
         classes: places.classes.len(),
         counts: looked_for.map(|kind| (kind, of_kind(kind))).collect(),
         csv: request.csv.clone(),

@@ -294,7 +294,17 @@ fn finish(
     progress: &mut dyn Progress,
 ) -> Result<(Pace, Option<PathBuf>)> {
     let EmbedRequest { layer, normalise, strict, ref out, .. } = *request;
-    let extraction = Extraction { extractor, layer, normalise, strict, options, out, list: LIST };
+    let extraction = Extraction {
+        extractor,
+        layer,
+        normalise,
+        strict,
+        options,
+        out,
+        list: LIST,
+        what: "embedding",
+        fail_on_io: false,
+    };
     let pace = extraction.run(part, progress)?;
     let left_out = part.all_left_out();
     if part.rows == 0

@@ -87,6 +87,12 @@ struct Batch {
     has_rows: bool,
 }
 
+/// Whether an error is none of the file's own.
+fn is_of_system(error: &Error) -> bool {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    matches!(error, Error::Io { source, .. } if !matches!(source.kind(), NotFound | PermissionDenied))
+}
+
 /// What an extraction works with.
 pub(super) struct Extraction<'e> {
     pub extractor: &'e Extractor,
@@ -97,6 +103,11 @@ pub(super) struct Extraction<'e> {
     pub out: &'e Path,
     /// What lists everything that is left out.
     pub list: &'e str,
+    /// What is said of the progress.
+    pub what: &'e str,
+    /// Fail where the system cannot read a file that is there and may be read: the next call may. Else the picture is left
+    /// out.
+    pub fail_on_io: bool,
 }
 
 impl Extraction<'_> {
@@ -132,7 +143,7 @@ impl Extraction<'_> {
                         self.finish(&mut batches, Some(last), &mut idle, part)?;
                     }
                 }
-                progress.advance("embedding", part.done as u64, n as u64);
+                progress.advance(self.what, part.done as u64, n as u64);
             }
             Ok(())
         })?;
@@ -156,7 +167,7 @@ impl Extraction<'_> {
         for item in first..done {
             match pixels.next() {
                 Some(Ok(words)) => all.extend(words),
-                Some(Err(error)) if self.strict => return Err(error),
+                Some(Err(error)) if self.strict || (self.fail_on_io && is_of_system(&error)) => return Err(error),
                 Some(Err(error)) => {
                     let LeftOut { path, why } = LeftOut::of(error)?;
                     let before = part.source.left_out().len() + part.left_out.len() + left_out.len();

@@ -10,6 +10,7 @@ pub mod bench;
 mod calibrate;
 pub mod check;
 pub mod compare;
+pub mod convert;
 mod copies;
 pub mod devices;
 pub mod distill;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::rows::{Embedder, Row};
 use super::table::{table_bytes, table_file};
 use super::{Session, data_options, distinct, look_options, model, sheet_file, within};
-use crate::data::embeddings::{Format, Reader, shards_in};
+use crate::data::embeddings::{Format, Reader, ShardStats, shards_in};
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, LeftOut, Pictures};
 use crate::fewshot::Nearest;
@@ -112,34 +112,45 @@ impl NeighborsRequest {
     /// The embeddings to search among; none where it is pictures.
     fn embeddings(&self) -> Result<Option<Embeddings>> {
         let path = self.among.as_path();
-        let checkpoint = if path.is_dir() {
-            match shards_in(path)?.pop() {
-                None => return Ok(None),
-                Some((_, stats)) if stats.layer != Layer::Feature.name() => {
-                    let layer = stats.layer;
-                    return Err(Error::data(
-                        path,
-                        format!(
-                            "holds the layer {layer} of a network, and features are compared: embed the shards anew"
-                        ),
-                    ));
-                }
-                Some((_, stats)) => Some(stats.checkpoint),
-            }
-        } else if Format::of_ending(path).is_some() {
-            None
-        } else {
-            return Ok(None);
-        };
-        Ok(Some(Embeddings { reader: Reader::open(path)?, checkpoint }))
+        if !path.is_dir() {
+            return Ok(Format::of_ending(path).map(|_| Embeddings::File(path.into())));
+        }
+        let shards = shards_in(path)?;
+        match shards.first() {
+            None => Ok(None),
+            Some((_, stats)) if stats.layer != Layer::Feature.name() => Err(Error::data(
+                path,
+                format!(
+                    "holds the layer {} of a network, and features are compared: embed the shards anew",
+                    stats.layer
+                ),
+            )),
+            Some(_) => Ok(Some(Embeddings::Shards(shards))),
+        }
     }
 }
 
-/// Rows that were embedded before.
-struct Embeddings {
-    reader: Reader,
+/// Rows that were embedded before. Shards are listed once: more of them may be finished while they are searched.
+enum Embeddings {
+    File(PathBuf),
+    Shards(Vec<(PathBuf, ShardStats)>),
+}
+
+impl Embeddings {
+    fn open(&self) -> Result<Reader> {
+        match self {
+            Embeddings::File(file) => Reader::open(file),
+            Embeddings::Shards(shards) => Ok(Reader::of_shards(shards.clone())),
+        }
+    }
+
     /// The hash of the checkpoint that made them, where that is known.
-    checkpoint: Option<String>,
+    fn checkpoint(&self) -> Option<&str> {
+        match self {
+            Embeddings::File(_) => None,
+            Embeddings::Shards(shards) => shards.first().map(|(_, stats)| stats.checkpoint.as_str()),
+        }
+    }
 }
 
 /// The rows of a file of embeddings in parts of at most `most`, counted, and `progress` asked whether to go on.
@@ -172,9 +183,8 @@ impl Iterator for Parts<'_> {
     }
 }
 
-/// The paths of `rows` of a file of embeddings.
-fn names(file: &Path, rows: &[usize]) -> Result<Vec<String>> {
-    let mut reader = Reader::open(file)?;
+/// The paths of `rows` of embeddings.
+fn names(mut reader: Reader, rows: &[usize]) -> Result<Vec<String>> {
     let places: HashMap<usize, usize> = rows.iter().enumerate().map(|(place, &row)| (row, place)).collect();
     let mut found = vec![String::new(); rows.len()];
     let (mut row, last) = (Vec::new(), rows.iter().max().copied().unwrap_or(0));
@@ -229,8 +239,9 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
     })?;
     let columns = query.len();
     let (neighbors, rows) = match embeddings {
-        Some(Embeddings { reader, checkpoint }) => {
-            let unlike = match checkpoint {
+        Some(embeddings) => {
+            let reader = embeddings.open()?;
+            let unlike = match embeddings.checkpoint() {
                 _ if reader.columns() != columns => {
                     Some(format!("has {} columns, and {} makes {columns}", reader.columns(), stored.file.display()))
                 }
@@ -251,7 +262,7 @@ pub fn run(request: &NeighborsRequest, session: &Session, progress: &mut dyn Pro
             let parts = Parts { reader, most: nearest.rows_per_pass(), rows: &mut rows, progress };
             let found = nearest.search_parts(&query, parts, more(request.k))?.remove(0);
             let of: Vec<usize> = found.iter().map(|(row, _)| *row).collect();
-            (without(&request.picture, found, names(&request.among, &of)?, request.k), rows)
+            (without(&request.picture, found, names(embeddings.open()?, &of)?, request.k), rows)
         }
         None => among_pictures(request, &mut embedder, &mut kernels, &query)?,
     };

@@ -245,29 +245,33 @@ impl<'s> Part<'s> {
     /// [`Error::Io`] where it cannot be written.
     pub fn open(out: &Path, begun: &Begun, source: &'s Source, earlier: Earlier) -> Result<Option<Part<'s>>> {
         let path = part_beside(out);
-        let is_there = path.exists();
-        if is_there && earlier == Earlier::Refuse {
+        if path.exists() && earlier == Earlier::Refuse {
             return Err(Error::data(
                 &path,
                 "this is what an earlier call had done when it was stopped: go on with `request.resume`, or remove the \
                  file to begin anew",
             ));
         }
-        let journal = if is_there { Journal::open(&path) } else { Journal::create(&path) };
-        let journal = match journal {
-            Ok(journal) => journal,
-            Err(Unusable::Busy) => return Ok(None),
-            // Made or removed by another process in this moment.
-            Err(Unusable::Io(e)) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-                return if path.exists() { Ok(None) } else { Err(Error::io(out, CANNOT_WRITE, e)) };
+        let mut tries = 0;
+        let journal = loop {
+            let journal = if path.exists() { Journal::open(&path) } else { Journal::create(&path) };
+            match journal {
+                Ok(journal) => break journal,
+                Err(Unusable::Busy) => return Ok(None),
+                // Another process has made or removed it in this moment.
+                Err(Unusable::Io(e))
+                    if tries < 100 && matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) =>
+                {
+                    tries += 1;
+                }
+                Err(Unusable::Foreign) => {
+                    return Err(Error::data(
+                        &path,
+                        "this is no part file of `embed`: move it, or name another `request.out`",
+                    ));
+                }
+                Err(Unusable::Io(e)) => return Err(Error::io(out, CANNOT_WRITE, e)),
             }
-            Err(Unusable::Foreign) => {
-                return Err(Error::data(
-                    &path,
-                    "this is no part file of `embed`: move it, or name another `request.out`",
-                ));
-            }
-            Err(Unusable::Io(e)) => return Err(Error::io(out, CANNOT_WRITE, e)),
         };
         let columns = begun.columns;
         let mut part = Part { path, journal, source, columns, done: 0, rows: 0, left_out: Vec::new(), shard: None };
@@ -308,6 +312,11 @@ impl<'s> Part<'s> {
             }
             // Whether it is the same call is looked at below; until then nothing is allocated by what it says.
             let record = Record::read(bytes).ok_or_else(unreadable)?;
+            let items = done..record.done;
+            let rises = record.left_out.iter().map(|(item, _)| item).is_sorted();
+            if !rises || !record.left_out.iter().all(|(item, _)| items.contains(item)) {
+                return Err(unreadable());
+            }
             done = record.done;
             rows += record.rows.len() / row;
             left_out.extend(record.left_out);

@@ -10,6 +10,7 @@ use crate::files::run_folder::TUNING_FILE;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::shader;
 use crate::gpu::tune::Measure;
+use crate::ops::check;
 use crate::settings::Tune;
 use crate::{Error, Result};
 
@@ -94,6 +95,7 @@ pub fn begin(kernels: &mut Kernels, tune: Tune, cache: Option<&Path>) {
     // A full search does not trust a quick one.
     let cached = cache.filter(|_| effort == Tune::Quick);
     let cached = cached.map(|folder| Kept::read(&Machine::of(kernels).file(folder, "tuning"), kernels));
+    kernels.verify_choices(check::verify);
     let tuning = kernels.tuning_mut();
     tuning.chosen = cached.unwrap_or_default();
     tuning.measure = match effort {
@@ -116,6 +118,12 @@ pub fn take(kernels: &mut Kernels, folder: &Path) {
 /// [`Error::Io`] when the run's folder cannot be written.
 pub fn keep(kernels: &Kernels, run: Option<&Path>, cache: Option<&Path>, note: &mut dyn FnMut(&str)) -> Result<()> {
     let tuning = kernels.tuning();
+    for (kind, _) in tuning.verified.iter().filter(|(_, is_right)| !**is_right) {
+        let device = kernels.gpu().describe();
+        note(&format!(
+            "{kind} gives wrong numbers on {device} and is not used: please report it with what `check` says"
+        ));
+    }
     if tuning.chosen.is_empty() {
         return Ok(());
     }

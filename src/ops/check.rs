@@ -2,11 +2,13 @@
 //! differences. The `check` command and the tests run the same cases.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 
 pub use super::case::{Case, Elements, Input};
 pub use super::cases;
 use crate::gpu::Launch;
-use crate::gpu::kernel::Kernels;
+use crate::gpu::kernel::{Kernels, Region};
 use crate::tape::backward::backward_from;
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::{Element, Graph, Type, ValueId, twin};
@@ -175,6 +177,47 @@ async fn run_changed_async(
         }
     }
     Ok(outcome)
+}
+
+/// The most cases by which an entry point is verified.
+const VERIFIED_BY: usize = 2;
+
+/// Compares what the entry point of `launch` makes with the twin, by cases in which a launch may run at it: those with the
+/// constants of `launch`, whose pipeline `kernels` have by now, or where there are none, others. What no case has, as a
+/// shader of the caller's own, counts as right. It is a [`Verify`](crate::gpu::kernel::Verify).
+///
+/// # Errors
+/// As [`run_async`].
+pub fn verify<'k>(
+    kernels: &'k mut Kernels,
+    launch: &'k Launch<Region>,
+) -> Pin<Box<dyn Future<Output = Result<bool>> + 'k>> {
+    Box::pin(async move {
+        let (mut alike, mut others) = (Vec::new(), Vec::new());
+        for case in cases() {
+            let launches = case.launches()?;
+            let runs = |own: &&Launch<ValueId>| {
+                let mut entries = own.alternatives.iter().map(|other| other.entry).chain([own.entry]);
+                own.shader == launch.shader && entries.any(|entry| entry == launch.entry)
+            };
+            let Some(own) = launches.iter().find(runs) else { continue };
+            if own.constants == launch.constants {
+                alike.push(case)
+            } else {
+                others.push(case)
+            }
+            if alike.len() == VERIFIED_BY {
+                break;
+            }
+        }
+        let found = if alike.is_empty() { others } else { alike };
+        for case in found.iter().take(VERIFIED_BY) {
+            if !run_async(case, kernels).await?.passed() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
 }
 
 /// Compares the twin's gradients with central differences of the twin's forward pass; returns the worst

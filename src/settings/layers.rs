@@ -271,7 +271,12 @@ impl Config {
     /// place without a name, such as `.`, has that of the default preset.
     pub fn out_folder(&self) -> PathBuf {
         let named = Path::new(&self.data.source).file_stem().map_or(Some(DEFAULT_PRESET), |name| name.to_str());
-        let of_data = named.filter(|_| !self.data.is_glyphs());
+        // Of a pattern of shards, what stands before its braces.
+        let before = |name: &'_ str| {
+            name.split_once('{').map_or(name.len(), |(name, _)| name.trim_end_matches(['-', '_']).len())
+        };
+        let named = named.map(|name| &name[..before(name)]);
+        let of_data = named.filter(|name| !name.is_empty() && !self.data.is_glyphs());
         match &self.run.out {
             Some(out) => out.clone(),
             None => Path::new("runs").join(self.preset.as_deref().or(of_data).unwrap_or("custom")),

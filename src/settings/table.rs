@@ -151,7 +151,7 @@ settings! {
         /// glyphs (embedded), or the path of images
         ///
         /// The path of class folders or a zip or tar of them, of idx files, pickles, .npz or .npy files, or of a folder
-        /// of such files. glyphs are drawn by the program and need no file.
+        /// of such files; or webdataset's shards, 'x-{000000..000099}.tar'. glyphs are drawn by the program and need no file.
         source: String = "glyphs".into(),
             [Numbers, User, flag("data", "SRC").range(Range::NotEmpty, &["glyphs", "a folder"]).on_screen()];
         /// Image side, pixels

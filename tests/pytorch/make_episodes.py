@@ -1,11 +1,13 @@
-"""Writes episodes.safetensors: `python tests/pytorch/make_episodes.py`, with numpy and safetensors.
+"""Writes episodes.safetensors and mixed_test.pickle: `python tests/pytorch/make_episodes.py`, with numpy and safetensors.
 
 The episodes of the method's authors' evaluation (Rizve et al., CVPR 2021) on a set of 7 classes of 23 to 29 images whose
 order is mixed: NumPy's legacy generator, seeded with the episode's number, chooses 5 classes, and of each class first the
-support and then, out of the others, the queries. Positions are those of the images in the set.
+support and then, out of the others, the queries. Positions are those of the images in the set. The pickle is that set, in
+the field's form: pictures of 2 x 2, whose first pixel is their position, and labels that are neither sorted nor contiguous.
 """
 
 import pathlib
+import pickle
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -39,3 +41,9 @@ save_file(
     },
     pathlib.Path(__file__).parent / "episodes.safetensors",
 )
+
+pixels = np.zeros((len(labels), 2, 2, 3), np.uint8)
+pixels[:, 0, 0, 0] = np.arange(len(labels))
+numbers = [70, 5, 61, 12, 99, 33, 8]
+with open(pathlib.Path(__file__).parent / "mixed_test.pickle", "wb") as file:
+    pickle.dump({"data": pixels, "labels": [numbers[label] for label in labels]}, file, protocol=2)

@@ -176,13 +176,23 @@ impl Reader {
     /// [`Error::Data`] or [`Error::Io`] where it is no such file or folder, or damaged.
     pub fn open(path: &Path) -> Result<Reader> {
         if path.is_dir() {
-            return Ok(Reader { rows: Box::new(shards::Rows::open(path)?) });
+            return match shards_in(path)? {
+                none if none.is_empty() => {
+                    Err(Error::data(path, "holds no embeddings of shards, as `embed` writes them"))
+                }
+                shards => Ok(Reader::of_shards(shards)),
+            };
         }
         let format = Format::of_ending(path).ok_or_else(|| {
             let endings: Vec<_> = Format::NAMES.iter().map(|name| format!(".{name}")).collect();
             Error::data(path, format!("its ending names no format of embeddings: give one of {}", endings.join(", ")))
         })?;
         Reader::open_as(path, format)
+    }
+
+    /// The rows of shards that [`shards_in`] found, one after the other.
+    pub fn of_shards(shards: Vec<(PathBuf, ShardStats)>) -> Reader {
+        Reader { rows: Box::new(shards::Rows::new(shards)) }
     }
 
     /// As [`Reader::open`], whatever the ending.

@@ -11,6 +11,8 @@ use crate::{Error, Result};
 
 /// What [`ShardStats::kind`] says.
 const KIND: &str = "ieq-wgpu.shard.1";
+/// Files that are larger are no such; it is room for the names of a million files.
+const MAX_BYTES: u64 = 256 << 20;
 /// How the names of such files end.
 const ENDING: &str = ".stats.json";
 
@@ -25,9 +27,8 @@ pub struct ShardStats {
     pub adapter: String,
     /// The shard, as it was given.
     pub shard: PathBuf,
-    /// Its bytes, and when it was changed last in nanoseconds since 1970; 0 for a folder.
-    pub bytes: u64,
-    pub changed: u64,
+    /// By what it is known again: a hash of its length and of samples of it; of a folder of the names, sizes and times.
+    pub stamp: String,
     /// Name of the file of embeddings, which lies beside this.
     pub embeddings: String,
     /// Format of that file.
@@ -59,19 +60,29 @@ impl ShardStats {
     /// # Errors
     /// [`Error::Data`] for a file that is none, [`Error::Io`] where it cannot be read.
     pub fn read(path: &Path) -> Result<Option<ShardStats>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        ShardStats::found(path)?.map(Some).ok_or_else(|| {
+            Error::data(
+                path,
+                "is not what `embed` writes beside the embeddings of a shard: move it, or name another folder",
+            )
+        })
+    }
+
+    /// What a file says; none where it is something else, whatever its name.
+    fn found(path: &Path) -> Result<Option<ShardStats>> {
+        let failed = |e| Error::io(path, "cannot read what is known of a shard", e);
+        if path.metadata().is_ok_and(|about| !about.is_file() || about.len() > MAX_BYTES) {
+            return Ok(None);
+        }
         let bytes = match std::fs::read(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|e| Error::io(path, "cannot read what is known of a shard", e))?,
+            read => read.map_err(failed)?,
         };
         let stats: Option<ShardStats> = serde_json::from_slice(&bytes).ok();
-        match stats.filter(|stats| stats.kind == KIND) {
-            Some(stats) => Ok(Some(stats)),
-            None => Err(Error::data(
-                path,
-                "is not what `embed` writes beside the embeddings of a shard: move it, or remove it to have that shard \
-                 embedded anew",
-            )),
-        }
+        Ok(stats.filter(|stats| stats.kind == KIND))
     }
 }
 
@@ -95,7 +106,8 @@ pub fn shards_in(folder: &Path) -> Result<Vec<(PathBuf, ShardStats)>> {
     let mut shards: Vec<(PathBuf, ShardStats)> = Vec::new();
     for name in names {
         let path = folder.join(&name);
-        let Some(stats) = ShardStats::read(&path)? else { continue };
+        // Other programs name files so, too.
+        let Some(stats) = ShardStats::found(&path)? else { continue };
         // Nothing outside the folder is opened, whatever the file says.
         if file_name(Path::new(&stats.embeddings)) != stats.embeddings {
             return Err(Error::data(path, "names a file of embeddings in another folder: remove it"));
@@ -117,23 +129,25 @@ pub fn shards_in(folder: &Path) -> Result<Vec<(PathBuf, ShardStats)>> {
     Ok(shards)
 }
 
-/// The rows of all shards in a folder.
+/// The rows of shards, one after the other.
 pub(super) struct Rows {
     columns: usize,
     left: std::vec::IntoIter<(PathBuf, ShardStats)>,
-    open: Option<Reader>,
+    open: Option<Open>,
+}
+
+/// A shard that is being read.
+struct Open {
+    reader: Reader,
+    file: PathBuf,
+    /// Rows that were read, and that there are to be.
+    read: usize,
+    rows: usize,
 }
 
 impl Rows {
-    pub(super) fn open(folder: &Path) -> Result<Rows> {
-        let shards = shards_in(folder)?;
-        let Some((_, first)) = shards.first() else {
-            return Err(Error::data(
-                folder,
-                "holds no embeddings of shards, as `embed` writes them with `request.shards`",
-            ));
-        };
-        Ok(Rows { columns: first.columns, left: shards.into_iter(), open: None })
+    pub(super) fn new(shards: Vec<(PathBuf, ShardStats)>) -> Rows {
+        Rows { columns: shards.first().map_or(0, |(_, stats)| stats.columns), left: shards.into_iter(), open: None }
     }
 }
 
@@ -144,22 +158,26 @@ impl super::Rows for Rows {
 
     fn next(&mut self, row: &mut Vec<f32>) -> Result<Option<String>> {
         loop {
-            if let Some(reader) = &mut self.open
-                && let Some(path) = reader.next(row)?
-            {
-                return Ok(Some(path));
+            if let Some(Open { reader, file, read, rows }) = &mut self.open {
+                if let Some(path) = reader.next(row)? {
+                    *read += 1;
+                    return Ok(Some(path));
+                }
+                if read != rows {
+                    return Err(super::damaged(
+                        file,
+                        format!("it has {read} rows, and the file beside it says {rows}"),
+                    ));
+                }
             }
             self.open = None;
-            let Some((file, stats)) = self.left.next() else { return Ok(None) };
-            if stats.rows == 0 {
-                continue;
-            }
-            let reader = Reader::open_as(&file, stats.format)?;
-            if reader.columns() != self.columns {
+            let Some((file, ShardStats { format, rows, .. })) = self.left.next() else { return Ok(None) };
+            let reader = Reader::open_as(&file, format)?;
+            if rows > 0 && reader.columns() != self.columns {
                 let (has, says) = (reader.columns(), self.columns);
                 return Err(super::damaged(&file, format!("it has {has} columns, and the file beside it says {says}")));
             }
-            self.open = Some(reader);
+            self.open = Some(Open { reader, file, read: 0, rows });
         }
     }
 }
