@@ -101,9 +101,6 @@ pub(super) fn lead(ranks: &Ranks, config: &Config, data: &ImageSet) -> Result<()
         names: data.names.clone(),
     };
     let text = serde_json::to_vec(&setup).map_err(|e| Error::Internal(format!("settings do not serialise: {e}")))?;
-    if serde_json::from_slice::<Setup>(&text).ok().as_ref().map(|setup| &setup.config) != Some(config) {
-        return Err(Error::Internal("the settings are not what is read of their text".into()));
-    }
     ranks.broadcast(&text)?;
     ranks.broadcast(bytemuck::cast_slice(&data.labels))?;
     ranks.broadcast(bytemuck::cast_slice(&data.pixels)).map(drop)
