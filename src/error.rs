@@ -197,6 +197,9 @@ pub enum Error {
     /// The device is gone: reset by the system, unplugged, or taken away.
     #[error("{0}")]
     DeviceLost(String),
+    /// Another rank has failed or cannot be reached.
+    #[error("{0}")]
+    Ranks(String),
     /// Training reached a number that is not finite.
     #[error("{what} was not finite at or before step {step}: lower optimiser.lr (it is {lr}) and train again{}", intact(*saved))]
     Diverged {

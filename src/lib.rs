@@ -88,12 +88,13 @@
 //! | `bench` | times of kernels and steps, with what the device can do at best |
 //! | `jobs` | what the program does, as requests and outcomes |
 //! | `cli` (default) | the program `ieq-wgpu` |
+//! | `mpi` | ranks that are processes, started by `mpirun` |
 //!
 //! # Layers
 //!
 //! Imports point downwards only, from file to file: `cli` → `jobs` → `page` → [`bench`](mod@bench) → [`train`] →
-//! [`fewshot`] → [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] → [`gpu`] → [`random`] → [`settings`] →
-//! [`progress`] → [`files`] → [`error`]. `ARCHITECTURE.md` is the map.
+//! [`fewshot`] → [`data`] → [`ier`] → [`nn`] → [`tape`] and [`ops`] → [`gpu`] → [`ranks`] → [`random`] →
+//! [`settings`] → [`progress`] → [`files`] → [`error`]. `ARCHITECTURE.md` is the map.
 
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -113,6 +114,7 @@ pub mod ops;
 pub mod page;
 pub mod progress;
 pub mod random;
+pub mod ranks;
 pub mod settings;
 pub mod tape;
 pub mod train;

@@ -326,3 +326,24 @@ fn a_closed_pipe_is_no_error() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "");
 }
+
+/// A program without MPI that `mpirun` starts all the same would train the whole run in each process.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn several_processes_do_not_train_copies_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    for (variables, rank) in [(["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"], 0), (["PMI_SIZE", "PMI_RANK"], 1)] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ieq-wgpu"))
+            .args(["train", "--out", "run"])
+            .envs([(variables[0], "2"), (variables[1], rank.to_string().as_str())])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        // The first speaks for all.
+        assert_eq!(stderr.is_empty(), rank > 0, "{stderr}");
+        assert!(rank > 0 || stderr.contains("built without MPI") && stderr.contains("--features mpi"), "{stderr}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -22,7 +22,7 @@ use ieq_wgpu::train::features::Layer;
 /// As the tests of the command line do: the adapter that the environment names.
 fn session() -> Session {
     let choice = AdapterChoice::parse(std::env::var("IEQ_ADAPTER").ok().as_deref());
-    Session { gpu: Options { choice, ..Options::default() }, cache: None, command: None }
+    Session { gpu: Options { choice, ..Options::default() }, ..Session::default() }
 }
 
 fn tiny() -> Config {

@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["progress"],
     &["settings"],
     &["random"],
+    &["ranks"],
     &["gpu"],
     &["tape", "ops"],
     &["nn"],

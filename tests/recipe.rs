@@ -16,7 +16,7 @@ use ieq_wgpu::settings::{Config, Length, Method, Recipe};
 
 fn session(cache: Option<&Path>) -> Session {
     let choice = AdapterChoice::parse(std::env::var("IEQ_ADAPTER").ok().as_deref());
-    Session { gpu: Options { choice, ..Options::default() }, cache: cache.map(Path::to_owned), command: None }
+    Session { gpu: Options { choice, ..Options::default() }, cache: cache.map(Path::to_owned), ..Session::default() }
 }
 
 /// Pictures of a class: width, height, and colour at a place.

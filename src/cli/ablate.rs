@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::report::{percent, shell_word, table};
 use super::settings::ConfigFlags;
-use super::{Context, interrupt};
+use super::{Context, interrupt, ranks};
 use crate::Result;
 use crate::jobs::ablate::{self, AblateOutcome, AblateRequest, VARIANTS};
 
@@ -36,6 +36,7 @@ pub struct Args {
 
 /// Trains what is not finished, and prints the table.
 pub fn run(args: Args, context: &Context) -> Result<()> {
+    ranks::refuse("ablate")?;
     let (config, given) = args.config.wish()?;
     let out = config.run.out.clone().unwrap_or_else(|| Path::new("runs").join("ablation"));
     let resume_command = format!("the same command with --out {}", shell_word(&out));

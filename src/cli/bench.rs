@@ -5,14 +5,18 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 
-use super::Context;
 use super::args::{choice, count, number};
 use super::report::table;
+use super::{Context, ranks};
 use crate::Result;
 use crate::bench::compare::Comparison;
 use crate::bench::kernels::Check;
 use crate::bench::{Ceilings, KernelResult, Options, Run, Spread, StepResult, cases};
+use crate::jobs::Session;
 use crate::jobs::bench::{self, BenchRequest};
+use crate::jobs::link::{LinkOutcome, measure};
+use crate::progress::Silent;
+use crate::ranks::Ranks;
 use crate::settings::{ByteSize, Config, PRESETS, Tune, Winograd};
 
 /// Preset whose step is measured unless another is named: the paper's network at 32 px.
@@ -44,6 +48,13 @@ pub struct Args {
     /// Only the whole step, its phases and the training loop
     #[arg(long, help_heading = PARTS)]
     step: bool,
+    /// Only the link between the ranks of mpirun
+    ///
+    /// Latency and bandwidth of the all-reduces of a training step, and of the transfers between device and process. With
+    /// --json the document that `plan --link` reads.
+    #[arg(long, help_heading = PARTS, hide_short_help = true, conflicts_with_all = ["kernels", "shapes", "step",
+        "check_only", "no_check", "preset", "side", "widths", "tune", "winograd", "rows", "samples", "compare", "csv", "svg"])]
+    link: bool,
     /// Compare the kernels with their twins and time nothing
     #[arg(long, help_heading = PARTS, conflicts_with_all = ["no_check", "compare", "svg"])]
     check_only: bool,
@@ -123,12 +134,52 @@ fn request(args: Args) -> Result<BenchRequest> {
 
 /// Measures and prints; a kernel that is off or a regression makes the exit code 1.
 pub fn run(args: Args, context: &Context) -> Result<()> {
+    if args.link {
+        return link(context);
+    }
     let request = request(args)?;
     context.interruptible("stopping after this measurement; Ctrl-C again stops at once")?;
     let outcome = context.with_progress(|progress| bench::run(&request, &context.session, progress))?;
     context.report.result("bench", &outcome, || text(&outcome.run, outcome.comparison.as_ref()))?;
     outcome.write_files(&request)?;
     outcome.passed()
+}
+
+/// Measures the link between ranks; rank 0 prints.
+fn link(context: &Context) -> Result<()> {
+    let session = Session { ranks: ranks::join()?, ..context.session.clone() };
+    let leads = session.ranks.as_ref().is_none_or(Ranks::leads);
+    let outcome = match leads {
+        true => context.with_progress(|progress| measure(&session, progress))?,
+        false => measure(&session, &mut Silent)?,
+    };
+    if leads {
+        context.report.result("link", &outcome, || link_text(&outcome))?;
+    }
+    session.ranks.map_or(Ok(()), |ranks| ranks.end())
+}
+
+/// A measured link for people.
+fn link_text(outcome: &LinkOutcome) -> String {
+    let mut rows = vec![["all-reduce, bytes", "sent by each rank", "ms", "MB/s"].map(String::from).to_vec()];
+    for it in &outcome.all_reduce {
+        let speed = it.sent as f64 / it.seconds.max(1e-9) / 1e6;
+        rows.push(vec![
+            it.bytes.to_string(),
+            it.sent.to_string(),
+            format!("{:.2}", 1e3 * it.seconds),
+            format!("{speed:.0}"),
+        ]);
+    }
+    let [read, write] = outcome.device_bytes_per_second.map(|speed| speed / 1e6);
+    format!(
+        "{} ranks, {:.3} ms for an exchange of nothing, {:.0} MB/s out of a rank and as much into it; device: {read:.0} MB/s \
+         read, {write:.0} MB/s written\n{}",
+        outcome.ranks,
+        1e3 * outcome.latency_s,
+        outcome.bytes_per_second / 1e6,
+        table(&rows)
+    )
 }
 
 /// A run for people.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::report::shell_word;
 use super::settings::{ConfigFlags, DistillFlags};
 use super::train::{RunFlags, next, text};
-use super::{Context, interrupt};
+use super::{Context, interrupt, ranks};
 use crate::Result;
 use crate::files::run_folder::{Existing, checkpoint_file};
 use crate::jobs::Stored;
@@ -122,6 +122,7 @@ impl Args {
 
 /// Trains the students and prints the result.
 pub fn run(args: Args, context: &Context) -> Result<()> {
+    ranks::refuse("distill")?;
     let request = args.request(Stored::open)?;
     context.interruptible(interrupt::TRAINING)?;
     let outcome = context.with_training(&args.run, |progress| distill::run(&request, &context.session, progress))?;

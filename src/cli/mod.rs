@@ -22,6 +22,7 @@ pub mod neighbors;
 pub mod page;
 pub mod plan;
 pub mod predict;
+mod ranks;
 pub mod report;
 pub mod sentence;
 pub mod settings;
@@ -186,6 +187,7 @@ impl Context {
                 gpu: Options { choice: AdapterChoice::parse(adapter), backends: backends(), ..Options::default() },
                 cache,
                 command: Some(command_line()),
+                ranks: None,
             },
         }
     }
@@ -265,13 +267,22 @@ pub fn run() -> u8 {
         }
         Err(words) => {
             // Help, version and mistakes in spelling; a reader that has gone away is no error.
-            let _ = words.print();
+            if !ranks::is_silent() {
+                let _ = words.print();
+            }
             return u8::try_from(words.exit_code()).unwrap_or(2);
         }
     };
     match result {
         Ok(()) => 0,
-        Err(error) => report::fail(&name_backends(error)),
+        Err(error) => {
+            let code = match ranks::is_silent() {
+                true => sentence::exit_code(&error),
+                false => report::fail(&name_backends(error)),
+            };
+            ranks::abort(code);
+            code
+        }
     }
 }
 

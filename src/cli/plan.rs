@@ -1,11 +1,14 @@
 //! `plan`.
 
+use std::path::PathBuf;
+
 use super::Context;
-use super::args::count;
+use super::args::{count, number};
 use super::report::{duration, table};
 use super::sentence::named;
 use super::settings::{ConfigFlags, DistillFlags};
 use crate::Result;
+use crate::jobs::link::{Shared, Sharing};
 use crate::jobs::plan::{self, Forecast, PlanOutcome, PlanRequest, PlannedPhase};
 use crate::settings::ByteSize;
 
@@ -31,6 +34,18 @@ pub struct Args {
     /// Training images, where the data is not at hand
     #[arg(long, value_name = "N", value_parser = count, requires = "classes", help_heading = "Data")]
     images: Option<usize>,
+    /// Plan a run that N ranks share
+    ///
+    /// What a rank sends and receives in a step, and with --link and --images-per-second how long that takes and how many
+    /// times as fast the run is.
+    #[arg(long, value_name = "N", value_parser = count, help_heading = "Run", hide_short_help = true, conflicts_with = "distill")]
+    ranks: Option<usize>,
+    /// The measured link between ranks: what `bench --link --json` printed
+    #[arg(long, value_name = "FILE", help_heading = "Run", hide_short_help = true, requires = "ranks")]
+    link: Option<PathBuf>,
+    /// Images per second of one process, as its log has them
+    #[arg(long, value_name = "X", value_parser = number, help_heading = "Run", hide_short_help = true, requires = "ranks")]
+    images_per_second: Option<f64>,
 }
 
 /// Plans and prints.
@@ -40,9 +55,11 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     let anew = args.config.chosen_anew(&config, &given)?;
     let (distill, size) = (args.distill, args.classes.zip(args.images));
     let request = PlanRequest { config, given: Some(given), score: true, distill, size };
+    let (link, images_per_second) = (args.link, args.images_per_second);
+    let sharing = args.ranks.map(|ranks| Sharing { ranks, link, images_per_second });
     let outcome = context.with_progress(|progress| {
         anew.iter().for_each(|sentence| progress.note(sentence));
-        plan::run(&request, &context.session, progress)
+        plan::run_among(&request, sharing.as_ref(), &context.session, progress)
     })?;
     context.report.result("plan", &outcome, || text(&outcome))
 }
@@ -73,6 +90,24 @@ fn forecast_text(forecast: &Forecast, plan: &PlanOutcome) -> String {
         }
         None => "\nexpected: unknown, no run with these losses was kept".into(),
     };
+    text
+}
+
+/// What a run among several ranks comes to, for people.
+fn shared_text(shared: &Shared) -> String {
+    let mut text = format!(
+        "{} ranks: each computes {} of the micro-batches, has {} more on its device, and sends and receives {} in a step",
+        shared.ranks,
+        shared.parts_per_rank,
+        ByteSize(shared.exchange_bytes).rounded(),
+        ByteSize(shared.sent_bytes).rounded()
+    );
+    if let Some(seconds) = shared.exchange_s {
+        text += &format!(", which takes {:.1} ms", 1e3 * seconds);
+    }
+    if let Some((step, times)) = shared.step_s.zip(shared.speed_up) {
+        text += &format!("; a step takes {:.1} ms, {times:.2} times as fast as one process", 1e3 * step);
+    }
     text
 }
 
@@ -113,6 +148,7 @@ pub fn text(plan: &PlanOutcome) -> String {
     let phases = if one { String::new() } else { phases_text(plan) };
     let mut choices: String = plan.choices.iter().map(|choice| format!("\n{choice}")).collect();
     choices.extend(plan.chosen.iter().map(|choice| format!("\n{}", named(&choice.to_string()))));
+    choices.extend(plan.shared.as_ref().map(|shared| format!("\n{}", shared_text(shared))));
     choices.extend(plan.forecast.as_ref().map(|forecast| format!("\n\n{}", forecast_text(forecast, plan))));
     format!(
         "{}\n\n{}\n\n{} operations, {} rows{passes}, {} parameters, {:.2} G multiply-adds per step, peak {} at operation \

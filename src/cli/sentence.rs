@@ -60,6 +60,7 @@ pub fn exit_code(error: &Error) -> u8 {
         Error::NoAdapter(_)
         | Error::Device(_)
         | Error::DeviceLost(_)
+        | Error::Ranks(_)
         | Error::TooLarge { .. }
         | Error::OutOfMemory { .. } => 3,
         Error::Internal(_) | Error::Shader { .. } => 101,

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use super::args::number;
 use super::report::{duration, percent, shell_word, table};
 use super::settings::ConfigFlags;
-use super::{Context, interrupt, plan};
+use super::{Context, interrupt, plan, ranks};
 use crate::Result;
+use crate::jobs::Session;
 use crate::jobs::plan::PlanOutcome;
+use crate::jobs::ranks::follow;
 use crate::jobs::score::meets;
 use crate::jobs::train::{self, Begin, TrainOutcome, TrainRequest};
 
@@ -17,7 +19,8 @@ use crate::jobs::train::{self, Begin, TrainOutcome, TrainRequest};
 /// and the device, every setting that no flag gives, and says each with its reason (--recipe auto). Otherwise a run is a
 /// preset, under a TOML file (--config), under flags. Each setting below ends with its key in that file and its value in
 /// the demo preset. The effective configuration, the checkpoint and the metrics are saved in the run folder. Ctrl-C
-/// finishes the step, saves, and says how to resume.
+/// finishes the step, saves, and says how to resume. `mpirun -n 4 ieq-wgpu train` shares each batch among four devices, in
+/// a program that was built with --features mpi.
 #[derive(Debug, clap::Args)]
 #[command(
     after_long_help = "Example:\n  ieq-wgpu train --preset omniglot --data omniglot28.zip --steps 400 --out runs/omniglot"
@@ -102,6 +105,12 @@ fn request(args: &Args, open: impl FnOnce(&Path) -> Result<Begin>) -> Result<Tra
 
 /// Trains and prints the result.
 pub fn run(args: Args, context: &Context) -> Result<()> {
+    let session = Session { ranks: ranks::join()?, ..context.session.clone() };
+    if session.ranks.as_ref().is_some_and(|ranks| !ranks.leads()) {
+        // Rank 0 says when to stop.
+        interrupt::install("", |_| {})?;
+        return follow(&session);
+    }
     let request = request(&args, Begin::resume)?;
     context.interruptible(interrupt::TRAINING)?;
     let anew = match &request.given {
@@ -112,7 +121,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         anew.iter().for_each(|sentence| progress.note(sentence));
         let mut print = |plan: &PlanOutcome| context.report.text(&plan::text(plan));
         let explain: Option<train::Explain> = if args.explain_plan { Some(&mut print) } else { None };
-        train::run_explained(&request, &context.session, progress, explain)
+        train::run_explained(&request, &session, progress, explain)
     })?;
     context.report.result("train", &outcome, || text(&outcome))?;
     context.note(&next(&request.out));

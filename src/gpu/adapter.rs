@@ -81,14 +81,38 @@ pub fn list(backends: Option<wgpu::Backends>) -> Vec<Listed> {
     pollster::block_on(list_async(backends))
 }
 
-/// Picks one adapter: it, and why.
+/// Picks one adapter: it, and why. `turn`: which of those that are as good as the first choice, counted from it and
+/// around.
 ///
 /// # Errors
 /// [`Error::NoAdapter`] when there is none, or none that the choice names; the message lists what there is.
-pub async fn choose_async(choice: &AdapterChoice, backends: Option<wgpu::Backends>) -> Result<(Listed, String)> {
+pub async fn choose_async(
+    choice: &AdapterChoice,
+    backends: Option<wgpu::Backends>,
+    turn: usize,
+) -> Result<(Listed, String)> {
     let mut all = list_async(backends).await;
     let (index, why) = position(&all, choice)?;
+    let kinds: Vec<_> = all.iter().map(|a| (describe(&a.info), a.info.device_type, a.info.backend)).collect();
+    let alike = alike(&kinds, index, choice);
+    let index = alike.get(turn % alike.len().max(1)).copied().unwrap_or(index);
     Ok((all.swap_remove(index), why))
+}
+
+/// The positions of the adapters that may take the place of that at `index`, it first: those of its kind and back end,
+/// from it on and around, as far as their descriptions have the name that was asked for; of a number only it.
+fn alike(all: &[(String, wgpu::DeviceType, wgpu::Backend)], index: usize, choice: &AdapterChoice) -> Vec<usize> {
+    let own = &all[index];
+    let suits = |at: &usize| {
+        let (name, kind, backend) = &all[*at];
+        (kind, backend) == (&own.1, &own.2)
+            && match choice {
+                AdapterChoice::Best => true,
+                AdapterChoice::Name(part) => name.to_lowercase().contains(part),
+                AdapterChoice::Index(_) => *at == index,
+            }
+    };
+    (index..all.len()).chain(0..index).filter(suits).collect()
 }
 
 /// The position of the chosen adapter in a list, and why it is chosen.
@@ -147,6 +171,24 @@ fn position_among(all: &[(String, wgpu::DeviceType)], choice: &AdapterChoice) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranks_take_turns_among_adapters_that_are_alike() {
+        use wgpu::{Backend, DeviceType};
+        let all = [
+            ("llvmpipe".to_string(), DeviceType::Cpu, Backend::Vulkan),
+            ("RTX 4090".to_string(), DeviceType::DiscreteGpu, Backend::Vulkan),
+            ("RTX 4090".to_string(), DeviceType::DiscreteGpu, Backend::Gl),
+            ("RTX 3080".to_string(), DeviceType::DiscreteGpu, Backend::Vulkan),
+            ("RTX 4090".to_string(), DeviceType::DiscreteGpu, Backend::Vulkan),
+        ];
+        let of = |index, word| alike(&all, index, &AdapterChoice::parse(word));
+        assert_eq!(of(1, None), [1, 3, 4]);
+        assert_eq!(of(3, None), [3, 4, 1]);
+        assert_eq!(of(1, Some("rtx 4090")), [1, 4]);
+        assert_eq!(of(4, Some("4")), [4]);
+        assert_eq!(of(0, Some("llvm")), [0]);
+    }
 
     #[test]
     fn a_number_is_a_position_and_else_a_part_of_a_name() {

@@ -25,6 +25,8 @@ pub struct Options {
     pub default_limits: bool,
     /// The largest binding to request, where it is less than the limits above: a smaller adapter to test with.
     pub max_binding: Option<u64>,
+    /// Which of the adapters that are as good as the chosen one, counted from it and around; 0: the chosen one.
+    pub turn: usize,
 }
 
 /// An adapter's device and queue, with what went wrong on it.
@@ -61,7 +63,7 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`] when no adapter fits, [`Error::Device`] when it refuses to open.
     pub async fn open_async(options: &Options) -> Result<Arc<Gpu>> {
-        let (listed, why) = adapter::choose_async(&options.choice, options.backends).await?;
+        let (listed, why) = adapter::choose_async(&options.choice, options.backends, options.turn).await?;
         let adapter = listed.adapter;
         let mut limits = if options.default_limits { wgpu::Limits::default() } else { adapter.limits() };
         if let Some(most) = options.max_binding {

@@ -14,6 +14,8 @@ pub struct StepSpec {
     pub batch: usize,
     /// Micro-batches that a batch is split into, each with forward and backward passes of its own.
     pub parts: usize,
+    /// Whether other ranks compute some of the micro-batches: then a pass leaves what it made for them to have.
+    pub exchanged: bool,
     /// Views of an image, the plain one among them.
     pub copies: usize,
     /// Images of a pass that get more than the plain view: the first ones.

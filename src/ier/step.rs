@@ -9,7 +9,7 @@ use super::optimise::{
 };
 use super::spec::{StepInputs, StepSpec};
 use super::terms::{Given, LOSSES, Side};
-use crate::nn::{Drop, Entry, Mode, Net, Outputs, PARAMETERS, STATISTICS};
+use crate::nn::{Drop, Entry, Mode, Move, Net, Outputs, PARAMETERS, STATISTICS};
 use crate::ops::accumulate::Accumulate;
 use crate::ops::bank::BankUpdate;
 use crate::ops::elementwise::Add;
@@ -27,6 +27,21 @@ pub const METRICS: &str = "metrics";
 
 /// Prefix of the arenas of what one micro-batch makes, where a step has several: its gradients and scalars.
 pub const PART: &str = "part ";
+
+/// What a micro-batch leaves in arenas, where ranks exchange it: see [`record_join`].
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The running statistics that its batch norms move.
+    pub moves: Vec<Move>,
+    /// Its scalars, each with the sum that it joins: the losses, the total first, and the accuracy.
+    pub scalars: Vec<(ValueId, ValueId)>,
+}
+
+/// The arena of a micro-batch's embeddings for the bank, behind [`PART`].
+pub(crate) const EMBEDDINGS: &str = "embeddings";
+
+/// The arena of the piece of the gradients that a rank sums; that of one micro-batch behind [`PART`].
+const PIECE: &str = "piece";
 
 /// A recorded step.
 #[derive(Clone, Debug)]
@@ -60,6 +75,8 @@ pub struct Step {
     pub average: Vec<Entry>,
     /// Bits that the device raises: [`health`].
     pub health: ValueId,
+    /// What a micro-batch leaves for all ranks to have, where they exchange it.
+    pub made: Option<Made>,
 }
 
 /// a x + b y over scalars, leaving out what has no weight.
@@ -101,6 +118,10 @@ fn record_terms(graph: &mut Graph, given: &Given, side: Side) -> Result<(Option<
 /// PyTorch. The bank is as old for the last one as for the first: a batch's images are distinct, and its negatives
 /// are none of them, so no micro-batch reads a row that another has written.
 ///
+/// Where ranks share the micro-batches out, a pass changes nothing but arenas that begin with [`PART`]; [`record_join`]
+/// and [`record_sum`] are the graphs that make of them, on every rank and in the order of the micro-batches, what the pass
+/// of a single process makes at once.
+///
 /// # Errors
 /// [`Error::Shape`] when sizes do not fit; [`Error::Usage`] when no loss term is on.
 pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Drop) -> Result<Step> {
@@ -113,8 +134,11 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         }
     };
     let mut net = Net::new(graph, "", Mode::Train).with_frozen(spec.optimiser.freeze);
+    if spec.exchanged {
+        net = net.with_statistics_in(format!("{PART}{STATISTICS}"));
+    }
     let (outputs, maps) = net.forward(inputs.x, &spec.net, spec.heads(), drop)?;
-    let (parameters, statistics) = (net.parameters, net.statistics);
+    let (parameters, statistics, moves) = (net.parameters, net.statistics, net.moves);
 
     graph.set_scope("losses");
     let given = Given { spec, inputs: &inputs, own: &outputs, teacher: teacher.as_ref().map(|(outputs, _)| outputs) };
@@ -133,9 +157,13 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
 
     if let Some(z) = outputs.invariant {
         graph.set_scope("bank");
-        let given: Vec<ValueId> =
-            [inputs.index, z].into_iter().chain(inputs.counted.map(|counted| counted.rows)).collect();
-        graph.update(BankUpdate { momentum: spec.method.bank_momentum as f32 }, &given, &[inputs.bank])?;
+        match spec.exchanged {
+            true => graph.persist(z, &format!("{PART}{EMBEDDINGS}"))?,
+            false => {
+                let given = [Some(inputs.index), Some(z), inputs.counted.map(|counted| counted.rows)];
+                update_bank(graph, spec, given.into_iter().flatten().collect(), inputs.bank)?;
+            }
+        }
     }
     let gradients = backward(graph, total)?;
     let split = spec.parts > 1;
@@ -146,7 +174,9 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
     graph.set_scope("optimiser");
     let bytes = graph.arenas.get(PARAMETERS).copied().unwrap_or(0);
     let health = graph.input("health", Type::u32([health::WORDS]));
-    graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
+    if !spec.exchanged {
+        graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
+    }
     let flat = flat_vectors(graph, bytes);
     let rates = declare_rates(graph, &parameters, &trained, &spec.optimiser);
     let average = declare_averages(graph, &parameters, &statistics, &spec.optimiser);
@@ -167,15 +197,24 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
             graph.persist(scalar, &format!("{prefix}{METRICS} {name}"))?;
         }
     }
+    let mut made = None;
     if split {
         graph.set_scope("accumulation");
-        let add = Accumulate { share: 1.0 / spec.parts as f32 };
-        let part = graph.whole_arena(&format!("{PART}{GRADIENTS}"));
-        graph.update(add.clone(), &[part, inputs.step], &[flat.gradients])?;
+        let add = share(spec);
+        if !spec.exchanged {
+            let part = graph.whole_arena(&format!("{PART}{GRADIENTS}"));
+            graph.update(add.clone(), &[part, inputs.step], &[flat.gradients])?;
+        }
+        let own = scalars.clone();
         for (name, scalar) in names.iter().zip(&mut scalars) {
             let sum = graph.input(&format!("{METRICS} {name}"), Type::f32([1]));
-            graph.update(add.clone(), &[*scalar, inputs.step], &[sum])?;
+            if !spec.exchanged {
+                graph.update(add.clone(), &[*scalar, inputs.step], &[sum])?;
+            }
             *scalar = sum;
+        }
+        if spec.exchanged {
+            made = Some(Made { moves, scalars: own.into_iter().zip(scalars.iter().copied()).collect() });
         }
     }
     graph.set_scope("");
@@ -202,7 +241,72 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         rates,
         average,
         health,
+        made,
     })
+}
+
+/// The addition of one micro-batch's share to a sum.
+fn share(spec: &StepSpec) -> Accumulate {
+    Accumulate { share: 1.0 / spec.parts as f32 }
+}
+
+/// Blends new rows into the bank: `given` are indices, embeddings, and where it matters which rows were written before.
+fn update_bank(graph: &mut Graph, spec: &StepSpec, given: Vec<ValueId>, bank: ValueId) -> Result<()> {
+    graph.update(BankUpdate { momentum: spec.method.bank_momentum as f32 }, &given, &[bank])
+}
+
+/// The graph that joins what one micro-batch made, but for its gradients, to the sums and the state, where ranks exchange
+/// it: to be run for each micro-batch of the batch in their order, with its step block, indices and arenas. `step` is
+/// recorded in `graph_of_step`; the graphs share their arenas.
+///
+/// # Errors
+/// [`Error::Internal`] when the step was not recorded for that.
+pub fn record_join(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Result<Graph> {
+    let Some(made) = &step.made else { return Err(Error::Internal("a step leaves nothing to join".into())) };
+    let mut graph = Graph::new();
+    let graph = &mut graph;
+    let same = |graph: &mut Graph, id: ValueId| graph.shared(graph_of_step, id);
+    let block = same(graph, step.inputs.step)?;
+    let health = same(graph, step.health)?;
+    for moved in &made.moves {
+        let statistics = same(graph, moved.statistics)?;
+        let running = [same(graph, moved.running[0])?, same(graph, moved.running[1])?];
+        moved.record(graph, statistics, running)?;
+    }
+    if let Some(z) = step.outputs.invariant {
+        graph.set_scope("bank");
+        let mut given = vec![same(graph, step.inputs.index)?, same(graph, z)?];
+        if let Some(counted) = step.inputs.counted {
+            given.push(same(graph, counted.rows)?);
+        }
+        let bank = same(graph, step.inputs.bank)?;
+        update_bank(graph, spec, given, bank)?;
+    }
+    graph.set_scope("accumulation");
+    if let Some(&(total, _)) = made.scalars.first() {
+        let total = same(graph, total)?;
+        graph.update(HealthCheck { bit: health::LOSS }, &[total], &[health])?;
+    }
+    for &(own, sum) in &made.scalars {
+        let (own, sum) = (same(graph, own)?, same(graph, sum)?);
+        graph.update(share(spec), &[own, block], &[sum])?;
+    }
+    Ok(std::mem::take(graph))
+}
+
+/// The graph that adds a micro-batch's share of a piece of the gradients, floats `[elements]`, to their sum, where each
+/// rank sums a piece: it, the piece of one micro-batch, and the sum.
+///
+/// # Errors
+/// [`Error::Shape`] for an empty piece.
+pub fn record_sum(spec: &StepSpec, elements: usize) -> Result<(Graph, ValueId, ValueId)> {
+    let mut graph = Graph::new();
+    let block = graph.input("step", StepBlock::ty());
+    let part = graph.input(&format!("{PART}{PIECE}"), Type::f32([elements]));
+    let sum = graph.input(PIECE, Type::f32([elements]));
+    graph.set_scope("accumulation");
+    graph.update(share(spec), &[part, block], &[sum])?;
+    Ok((graph, part, sum))
 }
 
 /// The optimiser's graph for a step of several micro-batches, of which `step` is one, recorded in `graph_of_step`; the

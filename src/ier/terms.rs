@@ -139,6 +139,7 @@ mod tests {
             projection: Some(4),
         };
         let spec = StepSpec {
+            exchanged: false,
             net,
             batch: 2,
             parts: 1,

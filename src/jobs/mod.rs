@@ -23,6 +23,7 @@ pub mod fit;
 pub mod forecast;
 mod init;
 pub mod inspect;
+pub mod link;
 pub mod model;
 pub mod neighbors;
 mod novel;
@@ -31,6 +32,7 @@ mod part;
 pub mod plan;
 mod portability;
 pub mod predict;
+pub mod ranks;
 mod reference;
 pub mod report;
 mod rows;
@@ -53,6 +55,7 @@ use crate::data::{DataOptions, ImageSet};
 use crate::gpu::device::{Gpu, Options};
 use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
+use crate::ranks::Ranks;
 use crate::settings::{DataConfig, Tune};
 use crate::{Error, Result};
 
@@ -67,12 +70,16 @@ pub struct Session {
     pub cache: Option<PathBuf>,
     /// The command line, for what is written of a run.
     pub command: Option<String>,
+    /// The ranks that share a training run, where there are several.
+    pub ranks: Option<Ranks>,
 }
 
 impl Session {
     /// Opens the device, takes over what was measured on it before, and measures more as `tune` says.
     fn open(&self, tune: Tune, progress: &mut dyn Progress) -> Result<Kernels> {
-        let mut kernels = Kernels::new(Gpu::open(&self.gpu)?);
+        // Each rank of a machine takes an adapter of its own, as far as there are some alike.
+        let turn = self.ranks.as_ref().map_or(0, Ranks::rank_on_machine);
+        let mut kernels = Kernels::new(Gpu::open(&Options { turn, ..self.gpu.clone() })?);
         tuning::begin(&mut kernels, tune, self.cache.as_deref());
         progress.note(&format!("adapter: {}", kernels.gpu().describe()));
         Ok(kernels)

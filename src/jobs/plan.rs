@@ -8,14 +8,18 @@ use serde::Serialize;
 
 use super::fit::{Fit, Given, Run, Timing, described, load};
 use super::forecast::{Expected, expected};
+use super::link::{Shared, Sharing};
+use super::ranks::split;
 use super::score::novel_classes;
 use super::{Session, data_options, init, within};
 use crate::data::{self, Split, Statistics};
+use crate::ier::spec::StepSpec;
 use crate::ops;
 use crate::progress::Progress;
 use crate::settings::Config;
 use crate::tape::plan::Plan;
 use crate::train::budget::{Fitted, Room};
+use crate::train::exchange::{Exchanged, check_shares};
 use crate::train::memory::Memory;
 use crate::train::phases::Phases;
 use crate::train::recipe::{self, Choice};
@@ -72,6 +76,9 @@ pub struct PlanOutcome {
     pub memory: Memory,
     /// Multiply-adds per step.
     pub multiply_adds: u64,
+    /// What it comes to among several ranks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
     /// Every operation in order.
     pub ops: Vec<PlanEntry>,
 }
@@ -128,7 +135,25 @@ pub struct PlanEntry {
 /// # Errors
 /// As for training: settings that contradict each other or the data, and data that cannot be read.
 pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) -> Result<PlanOutcome> {
+    run_among(request, None, session, progress)
+}
+
+/// As [`run`], of a run that ranks share where `sharing` says so.
+///
+/// # Errors
+/// As [`run`], and those of a number of ranks that cannot share a batch.
+pub fn run_among(
+    request: &PlanRequest,
+    sharing: Option<&Sharing>,
+    session: &Session,
+    progress: &mut dyn Progress,
+) -> Result<PlanOutcome> {
     request.config.validate()?;
+    if let Some(sharing) = sharing {
+        within("request.ranks", sharing.ranks, 2, 65_536)?;
+        // What they do not do is refused before any work.
+        split(&mut request.config.clone(), request.given.as_ref(), sharing.ranks, &mut Fit::default())?;
+    }
     let given = request.given.as_ref();
     given.map_or(Ok(()), Given::check)?;
     if request.config.run.time.is_some() && given.is_some() {
@@ -176,11 +201,25 @@ pub fn run(request: &PlanRequest, session: &Session, progress: &mut dyn Progress
     if let Some(given) = given.filter(|given| !given.recipe) {
         given.rows(&mut config, shape, &mut fit)?;
     }
+    if let Some(sharing) = sharing {
+        split(&mut config, given, sharing.ranks, &mut fit)?;
+    }
     config.validate()?;
     validate(&config, shape)?;
     let plan =
         outcome(&crate::train::budget::fit(&config, shape, request.distill, Room::LARGE)?, shape, request.distill)?;
-    Ok(PlanOutcome { chosen: fit.choices, ..plan })
+    let shared = sharing.map(|sharing| shared(sharing, &plan, shape)).transpose()?;
+    Ok(PlanOutcome { chosen: fit.choices, shared, ..plan })
+}
+
+/// What ranks exchange in the step of the run's first phase.
+fn shared(sharing: &Sharing, plan: &PlanOutcome, shape: DataShape) -> Result<Shared> {
+    let phases = Phases::new(&plan.config, shape)?;
+    let config = phases.all().first().map_or(&plan.config, |phase| &phase.config);
+    let spec = StepSpec { exchanged: true, ..phase_spec(&phases.net, config, shape, false) };
+    check_shares(&spec, sharing.ranks)?;
+    let (graph, _) = phase_step(&spec, config, shape, plan.resident)?;
+    sharing.plan(spec.batch, spec.parts, Exchanged::of(&graph, &spec))
 }
 
 /// The plan of a run with a time, on the session's device.
@@ -232,12 +271,12 @@ pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Resul
     // The step that holds most.
     let largest = phases.all().get(memory.peak_phase).map_or(&config, |phase| &phase.config);
     let spec = phase_spec(&phases.net, largest, shape, distill);
-    let (graph, recorded) = phase_step(&phases.net, largest, shape, distill, resident)?;
+    let (graph, recorded) = phase_step(&spec, largest, shape, resident)?;
     let plan = Plan::new(&graph);
     plan.verify(&graph)?;
     let planned = phases.all().iter().map(|phase| {
         let spec = phase_spec(&phases.net, &phase.config, shape, distill);
-        let (graph, _) = phase_step(&phases.net, &phase.config, shape, distill, resident)?;
+        let (graph, _) = phase_step(&spec, &phase.config, shape, resident)?;
         Ok(PlannedPhase {
             from: phase.from + 1,
             side: phase.config.method.network_side(shape.side),
@@ -261,6 +300,7 @@ pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Resul
         resident,
         chosen: Vec::new(),
         forecast: None,
+        shared: None,
         choices,
         rows: spec.rows() * spec.parts,
         full_rows: config.full_rows(shape.side),

@@ -272,6 +272,10 @@ pub(super) fn train(
     let mut config = request.config.clone();
     config.run.out = None;
     init::check(&config)?;
+    let ranks = session.ranks.as_ref();
+    if ranks.is_some() && teacher.is_some() {
+        return Err(Error::usage("several ranks train a network without a teacher: start one process"));
+    }
     // A run that continues was fitted when it began.
     let given = request.given.as_ref().filter(|_| begun.is_none());
     let mut fit = Fit::default();
@@ -299,6 +303,9 @@ pub(super) fn train(
     let run = given.map(|given| Run { given, data: &data, novel: None, validation: None, begun: started });
     if let Some(run) = &run {
         run.settings(&mut config, software, &mut fit)?;
+    }
+    if let Some(ranks) = ranks.filter(|_| begun.is_none()) {
+        super::ranks::split(&mut config, given, ranks.size(), &mut fit)?;
     }
     let shape = DataShape::of(&data);
     // Data at another place must be the run's all the same.
@@ -343,7 +350,13 @@ pub(super) fn train(
         Some(kernels) => kernels,
         None => open(begun.is_some(), progress)?,
     };
-    let mut trainer = Trainer::new(kernels, config, data.clone(), teacher)?;
+    let mut shared = String::new();
+    if let Some(ranks) = ranks {
+        super::ranks::lead(ranks, config, &data)?;
+        shared = super::ranks::compare(ranks, &kernels)?;
+    }
+    let mut trainer = Trainer::among(kernels, config, data.clone(), teacher, ranks.cloned())?;
+    super::ranks::note(&trainer, &shared, progress);
     let taken_over = init::begin(&mut trainer, begun, progress)?;
     if let Some(stored) = begun {
         trainer.check(&stored.file, &stored.checkpoint).map_err(other_data)?;
@@ -376,6 +389,7 @@ pub(super) fn train(
         trainer.restore(&stored.file, &stored.checkpoint)?;
         progress.note(&format!("continuing at step {} of {}", trainer.steps_done(), trainer.total_steps()));
     }
+    trainer.share()?;
     let settings = config_text(&trainer.fitted().config, folder, begun.is_some())?;
     let _open = run_folder::open(folder, &settings, request.begin.existing())?;
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
@@ -427,6 +441,9 @@ pub(super) fn train(
         novel: novel.as_ref().map(|novel| (novel, features)),
     };
     report.finish(known, progress);
+    if let Some(ranks) = ranks {
+        ranks.end()?;
+    }
     Ok(TrainOutcome {
         checkpoint: file.clone(),
         chosen: fit.choices,

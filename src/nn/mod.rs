@@ -162,16 +162,46 @@ pub struct Net<'g> {
     pub parameters: Vec<Entry>,
     /// Running statistics in order.
     pub statistics: Vec<Entry>,
+    /// The running statistics that are to be moved, where [`Net::with_statistics_in`] leaves that to another graph.
+    pub moves: Vec<Move>,
     arenas: [String; 2],
     mode: Mode,
     frozen: usize,
+    left_in: Option<String>,
+}
+
+/// Running statistics of a batch norm, and the statistics of a batch that move them.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// Statistics of the batch.
+    pub statistics: ValueId,
+    /// Running mean and running variance.
+    pub running: [ValueId; 2],
+    /// Values of a channel in the batch.
+    pub count: usize,
+}
+
+impl Move {
+    /// Appends it to a graph in which its values are `statistics` and `running`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they do not fit together.
+    pub fn record(&self, graph: &mut Graph, statistics: ValueId, running: [ValueId; 2]) -> Result<()> {
+        graph.update(BatchNormRunning { count: self.count }, &[statistics], &running)
+    }
 }
 
 impl<'g> Net<'g> {
     /// A network whose parameters live in the arenas `{prefix}parameters` and `{prefix}statistics`.
     pub fn new(graph: &'g mut Graph, prefix: &str, mode: Mode) -> Self {
         let arenas = [PARAMETERS, STATISTICS].map(|a| format!("{prefix}{a}"));
-        Net { graph, parameters: Vec::new(), statistics: Vec::new(), arenas, mode, frozen: 0 }
+        let (moves, left_in) = (Vec::new(), None);
+        Net { graph, parameters: Vec::new(), statistics: Vec::new(), moves, arenas, mode, frozen: 0, left_in }
+    }
+
+    /// With the statistics of the batch left in `arena` instead of moving the running ones: see [`Net::moves`].
+    pub fn with_statistics_in(self, arena: impl Into<String>) -> Self {
+        Net { left_in: Some(arena.into()), ..self }
     }
 
     /// With the first `blocks` blocks as they are: not trained, and in evaluation mode, without dropout and with the
@@ -221,7 +251,14 @@ impl<'g> Net<'g> {
             Mode::Train => {
                 let made = self.graph.apply(BatchNorm { slope, apply: true }, &[x, gamma, beta])?;
                 let count = shape.iter().product::<usize>() / channels;
-                self.graph.update(BatchNormRunning { count }, &[made[1]], &[mean, var])?;
+                let moved = Move { statistics: made[1], running: [mean, var], count };
+                match &self.left_in {
+                    None => moved.record(self.graph, moved.statistics, moved.running)?,
+                    Some(arena) => {
+                        self.graph.persist(moved.statistics, arena)?;
+                        self.moves.push(moved);
+                    }
+                }
                 Ok(made[0])
             }
         }

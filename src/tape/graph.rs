@@ -335,6 +335,20 @@ impl Graph {
         self.push(Value { name: arena.to_string(), ty, storage, requires_grad: false })
     }
 
+    /// A value of `other`'s that lies in an arena, as a value of this graph: the two graphs share the arena.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when it is none of `other`'s; [`Error::Internal`] when it is in no arena.
+    pub fn shared(&mut self, other: &Graph, id: ValueId) -> Result<ValueId> {
+        other.check_id(id)?;
+        let value = other.value(id).clone();
+        let Storage::Arena { arena, .. } = &value.storage else {
+            return Err(Error::Internal(format!("{} is in no arena", value.name)));
+        };
+        self.arenas.insert(arena.clone(), other.arenas.get(arena).copied().unwrap_or(0));
+        Ok(self.push(value))
+    }
+
     /// Moves a transient value into an arena, so that it survives the step (losses, embeddings). One that is in an arena
     /// stays there.
     ///

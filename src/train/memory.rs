@@ -76,7 +76,7 @@ impl Memory {
         let (mut graphs, mut alive, mut rows, mut images) = (Vec::new(), 0, None, 0);
         for (number, phase) in phases.all().iter().enumerate() {
             let spec = phase_spec(&phases.net, &phase.config, data, distill);
-            let (step, recorded) = phase_step(&phases.net, &phase.config, data, distill, resident)?;
+            let (step, recorded) = phase_step(&spec, &phase.config, data, resident)?;
             let plan = Plan::new(&step);
             let (most, node) = plan.peak_live(&step);
             if number == 0 || most > alive {

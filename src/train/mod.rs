@@ -3,6 +3,7 @@
 pub mod budget;
 pub mod checkpoint;
 pub mod checkpoint_file;
+pub mod exchange;
 pub mod features;
 pub mod init;
 pub mod inputs;

@@ -143,6 +143,7 @@ pub fn phase_spec(net: &NetSpec, config: &Config, data: DataShape, distill: bool
         net: net.clone(),
         batch,
         parts,
+        exchanged: false,
         copies,
         viewed,
         drawn: copies < method.n_transforms() || (copies > 1 && viewed < batch / parts),
@@ -176,21 +177,14 @@ pub fn evaluation_passes(config: &Config) -> Passes {
 /// # Errors
 /// [`crate::Error::Shape`] or [`crate::Error::Usage`] when the configuration does not fit the data.
 pub fn training_step(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<(Graph, RecordedStep)> {
-    phase_step(&net_spec(config, data.classes), config, data, distill, resident)
+    phase_step(&spec(config, data, distill), config, data, resident)
 }
 
-/// As [`training_step`], of a phase with this configuration of a run that trains `net`.
+/// As [`training_step`], of the phase with this configuration whose step is `spec`.
 ///
 /// # Errors
 /// As [`training_step`].
-pub fn phase_step(
-    net: &NetSpec,
-    config: &Config,
-    data: DataShape,
-    distill: bool,
-    resident: bool,
-) -> Result<(Graph, RecordedStep)> {
-    let spec = phase_spec(net, config, data, distill);
+pub fn phase_step(spec: &StepSpec, config: &Config, data: DataShape, resident: bool) -> Result<(Graph, RecordedStep)> {
     // Where views are drawn each row has parameters of its own, its rotation among them.
     let (_, views, rotations) = if spec.drawn { (config.method.transforms, 1, 1) } else { views_of(config) };
     let mut graph = Graph::new();
@@ -205,14 +199,14 @@ pub fn phase_step(
     graph.set_scope("views");
     let x = record_views(&mut graph, config, data.side, (views, rotations), [images, view_index, view_parameters])?;
     let side = config.method.network_side(data.side);
-    let inputs = StepInputs::declare(&mut graph, &spec, x, step, index);
+    let inputs = StepInputs::declare(&mut graph, spec, x, step, index);
     let model = &config.model;
     let block = if model.drop_block.rate > 0.0 { model.drop_block.size.for_side(side) } else { 0 };
     let drop = match (model.dropout, block) {
         (0.0, 0) => Drop::Off,
         (dropout, block) => Drop::Random { step, dropout: dropout as f32, block },
     };
-    let step = record(&mut graph, &spec, inputs, &drop)?;
+    let step = record(&mut graph, spec, inputs, &drop)?;
     training_passes(config).apply(&mut graph).map_err(|error| match error {
         Error::Argument { got, wanted, .. } => {
             Error::Setting { key: "run.recompute", got, wanted, suggestion: vec![Change::Lower("run.recompute")] }

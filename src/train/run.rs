@@ -8,7 +8,7 @@ use super::checkpoint::Checkpoint;
 use super::metrics::{self, MetricsLog, Record};
 use super::phases::Phases;
 use super::tensorboard::EventLog;
-use super::trainer::{Observer, Trainer};
+use super::trainer::{Observer, Trainer, Unobserved};
 use super::validation::Validated;
 use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, StepReport};
@@ -17,6 +17,8 @@ use crate::{Error, Result};
 
 /// Times that a lost device is opened again in one run: one that continues to fail will not be cured by it.
 const REOPENINGS: u32 = 3;
+/// A system that resets a device needs a moment, longer each time.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// How a loop over the remaining steps ended.
 #[derive(Clone, Debug, Default)]
@@ -69,17 +71,42 @@ pub fn run_reopening(
             return Err(error);
         }
         progress.warn(&format!("{error}; opening the device again ({opening} of {REOPENINGS})"));
-        // A system that resets a device needs a moment.
-        std::thread::sleep(Duration::from_millis(500) * opening);
+        std::thread::sleep(PAUSE * opening);
+        if let Some(ranks) = trainer.ranks() {
+            ranks.recover();
+        }
         let mut again = trainer.on_device(reopen(progress)?)?;
         if saved.is_some() {
             let file = folder.join(CHECKPOINT_FILE);
             again.restore(&file, &Checkpoint::load(&file)?)?;
         }
+        again.share()?;
         progress.note(&format!("continuing at step {} of {}", again.steps_done(), again.total_steps()));
         *trainer = again;
     }
     Err(Error::Internal("a loop without an end has ended".into()))
+}
+
+/// Computes the share of a rank other than the first to the end of the run, which [`run_reopening`] does on rank 0.
+///
+/// # Errors
+/// The failure of any rank, which all know; what `reopen` fails with.
+pub fn follow_reopening(trainer: &mut Trainer, reopen: &dyn Fn() -> Result<Kernels>) -> Result<()> {
+    let resume = trainer.fitted().config.run.on_device_lost == OnDeviceLost::Resume;
+    for opening in 1.. {
+        match trainer.train(&mut Unobserved) {
+            Ok(_) => break,
+            Err(Error::DeviceLost(_)) if resume && opening <= REOPENINGS => {}
+            Err(error) => return Err(error),
+        }
+        if let Some(ranks) = trainer.ranks() {
+            ranks.recover();
+        }
+        std::thread::sleep(PAUSE * opening);
+        *trainer = trainer.on_device(reopen()?)?;
+        trainer.share()?;
+    }
+    Ok(())
 }
 
 /// Trains to the end on one device; the last loss. `saved` becomes the step of the last checkpoint in the folder.

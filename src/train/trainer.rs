@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::budget::{Fitted, Room, fit};
 use super::checkpoint::{Checkpoint, Tensor};
+use super::exchange::check_shares;
 use super::features::Extractor;
 use super::init::{Init, TakenOver, choose};
 use super::inputs::{Negatives, Rows, counted_rows};
@@ -42,6 +43,7 @@ use crate::nn::{Entry, PARAMETERS, STATISTICS};
 use crate::ops::health;
 use crate::ops::step_block::StepBlock;
 use crate::progress::StepReport;
+use crate::ranks::Ranks;
 use crate::settings::{Config, Schedule};
 use crate::tape::exec::{Arenas, Executor};
 use crate::{Error, Result};
@@ -106,6 +108,13 @@ pub trait Observer {
     }
 }
 
+/// What rank 0 tells the others after a step: the run goes on.
+const ON: u8 = 0;
+/// It was stopped.
+const STOPPED: u8 = 1;
+/// It is over.
+const OVER: u8 = 2;
+
 /// An observer that wants to hear nothing and never stops the run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
@@ -136,6 +145,8 @@ pub struct Trainer {
     entered: usize,
     init: Option<Arc<Init>>,
     watch: Watch,
+    /// Who computes the micro-batches, where not this process alone.
+    ranks: Option<Ranks>,
 }
 
 impl Trainer {
@@ -154,6 +165,23 @@ impl Trainer {
         teacher: Option<Arc<Teacher>>,
         clock: Option<Clock>,
     ) -> Result<Self> {
+        Self::among_async(kernels, config, data, teacher, clock, None).await
+    }
+
+    /// As [`Trainer::new_async`], as one of `ranks` that share out the micro-batches of each batch: rank r of R computes
+    /// the r-th R-th of them. All have the same settings, data and kind of device, and the bits are those of a process that
+    /// computes all micro-batches. [`Trainer::share_async`] gives the others the state of rank 0.
+    ///
+    /// # Errors
+    /// As [`Trainer::new_async`], and [`Error::Conflict`] where the ranks cannot share a batch out evenly.
+    pub async fn among_async(
+        kernels: impl Into<Kernels>,
+        config: &Config,
+        data: Arc<ImageSet>,
+        teacher: Option<Arc<Teacher>>,
+        clock: Option<Clock>,
+        ranks: Option<Ranks>,
+    ) -> Result<Self> {
         let mut kernels = kernels.into();
         let gpu = kernels.gpu().clone();
         config.validate()?;
@@ -165,8 +193,12 @@ impl Trainer {
         let phases = Phases::new(config, shape)?;
         let mut steps = Vec::new();
         for phase in phases.all() {
-            let spec = phase_spec(&phases.net, &phase.config, shape, teacher.is_some());
-            let (graph, recorded) = phase_step(&phases.net, &phase.config, shape, teacher.is_some(), fitted.resident)?;
+            let mut spec = phase_spec(&phases.net, &phase.config, shape, teacher.is_some());
+            if let Some(ranks) = &ranks {
+                check_shares(&spec, ranks.size())?;
+                spec.exchanged = true;
+            }
+            let (graph, recorded) = phase_step(&spec, &phase.config, shape, fitted.resident)?;
             steps.push((spec, graph, recorded));
         }
         let uploads = match fitted.resident {
@@ -184,7 +216,7 @@ impl Trainer {
         }
         let mut stages = Vec::new();
         for step in steps {
-            stages.push(Stage::new_async(&mut kernels, &mut arenas, step, config, clock).await?);
+            stages.push(Stage::new_async(&mut kernels, &mut arenas, step, config, clock, ranks.as_ref()).await?);
         }
         let sampler = view_sampler(config, shape.side);
         let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
@@ -210,9 +242,25 @@ impl Trainer {
             init: None,
             watch: Watch::default(),
             entered: 0,
+            ranks,
         };
         trainer.initialise().await?;
         Ok(trainer)
+    }
+
+    /// As [`Trainer::among_async`], with the system's clock; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::among_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn among(
+        kernels: impl Into<Kernels>,
+        config: &Config,
+        data: Arc<ImageSet>,
+        teacher: Option<Arc<Teacher>>,
+        ranks: Option<Ranks>,
+    ) -> Result<Self> {
+        pollster::block_on(Self::among_async(kernels, config, data, teacher, Some(super::clock), ranks))
     }
 
     /// As [`Trainer::new_async`], with the system's clock; blocks.
@@ -234,8 +282,8 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new_async`].
     pub async fn on_device_async(&self, kernels: impl Into<Kernels>) -> Result<Self> {
-        let mut again =
-            Trainer::new_async(kernels, &self.config, self.data.clone(), self.teacher.clone(), self.clock).await?;
+        let (data, teacher, ranks) = (self.data.clone(), self.teacher.clone(), self.ranks.clone());
+        let mut again = Trainer::among_async(kernels, &self.config, data, teacher, self.clock, ranks).await?;
         if let Some(init) = &self.init {
             again.take_over_async(init.clone()).await?;
         }
@@ -526,11 +574,22 @@ impl Trainer {
         let drop = 1.0 - self.config.model.drop_block.keep_at(step);
         let most_parts = self.stages.iter().map(|stage| stage.spec.parts as u32).max().unwrap_or(1);
         let mut submission = None;
-        for (part, images) in (0..spec.parts as u32).zip(batch.chunks(spec.images())) {
+        let shares: Vec<(u32, &[u32])> = (0..).zip(batch.chunks(spec.images())).collect();
+        let own = match &self.ranks {
+            None => 0..spec.parts,
+            Some(ranks) => {
+                let each = spec.parts / ranks.size();
+                ranks.rank() * each..(ranks.rank() + 1) * each
+            }
+        };
+        let block = |part: u32| {
             // Every micro-batch has dropout of its own: the device draws by this number.
             let draw = step.wrapping_mul(most_parts).wrapping_add(part);
-            let block = StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part).at(step);
-            ex.write_async(inputs.step, &[block]).await?;
+            StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part).at(step)
+        };
+        let mut made = Vec::new();
+        for &(part, images) in shares.get(own).unwrap_or_default() {
+            ex.write_async(inputs.step, &[block(part)]).await?;
             let rows = Rows::new(spec, &self.sampler, step, part as usize);
             ex.write_async(recorded.view_parameters, &rows.view_words).await?;
             let labels: Vec<u32> = images.iter().map(|&i| self.data.labels[i as usize]).collect();
@@ -551,6 +610,21 @@ impl Trainer {
                 }
             }
             submission = Some(ex.submit_async().await?);
+            if let Some(exchange) = &stage.exchange {
+                made.push(exchange.made_async(&self.arenas).await?);
+            }
+        }
+        if let (Some(exchange), Some(ranks)) = (&stage.exchange, &self.ranks) {
+            let all = exchange.gather(ranks, &made)?;
+            for (&(part, images), made) in shares.iter().zip(&all) {
+                ex.write_async(inputs.step, &[block(part)]).await?;
+                ex.write_async(inputs.index, images).await?;
+                if let (Some(counted), Some(history)) = (inputs.counted, &self.history) {
+                    ex.write_async(counted.rows, &counted_rows(spec, history, images)).await?;
+                }
+                exchange.join_async(&self.arenas, made).await?;
+            }
+            exchange.finish_async(ranks, &self.arenas).await?;
         }
         if let Some(update) = &stage.update {
             submission = Some(update.submit_async().await?);
@@ -646,6 +720,14 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step_async`], and the observer's.
     pub async fn train_async(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        let result = self.train_on_async(observer).await;
+        match &self.ranks {
+            Some(ranks) => result.map_err(|error| ranks.fail(error)),
+            None => result,
+        }
+    }
+
+    async fn train_on_async(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         let total = self.schedule.total_steps;
         let mut in_flight = VecDeque::new();
         let mut told = false;
@@ -656,6 +738,14 @@ impl Trainer {
                 && let Some(oldest) = in_flight.pop_front()
             {
                 self.gpu().wait_for_async(&oldest).await?;
+            }
+            if let Some(ranks) = self.ranks.clone().filter(|ranks| !ranks.leads()) {
+                // Rank 0 reports, scores and saves.
+                match ranks.broadcast(&[])?.first() {
+                    Some(&STOPPED) => return Ok(false),
+                    Some(&OVER) => return Ok(true),
+                    _ => continue,
+                }
             }
             if !told && let Some((dispatch, time)) = self.over_target() {
                 told = true;
@@ -679,6 +769,14 @@ impl Trainer {
             if due(self.config.run.checkpoint_every) {
                 observer.on_checkpoint(&self.checkpoint_async().await?)?;
             }
+            if let Some(ranks) = &self.ranks {
+                let word = match (last, self.is_over()) {
+                    (false, _) => ON,
+                    (true, false) => STOPPED,
+                    (true, true) => OVER,
+                };
+                ranks.broadcast(&[word])?;
+            }
             if last {
                 return Ok(self.is_over());
             }
@@ -693,6 +791,34 @@ impl Trainer {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         pollster::block_on(self.train_async(observer))
+    }
+
+    /// Gives the other ranks the state of rank 0's trainer: what a checkpoint of it holds. All ranks call it together,
+    /// before the first step and after a device was lost. Does nothing where there are no others.
+    ///
+    /// # Errors
+    /// As [`Trainer::restore_async`], and [`Error::Ranks`] when a rank cannot be reached.
+    pub async fn share_async(&mut self) -> Result<()> {
+        let Some(ranks) = self.ranks.clone() else { return Ok(()) };
+        if ranks.leads() {
+            return ranks.broadcast(&self.checkpoint_async().await?.to_bytes()?).map(drop);
+        }
+        let (bytes, from) = (ranks.broadcast(&[])?, Path::new("rank 0"));
+        self.restore_async(from, &Checkpoint::from_bytes(from, &bytes)?).await
+    }
+
+    /// As [`Trainer::share_async`]; blocks.
+    ///
+    /// # Errors
+    /// As [`Trainer::share_async`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn share(&mut self) -> Result<()> {
+        pollster::block_on(self.share_async())
+    }
+
+    /// The ranks that share the run, where there are several.
+    pub fn ranks(&self) -> Option<&Ranks> {
+        self.ranks.as_ref()
     }
 
     /// The whole state as a checkpoint.

@@ -1,0 +1,185 @@
+//! A training run that several ranks share: what is chosen for it, and the ranks that follow the first.
+//!
+//! Rank 0 does the job: it reads the settings, the data and the run folder, reports, scores and saves. The others are given
+//! the settings, the pictures and the state by it, and compute their share of each batch.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use super::Session;
+use super::fit::{Fit, Given};
+use crate::data::ImageSet;
+use crate::error::Change;
+use crate::gpu::kernel::Kernels;
+use crate::progress::{Progress, Silent};
+use crate::ranks::Ranks;
+use crate::settings::{BatchStatistics, Config};
+use crate::train::Trainer;
+use crate::train::recipe::{self, Choice, is_given};
+use crate::train::run::follow_reopening;
+use crate::{Error, Result};
+
+/// What the ranks need to know of a run before they have its pictures.
+#[derive(Serialize, Deserialize)]
+struct Setup {
+    version: String,
+    config: Config,
+    side: usize,
+    class_names: Vec<String>,
+    names: Vec<String>,
+}
+
+/// Chooses how a new run is split, where nobody has said it: into as few micro-batches as the ranks can share.
+///
+/// # Errors
+/// [`Error::Conflict`] where the batch cannot be shared, with the numbers of ranks that could; [`Error::Usage`] for what
+/// several ranks do not do.
+pub(super) fn split(config: &mut Config, given: Option<&Given>, size: usize, fit: &mut Fit) -> Result<()> {
+    let none = Table::new();
+    if config.run.time.is_some() {
+        return Err(Error::Conflict {
+            keys: vec!["run.time"],
+            why: format!("run.time measures one device, and {size} ranks share this run"),
+            changes: vec![Change::Unset("run.time"), Change::Set("optimiser.length.steps", "400".into())],
+        });
+    }
+    let layer = given.map_or(&none, |given| &given.layer);
+    if is_given(layer, "run.batch_norm") && config.run.batch_norm == BatchStatistics::Exact {
+        return Err(Error::Conflict {
+            keys: vec!["run.batch_norm"],
+            why: format!("run.batch_norm = exact needs the whole batch on one device, and {size} ranks share it"),
+            changes: vec![Change::Set("run.batch_norm", "micro".into())],
+        });
+    }
+    let mut choices = vec![Choice::new("run.batch_norm", "micro", format!("{size} ranks share a batch"))];
+    if config.run.micro_batch.is_none() {
+        let phases = config.phases()?;
+        // The largest that divides every phase's batch into shares; batch norm needs two rows.
+        let suits = |images: &usize, ranks: usize| {
+            phases.iter().all(|(_, phase)| {
+                let batch = phase.optimiser.batch;
+                batch.is_multiple_of(*images)
+                    && (batch / images).is_multiple_of(ranks)
+                    && phase.method.rows_of(*images) > 1
+            })
+        };
+        let largest = |ranks: usize| (1..=config.optimiser.batch / ranks.max(1)).rev().find(|n| suits(n, ranks));
+        let Some(images) = largest(size) else {
+            let others: Vec<String> = (2..=config.optimiser.batch.min(1024))
+                .filter(|n| largest(*n).is_some())
+                .map(|n| n.to_string())
+                .collect();
+            let ways = match others.is_empty() {
+                true => String::from("another optimiser.batch can be"),
+                false => format!("{} ranks can share it", others.join(" or ")),
+            };
+            return Err(Error::Conflict {
+                keys: vec!["optimiser.batch"],
+                why: format!("optimiser.batch = {} cannot be shared by {size} ranks: {ways}", config.optimiser.batch),
+                changes: Vec::new(),
+            });
+        };
+        let why = format!("one of {} micro-batches, which {size} ranks share", config.optimiser.batch / images);
+        choices.push(Choice::new("run.micro_batch", images as i64, why));
+    }
+    fit.choices.extend(recipe::lay(config, layer, choices)?);
+    config.validate()
+}
+
+/// Gives the other ranks the settings and the pictures of the run.
+///
+/// # Errors
+/// As [`Ranks::exchange`].
+pub(super) fn lead(ranks: &Ranks, config: &Config, data: &ImageSet) -> Result<()> {
+    let setup = Setup {
+        version: env!("CARGO_PKG_VERSION").into(),
+        config: config.clone(),
+        side: data.side,
+        class_names: data.class_names.clone(),
+        names: data.names.clone(),
+    };
+    let text = serde_json::to_vec(&setup).map_err(|e| Error::Internal(format!("settings do not serialise: {e}")))?;
+    ranks.broadcast(&text)?;
+    ranks.broadcast(bytemuck::cast_slice(&data.labels))?;
+    ranks.broadcast(bytemuck::cast_slice(&data.pixels)).map(drop)
+}
+
+/// What [`lead`] gives.
+fn led(ranks: &Ranks) -> Result<(Config, ImageSet)> {
+    let text = ranks.broadcast(&[])?;
+    let labels = ranks.broadcast(&[])?;
+    let pixels = ranks.broadcast(&[])?;
+    let setup: Setup = serde_json::from_slice(&text).map_err(|e| {
+        Error::Ranks(format!("rank 0 is another version of the program ({e}): start one on all machines"))
+    })?;
+    if setup.version != env!("CARGO_PKG_VERSION") {
+        return Err(Error::Ranks(format!(
+            "this is version {}, and rank 0 is {}: start one version on all machines",
+            env!("CARGO_PKG_VERSION"),
+            setup.version
+        )));
+    }
+    let words = |bytes: &[u8]| -> Vec<u32> { bytemuck::pod_collect_to_vec(bytes) };
+    let data = ImageSet::new(setup.side, words(&pixels), words(&labels), setup.class_names, setup.names)?;
+    Ok((setup.config, data))
+}
+
+/// Whether all ranks have an adapter of one kind, without which their bits would not be those of one; a sentence on what
+/// each has.
+///
+/// # Errors
+/// [`Error::Ranks`] where they differ.
+pub(super) fn compare(ranks: &Ranks, kernels: &Kernels) -> Result<String> {
+    let info = kernels.gpu().info();
+    let own = crate::gpu::adapter::describe(info);
+    let all = ranks.all_gather(own.as_bytes())?;
+    let all: Vec<String> = all.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    match all.iter().position(|name| *name != all[0]) {
+        None => Ok(format!("{} ranks, each with {}", all.len(), all[0])),
+        Some(other) => Err(Error::Ranks(format!(
+            "rank 0 has {} and rank {other} has {}, which give other numbers: give all ranks adapters and drivers of one \
+             kind (--adapter)",
+            all[0], all[other]
+        ))),
+    }
+}
+
+/// Computes this rank's share of the run that rank 0 does, until that is over.
+///
+/// # Errors
+/// [`Error::Ranks`] when rank 0 cannot be reached. Any other failure is rank 0's to tell.
+pub fn follow(session: &Session) -> Result<()> {
+    let Some(ranks) = session.ranks.as_ref().filter(|ranks| !ranks.leads()) else {
+        return Err(Error::Argument { what: "the session's rank", got: "0".into(), wanted: "1 or more".into() });
+    };
+    if let Err(error) = share(session, ranks) {
+        ranks.fail(error);
+    }
+    ranks.end()
+}
+
+fn share(session: &Session, ranks: &Ranks) -> Result<()> {
+    let (config, data) = led(ranks)?;
+    let open = || session.open(config.run.tune, &mut Silent);
+    let kernels = open()?;
+    compare(ranks, &kernels)?;
+    let mut trainer = Trainer::among(kernels, &config, Arc::new(data), None, Some(ranks.clone()))?;
+    trainer.share()?;
+    follow_reopening(&mut trainer, &open)
+}
+
+/// Says how a run is shared.
+pub(super) fn note(trainer: &Trainer, adapters: &str, progress: &mut dyn Progress) {
+    let config = &trainer.fitted().config;
+    let (batch, parts) = (config.optimiser.batch, config.parts());
+    let Some(ranks) = trainer.ranks() else { return };
+    progress.note(adapters);
+    progress.note(&format!(
+        "each rank computes {} of the {parts} micro-batches of {} images; batch norm uses the statistics of a micro-batch \
+         (run.batch_norm = micro)",
+        parts / ranks.size(),
+        batch / parts
+    ));
+}

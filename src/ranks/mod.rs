@@ -1,0 +1,176 @@
+//! Ranks: processes, or threads of one, that work on one run and exchange bytes. Words and numbering are MPI's.
+//!
+//! A [`Link`] carries the bytes: [`local`] between threads, `mpi` between processes (feature `mpi`). [`Ranks`] is what a
+//! run sees of it. All ranks make the same calls in the same order; one that fails says so in place of the bytes that it
+//! was to give ([`Ranks::fail`]), so that all learn of it at the same call and none waits for ever.
+
+pub mod local;
+#[cfg(feature = "mpi")]
+pub mod mpi;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::{Error, Result};
+
+/// What stands before the bytes of a rank: they are what was to be given.
+const WHOLE: u8 = 0;
+/// The bytes are a sentence: the rank has failed.
+const FAILED: u8 = 1;
+/// As [`FAILED`]: the rank's device is lost.
+const DEVICE_LOST: u8 = 2;
+
+/// What one rank gave another: a mark and bytes.
+pub type Message = (u8, Vec<u8>);
+
+/// A way to exchange bytes between ranks.
+pub trait Link: Send + Sync {
+    /// The number of this rank, from 0.
+    fn rank(&self) -> usize;
+
+    /// The number of ranks.
+    fn size(&self) -> usize;
+
+    /// The number of this rank among those of its machine, from 0.
+    fn rank_on_machine(&self) -> usize {
+        0
+    }
+
+    /// Gives each rank the bytes at its number, this one, too, all with `mark`; returns what each gave this one. All ranks
+    /// call it together.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] when a rank cannot be reached.
+    fn exchange(&self, mark: u8, to: &[&[u8]]) -> Result<Vec<Message>>;
+
+    /// Leaves in good order, once all ranks do. Nothing is exchanged any more.
+    fn close(&self) {}
+
+    /// Ends all ranks, their processes with this exit code where they have processes of their own.
+    fn abort(&self, code: u8);
+}
+
+/// The ranks of a run, as one of them sees them.
+#[derive(Clone)]
+pub struct Ranks {
+    link: Arc<dyn Link>,
+    /// Whether a failure was told or heard of: the calls of the ranks are no longer in step.
+    failed: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Ranks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank(), self.size())
+    }
+}
+
+impl Ranks {
+    /// The ranks that `link` joins.
+    pub fn new(link: Arc<dyn Link>) -> Self {
+        Ranks { link, failed: Arc::default() }
+    }
+
+    /// The number of this rank, from 0.
+    pub fn rank(&self) -> usize {
+        self.link.rank()
+    }
+
+    /// The number of ranks.
+    pub fn size(&self) -> usize {
+        self.link.size().max(1)
+    }
+
+    /// The number of this rank among those of its machine, from 0.
+    pub fn rank_on_machine(&self) -> usize {
+        self.link.rank_on_machine()
+    }
+
+    /// Whether this is rank 0, which reads, reports, scores and saves.
+    pub fn leads(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Gives each rank the bytes at its number; returns what each gave this one. All ranks call it together, as they do
+    /// with all that is built on it.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or [`Error::Ranks`] with its words where a rank has failed; [`Error::Ranks`] when one cannot
+    /// be reached.
+    pub fn exchange(&self, to: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(Error::Ranks("an exchange after a rank has failed".into()));
+        }
+        let given = self.link.exchange(WHOLE, to).inspect_err(|_| self.failed.store(true, Ordering::SeqCst))?;
+        match failure(&given) {
+            Some((_, error)) => {
+                self.failed.store(true, Ordering::SeqCst);
+                Err(error)
+            }
+            None => Ok(given.into_iter().map(|(_, bytes)| bytes).collect()),
+        }
+    }
+
+    /// Gives all ranks these bytes; returns what each gave, by rank.
+    ///
+    /// # Errors
+    /// As [`Ranks::exchange`].
+    pub fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.exchange(&vec![bytes; self.size()])
+    }
+
+    /// The bytes of rank 0; what the others give does not matter.
+    ///
+    /// # Errors
+    /// As [`Ranks::exchange`].
+    pub fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let bytes = if self.leads() { bytes } else { &[] };
+        let given = self.all_gather(bytes)?;
+        given.into_iter().next().ok_or_else(|| Error::Internal("there is no rank 0".into()))
+    }
+
+    /// Tells the other ranks that this one has failed, at the exchange that they come to next, which returns the failure
+    /// there. Returns the failure that all ranks then know: this one's, or that of another that failed at the same time.
+    /// Where a failure is known already it stays that.
+    pub fn fail(&self, error: Error) -> Error {
+        if self.failed.swap(true, Ordering::SeqCst) {
+            return error;
+        }
+        let mark = if matches!(error, Error::DeviceLost(_)) { DEVICE_LOST } else { FAILED };
+        let sentence = error.to_string();
+        match self.link.exchange(mark, &vec![sentence.as_bytes(); self.size()]).map(|given| failure(&given)) {
+            Ok(Some((rank, other))) if rank != self.rank() => other,
+            // Where they cannot be reached they learn of it by that.
+            _ => error,
+        }
+    }
+
+    /// After a failure that all ranks know of and have recovered from.
+    pub fn recover(&self) {
+        self.failed.store(false, Ordering::SeqCst);
+    }
+
+    /// Waits for the last call of rank 0, and leaves. After a failure the end comes with [`Ranks::abort`].
+    ///
+    /// # Errors
+    /// As [`Ranks::exchange`].
+    pub fn end(&self) -> Result<()> {
+        self.recover();
+        self.broadcast(&[])?;
+        self.link.close();
+        Ok(())
+    }
+
+    /// Ends all ranks, their processes with this exit code where they have processes of their own.
+    pub fn abort(&self, code: u8) {
+        self.link.abort(code);
+    }
+}
+
+/// The first rank that has failed, and how.
+fn failure(given: &[Message]) -> Option<(usize, Error)> {
+    let (rank, (mark, bytes)) = given.iter().enumerate().find(|(_, (mark, _))| *mark != WHOLE)?;
+    let words = String::from_utf8_lossy(bytes);
+    let sentence = if rank == 0 { words.into_owned() } else { format!("rank {rank}: {words}") };
+    Some((rank, if *mark == DEVICE_LOST { Error::DeviceLost(sentence) } else { Error::Ranks(sentence) }))
+}

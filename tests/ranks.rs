@@ -1,0 +1,254 @@
+//! Ranks that share out the micro-batches of each batch end in the bits of a process that computes them all, whatever their
+//! number, also where the number changes on the way; a failure of one reaches all. Here they are threads; `tests/mpi.rs`
+//! has processes.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
+use ieq_wgpu::gpu::device::{Gpu, Options};
+use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::progress::StepReport;
+use ieq_wgpu::ranks::{Ranks, local};
+use ieq_wgpu::settings::{Backbone, BatchStatistics, ByteSize, Config, Length, Method, MethodConfig};
+use ieq_wgpu::train::checkpoint::Checkpoint;
+use ieq_wgpu::train::memory::Memory;
+use ieq_wgpu::train::record::DataShape;
+use ieq_wgpu::train::{Observer, Trainer};
+use ieq_wgpu::{Error, Result};
+
+fn gpu() -> Arc<Gpu> {
+    let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
+    Gpu::open(&Options { choice, ..Options::default() }).unwrap()
+}
+
+fn glyphs() -> Arc<ImageSet> {
+    Arc::new(load("glyphs", Split::Train, &DataOptions { side: Some(28), ..DataOptions::default() }).unwrap())
+}
+
+/// Five steps of four micro-batches of two images each.
+fn tiny(method: Method) -> Config {
+    let mut config = Config::from_preset("demo").unwrap();
+    (config.model.backbone, config.model.widths) = (Backbone::Conv4, vec![4; 4]);
+    config.model.projection = 8;
+    config.method = MethodConfig::default();
+    (config.method.kind, config.method.negatives) = (method, 32);
+    config.method.transforms = "rot4".parse().unwrap();
+    (config.optimiser.batch, config.optimiser.length) = (8, Length::Steps(5));
+    (config.run.micro_batch, config.run.batch_norm) = (Some(2), BatchStatistics::Micro);
+    (config.run.slice_ms, config.run.log_every, config.run.checkpoint_every) = (0, 1, 2);
+    config.validate().unwrap();
+    config
+}
+
+/// Everything that has state of its own, and a step of its own in the second half: recent rows of the bank, drawn views,
+/// dropout and DropBlock, clipped gradients, averages of the weights, layers that are trained or not.
+fn everything() -> Config {
+    let mut config = tiny(Method::Ier);
+    (config.model.backbone, config.model.widths) = (Backbone::Resnet12, vec![4, 4, 6, 6]);
+    (config.model.dropout, config.model.drop_block.rate) = (0.1, 0.1);
+    (config.method.joint_labels, config.method.bank_recent) = (true, Some(30));
+    config.method.phases = vec!["0.5: views=2, invariance=false".into()];
+    config.optimiser.clip_norm = Some(0.5);
+    (config.optimiser.average, config.optimiser.decay_norm, config.optimiser.nesterov) = (0.9, false, true);
+    config
+}
+
+/// What rank 0 is told.
+#[derive(Default)]
+struct Told {
+    reports: Vec<StepReport>,
+    checkpoints: Vec<(u32, Vec<u8>)>,
+    /// The step after whose report the run is asked to stop; it does the next one.
+    stop: Option<u32>,
+    /// The step after which saving fails.
+    full: Option<u32>,
+}
+
+impl Observer for Told {
+    fn on_step(&mut self, report: &StepReport) -> Result<()> {
+        self.reports.push(report.clone());
+        Ok(())
+    }
+    fn on_checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let step = self.reports.last().unwrap().step;
+        if self.full.is_some_and(|full| step >= full) {
+            return Err(Error::usage("the disk is full"));
+        }
+        self.checkpoints.push((step, checkpoint.to_bytes()?));
+        Ok(())
+    }
+    fn stop_requested(&self) -> bool {
+        self.stop.is_some() && self.stop <= self.reports.last().map(|report| report.step)
+    }
+}
+
+impl Told {
+    /// The reports as text, with every bit.
+    fn lines(&self) -> Vec<String> {
+        self.reports.iter().map(|report| format!("{report:?}")).collect()
+    }
+}
+
+/// Trains with these ranks from `begin`; what rank 0 was told, and how it ended on each rank.
+fn train(
+    config: &Config,
+    data: &Arc<ImageSet>,
+    ranks: Vec<Ranks>,
+    begin: Option<&[u8]>,
+    told: Told,
+) -> (Told, Vec<Result<bool>>) {
+    let run = |ranks: Ranks, told: Option<Told>| {
+        let mut trainer = Trainer::among(gpu(), config, data.clone(), None, Some(ranks)).unwrap();
+        if let (Some(bytes), true) = (begin, told.is_some()) {
+            trainer.restore(Path::new("begin"), &Checkpoint::from_bytes("begin", bytes).unwrap()).unwrap();
+        }
+        trainer.share().unwrap();
+        let mut told = told.unwrap_or_default();
+        let result = trainer.train(&mut told);
+        (told, result)
+    };
+    std::thread::scope(|scope| {
+        let mut told = Some(told);
+        let all: Vec<_> = ranks.into_iter().map(|ranks| (ranks, told.take())).collect();
+        let threads: Vec<_> = all.into_iter().map(|(ranks, told)| scope.spawn(|| run(ranks, told))).collect();
+        let mut ends: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let told = std::mem::take(&mut ends[0].0);
+        assert!(ends.iter().skip(1).all(|(told, _)| told.reports.is_empty()), "another rank was told something");
+        (told, ends.into_iter().map(|(_, end)| end).collect())
+    })
+}
+
+/// The same by one process.
+fn alone(config: &Config, data: &Arc<ImageSet>) -> Told {
+    let mut told = Told::default();
+    assert!(Trainer::new(gpu(), config, data.clone(), None).unwrap().train(&mut told).unwrap());
+    told
+}
+
+fn assert_same(got: &Told, wanted: &Told, what: &str) {
+    assert_eq!(got.lines(), wanted.lines(), "{what}: the reports differ");
+    let steps = |told: &Told| told.checkpoints.iter().map(|(step, _)| *step).collect::<Vec<_>>();
+    assert_eq!(steps(got), steps(wanted), "{what}");
+    let same = got.checkpoints.iter().zip(&wanted.checkpoints).all(|(got, wanted)| got == wanted);
+    assert!(same, "{what}: the checkpoints differ");
+}
+
+#[test]
+fn any_number_of_ranks_ends_in_the_same_bits() {
+    let data = glyphs();
+    for (what, config) in
+        [("cross-entropy", tiny(Method::Baseline)), ("the method", tiny(Method::Ier)), ("everything", everything())]
+    {
+        let whole = alone(&config, &data);
+        assert_eq!(whole.checkpoints.len(), 3);
+        for size in [1, 2, 4] {
+            let (told, ends) = train(&config, &data, local::threads(size), None, Told::default());
+            assert!(ends.iter().all(|end| matches!(end, Ok(true))), "{what}, {size} ranks: {ends:?}");
+            assert_same(&told, &whole, &format!("{what}, {size} ranks"));
+        }
+        // Go on from step 2 with another number of ranks.
+        let begin = &whole.checkpoints[0].1;
+        for size in [1, 4] {
+            let (told, _) = train(&config, &data, local::threads(size), Some(begin), Told::default());
+            assert_eq!(told.lines(), whole.lines()[2..], "{what}, resumed by {size} ranks");
+            assert!(told.checkpoints.last() == whole.checkpoints.last(), "{what}, resumed by {size} ranks");
+        }
+    }
+}
+
+#[test]
+fn streamed_images_and_recomputed_convolutions_change_no_bit() {
+    let (mut config, data) = (everything(), glyphs());
+    let whole = alone(&config, &data);
+    let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
+    config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape, false, true).unwrap().peak_bytes - 1));
+    let (told, _) = train(&config, &data, local::threads(2), None, Told::default());
+    assert_eq!(told.lines(), whole.lines());
+    let tensors = |told: &Told| Checkpoint::from_bytes("end", &told.checkpoints.last().unwrap().1).unwrap().tensors;
+    assert!(tensors(&told) == tensors(&whole));
+}
+
+#[test]
+fn all_ranks_stop_at_the_step_at_which_rank_0_is_asked_to() {
+    let (config, data) = (tiny(Method::Ier), glyphs());
+    let whole = alone(&config, &data);
+    let (told, ends) = train(&config, &data, local::threads(2), None, Told { stop: Some(2), ..Told::default() });
+    assert!(ends.iter().all(|end| matches!(end, Ok(false))), "{ends:?}");
+    assert_eq!(told.lines(), whole.lines()[..3]);
+    let (step, begin) = told.checkpoints.last().unwrap();
+    assert_eq!(*step, 3);
+    let (told, _) = train(&config, &data, local::threads(4), Some(begin), Told::default());
+    assert_eq!(told.lines(), whole.lines()[3..]);
+    assert!(told.checkpoints.last() == whole.checkpoints.last());
+}
+
+#[test]
+fn a_failure_of_rank_0_ends_all_ranks() {
+    let (config, data) = (tiny(Method::Baseline), glyphs());
+    let (told, ends) = train(&config, &data, local::threads(4), None, Told { full: Some(4), ..Told::default() });
+    assert!(matches!(&ends[0], Err(Error::Usage(words)) if words == "the disk is full"), "{ends:?}");
+    for end in &ends[1..] {
+        assert!(matches!(end, Err(Error::Ranks(words)) if words == "the disk is full"), "{end:?}");
+    }
+    // What was saved before is whole.
+    let (step, begin) = told.checkpoints.last().unwrap();
+    assert_eq!(*step, 2);
+    assert!(*begin == alone(&config, &data).checkpoints[0].1);
+}
+
+/// One rank's device goes away in the middle of the run: all ranks learn of it at the same step, and go on together from
+/// what rank 0 has saved.
+#[test]
+fn a_lost_device_is_one_for_all_ranks() {
+    let (config, data) = (everything(), glyphs());
+    let whole = alone(&config, &data);
+    let run = |ranks: Ranks| {
+        let mut trainer = Trainer::among(gpu(), &config, data.clone(), None, Some(ranks.clone())).unwrap();
+        trainer.share().unwrap();
+        let (gone, mut told) = (trainer.gpu().clone(), Told::default());
+        let error = match ranks.rank() {
+            1 => {
+                for _ in 0..3 {
+                    trainer.submit().unwrap();
+                    ranks.broadcast(&[]).unwrap();
+                }
+                gone.device().destroy();
+                trainer.train(&mut told).unwrap_err()
+            }
+            _ => trainer.train(&mut told).unwrap_err(),
+        };
+        ranks.recover();
+        let mut again = trainer.on_device(gpu()).unwrap();
+        if let Some((_, bytes)) = told.checkpoints.last() {
+            again.restore(Path::new("saved"), &Checkpoint::from_bytes("saved", bytes).unwrap()).unwrap();
+        }
+        again.share().unwrap();
+        let from = again.steps_done();
+        assert!(again.train(&mut told).unwrap());
+        (error, from, told)
+    };
+    let ends: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = local::threads(2).into_iter().map(|ranks| scope.spawn(|| run(ranks))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (rank, (error, from, _)) in ends.iter().enumerate() {
+        let named = error.to_string().starts_with("rank 1: ");
+        assert!(matches!(error, Error::DeviceLost(_)) && named == (rank == 0), "{error:?}");
+        assert_eq!(*from, 2);
+    }
+    let told = &ends[0].2;
+    assert_eq!(told.lines()[told.lines().len() - 3..], whole.lines()[2..]);
+    assert!(told.checkpoints.last() == whole.checkpoints.last());
+}
+
+#[test]
+fn ranks_that_cannot_share_evenly_are_told_which_could() {
+    let (config, data) = (tiny(Method::Baseline), glyphs());
+    let ranks = local::threads(3).remove(0);
+    let error = Trainer::among(gpu(), &config, data.clone(), None, Some(ranks)).err().unwrap().to_string();
+    assert!(error.contains("3 ranks cannot share out the 4 micro-batches"), "{error}");
+    assert!(error.contains("start 1 or 2 or 4 ranks"), "{error}");
+}
