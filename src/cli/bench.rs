@@ -148,15 +148,16 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
 /// Measures the link between ranks; rank 0 prints.
 fn link(context: &Context) -> Result<()> {
     let session = Session { ranks: ranks::join()?, ..context.session.clone() };
-    let leads = session.ranks.as_ref().is_none_or(Ranks::leads);
-    let outcome = match leads {
-        true => context.with_progress(|progress| measure(&session, progress))?,
-        false => measure(&session, &mut Silent)?,
-    };
-    if leads {
-        context.report.result("link", &outcome, || link_text(&outcome))?;
+    if let Some(ranks) = session.ranks.as_ref().filter(|ranks| !ranks.leads()) {
+        if let Err(error) = measure(&session, &mut Silent) {
+            // Rank 0 says it, and ends all.
+            ranks.fail(error);
+        }
+        return ranks.end();
     }
-    session.ranks.map_or(Ok(()), |ranks| ranks.end())
+    let outcome = context.with_progress(|progress| measure(&session, progress))?;
+    context.report.result("link", &outcome, || link_text(&outcome))?;
+    session.ranks.as_ref().map_or(Ok(()), Ranks::end)
 }
 
 /// A measured link for people.

@@ -267,9 +267,7 @@ pub fn run() -> u8 {
         }
         Err(words) => {
             // Help, version and mistakes in spelling; a reader that has gone away is no error.
-            if !ranks::is_silent() {
-                let _ = words.print();
-            }
+            let _ = words.print();
             return u8::try_from(words.exit_code()).unwrap_or(2);
         }
     };

@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "Run", hide_short_help = true, requires = "ranks")]
     link: Option<PathBuf>,
     /// Images per second of one process, as its log has them
-    #[arg(long, value_name = "X", value_parser = number, help_heading = "Run", hide_short_help = true, requires = "ranks")]
+    #[arg(long, value_name = "X", value_parser = number, help_heading = "Run", hide_short_help = true, requires = "link")]
     images_per_second: Option<f64>,
 }
 

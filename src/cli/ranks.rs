@@ -6,8 +6,13 @@ use crate::ranks::Ranks;
 use crate::{Error, Result};
 
 /// By which variables a starter of processes tells each the number of them and its own: Open MPI; MPICH, Intel MPI and
-/// Slurm's PMI.
-const STARTERS: [[&str; 2]; 2] = [["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"], ["PMI_SIZE", "PMI_RANK"]];
+/// Slurm's PMI; Slurm's PMIx.
+const STARTERS: [[&str; 2]; 3] = [
+    ["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"],
+    ["PMI_SIZE", "PMI_RANK"],
+    // What `srun --mpi=pmix` says, which has no number of its own for the size.
+    ["SLURM_STEP_NUM_TASKS", "PMIX_RANK"],
+];
 
 /// The ranks of this process, once it has joined them.
 static JOINED: OnceLock<Ranks> = OnceLock::new();
@@ -19,9 +24,12 @@ fn started() -> Option<(usize, usize)> {
     found.find(|(_, size)| *size > 1)
 }
 
-/// Whether another rank speaks for this process, too.
+/// Whether another rank says the same.
+static SAID: OnceLock<()> = OnceLock::new();
+
+/// Whether another rank speaks for this process, too: one that it has joined, or that refuses the same.
 pub(super) fn is_silent() -> bool {
-    started().is_some_and(|(rank, _)| rank > 0)
+    SAID.get().is_some() || JOINED.get().is_some_and(|ranks| !ranks.leads())
 }
 
 /// The ranks that this process is one of, where it was started as one of several.
@@ -55,12 +63,13 @@ pub(super) fn join() -> Result<Option<Ranks>> {
 /// # Errors
 /// [`Error::Usage`].
 pub(super) fn refuse(command: &str) -> Result<()> {
-    match started() {
-        None => Ok(()),
-        Some((_, size)) => Err(Error::usage(format!(
-            "{size} processes were started, and `{command}` is done by one: only `train` is shared by several"
-        ))),
+    let Some((rank, size)) = started() else { return Ok(()) };
+    if rank > 0 {
+        SAID.get_or_init(|| ());
     }
+    Err(Error::usage(format!(
+        "{size} processes were started, and `{command}` is done by one: only `train` is shared by several"
+    )))
 }
 
 /// Ends the other ranks where this process has joined them, with this exit code.

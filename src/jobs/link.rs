@@ -20,8 +20,9 @@ const SIZES: [u64; 5] = [1 << 12, 1 << 16, 1 << 20, 1 << 23, 1 << 26];
 const SAMPLES: usize = 7;
 const LONG: f64 = 1.0;
 
-/// Exchanges of a step: shares of gradients with all the rest, sums, and whether the run goes on.
-const EXCHANGES: f64 = 3.0;
+/// Messages after each other in a step. Its exchanges are the shares of gradients with all the rest, the sums, and whether
+/// the run goes on; each has a head and a body. An exchange of nothing is a head.
+const MESSAGES: f64 = 6.0;
 
 /// What was measured between ranks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,7 +98,8 @@ pub fn measure(session: &Session, progress: &mut dyn Progress) -> Result<LinkOut
         }
     }
     let device_bytes_per_second = device(session, progress)?;
-    let per_second = |it: &AllReduce| it.sent as f64 / (it.seconds - 2.0 * latency_s).max(1e-9);
+    // Two exchanges of a head and a body.
+    let per_second = |it: &AllReduce| it.sent as f64 / (it.seconds - 4.0 * latency_s).max(1e-9);
     let bytes_per_second = all_reduce.last().map_or(0.0, per_second);
     Ok(LinkOutcome { ranks: ranks.size(), latency_s, bytes_per_second, device_bytes_per_second, all_reduce })
 }
@@ -157,9 +159,15 @@ pub struct Shared {
 /// [`Error::Io`] when the file cannot be read, [`Error::Data`] when it is no such document.
 pub fn read(path: &Path) -> Result<LinkOutcome> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read the measured link", e))?;
-    serde_json::from_str(&text).map_err(|e| {
-        Error::data(path, format!("this is no document of `bench --link --json` ({e}): measure one, and name it"))
-    })
+    let wrong = |why: &str| {
+        Error::data(path, format!("this is no document of `bench --link --json` ({why}): measure one, and name it"))
+    };
+    let link: LinkOutcome = serde_json::from_str(&text).map_err(|e| wrong(&e.to_string()))?;
+    let [read, write] = link.device_bytes_per_second;
+    match [link.bytes_per_second, read, write].iter().all(|speed| *speed > 0.0) && link.latency_s >= 0.0 {
+        true => Ok(link),
+        false => Err(wrong("a speed in it is not above 0")),
+    }
 }
 
 impl Sharing {
@@ -175,7 +183,7 @@ impl Sharing {
             let [read, write] = link.device_bytes_per_second;
             let own = (parts_per_rank as u64 * (made.gradients + made.rest) + made.piece(self.ranks)) as f64;
             let all = (parts as u64 * (made.piece(self.ranks) + made.rest) + made.gradients) as f64;
-            EXCHANGES * link.latency_s + sent_bytes as f64 / link.bytes_per_second.max(1.0) + own / read + all / write
+            MESSAGES * link.latency_s + sent_bytes as f64 / link.bytes_per_second.max(1.0) + own / read + all / write
         });
         let alone_s = self.images_per_second.map(|images| batch as f64 / images.max(1e-9));
         let step_s = exchange_s.zip(alone_s).map(|(exchange, alone)| alone / self.ranks as f64 + exchange);

@@ -10,6 +10,7 @@ use toml::Table;
 
 use super::Session;
 use super::fit::{Fit, Given};
+use super::tuning::shaders;
 use crate::data::ImageSet;
 use crate::error::Change;
 use crate::gpu::kernel::Kernels;
@@ -43,6 +44,13 @@ pub(super) fn split(config: &mut Config, given: Option<&Given>, size: usize, fit
             keys: vec!["run.time"],
             why: format!("run.time measures one device, and {size} ranks share this run"),
             changes: vec![Change::Unset("run.time"), Change::Set("optimiser.length.steps", "400".into())],
+        });
+    }
+    if config.run.memory_budget.is_some() {
+        return Err(Error::Conflict {
+            keys: vec!["run.memory_budget"],
+            why: format!("run.memory_budget counts what one process needs, and {size} ranks exchange more than that"),
+            changes: vec![Change::Unset("run.memory_budget")],
         });
     }
     let layer = given.map_or(&none, |given| &given.layer);
@@ -133,9 +141,16 @@ fn led(ranks: &Ranks) -> Result<(Config, ImageSet)> {
 /// [`Error::Ranks`] where they differ.
 pub(super) fn compare(ranks: &Ranks, kernels: &Kernels) -> Result<String> {
     let info = kernels.gpu().info();
-    let own = crate::gpu::adapter::describe(info);
+    let own = [shaders(), crate::gpu::adapter::describe(info)].join("\n");
     let all = ranks.all_gather(own.as_bytes())?;
     let all: Vec<String> = all.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    let (builds, all): (Vec<&str>, Vec<&str>) =
+        all.iter().map(|text| text.split_once('\n').unwrap_or(("", text))).unzip();
+    if let Some(other) = builds.iter().position(|build| *build != builds[0]) {
+        return Err(Error::Ranks(format!(
+            "rank 0 and rank {other} are of different builds of the program, with other shaders: start one on all machines"
+        )));
+    }
     match all.iter().position(|name| *name != all[0]) {
         None => Ok(format!("{} ranks, each with {}", all.len(), all[0])),
         Some(other) => Err(Error::Ranks(format!(

@@ -24,16 +24,21 @@ pub struct Machine {
     shaders: String,
 }
 
+/// A number that differs where the shaders of two builds differ.
+pub fn shaders() -> String {
+    let bytes = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes()));
+    let words: Vec<u32> = bytes.map(u32::from).collect();
+    crate::train::state::fingerprint([words.as_slice()])
+}
+
 impl Machine {
     /// The adapter of `kernels` with its driver.
     pub fn of(kernels: &Kernels) -> Machine {
         let gpu = kernels.gpu();
-        let bytes = shader::SOURCES.iter().flat_map(|(name, text)| name.bytes().chain(text.bytes()));
-        let words: Vec<u32> = bytes.map(u32::from).collect();
         Machine {
             adapter: format!("{} ({:?})", gpu.info().name, gpu.info().backend),
             driver: format!("{} {}", gpu.info().driver, gpu.info().driver_info).trim().to_owned(),
-            shaders: crate::train::state::fingerprint([words.as_slice()]),
+            shaders: shaders(),
         }
     }
 

@@ -21,6 +21,9 @@ const FAILED: u8 = 1;
 /// As [`FAILED`]: the rank's device is lost.
 const DEVICE_LOST: u8 = 2;
 
+/// Bytes of a block of [`Ranks::broadcast`].
+const BLOCK: usize = 32 << 20;
+
 /// What one rank gave another: a mark and bytes.
 pub type Message = (u8, Vec<u8>);
 
@@ -119,14 +122,32 @@ impl Ranks {
         self.exchange(&vec![bytes; self.size()])
     }
 
-    /// The bytes of rank 0; what the others give does not matter.
+    /// The bytes of rank 0; what the others give does not matter. Many bytes go in blocks: a link may hold a block once per
+    /// rank.
     ///
     /// # Errors
     /// As [`Ranks::exchange`].
     pub fn broadcast(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         let bytes = if self.leads() { bytes } else { &[] };
-        let given = self.all_gather(bytes)?;
-        given.into_iter().next().ok_or_else(|| Error::Internal("there is no rank 0".into()))
+        let of_first =
+            |given: Vec<Vec<u8>>| given.into_iter().next().ok_or_else(|| Error::Internal("there is no rank 0".into()));
+        let mut blocks = bytes.chunks(BLOCK);
+        // The first with the number of all bytes in front.
+        let first = [&(bytes.len() as u64).to_le_bytes(), blocks.next().unwrap_or(&[])].concat();
+        let mut whole = of_first(self.all_gather(&first)?)?;
+        let Some((length, _)) = whole.split_first_chunk::<8>() else {
+            return Err(Error::Internal("rank 0 does not say how much it gives".into()));
+        };
+        let length = u64::from_le_bytes(*length);
+        whole.drain(..8);
+        while (whole.len() as u64) < length {
+            let before = whole.len();
+            whole.extend(of_first(self.all_gather(blocks.next().unwrap_or(&[]))?)?);
+            if whole.len() == before {
+                return Err(Error::Internal("rank 0 gives less than it said".into()));
+            }
+        }
+        Ok(whole)
     }
 
     /// Tells the other ranks that this one has failed, at the exchange that they come to next, which returns the failure

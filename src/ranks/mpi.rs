@@ -27,6 +27,9 @@ const IDLE: Duration = Duration::from_millis(50);
 /// where that is a program.
 const EAGER: Duration = Duration::from_micros(100);
 const PAUSE: Duration = Duration::from_micros(20);
+/// After this it is no matter of microseconds: another rank scores or reads.
+const LONG: Duration = Duration::from_millis(10);
+const LONG_PAUSE: Duration = Duration::from_millis(1);
 /// What [`Link::abort`] may take before the process ends by itself.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -35,8 +38,9 @@ const HEAD: i32 = 1;
 const BODY: i32 = 2;
 const LIFE: i32 = 3;
 const HEAD_BYTES: usize = 16;
-/// MPI counts in 32 bits.
-const PIECE: usize = 1 << 30;
+/// Bytes of a message. A piece that has come is a sign of life, and the byte that is one does not wait behind more than
+/// this on its way.
+const PIECE: usize = 1 << 20;
 
 static SIGN: [u8; 1] = [0];
 
@@ -64,6 +68,7 @@ pub fn begin(say: fn(&str), code: u8) -> Result<Ranks> {
     let (tell, told) = channel();
     let thread = move || match ::mpi::initialize_with_threading(Threading::Funneled) {
         None => drop(tell.send(None)),
+        Some((_, threading)) if threading < Threading::Funneled => drop(tell.send(None)),
         Some((universe, _)) => {
             let world = universe.world();
             let (rank, size) = (world.rank() as usize, world.size() as usize);
@@ -82,7 +87,7 @@ pub fn begin(say: fn(&str), code: u8) -> Result<Ranks> {
         Ok(Some((rank, size, on_machine))) => {
             Ok(Ranks::new(Arc::new(Processes { rank, size, on_machine, jobs: Mutex::new(jobs) })))
         }
-        _ => Err(Error::Ranks("MPI did not begin, or had begun before".into())),
+        _ => Err(Error::Ranks("MPI did not begin, had begun before, or allows no thread but the first".into())),
     }
 }
 
@@ -149,9 +154,13 @@ impl Own {
                 Ok(Job::Close(reply)) => {
                     // Signs of life that nobody has taken yet: all ranks are in step here, and take them.
                     self.closing = true;
+                    let begun = Instant::now();
                     while self.sent.iter().any(Option::is_some) {
                         self.live();
                         std::thread::sleep(PAUSE);
+                        if begun.elapsed() > SILENCE {
+                            self.abort(self.code);
+                        }
                     }
                     drop(universe);
                     let _ = reply.send(());
@@ -162,6 +171,7 @@ impl Own {
                 // The process ends without a word: MPI ends the others.
                 Err(RecvTimeoutError::Disconnected) => {
                     std::mem::forget(universe);
+                    self.sent.drain(..).flatten().for_each(std::mem::forget);
                     return;
                 }
             }
@@ -204,6 +214,9 @@ impl Own {
                      `--resume` continues from the last checkpoint",
                     SILENCE.as_secs()
                 ));
+            } else {
+                // Rank 0 sees the same in this moment, and is to have said it before all end.
+                std::thread::sleep(FAREWELL);
             }
             self.abort(self.code);
         }
@@ -211,10 +224,13 @@ impl Own {
 
     fn abort(&self, code: u8) -> ! {
         // Where MPI cannot reach what it needs for that, this process ends all the same.
-        std::thread::spawn(move || {
+        let end = move || {
             std::thread::sleep(FAREWELL);
             std::process::exit(code.into());
-        });
+        };
+        if std::thread::Builder::new().spawn(end).is_err() {
+            std::process::exit(code.into());
+        }
         self.world.abort(code.into())
     }
 
@@ -243,10 +259,13 @@ impl Own {
         let world = SimpleCommunicator::world();
         multiple_scope(2 * to.len(), |scope, requests: &mut RequestCollection<[u8]>| {
             let others = |rank: &usize| *rank != own;
+            // Of each request that receives, the rank that it hears of.
+            let mut of = Vec::new();
             for (rank, bytes) in from.iter_mut().enumerate().filter(|(rank, _)| others(rank)) {
                 for piece in bytes.chunks_mut(PIECE) {
                     let other = world.process_at_rank(rank as i32);
                     requests.add(other.immediate_receive_into_with_tag(scope, piece, tag));
+                    of.push(rank);
                 }
             }
             // Not all at the same rank first.
@@ -257,15 +276,18 @@ impl Own {
             }
             let begun = Instant::now();
             while requests.incomplete() > 0 {
-                if requests.test_any().is_some() {
+                if let Some((which, ..)) = requests.test_any() {
+                    if let Some(&rank) = of.get(which) {
+                        self.heard[rank] = Instant::now();
+                    }
                     continue;
                 }
-                match begun.elapsed() < EAGER {
-                    true => std::thread::yield_now(),
-                    false => {
-                        self.live();
-                        std::thread::sleep(PAUSE);
-                    }
+                let waited = begun.elapsed();
+                if waited < EAGER {
+                    std::thread::yield_now();
+                } else {
+                    self.live();
+                    std::thread::sleep(if waited < LONG { PAUSE } else { LONG_PAUSE });
                 }
             }
         });
