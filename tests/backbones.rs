@@ -29,6 +29,7 @@ fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
         net,
         batch: 2,
         parts: 1,
+        exchanged: false,
         copies: 2,
         viewed: 2,
         drawn: false,
