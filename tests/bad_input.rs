@@ -341,7 +341,7 @@ const EVALUATION: &[Case] = &[
     ("ablate --variants both,both --out new", 2, &["--variants has both twice"]),
     ("ablate --variants none --out data", 2, &["data: holds files that are no ablation's", "--out"]),
     ("ablate --variants none --out note.txt", 2, &["note.txt: this is a file", "--out wants a folder"]),
-    ("audit absent --model plain", 2, &["absent: there is no such folder or zip"]),
+    ("audit absent --model plain", 2, &["absent: there is no such folder, zip or tar"]),
     ("audit note.txt --model plain", 2, &["note.txt: holds no image", "png, jpg"]),
     ("audit hostile.pickle --model plain", 2, &["hostile.pickle: holds arrays", "give images"]),
     ("audit cut.zip --model plain", 2, &["cut.zip: is not a whole zip", "again"]),

@@ -977,7 +977,7 @@ fn other_archives_are_called_by_their_names() {
         says(load_path(&path, Split::Train, &options()), words);
     };
     says_of("x.tar.gz", &gzip(&tar), &["gzipped tar archive", "unpack it"]);
-    says_of("x.tar", &tar, &["a tar archive", "unpack it"]);
+    says_of("x.tar", &tar, &["is not a whole tar", "download it again"]);
     says_of("x.h5", b"\x89HDF\r\n\x1a\n", &["an HDF5 file", "numpy.savez"]);
     says_of("x.png.gz", &gzip(&png(4, 0)), &["a gzipped image", "gunzip"]);
     // A zip by another method, and repacked as its message says.

@@ -52,7 +52,7 @@ pub struct Args {
     ///
     /// train, val or novel; all: every class, whatever its split.
     #[arg(long, value_name = "NAME", default_value = "novel", conflicts_with_all = ["inputs", "shards"],
-        help_heading = DATA)]
+        hide_short_help = true, help_heading = DATA)]
     split: String,
     /// File that lists the split's classes, or none
     ///
@@ -107,7 +107,7 @@ pub struct Args {
     ///
     /// The portability check between two machines: rows are matched by path, and the largest differences and the least
     /// cosine are said. Where the folders have moved, paths count below what all of them have in common.
-    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT, hide_short_help = true)]
     compare: Option<PathBuf>,
     /// Largest relative difference of --compare
     ///
