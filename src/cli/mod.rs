@@ -267,7 +267,9 @@ pub fn run() -> u8 {
         }
         Err(words) => {
             // Help, version and mistakes in spelling; a reader that has gone away is no error.
-            let _ = words.print();
+            if !ranks::is_said_of_words() {
+                let _ = words.print();
+            }
             return u8::try_from(words.exit_code()).unwrap_or(2);
         }
     };

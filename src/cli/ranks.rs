@@ -27,6 +27,11 @@ fn started() -> Option<(usize, usize)> {
 /// Whether another rank says the same.
 static SAID: OnceLock<()> = OnceLock::new();
 
+/// Whether another rank says the same of a command line that cannot be read: that of `train` is one for all.
+pub(super) fn is_said_of_words() -> bool {
+    started().is_some_and(|(rank, _)| rank > 0) && std::env::args_os().any(|word| word == "train")
+}
+
 /// Whether another rank speaks for this process, too: one that it has joined, or that refuses the same.
 pub(super) fn is_silent() -> bool {
     SAID.get().is_some() || JOINED.get().is_some_and(|ranks| !ranks.leads())

@@ -57,6 +57,10 @@ enum Trouble {
 /// Transfers go in pieces of this many bytes: each takes as much again, outside every plan, while it is under way.
 const PIECE: usize = 1 << 20;
 
+/// How long a device that refuses something may take to say why.
+#[cfg(not(target_arch = "wasm32"))]
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+
 impl Gpu {
     /// Opens the chosen adapter with its real limits and the optional features that the kernels can use.
     ///
@@ -357,9 +361,9 @@ impl Gpu {
 
     /// The device's own reason, if it has given one.
     pub(super) fn not_mapped(&self, reason: &dyn std::fmt::Display) -> Error {
-        // A lost device refuses a mapping at once, and says that it is lost when it is polled.
+        // A lost device refuses a mapping at once, and says that it is lost when it is polled and has ended what it did.
         #[cfg(not(target_arch = "wasm32"))]
-        let _ = self.device.poll(wgpu::PollType::Poll);
+        let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(LAST_WORDS) });
         match self.check() {
             Err(error) => error,
             Ok(()) => Error::Device(format!("the device could not map memory ({reason})")),

@@ -11,7 +11,7 @@ use crate::gpu::Launch;
 use crate::gpu::kernel::{Kernels, Region};
 use crate::tape::backward::backward_from;
 use crate::tape::exec::{Arenas, Executor};
-use crate::tape::{Element, Graph, Type, ValueId, twin};
+use crate::tape::{Element, Graph, Node, Type, ValueId, twin};
 use crate::{Error, Result};
 
 impl Case {
@@ -119,7 +119,7 @@ fn worse(error: f64, worst: f64) -> bool {
 /// # Errors
 /// [`Error::Device`] when the device fails, [`Error::Shape`] when the case is malformed.
 pub async fn run_async(case: &Case, kernels: &mut Kernels) -> Result<Outcome> {
-    run_changed_async(case, kernels, &|launch| launch).await
+    run_changed_async(case, kernels, &|launch| launch, None).await
 }
 
 /// As [`run_async`]; blocks.
@@ -142,18 +142,23 @@ pub fn run_changed(
     kernels: &mut Kernels,
     change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
 ) -> Result<Outcome> {
-    pollster::block_on(run_changed_async(case, kernels, change))
+    pollster::block_on(run_changed_async(case, kernels, change, None))
 }
 
 async fn run_changed_async(
     case: &Case,
     kernels: &mut Kernels,
     change: &dyn Fn(Launch<ValueId>) -> Launch<ValueId>,
+    // Compare only what is made by nodes that may run at this shader and entry point.
+    only: Option<(&str, &str)>,
 ) -> Result<Outcome> {
     let Recorded { graph, mut values, .. } = case.record()?;
     let given: Vec<(ValueId, Vec<f64>)> = values.iter().map(|(k, v)| (*k, v.clone())).collect();
     twin::run(&graph, &mut values)?;
-    let mut made: Vec<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.clone()).collect();
+    let is_compared = |node: &&Node| {
+        only.is_none_or(|(shader, entry)| super::launches(&graph, node).iter().any(|own| may_run(own, shader, entry)))
+    };
+    let mut made: Vec<ValueId> = graph.nodes.iter().filter(is_compared).flat_map(|n| n.outputs.clone()).collect();
     made.retain(|id| values.contains_key(id));
     let executor = Executor::with_canaries_async(kernels, &mut Arenas::new(), graph, change).await?;
     for (id, data) in &given {
@@ -179,11 +184,18 @@ async fn run_changed_async(
     Ok(outcome)
 }
 
+/// Whether a launch may run at an entry point.
+fn may_run(launch: &Launch<ValueId>, shader: &str, entry: &str) -> bool {
+    let mut entries = launch.alternatives.iter().map(|other| other.entry).chain([launch.entry]);
+    launch.shader == shader && entries.any(|own| own == entry)
+}
+
 /// The most cases by which an entry point is verified.
 const VERIFIED_BY: usize = 2;
 
 /// Compares what the entry point of `launch` makes with the twin, by cases in which a launch may run at it: those with the
-/// constants of `launch`, whose pipeline `kernels` have by now, or where there are none, others. What no case has, as a
+/// constants of `launch`, whose pipeline `kernels` have by now, or where there are none, others. Of a case only that counts
+/// which such a launch made, for others may be wrong. What no case has, as a
 /// shader of the caller's own, counts as right. It is a [`Verify`](crate::gpu::kernel::Verify).
 ///
 /// # Errors
@@ -196,11 +208,7 @@ pub fn verify<'k>(
         let (mut alike, mut others) = (Vec::new(), Vec::new());
         for case in cases() {
             let launches = case.launches()?;
-            let runs = |own: &&Launch<ValueId>| {
-                let mut entries = own.alternatives.iter().map(|other| other.entry).chain([own.entry]);
-                own.shader == launch.shader && entries.any(|entry| entry == launch.entry)
-            };
-            let Some(own) = launches.iter().find(runs) else { continue };
+            let Some(own) = launches.iter().find(|own| may_run(own, launch.shader, launch.entry)) else { continue };
             if own.constants == launch.constants {
                 alike.push(case)
             } else {
@@ -212,7 +220,8 @@ pub fn verify<'k>(
         }
         let found = if alike.is_empty() { others } else { alike };
         for case in found.iter().take(VERIFIED_BY) {
-            if !run_async(case, kernels).await?.passed() {
+            let only = Some((launch.shader, launch.entry));
+            if !run_changed_async(case, kernels, &|launch| launch, only).await?.passed() {
                 return Ok(false);
             }
         }
