@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/says.rs"]
+mod says;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
@@ -12,6 +15,7 @@ use ieq_wgpu::data::convert::{Format, Written, convert};
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::progress::{Progress, Silent};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
+use says::says;
 use tempfile::TempDir;
 
 fn options() -> DataOptions {
@@ -63,15 +67,6 @@ fn read(path: &Path, split: Split) -> BTreeMap<String, Vec<Vec<u32>>> {
 
 fn written(source: &Path, format: Format, out: &Path) -> ieq_wgpu::Result<Vec<Written>> {
     convert(source.to_str().unwrap(), format, out, (&options(), 4), &mut Silent)
-}
-
-#[track_caller]
-fn says<T>(result: ieq_wgpu::Result<T>, words: &[&str]) {
-    let error = result.err().expect("must fail").to_string();
-    assert!(!error.contains('\n'), "{error}");
-    for word in words {
-        assert!(error.contains(word), "no {word:?} in: {error}");
-    }
 }
 
 fn tmp() -> TempDir {

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/says.rs"]
+mod says;
+
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -13,6 +16,7 @@ use ieq_wgpu::data::{
     read_episodes, read_oneshot_runs,
 };
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use says::says;
 use tempfile::TempDir;
 
 fn options() -> DataOptions {
@@ -54,16 +58,6 @@ fn word(r: u8, g: u8, b: u8) -> u32 {
 
 fn load_path(path: &Path, split: Split, options: &DataOptions) -> Result<ImageSet> {
     load(path.to_str().unwrap(), split, options)
-}
-
-/// The error is one line and contains each of `words`.
-#[track_caller]
-fn says<T>(result: Result<T>, words: &[&str]) {
-    let error = result.err().expect("must fail").to_string();
-    assert!(!error.contains('\n'), "{error}");
-    for word in words {
-        assert!(error.contains(word), "no {word:?} in: {error}");
-    }
 }
 
 #[track_caller]

@@ -6,11 +6,15 @@
 #![allow(clippy::print_stderr, reason = "a test says where it killed")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/runs.rs"]
+mod runs;
+
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use ieq_wgpu::random::{Rng, Stream};
+use runs::{assert_same_run, checkpoint, steps_logged};
 
 /// A run of seconds with everything in it that has state; a batch is four micro-batches.
 const TINY: [&str; 20] = [
@@ -88,33 +92,6 @@ fn finish_later(command: impl Fn() -> Command) -> Output {
         }
         assert!(begun.elapsed() < SOON, "a process that was killed keeps the lock of its folder");
     }
-}
-
-fn checkpoint(folder: &Path) -> Vec<u8> {
-    std::fs::read(folder.join("checkpoint.safetensors")).unwrap()
-}
-
-/// The metric lines without the one field that may differ.
-fn metrics(folder: &Path) -> Vec<serde_json::Value> {
-    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let mut lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    for line in &mut lines {
-        assert!(line.as_object_mut().unwrap().remove("images_per_second").is_some(), "{line}");
-    }
-    lines
-}
-
-fn assert_same_run(got: &Path, wanted: &Path, what: &str) {
-    assert!(checkpoint(got) == checkpoint(wanted), "{what}: the checkpoints differ");
-    assert_eq!(metrics(got), metrics(wanted), "{what}: the metrics differ");
-    let mut names: Vec<_> = std::fs::read_dir(got).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    names.sort();
-    let wanted = ["checkpoint.safetensors", "config.toml", "metrics.jsonl", "report.html", "report.json"];
-    assert_eq!(names, wanted, "{what}");
-}
-
-fn steps_logged(folder: &Path) -> usize {
-    std::fs::read(folder.join("metrics.jsonl")).map_or(0, |log| log.iter().filter(|&&byte| byte == b'\n').count())
 }
 
 /// The processes of this program that have `folder` among their words, by rank.

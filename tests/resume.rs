@@ -5,12 +5,16 @@
 #![allow(clippy::print_stderr, reason = "a test says where it killed")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/runs.rs"]
+mod runs;
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use ieq_wgpu::random::{Rng, Stream};
+use runs::{assert_same_run, checkpoint, metrics, steps_logged};
 use tempfile::TempDir;
 
 /// A run of a second or two with everything in it that has state: momentum, running statistics, bank, order.
@@ -58,30 +62,6 @@ fn with<'w>(words: &[&'w str], changes: &[&'w str]) -> Vec<&'w str> {
     words
 }
 
-fn checkpoint(folder: &Path) -> Vec<u8> {
-    std::fs::read(folder.join("checkpoint.safetensors")).unwrap()
-}
-
-/// The metric lines without the one field that may differ.
-fn metrics(folder: &Path) -> Vec<serde_json::Value> {
-    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let mut lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    for line in &mut lines {
-        assert!(line.as_object_mut().unwrap().remove("images_per_second").is_some(), "{line}");
-    }
-    lines
-}
-
-/// Everything of the run in `got` that outlives it is as in `wanted`, and nothing else lies about.
-fn assert_same_run(got: &Path, wanted: &Path, what: &str) {
-    assert!(checkpoint(got) == checkpoint(wanted), "{what}: the checkpoints differ");
-    assert_eq!(metrics(got), metrics(wanted), "{what}: the metrics differ");
-    let mut names: Vec<_> = std::fs::read_dir(got).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    names.sort();
-    let wanted = ["checkpoint.safetensors", "config.toml", "metrics.jsonl", "report.html", "report.json"];
-    assert_eq!(names, wanted, "{what}");
-}
-
 /// Waits until `ready`, or until the process has ended by itself.
 fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -89,10 +69,6 @@ fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(120), "the run does not get on");
         std::thread::sleep(Duration::from_micros(200));
     }
-}
-
-fn steps_logged(folder: &Path) -> usize {
-    std::fs::read(folder.join("metrics.jsonl")).map_or(0, |log| log.iter().filter(|&&byte| byte == b'\n').count())
 }
 
 /// A temporary file, as it stands in the folder while a checkpoint is being written.

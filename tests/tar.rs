@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/says.rs"]
+mod says;
+
 use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +14,7 @@ use ieq_wgpu::data::{DataOptions, ImageSet, Pictures, Split, load, load_unlabell
 use ieq_wgpu::{Error, Result};
 use image::{ImageFormat, Rgb, RgbImage};
 use proptest::prelude::*;
+use says::says;
 use tempfile::TempDir;
 
 fn options() -> DataOptions {
@@ -33,16 +37,6 @@ fn write(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
 
 fn load_path(path: &Path, split: Split) -> Result<ImageSet> {
     load(path.to_str().unwrap(), split, &options())
-}
-
-/// The error is one line and contains each of `words`.
-#[track_caller]
-fn says<T>(result: Result<T>, words: &[&str]) {
-    let error = result.err().expect("must fail").to_string();
-    assert!(!error.contains('\n'), "{error}");
-    for word in words {
-        assert!(error.contains(word), "no {word:?} in: {error}");
-    }
 }
 
 /// The archives of `tests/data/tars.zip`, by name.
@@ -418,6 +412,10 @@ fn classes_from_json_and_samples_without() {
     ] {
         says(of(name, files), words);
     }
+    // By name another sample's folder stands between the members of one.
+    let set =
+        of("between.tar", &[("a.cls", json("x")), ("a.d/b.cls", json("y")), ("a.d/b.png", png(2)), ("a.png", png(1))]);
+    assert_eq!(reds(&set.unwrap()), [1, 2]);
     // Class folders with notes beside the pictures stay class folders.
     let set = of("f.tar", &[("a/1.png", png(1)), ("a/1.json", json("{}")), ("b/1.png", png(2))]).unwrap();
     assert_eq!(set.class_names, ["a", "b"]);

@@ -47,11 +47,9 @@ impl Pictures {
     fn collect(paths: &[PathBuf], strict: bool, may_be_empty: bool) -> Result<Pictures> {
         let mut pictures = Pictures { listings: Vec::new(), items: Vec::new(), left_out: Vec::new() };
         for path in paths {
-            let (listing, is_image) = match archive::open(path)? {
-                Some(listing) if may_be_empty => {
-                    pictures.add(listing, false, strict)?;
-                    continue;
-                }
+            let archive = archive::open(path)?;
+            let may_be_empty = may_be_empty && archive.is_some();
+            let (listing, is_image) = match archive {
                 Some(listing) => (listing, false),
                 None => match kind::of(path)? {
                     FileKind::Pickle | FileKind::Idx | FileKind::Npy => {
@@ -62,7 +60,7 @@ impl Pictures {
                     kind => (Box::new(OneFile::new(path)) as Box<dyn Listing>, kind == FileKind::Image),
                 },
             };
-            if pictures.add(listing, is_image, strict)? == 0 {
+            if pictures.add(listing, is_image, strict)? == 0 && !may_be_empty {
                 return Err(Error::data(path, format!("holds no image ({} are read)", listing::IMAGE_KINDS)));
             }
         }

@@ -198,17 +198,16 @@ impl Shards {
     }
 }
 
-/// The members of every sample. Names are sorted, so that those of one sample stand together.
-fn samples(names: &[String]) -> Vec<Sample<'_>> {
-    let mut samples: Vec<(&str, Sample)> = Vec::new();
+/// The members of every sample.
+fn samples(names: &[String]) -> impl Iterator<Item = Sample<'_>> {
+    // Sorted names of one sample need not stand together: `a.d/` comes between `a.cls` and `a.png`.
+    let mut samples: BTreeMap<&str, Sample> = BTreeMap::new();
     for (member, name) in names.iter().enumerate() {
-        let Some((key, ending)) = key(name) else { continue };
-        match samples.last_mut() {
-            Some((last, sample)) if *last == key => sample.push((ending, member)),
-            _ => samples.push((key, vec![(ending, member)])),
+        if let Some((key, ending)) = key(name) {
+            samples.entry(key).or_default().push((ending, member));
         }
     }
-    samples.into_iter().map(|(_, sample)| sample).collect()
+    samples.into_values()
 }
 
 /// The picture of a sample. One whose ending has no further dot is preferred: `1.jpg` to `1.mask.png`.

@@ -34,17 +34,19 @@ pub struct Measure {
 
 /// What a choice is valid for: the launch except its alternatives and its buffers.
 pub fn site<B>(launch: &Launch<B>) -> String {
-    let constants = launch.constants.iter().map(|(name, value)| format!(" {name}={value}"));
     // Padding, slope, `chain` and `first_split` do not affect the work, so they are not part of the key.
     let sizes = launch.params.iter().filter(|(name, _)| !["chain", "first_split"].contains(name));
     let sizes = sizes.filter_map(|(name, value)| value.size().map(|n| format!(" {name}={n}")));
-    [launch.label()].into_iter().chain(sizes).chain(constants).collect()
+    [launch.label()].into_iter().chain(sizes).chain(constants(launch)).collect()
 }
 
 /// What has one pipeline, whatever its sizes: entry point and constants.
 pub fn kind<B>(launch: &Launch<B>) -> String {
-    let constants = launch.constants.iter().map(|(name, value)| format!(" {name}={value}"));
-    [launch.label()].into_iter().chain(constants).collect()
+    [launch.label()].into_iter().chain(constants(launch)).collect()
+}
+
+fn constants<B>(launch: &Launch<B>) -> impl Iterator<Item = String> {
+    launch.constants.iter().map(|(name, value)| format!(" {name}={value}"))
 }
 
 /// The positions of `count` ways, the fastest first. `run` executes one of them a number of times and waits for it.

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::Serialize;
 
+use super::shards::features_in;
 use super::survey::Survey;
 use super::table::{table_bytes, table_file};
 use super::{Session, data_options, distinct, look_options, model, sheet_file};
-use crate::data::embeddings::{ShardStats, shards_in};
+use crate::data::embeddings::ShardStats;
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, Pictures, Places, decode_rgb};
 use crate::files::replace_file;
@@ -123,7 +124,7 @@ const COLUMNS: [&str; 5] = ["finding", "path", "other", "score", "reason"];
 /// A request, checkpoint or folder that cannot be used; files that cannot be written; what the device refuses.
 pub fn run(request: &AuditRequest, session: &Session, progress: &mut dyn Progress) -> Result<AuditOutcome> {
     request.validate()?;
-    let shards = if request.data.is_dir() { shards_in(&request.data)? } else { Vec::new() };
+    let shards = if request.data.is_dir() { features_in(&request.data)? } else { Vec::new() };
     let (model, survey, pictures) = match shards.as_slice() {
         [] => {
             let (model, survey, pictures) = of_pictures(request, session, progress)?;

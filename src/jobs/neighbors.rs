@@ -7,9 +7,10 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::rows::{Embedder, Row};
+use super::shards::features_in;
 use super::table::{table_bytes, table_file};
 use super::{Session, data_options, distinct, look_options, model, sheet_file, within};
-use crate::data::embeddings::{Format, Reader, ShardStats, shards_in};
+use crate::data::embeddings::{Format, Reader, ShardStats};
 use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, LeftOut, Pictures};
 use crate::fewshot::Nearest;
@@ -18,7 +19,6 @@ use crate::files::replace_file;
 use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
 use crate::train::Extractor;
-use crate::train::features::Layer;
 use crate::{Error, Result};
 
 /// Columns of a table of neighbours.
@@ -115,18 +115,8 @@ impl NeighborsRequest {
         if !path.is_dir() {
             return Ok(Format::of_ending(path).map(|_| Embeddings::File(path.into())));
         }
-        let shards = shards_in(path)?;
-        match shards.first() {
-            None => Ok(None),
-            Some((_, stats)) if stats.layer != Layer::Feature.name() => Err(Error::data(
-                path,
-                format!(
-                    "holds the layer {} of a network, and features are compared: embed the shards anew",
-                    stats.layer
-                ),
-            )),
-            Some(_) => Ok(Some(Embeddings::Shards(shards))),
-        }
+        let shards = features_in(path)?;
+        Ok(if shards.is_empty() { None } else { Some(Embeddings::Shards(shards)) })
     }
 }
 

@@ -216,30 +216,21 @@ impl Survey {
     /// Takes the embeddings of shards as `embed` wrote them. The pictures are not looked at.
     ///
     /// # Errors
-    /// [`Error::Data`] or [`Error::Io`] where they cannot be read, or are not features.
+    /// [`Error::Data`] or [`Error::Io`] where they cannot be read.
     pub fn of_shards(shards: &[(PathBuf, ShardStats)], progress: &mut dyn Progress) -> Result<Survey> {
         let (mut paths, mut names, mut rows, mut findings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let columns = shards.first().map_or(1, |(_, stats)| stats.columns).max(1);
         let mut row = Vec::new();
         for ((file, stats), done) in shards.iter().zip(1..) {
             progress.go_on()?;
-            if stats.layer != Layer::Feature.name() {
-                let why = format!("holds the layer {} of a network, and features are compared", stats.layer);
-                return Err(Error::data(file, format!("{why}: embed the shards anew, into another folder")));
-            }
             findings.extend(stats.left_out.iter().cloned().map(Finding::unreadable));
-            if stats.rows > 0 {
-                let mut reader = Reader::open_as(file, stats.format)?;
-                while let Some(path) = reader.next(&mut row)? {
-                    if row.len() != columns {
-                        return Err(Error::data(file, format!("has {} columns, and others {columns}", row.len())));
-                    }
-                    rows.extend_from_slice(&row);
-                    let path = PathBuf::from(path);
-                    let name = path.strip_prefix(&stats.shard).unwrap_or(&path);
-                    names.push(name.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"));
-                    paths.push(path);
-                }
+            let mut reader = Reader::of_shards(vec![(file.clone(), stats.clone())]);
+            while let Some(path) = reader.next(&mut row)? {
+                rows.extend_from_slice(&row);
+                let path = PathBuf::from(path);
+                let name = path.strip_prefix(&stats.shard).unwrap_or(&path);
+                names.push(name.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"));
+                paths.push(path);
             }
             progress.advance("reading shard", done, shards.len() as u64);
         }

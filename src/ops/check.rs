@@ -58,17 +58,13 @@ impl Case {
             graph.update(self.op.clone(), read, targets)?;
             return Ok(Recorded { graph, values, outputs: Vec::new(), ids, gradients: HashMap::new() });
         }
-        let mut outputs = graph.apply(self.op.clone(), &ids)?;
+        let outputs = graph.apply(self.op.clone(), &ids)?;
         if self.half {
             graph.values[outputs[0].0 as usize].ty.element = Element::F16;
         }
         let mut gradients = HashMap::new();
         if self.inputs.iter().any(|i| i.grad) {
-            // Ignore workspace outputs: the twin does not compute them.
-            let mut forward = values.clone();
-            twin::run(&graph, &mut forward)?;
-            outputs.retain(|o| forward.contains_key(o));
-            // Only the first output carries a gradient: the others are saved statistics.
+            // Only the first output carries a gradient: the others are saved statistics or workspace.
             let y = outputs[0];
             let dy = Input::normal(graph.shape(y).to_vec());
             let seed = graph.in_arena("upstream", "upstream", dy.ty.clone(), false);
@@ -195,8 +191,8 @@ const VERIFIED_BY: usize = 2;
 
 /// Compares what the entry point of `launch` makes with the twin, by cases in which a launch may run at it: those with the
 /// constants of `launch`, whose pipeline `kernels` have by now, or where there are none, others. Of a case only that counts
-/// which such a launch made, for others may be wrong. What no case has, as a
-/// shader of the caller's own, counts as right. It is a [`Verify`](crate::gpu::kernel::Verify).
+/// which such a launch made, for others may be wrong. What no case has, as a shader of the caller's own, counts as right.
+/// It is a [`Verify`](crate::gpu::kernel::Verify).
 ///
 /// # Errors
 /// As [`run_async`].

@@ -9,7 +9,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::group::Group;
-use super::split_name;
+use super::{are_numbers, are_sorted_as_numbers, split_name};
 use crate::data::listing::{self, Listing};
 use crate::data::split::Split;
 use crate::data::{DataOptions, image_folder};
@@ -139,10 +139,8 @@ fn plan(group: &Group, out: &Path, is_zip: bool, renamed: &mut Vec<String>) -> R
 
 /// The most digits of the classes, where all are whole numbers in the order of numbers; none where their names do.
 fn digits_of_all(classes: &[String]) -> Option<usize> {
-    let is_number = |class: &String| !class.is_empty() && class.bytes().all(|byte| byte.is_ascii_digit());
     let (least, most) = (classes.iter().map(String::len).min()?, classes.iter().map(String::len).max()?);
-    (least < most && classes.iter().all(is_number) && classes.is_sorted_by_key(|class| (class.len(), class)))
-        .then_some(most)
+    (least < most && are_numbers(classes) && are_sorted_as_numbers(classes)).then_some(most)
 }
 
 /// What reading the folders gives other than what is meant.

@@ -115,30 +115,41 @@ fn encode(picture: &RgbImage) -> Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-/// Calls `each` with the groups of a data set: one per split that it has, or one of all classes where it has none, and the
-/// seed would split them.
-pub(super) fn for_each(source: &str, options: &DataOptions, each: &mut dyn FnMut(Group) -> Result<()>) -> Result<()> {
-    let found = if source == "glyphs" { None } else { Some(source::find(source)?) };
-    let train = group(found.as_ref(), Split::Train, options)?;
+/// What `source` is; none for the glyphs.
+///
+/// # Errors
+/// As [`source::find`].
+pub(super) fn find(source: &str) -> Result<Option<Source>> {
+    if source == "glyphs" { Ok(None) } else { source::find(source).map(Some) }
+}
+
+/// Calls `each` with the groups of what [`find`] found: one per split that it has, or one of all classes where it has none,
+/// and the seed would split them.
+pub(super) fn for_each(
+    found: Option<&Source>,
+    options: &DataOptions,
+    each: &mut dyn FnMut(Group) -> Result<()>,
+) -> Result<()> {
+    let train = group(found, Split::Train, options)?;
     let mut is_whole = train.as_ref().is_some_and(|(_, drawn)| *drawn);
     if let Some((train, false)) = &train
         && train.classes.len() < FEWEST_TO_SPLIT
         && options.split_file.is_none()
     {
         // So few classes without splits are all trained on.
-        let others = [Split::Val, Split::Novel].map(|split| is_there(found.as_ref(), split, options));
+        let others = [Split::Val, Split::Novel].map(|split| is_there(found, split, options));
         is_whole = !others.into_iter().collect::<Result<Vec<bool>>>()?.contains(&true);
     }
     if is_whole {
         drop(train);
-        let whole = group(found.as_ref(), Split::All, options)?;
+        let whole = group(found, Split::All, options)?;
         return whole.map_or(Ok(()), |(whole, _)| each(Group { split: None, ..whole }));
     }
     if let Some((train, _)) = train {
         each(train)?;
     }
     for split in [Split::Val, Split::Novel] {
-        if let Some((group, _)) = group(found.as_ref(), split, options)? {
+        if let Some((group, _)) = group(found, split, options)? {
             each(group)?;
         }
     }

@@ -97,10 +97,8 @@ pub fn convert(
 ) -> Result<Vec<Written>> {
     super::options::check_side(options)?;
     check_target(source, format, out)?;
-    if source != "glyphs" {
-        // Before anything is made.
-        super::source::find(source)?;
-    }
+    // Before anything is made.
+    let found = group::find(source)?;
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |e| Error::io(out, "cannot be written", e);
     std::fs::create_dir_all(parent).map_err(failed)?;
@@ -109,7 +107,7 @@ pub fn convert(
     let whole = beside.path().join("whole");
     let mut writer = Writer::new(format, &whole, out, shard_size).map_err(failed)?;
     let (mut written, mut warned, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-    group::for_each(source, options, &mut |group| {
+    group::for_each(found.as_ref(), options, &mut |group| {
         for Warning { message, .. } in &group.warnings {
             if warned.insert(message.clone()) {
                 progress.warn(message);
@@ -177,18 +175,24 @@ fn check_target(source: &str, format: Format, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether all classes are called by whole numbers.
+fn are_numbers(classes: &[String]) -> bool {
+    classes.iter().all(|class| !class.is_empty() && class.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether whole numbers are in their order, as arrays and shards have them; folders have names in theirs.
+fn are_sorted_as_numbers(classes: &[String]) -> bool {
+    classes.is_sorted_by_key(|class| (class.len(), class))
+}
+
 /// What is not the same when the classes of a group are read from `format`; `seen` are those of the splits before.
 fn differences(group: &Group, format: Format, seen: &BTreeSet<String>) -> Vec<String> {
-    let is_number = |class: &String| !class.is_empty() && class.bytes().all(|byte| byte.is_ascii_digit());
     let (mut notes, classes) = (Vec::new(), &group.classes);
-    if !classes.iter().all(is_number) {
+    if !are_numbers(classes) {
         return notes;
     }
     let is_text = matches!(format, Format::Folder | Format::Zip | Format::Tar);
-    if group.split.is_none()
-        && !matches!(format, Format::Folder | Format::Zip)
-        && !classes.is_sorted_by_key(|class| (class.len(), class))
-    {
+    if group.split.is_none() && !matches!(format, Format::Folder | Format::Zip) && !are_sorted_as_numbers(classes) {
         notes.push(
             "its classes are numbers, which folders have in the order of their names and this format in that of the \
              numbers, so a split by seed is another one; a split file gives both the same"

@@ -5,7 +5,7 @@ mod target;
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -14,13 +14,28 @@ use super::extraction::{Extraction, Pace};
 use super::part::{Begun, Earlier, Part, Source};
 use super::rows::warn_of_one;
 use super::{Session, data_options, look_options, model};
-use crate::data::embeddings::{Format, LACKS_PARQUET, ShardStats};
+use crate::data::embeddings::{Format, LACKS_PARQUET, ShardStats, shards_in};
 use crate::data::{self, DataOptions, ImageSet, LeftOut};
 use crate::files::replace_alone;
 use crate::progress::Progress;
 use crate::train::Extractor;
 use crate::train::features::Layer;
 use crate::{Error, Result};
+
+/// The shards in a folder of features, as `neighbors` and `audit` compare them; none where it is no folder of shards.
+///
+/// # Errors
+/// As [`shards_in`], and [`Error::Data`] where they are of another layer.
+pub(super) fn features_in(folder: &Path) -> Result<Vec<(PathBuf, ShardStats)>> {
+    let shards = shards_in(folder)?;
+    match shards.first() {
+        Some((_, stats)) if stats.layer != Layer::Feature.name() => Err(Error::data(
+            folder,
+            format!("holds the layer {} of a network, and features are compared: embed the shards anew", stats.layer),
+        )),
+        _ => Ok(shards),
+    }
+}
 
 /// What lists the pictures of a shard that are left out.
 const LIST: &str = "the .stats.json of the shard";
@@ -237,9 +252,14 @@ pub fn run(request: &ShardsRequest, session: &Session, progress: &mut dyn Progre
     let ShardsRequest { layer, normalise, strict, .. } = *request;
     let begun = Begun::new(&stored, adapter, extractor.width(layer), layer, normalise, strict)?;
     // What cannot be gone on with is said now, not after hours.
+    let (mut finished, mut left) = (Vec::new(), Vec::new());
     for target in &targets {
-        if target.finished(request, &begun)?.is_none() {
-            target.is_replaceable()?;
+        match target.finished(request, &begun)? {
+            Some(stats) => finished.push((target, stats)),
+            None => {
+                target.is_replaceable()?;
+                left.push(target);
+            }
         }
     }
     std::fs::create_dir_all(&request.out).map_err(|e| Error::io(&request.out, "cannot create the folder", e))?;
@@ -259,13 +279,18 @@ pub fn run(request: &ShardsRequest, session: &Session, progress: &mut dyn Progre
         left_out: 0,
         pace: Pace::default(),
     };
+    for (target, stats) in finished {
+        Part::sweep(&target.base);
+        outcome.finished_before += 1;
+        outcome.count(&stats);
+    }
     let work = Work { request, extractor, options, begun };
     let mut elsewhere = Vec::new();
-    for (number, target) in (1..).zip(&targets) {
-        if !work.embed(target, &format!("{number}/{}", targets.len()), &mut outcome, progress)? {
+    for (number, target) in (1..).zip(&left) {
+        if !work.embed(target, &format!("{number}/{}", left.len()), &mut outcome, progress)? {
             let shard = target.shard.display();
             progress.note(&format!("{shard}: another process is embedding it; it is looked at again at the end"));
-            elsewhere.push(target);
+            elsewhere.push(*target);
         }
     }
     // A process that had one of these may have been killed since.
@@ -319,10 +344,6 @@ impl Work<'_> {
 
     fn embed_one(&self, target: &Target, place: &str, progress: &mut dyn Progress) -> Result<Done> {
         let Work { request, begun, .. } = self;
-        if let Some(stats) = target.finished(request, begun)? {
-            Part::sweep(&target.base);
-            return Ok(Done::FinishedBefore(stats));
-        }
         // Before it is read: what is changed meanwhile is not taken for what was embedded.
         let opened = target.stamp().and_then(|stamp| Ok((stamp, target.pictures(request.strict)?)));
         let (stamp, pictures) = match opened {
@@ -334,7 +355,7 @@ impl Work<'_> {
         let Some(mut part) = Part::open(&target.base, &begun, &source, Earlier::GoOnOrBegin)? else {
             return Ok(Done::Elsewhere);
         };
-        // Another process may have finished it in this moment; with the part file in hand none can begin.
+        // Another process may have finished it meanwhile; with the part file in hand none can begin.
         if let Some(stats) = target.finished(request, &begun)? {
             part.discard();
             return Ok(Done::FinishedBefore(stats));
