@@ -104,7 +104,14 @@ fn next(request: &AuditRequest, outcome: &AuditOutcome) -> String {
     let data = shell_word(&outcome.data);
     let model = shell_word(&request.model);
     if outcome.model.is_none() {
-        return "next: put right what is wrong with the pictures, then `ieq-wgpu embed --shards` embeds their shards anew".into();
+        return match outcome.findings.is_empty() {
+            true => format!("next: `ieq-wgpu neighbors PICTURE --in {data}` finds the pictures most similar to one"),
+            false => {
+                "next: put right what is wrong with the pictures, then `ieq-wgpu embed --shards` embeds their shards \
+                      anew"
+                    .into()
+            }
+        };
     }
     match (outcome.findings.is_empty(), &outcome.csv) {
         (true, _) => format!("next: `ieq-wgpu train --data {data}`"),
