@@ -220,8 +220,10 @@ fn no_sample_of_a_step_is_a_measuring_execution() {
     let mut trainer = Trainer::new(gpu, &recording.config, data, None).unwrap();
     trainer.submit().unwrap();
     assert!(trainer.executor().is_measuring());
-    assert!(matches!(step::sample(trainer.executor()), Err(ieq_wgpu::Error::Internal(_))));
-    step::warm_up(trainer.executor()).unwrap();
+    let clock = ieq_wgpu::train::clock;
+    let sample = |executor| pollster::block_on(step::sample_async(executor, clock));
+    assert!(matches!(sample(trainer.executor()), Err(ieq_wgpu::Error::Internal(_))));
+    pollster::block_on(step::warm_up_async(trainer.executor(), clock)).unwrap();
     assert!(!trainer.executor().is_measuring());
-    step::sample(trainer.executor()).unwrap();
+    sample(trainer.executor()).unwrap();
 }

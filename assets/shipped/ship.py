@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The network of a run as it is shipped: half precision, no training state, no paths.
+"""The network of a run as it is shipped: half precision, no training state, no classifier, no paths.
 
     assets/shipped/ship.py runs/strokes/checkpoint.safetensors assets/shipped/strokes.safetensors
 """
@@ -9,8 +9,9 @@ import struct
 import sys
 from pathlib import Path
 
-# Tensors of the training state begin so; metadata that says what the network is.
-TRAINING = "train."
+# Tensors of the training state and of the classifier, whose classes are nobody else's, begin so; metadata that says what
+# the network is.
+LEFT_OUT = ("train.", "classifier.")
 KEPT = ("format", "config", "classes", "side", "images", "step", "similarities")
 
 
@@ -28,7 +29,7 @@ def main():
     metadata["config"] = json.dumps(config, separators=(",", ":"))
     tensors, body = {"__metadata__": metadata}, bytearray()
     for name, tensor in sorted(header.items()):
-        if name.startswith(TRAINING):
+        if name.startswith(LEFT_OUT):
             continue
         begin, end = tensor["data_offsets"]
         values = data[begin:end]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Spread, measure};
+use super::{Spread, measure_async};
 use crate::gpu::kernel::{Kernels, Prepared, Region, WORKGROUP};
 use crate::gpu::profile::PassTimer;
 use crate::gpu::{Buffer, Launch};
@@ -88,13 +88,13 @@ struct Bench<'k> {
 
 impl Bench<'_> {
     /// `vectors` of both buffers are bound.
-    fn prepare(&mut self, launch: Launch<()>, reads: bool, vectors: u64) -> Result<Prepared> {
+    async fn prepare(&mut self, launch: Launch<()>, reads: bool, vectors: u64) -> Result<Prepared> {
         let region = |buffer: &Buffer| Region { buffer: buffer.clone(), offset: 0, bytes: 16 * vectors };
         let mut launch = launch.map(|()| region(&self.y)).bind("y", region(&self.y));
         if reads {
             launch = launch.bind("x", region(&self.x));
         }
-        self.kernels.prepare(&launch, &self.params, 0)
+        self.kernels.prepare_async(&launch, &self.params, 0).await
     }
 }
 
@@ -113,15 +113,15 @@ const WORKING_SETS: [u64; 4] = [1 << 19, 1 << 22, 1 << 25, 1 << 28];
 ///
 /// # Errors
 /// [`Error::Device`] when the device refuses or fails.
-pub fn find(timer: &mut PassTimer, kernels: &mut Kernels, samples: usize) -> Result<Ceilings> {
+pub async fn find_async(timer: &mut PassTimer, kernels: &mut Kernels, samples: usize) -> Result<Ceilings> {
     let gpu = kernels.gpu().clone();
     let limit = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
     let half = (WORKING_SETS[WORKING_SETS.len() - 1] / 2).min(limit) / 16 * 16;
     let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let mut bench = Bench {
-        params: gpu.buffer_with("params of the ceilings", 256, usage)?,
-        x: gpu.buffer("memory read", half)?,
-        y: gpu.buffer("memory written", half)?,
+        params: gpu.buffer_with_async("params of the ceilings", 256, usage).await?,
+        x: gpu.buffer_async("memory read", half).await?,
+        y: gpu.buffer_async("memory written", half).await?,
         kernels,
     };
     let wg = u64::from(WORKGROUP);
@@ -129,10 +129,12 @@ pub fn find(timer: &mut PassTimer, kernels: &mut Kernels, samples: usize) -> Res
     // Arithmetic: more workgroups until they keep the device busy for a while; a large one needs many.
     let (mut groups, rounds) = (16, 128);
     loop {
-        let prepared = bench.prepare(launch("multiply_add_1", groups * wg, groups, rounds), false, groups * wg)?;
-        let once = |timer: &mut PassTimer| Ok::<f64, Error>(timer.time(&[&|pass| prepared.encode(pass)])?[0]);
-        once(timer)?;
-        if once(timer)? > 2e-3 || groups >= 8192 {
+        let prepared = bench.prepare(launch("multiply_add_1", groups * wg, groups, rounds), false, groups * wg).await?;
+        let once = async |timer: &mut PassTimer| {
+            Ok::<f64, Error>(timer.time_async(&[&|pass| prepared.encode(pass)]).await?[0])
+        };
+        once(timer).await?;
+        if once(timer).await? > 2e-3 || groups >= 8192 {
             break;
         }
         groups *= 4;
@@ -141,8 +143,8 @@ pub fn find(timer: &mut PassTimer, kernels: &mut Kernels, samples: usize) -> Res
     for (entry, chains) in [("multiply_add_1", 1), ("multiply_add_2", 2), ("multiply_add_4", 4)] {
         for fused in [false, true] {
             let launch = launch(entry, groups * wg, groups, rounds).constant("FUSED", u32::from(fused));
-            let prepared = bench.prepare(launch, false, groups * wg)?;
-            let time = measure(timer, samples, &|pass| prepared.encode(pass))?;
+            let prepared = bench.prepare(launch, false, groups * wg).await?;
+            let time = measure_async(timer, samples, &|pass| prepared.encode(pass)).await?;
             // Eight links of four lanes, two operations each.
             let flops = (groups * wg * u64::from(rounds) * chains * 8 * 4 * 2) as f64;
             if flops / time.min > best.0 {
@@ -162,8 +164,8 @@ pub fn find(timer: &mut PassTimer, kernels: &mut Kernels, samples: usize) -> Res
             // A sum touches one buffer only: give it as much to read as a copy touches, where it fits.
             let n = if entry == "total" && set <= half { 2 * vectors } else { vectors };
             let launch = launch(entry, n, n.div_ceil(wg * items), 0).constant("ITEMS", items as u32);
-            let prepared = bench.prepare(launch, true, n)?;
-            let time = measure(timer, samples, &|pass| prepared.encode(pass))?;
+            let prepared = bench.prepare(launch, true, n).await?;
+            let time = measure_async(timer, samples, &|pass| prepared.encode(pass)).await?;
             let bytes = 16 * if entry == "total" { n + n / items } else { 2 * n };
             let rate = bytes as f64 / time.min;
             if rate > best.bytes_per_second {
@@ -173,16 +175,16 @@ pub fn find(timer: &mut PassTimer, kernels: &mut Kernels, samples: usize) -> Res
         bandwidth.push(best);
     }
 
-    let prepared = bench.prepare(launch("touch", 1, 1, 0), false, 1)?;
-    let launch_seconds = measure(timer, samples, &|pass| prepared.encode(pass))?.min;
+    let prepared = bench.prepare(launch("touch", 1, 1, 0), false, 1).await?;
+    let launch_seconds = measure_async(timer, samples, &|pass| prepared.encode(pass)).await?.min;
     let mut trips = Vec::new();
     for _ in 0..samples.max(5) {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         prepared.encode(&mut encoder.begin_compute_pass(&Default::default()));
-        let begun = std::time::Instant::now();
-        gpu.submit(encoder)?;
-        gpu.wait()?;
-        trips.push(begun.elapsed().as_secs_f64());
+        let begun = (timer.clock())();
+        let submission = gpu.submit(encoder)?;
+        gpu.wait_for_async(&submission).await?;
+        trips.push(((timer.clock())() - begun).as_secs_f64());
     }
     let (flops_per_second, flops_by) = best;
     let round_trip_seconds = Spread::of(trips).min;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cases::{Case, Data};
 use super::ceilings::{Bound, Ceilings};
-use super::{Options, Spread, measure};
+use super::{Options, Spread, measure_async};
 use crate::Result;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::PassTimer;
@@ -81,32 +81,41 @@ const MOST_SECONDS: f64 = 30.0;
 ///
 /// # Errors
 /// [`crate::Error::Device`] when it does not fit.
-pub fn load(case: &Case, kernels: &mut Kernels) -> Result<(Executor, Vec<(ValueId, Data)>)> {
-    let executor = Executor::new(kernels, &mut Arenas::new(), case.graph.clone())?;
+pub async fn load_async(case: &Case, kernels: &mut Kernels) -> Result<(Executor, Vec<(ValueId, Data)>)> {
+    let executor = Executor::new_async(kernels, &mut Arenas::new(), case.graph.clone()).await?;
     let data = case.data();
     for (id, data) in &data {
         match data {
-            Data::F32(values) => executor.write(*id, values)?,
-            Data::U32(values) => executor.write(*id, values)?,
+            Data::F32(values) => executor.write_async(*id, values).await?,
+            Data::U32(values) => executor.write_async(*id, values).await?,
         }
     }
     Ok((executor, data))
+}
+
+/// As [`load_async`]; blocks.
+///
+/// # Errors
+/// As [`load_async`].
+#[cfg(not(target_arch = "wasm32"))]
+pub fn load(case: &Case, kernels: &mut Kernels) -> Result<(Executor, Vec<(ValueId, Data)>)> {
+    pollster::block_on(load_async(case, kernels))
 }
 
 /// Checks and times one case.
 ///
 /// # Errors
 /// [`crate::Error::Device`] when the device refuses or fails.
-pub fn run(
+pub async fn run_async(
     case: &Case,
     options: &Options,
     timer: &mut PassTimer,
     kernels: &mut Kernels,
     ceilings: Option<&Ceilings>,
 ) -> Result<KernelResult> {
-    let (executor, data) = load(case, kernels)?;
+    let (executor, data) = load_async(case, kernels).await?;
     let check = match options.check {
-        true => check(case, &data, &executor)?,
+        true => check(case, &data, &executor).await?,
         false => Check::none("not asked for".into()),
     };
     let mut result = KernelResult {
@@ -123,7 +132,7 @@ pub fn run(
         share: None,
     };
     if let (Some(ceilings), false) = (ceilings, result.check.failed()) {
-        let seconds = measure(timer, options.samples_of(0.0), &|pass| executor.encode(pass, 0..1))?;
+        let seconds = measure_async(timer, options.samples_of(0.0), &|pass| executor.encode(pass, 0..1)).await?;
         let (least, bound) = ceilings.least(result.flops, result.bytes, result.launches);
         result.seconds = Some(seconds);
         (result.bound, result.share) = (Some(bound), Some(least / seconds.median));
@@ -151,10 +160,10 @@ impl Tensor {
 
 /// Runs the case once and compares its outputs with the twin's: all of them, or the first and last piece where the
 /// twin would take long.
-fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Result<Check> {
+async fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Result<Check> {
     let node = &case.graph.nodes[0];
     let operation = node.op.operation();
-    executor.submit()?;
+    executor.submit_async().await?;
     let tensor = |id: &ValueId, data: Vec<f64>| Tensor { shape: case.graph.shape(*id).to_vec(), data };
     let given = |id: &ValueId| data.iter().find(|(given, _)| given == id).map_or(Vec::new(), |(_, d)| d.to_f64());
     let targets = if operation.in_place() { node.outputs.as_slice() } else { &[] };
@@ -170,10 +179,13 @@ fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Result<C
         let products = case.cost.flops as usize / 2 / n.max(1);
         compare(&mut check, &output.data, wanted, tolerance(products.max(longest / n.max(1))));
     };
-    let read = |id: &ValueId| -> Result<Tensor> { Ok(tensor(id, executor.read_f64(*id)?)) };
+    let read = async |id: &ValueId| -> Result<Tensor> { Ok(tensor(id, executor.read_f64_async(*id).await?)) };
     match operation.pieces() {
         Some(pieces) if seconds > WHOLE_SECONDS => {
-            let outputs = node.outputs.iter().take(pieces.outputs.len()).map(read).collect::<Result<Vec<_>>>()?;
+            let mut outputs = Vec::new();
+            for id in node.outputs.iter().take(pieces.outputs.len()) {
+                outputs.push(read(id).await?);
+            }
             let count = outputs[0].shape[pieces.outputs[0]];
             for at in [0, count - 1] {
                 let axes = inputs.iter().zip(pieces.inputs);
@@ -194,7 +206,7 @@ fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Result<C
         }
         _ => {
             for (id, wanted) in node.outputs.iter().zip(twin(&inputs)) {
-                compare(&read(id)?, &wanted, wanted.len());
+                compare(&read(id).await?, &wanted, wanted.len());
             }
             check.what = "all".into();
         }

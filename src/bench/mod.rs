@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::Gpu;
+use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::PassTimer;
 use crate::progress::Progress;
@@ -149,7 +150,11 @@ const MAX_ROUNDS: usize = 12;
 ///
 /// # Errors
 /// [`Error::Device`] when the device failed.
-pub fn measure(timer: &mut PassTimer, samples: usize, encode: &dyn Fn(&mut wgpu::ComputePass)) -> Result<Spread> {
+pub async fn measure_async(
+    timer: &mut PassTimer,
+    samples: usize,
+    encode: &dyn Fn(&mut wgpu::ComputePass),
+) -> Result<Spread> {
     let repeats_for = |seconds: f64| (TARGET_SECONDS / seconds.max(1e-9)).ceil().clamp(1.0, MAX_REPEATS) as usize;
     let mut repeats = 1;
     let mut before = f64::INFINITY;
@@ -158,7 +163,7 @@ pub fn measure(timer: &mut PassTimer, samples: usize, encode: &dyn Fn(&mut wgpu:
     // is no number of repetitions to find.
     for round in 0..MAX_ROUNDS {
         let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
-        let one = timer.time(&[&many])?[0] / repeats as f64;
+        let one = timer.time_async(&[&many]).await?[0] / repeats as f64;
         repeats = repeats_for(one);
         if one > 10.0 * TARGET_SECONDS || (round > 1 && one > 0.97 * before) {
             break;
@@ -166,7 +171,10 @@ pub fn measure(timer: &mut PassTimer, samples: usize, encode: &dyn Fn(&mut wgpu:
         before = one;
     }
     let many = |pass: &mut wgpu::ComputePass| (0..repeats).for_each(|_| encode(pass));
-    let times = (0..samples).map(|_| Ok(timer.time(&[&many])?[0] / repeats as f64)).collect::<Result<Vec<f64>>>()?;
+    let mut times = Vec::new();
+    for _ in 0..samples {
+        times.push(timer.time_async(&[&many]).await?[0] / repeats as f64);
+    }
     Ok(Spread::of(times))
 }
 
@@ -187,22 +195,27 @@ fn rows_for(options: &Options, side: usize, gpu: &Gpu, ceilings: Option<&Ceiling
     Ok(rows)
 }
 
-/// Measures on the device of `kernels`, which also learn what is chosen on the way.
+/// Measures on the device of `kernels`, by `clock` where it has no timestamps. They also learn what is chosen on the way.
 ///
 /// # Errors
 /// [`Error::Usage`] or [`Error::Shape`] when a shape or a filter fits nothing, [`Error::Device`] when the device
 /// refuses or fails.
-pub fn run(options: &Options, kernels: &mut Kernels, progress: &mut dyn Progress) -> Result<Run> {
+pub async fn run_async(
+    options: &Options,
+    kernels: &mut Kernels,
+    clock: Clock,
+    progress: &mut dyn Progress,
+) -> Result<Run> {
     let gpu = kernels.gpu().clone();
     let software = gpu.is_software();
     let mut options = options.clone();
     options.config.run.winograd = options.config.run.winograd.resolved(software);
     let (options, winograd) = (&options, options.config.run.winograd);
-    let mut timer = PassTimer::new(gpu.clone(), crate::train::clock)?;
+    let mut timer = PassTimer::new_async(gpu.clone(), clock).await?;
     let mut ceilings = None;
     if options.time {
         progress.note("measuring what the device can do at best");
-        ceilings = Some(ceilings::find(&mut timer, kernels, options.samples_of(0.0))?);
+        ceilings = Some(ceilings::find_async(&mut timer, kernels, options.samples_of(0.0)).await?);
     }
     let sides = match (options.sides.as_slice(), software) {
         ([], true) => vec![32],
@@ -239,13 +252,13 @@ pub fn run(options: &Options, kernels: &mut Kernels, progress: &mut dyn Progress
     let total = cases.len() as u64;
     for (i, case) in cases.iter().enumerate() {
         progress.go_on()?;
-        results.push(kernels::run(case, options, &mut timer, kernels, ceilings.as_ref())?);
+        results.push(kernels::run_async(case, options, &mut timer, kernels, ceilings.as_ref()).await?);
         progress.advance("kernel", i as u64 + 1, total);
     }
     let mut steps = Vec::new();
     if options.step && options.time {
         for recording in &recordings {
-            steps.push(step::run(recording, options, &mut timer, kernels, progress)?);
+            steps.push(step::run_async(recording, options, &mut timer, kernels, progress).await?);
         }
     }
     Ok(Run {
@@ -261,6 +274,15 @@ pub fn run(options: &Options, kernels: &mut Kernels, progress: &mut dyn Progress
         kernels: results,
         steps,
     })
+}
+
+/// As [`run_async`], by the system's clock; blocks.
+///
+/// # Errors
+/// As [`run_async`].
+#[cfg(not(target_arch = "wasm32"))]
+pub fn run(options: &Options, kernels: &mut Kernels, progress: &mut dyn Progress) -> Result<Run> {
+    pollster::block_on(run_async(options, kernels, crate::train::clock, progress))
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use super::cases::Recording;
 use super::{Options, Spread};
 use crate::data::ImageSet;
+use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::{Encode, PassTimer};
 use crate::progress::Progress;
@@ -93,26 +93,26 @@ pub fn noise(recording: &Recording) -> ImageSet {
 ///
 /// # Errors
 /// [`crate::Error::Device`] when the device fails.
-pub fn warm_up(executor: &Executor) -> Result<f64> {
+pub async fn warm_up_async(executor: &Executor, clock: Clock) -> Result<f64> {
     while executor.is_measuring() {
-        let submission = executor.submit()?;
-        executor.gpu().wait_for(&submission)?;
+        let submission = executor.submit_async().await?;
+        executor.gpu().wait_for_async(&submission).await?;
     }
-    sample(executor)
+    sample_async(executor, clock).await
 }
 
 /// Seconds of one execution, from submission to completion.
 ///
 /// # Errors
 /// [`crate::Error::Internal`] before [`warm_up`], [`crate::Error::Device`] when the device fails.
-pub fn sample(executor: &Executor) -> Result<f64> {
+pub async fn sample_async(executor: &Executor, clock: Clock) -> Result<f64> {
     if executor.is_measuring() {
         return Err(Error::Internal("a step was timed while its executor timed each dispatch".into()));
     }
-    let begun = Instant::now();
-    let submission = executor.submit()?;
-    executor.gpu().wait_for(&submission)?;
-    Ok(begun.elapsed().as_secs_f64())
+    let begun = clock();
+    let submission = executor.submit_async().await?;
+    executor.gpu().wait_for_async(&submission).await?;
+    Ok((clock() - begun).as_secs_f64())
 }
 
 /// Measures one step.
@@ -120,20 +120,21 @@ pub fn sample(executor: &Executor) -> Result<f64> {
 /// # Errors
 /// [`crate::Error::Device`] when the step does not fit the device or the device fails, [`crate::Error::NonFinite`]
 /// when its loss is not finite.
-pub fn run(
+pub async fn run_async(
     recording: &Recording,
     options: &Options,
     timer: &mut PassTimer,
     kernels: &mut Kernels,
     progress: &mut dyn Progress,
 ) -> Result<StepResult> {
+    let clock = timer.clock();
     let data = Arc::new(noise(recording));
-    let mut trainer = Trainer::new(kernels.clone(), &recording.config, data, None)?;
+    let mut trainer = Trainer::new_async(kernels.clone(), &recording.config, data, None, Some(clock)).await?;
     kernels.tuning_mut().clone_from(trainer.kernels().tuning());
     // The first step writes the inputs.
-    trainer.submit()?;
-    trainer.read_metrics()?;
-    let samples = options.samples_of(warm_up(trainer.executor())?);
+    trainer.submit_async().await?;
+    trainer.read_metrics_async().await?;
+    let samples = options.samples_of(warm_up_async(trainer.executor(), clock).await?);
     let what = format!("step of {} rows at {} px, sample", recording.rows, recording.data.side);
     let total = 3 * samples as u64;
     let mut done = 0;
@@ -145,7 +146,7 @@ pub fn run(
 
     let mut seconds = Vec::new();
     for _ in 0..samples {
-        seconds.push(sample(trainer.executor())?);
+        seconds.push(sample_async(trainer.executor(), clock).await?);
         advance(progress)?;
     }
     let seconds = Spread::of(seconds);
@@ -160,7 +161,7 @@ pub fn run(
     let passes: Vec<Encode> = encoders.iter().map(|encode| encode as Encode).collect();
     let mut by_phase: Vec<Vec<f64>> = vec![Vec::new(); PHASES.len()];
     for _ in 0..samples {
-        let times = timer.time(&passes)?;
+        let times = timer.time_async(&passes).await?;
         for (phase, all) in PHASES.iter().zip(&mut by_phase) {
             all.push(runs.iter().zip(&times).filter(|((p, _), _)| p == phase).map(|(_, t)| t).sum());
         }
@@ -173,18 +174,18 @@ pub fn run(
     let steps = (1.0 / seconds.median).ceil().clamp(1.0, 64.0) as usize;
     let mut rates = Vec::new();
     for _ in 0..samples {
-        let begun = Instant::now();
+        let begun = clock();
         let mut in_flight = std::collections::VecDeque::new();
         for _ in 0..steps {
-            in_flight.push_back(trainer.submit()?);
+            in_flight.push_back(trainer.submit_async().await?);
             if in_flight.len() > 2
                 && let Some(oldest) = in_flight.pop_front()
             {
-                trainer.gpu().wait_for(&oldest)?;
+                trainer.gpu().wait_for_async(&oldest).await?;
             }
         }
-        trainer.read_metrics()?;
-        rates.push((steps * batch) as f64 / begun.elapsed().as_secs_f64());
+        trainer.read_metrics_async().await?;
+        rates.push((steps * batch) as f64 / (clock() - begun).as_secs_f64());
         advance(progress)?;
     }
     Ok(StepResult {

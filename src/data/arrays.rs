@@ -13,6 +13,7 @@ use super::choose::{Chosen, choose};
 use super::image_set::few;
 use super::labels::Label;
 use super::split::Split;
+use super::square::{square, word};
 use super::{DataOptions, ImageSet, WarningKind, decode, listing};
 use crate::{Error, Result};
 
@@ -321,7 +322,7 @@ pub(super) fn read(source: &Path, parts: Vec<Part>, choice: Choice, options: &Da
                 (set.original_side, wanted) = (Some(shorter), options.side_for(shorter));
                 side = wanted;
             }
-            let image = decode::square(&path, image, wanted)?;
+            let image = square(&path, image, wanted)?;
             let own = image.width() as usize;
             if side.is_none_or(|side| side != own) && !set.names.is_empty() {
                 return Err(Error::data(
@@ -333,7 +334,7 @@ pub(super) fn read(source: &Path, parts: Vec<Part>, choice: Choice, options: &Da
                 side = Some(own);
                 set.pixels = decode::reserve(&path, n_kept, own)?;
             }
-            set.pixels.extend(image.pixels().map(|rgb| decode::word(rgb[0], rgb[1], rgb[2])));
+            set.pixels.extend(image.pixels().map(|rgb| word(rgb[0], rgb[1], rgb[2])));
             set.labels.extend(kept(&labels[i]).map(|label| label as u32));
             set.names.push(format!("{file_name}#{i}"));
             Ok(())

@@ -9,6 +9,7 @@
 //! machine.
 
 use super::split::Split;
+use super::square::word;
 use super::{DataOptions, ImageSet, decode};
 use crate::random::{Rng, Stream};
 use crate::{Error, Result};
@@ -254,7 +255,7 @@ impl Pen {
                     self.segments.iter().map(|segment| squared_distance(at, segment)).fold(f32::MAX, f32::min);
                 let coverage = ((self.half_width - squared.sqrt()) * scale + 0.5).clamp(0.0, 1.0);
                 let ink = (255.0 * coverage).round() as u8;
-                pixels.push(decode::word(ink, ink, ink));
+                pixels.push(word(ink, ink, ink));
             }
         }
     }

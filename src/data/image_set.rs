@@ -157,14 +157,18 @@ impl ImageSet {
         classes
     }
 
-    /// Some images of some classes, by class and the numbers of its images; without warnings.
-    pub(crate) fn subset<'a>(&self, chosen: impl IntoIterator<Item = (usize, &'a [u32])>) -> ImageSet {
+    /// Some images of some classes, by class and the numbers of its images, as [`ImageSet::by_class`] has them; without
+    /// warnings. A class or an image that is not there is left out.
+    pub fn subset<'a>(&self, chosen: impl IntoIterator<Item = (usize, &'a [u32])>) -> ImageSet {
         let mut few = ImageSet { side: self.side, drawn_from: self.drawn_from, ..ImageSet::default() };
-        for (label, (class, images)) in chosen.into_iter().enumerate() {
-            few.class_names.push(self.class_names[class].clone());
+        for (class, images) in chosen {
+            let Some(name) = self.class_names.get(class) else { continue };
+            let label = few.class_names.len() as u32;
+            few.class_names.push(name.clone());
             for &image in images {
-                few.labels.push(label as u32);
-                few.names.push(self.names[image as usize].clone());
+                let Some(name) = self.names.get(image as usize) else { continue };
+                few.labels.push(label);
+                few.names.push(name.clone());
                 few.pixels.extend_from_slice(self.image(image as usize));
             }
         }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::DataOptions;
-use super::decode::{decode_one, reserve, words};
+use super::decode::{decode_one, reserve};
 use super::listing::Listing;
+use super::square::words;
 use crate::{Error, Result};
 
 /// A file that is not in the result.

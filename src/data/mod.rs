@@ -69,6 +69,8 @@ pub mod sheet;
 mod source;
 #[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
 mod split;
+#[cfg(feature = "resize")]
+mod square;
 mod statistics;
 #[cfg(feature = "formats")]
 mod table;
@@ -103,11 +105,13 @@ pub use official::official;
 #[cfg(feature = "formats")]
 pub use oneshot::{OneShotRun, read_oneshot_runs};
 #[cfg(feature = "formats")]
-pub use options::{DataOptions, fitted_side};
+pub use options::DataOptions;
 pub use order::epoch_order;
 #[cfg(feature = "formats")]
 pub use pictures::Pictures;
 #[cfg(feature = "formats")]
 pub use places::Places;
 pub use split::{Split, class_split};
+#[cfg(feature = "resize")]
+pub use square::{fitted_side, square_words};
 pub use statistics::Statistics;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::square::fitted_side;
 use crate::{Error, Result};
 
 /// The largest side an image may be resized to.
@@ -24,16 +25,6 @@ pub struct DataOptions {
     pub split_file: Option<PathBuf>,
 }
 
-/// Sides that a network of four or five blocks halves with little waste.
-const SIDES: [usize; 10] = [16, 20, 24, 28, 32, 40, 48, 56, 64, 84];
-
-/// The side for pictures whose shorter side is `shorter` pixels, in the middle of the set: the largest usual one that
-/// enlarges nothing, from 16 (four blocks leave one pixel of it) to `most`.
-pub fn fitted_side(shorter: usize, most: usize) -> usize {
-    let fits = |side: &&usize| **side <= shorter && **side <= most;
-    SIDES.iter().rev().find(fits).copied().unwrap_or(SIDES[0])
-}
-
 impl DataOptions {
     /// The side of pictures whose shorter side is `shorter` pixels; none where they keep their own.
     pub(super) fn side_for(&self, shorter: usize) -> Option<usize> {
@@ -50,28 +41,5 @@ pub(super) fn check_side(options: &DataOptions) -> Result<()> {
             suggestion: Vec::new(),
         }),
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_side_enlarges_little_and_has_a_limit() {
-        for (shorter, most, side) in [
-            (5, 32, 16),
-            (16, 32, 16),
-            (28, 32, 28),
-            (32, 32, 32),
-            (105, 32, 32),
-            (36, 84, 32),
-            (84, 84, 84),
-            (3000, 64, 64),
-            (3000, 84, 84),
-            (usize::MAX, 1, 16),
-        ] {
-            assert_eq!(fitted_side(shorter, most), side, "{shorter}, {most}");
-        }
     }
 }

@@ -6,11 +6,12 @@ use image::RgbImage;
 
 use super::DataOptions;
 use super::archive;
-use super::decode::{decode_rgb, square, words};
+use super::decode::decode_rgb;
 use super::kind::{self, FileKind};
 use super::left_out::LeftOut;
 use super::listing::{self, Listing, OneFile};
 use super::look::Look;
+use super::square::{square, words};
 use crate::{Error, Result};
 
 /// Picture files: paths and no pixels, so a hundred thousand of them take a few MB.

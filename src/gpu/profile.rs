@@ -88,6 +88,11 @@ impl PassTimer {
         pollster::block_on(Self::new_async(gpu, wall))
     }
 
+    /// The wall clock.
+    pub fn clock(&self) -> Clock {
+        self.wall
+    }
+
     /// Where the times come from, for reports.
     pub fn source(&self) -> &'static str {
         match (&self.queries, self.trust) {

@@ -45,8 +45,8 @@ impl Given {
         software: bool,
         fit: &mut Fit,
     ) -> Result<()> {
-        let (given, DataShape { side, images, .. }) = (&self.layer, data);
-        let mut choices = recipe::from_recipe(config.recipe, config, given, (images, ink))?;
+        let given = &self.layer;
+        let mut choices = recipe::from_recipe(config.recipe, config, given, (data.images, ink))?;
         // Points at which the rate falls are of a schedule that has such points.
         if ["optimiser.decay_at", "optimiser.decay"].into_iter().any(|key| recipe::is_given(given, key)) {
             choices.retain(|choice| choice.key != "optimiser.schedule");
@@ -58,20 +58,7 @@ impl Given {
         if config.recipe != Recipe::Auto {
             return self.rows(config, data, fit);
         }
-        // The method decides the rows of a step.
-        let (rows, why) = match config.run.rows {
-            Some(rows) => (rows, RUN_ROWS.to_owned()),
-            None if recipe::is_given(given, "optimiser.length") => {
-                (recipe::rows_of(config, side, recipe::steps_of(config, images)), String::new())
-            }
-            None => recipe::default_rows(images, software),
-        };
-        let network = vec![recipe::widths(recipe::tier(rows, images), rows)];
-        fit.choices.extend(recipe::lay(config, given, network)?);
-        let length = vec![recipe::length(config, data, rows, &why)];
-        fit.choices.extend(recipe::lay(config, given, length)?);
-        let steps = recipe::steps_of(config, images).min(u64::from(u32::MAX));
-        fit.choices.extend(recipe::lay(config, given, vec![recipe::validation(steps as u32)])?);
+        fit.choices.extend(recipe::auto_length(config, given, data, software)?);
         Ok(())
     }
 
@@ -79,7 +66,7 @@ impl Given {
     pub(super) fn rows(&self, config: &mut Config, data: DataShape, fit: &mut Fit) -> Result<()> {
         let Some(rows) = config.run.rows else { return Ok(()) };
         self.keep_decay(config, data, fit)?;
-        let length = recipe::length(config, data, rows, RUN_ROWS);
+        let length = recipe::length(config, data, rows, recipe::RUN_ROWS);
         fit.choices.extend(recipe::lay(config, &Table::new(), vec![length])?);
         Ok(())
     }
@@ -134,9 +121,6 @@ pub(super) fn described(source: &str, data: &ImageSet) -> String {
     let (n, classes, side) = (data.len(), data.n_classes(), data.side);
     format!("{source}: {n} training images of {classes} classes{drawn}, {side} x {side} pixels")
 }
-
-/// Why a run with `run.rows` has its length.
-const RUN_ROWS: &str = "run.rows says so";
 
 /// The ways to say the length of a run, of which a layer has one.
 pub const LENGTHS: [&str; 3] = ["run.time", "run.rows", "optimiser.length"];

@@ -9,6 +9,7 @@ use crate::files::run_folder::checkpoint_file;
 use crate::progress::Progress;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::recipe::is_ink;
+use crate::train::reference::holds_for;
 use crate::{Error, Result};
 
 /// The word for a network that the program ships. A folder of this name is `./shipped`.
@@ -117,15 +118,12 @@ pub fn read(model: &Path) -> Result<(PathBuf, Checkpoint)> {
     read_in(NETWORKS, model)
 }
 
-/// Whether what a network says of its similarities holds for pictures of this kind, of which `look` gives some. The
-/// shipped ones were trained on drawings: photos, which have no empty ground, are all more similar to them.
+/// Whether what a network says of its similarities holds for pictures of this kind, of which `look` gives some.
 ///
 /// # Errors
 /// The errors of `look`.
 pub(super) fn knows(model: &Path, look: Look) -> Result<bool> {
-    // Of emoji it is 0.5, of photos 0.1 to 0.2.
-    const GROUND: f64 = 0.3;
-    Ok(shipped_name(model).is_none() || Statistics::of(&look()?).ground >= GROUND)
+    Ok(shipped_name(model).is_none() || holds_for(&Statistics::of(&look()?)))
 }
 
 /// The network that `model` means: a checkpoint, a run folder (of which the network that validated best, or else the last),

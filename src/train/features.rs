@@ -29,7 +29,7 @@ const BATCH: usize = 64;
 pub enum Layer {
     /// The embedding.
     Feature,
-    /// Class logits.
+    /// Class logits; only where the checkpoint has a classifier.
     Class,
     /// Transform logits; only where the network was trained with them.
     Transform,
@@ -84,6 +84,8 @@ pub struct Extractor {
     batch: usize,
     side: usize,
     padding: usize,
+    /// Whether there is a classifier.
+    classifies: bool,
 }
 
 /// Passes of a network over batches that follow each other: the device has the next one while the last is read.
@@ -171,10 +173,28 @@ fn without_head() -> Error {
 /// More classes than any data set has, and a classifier that no adapter holds.
 const MAX_CLASSES: usize = 1_000_000;
 
-/// The settings of a checkpoint, its network, and the side of its images.
+/// Names of the tensors of the classifier begin so. Shipped networks have none: their classes are nobody else's.
+const CLASSIFIER: &str = "classifier.";
+
+/// Whether a checkpoint has a classifier.
+fn classifies(checkpoint: &Checkpoint) -> bool {
+    checkpoint.tensors.keys().any(|name| name.starts_with(CLASSIFIER))
+}
+
+/// The entries that a checkpoint has to have.
+fn wanted(entries: &[Entry], checkpoint: &Checkpoint) -> Vec<Entry> {
+    let all = classifies(checkpoint);
+    entries.iter().filter(|entry| all || !entry.name.starts_with(CLASSIFIER)).cloned().collect()
+}
+
+/// The settings of a checkpoint, its network, and the side of its images. Where it has no classifier, the network has an
+/// empty one of two classes.
 fn described(path: &Path, checkpoint: &Checkpoint) -> Result<(Config, NetSpec, usize)> {
     let config = stored_config(path, checkpoint)?;
-    let classes = number(path, checkpoint, CLASSES_KEY)? as usize;
+    let classes = match classifies(checkpoint) {
+        true => number(path, checkpoint, CLASSES_KEY)? as usize,
+        false => 2,
+    };
     let side = stored_side(path, checkpoint, &config)?;
     if !(2..=MAX_CLASSES).contains(&classes) {
         return Err(Error::data(
@@ -194,7 +214,7 @@ fn described(path: &Path, checkpoint: &Checkpoint) -> Result<(Config, NetSpec, u
 pub fn check(path: &Path, checkpoint: &Checkpoint) -> Result<(Config, NetSpec, usize)> {
     let (config, net, side) = described(path, checkpoint)?;
     let (_, recorded) = evaluation(&config, &net, side, 1)?;
-    checkpoint.check_against(path, &expected(&recorded.entries))?;
+    checkpoint.check_against(path, &expected(&wanted(&recorded.entries, checkpoint)))?;
     Ok((config, net, side))
 }
 
@@ -204,7 +224,7 @@ pub fn check(path: &Path, checkpoint: &Checkpoint) -> Result<(Config, NetSpec, u
 /// [`crate::Error::Shape`] when the images are too small for the network.
 pub fn classifier(config: &Config, side: usize) -> Result<Vec<(String, Vec<usize>)>> {
     let (_, recorded) = evaluation(config, &net_spec(config, 2), side, 1)?;
-    let entries = recorded.entries.into_iter().filter(|entry| entry.name.starts_with("classifier."));
+    let entries = recorded.entries.into_iter().filter(|entry| entry.name.starts_with(CLASSIFIER));
     Ok(entries.map(|entry| (entry.name, entry.shape)).collect())
 }
 
@@ -250,7 +270,7 @@ impl Extractor {
         let mut executor = Executor::new_async(kernels, arenas, graph).await?;
         limit_submission_time(&mut executor, config, clock);
         executor.write_async(recorded.index, &(0..batch as u32).collect::<Vec<_>>()).await?;
-        Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side) })
+        Ok(Extractor { executor, recorded, batch, side, padding: config.data.crop_padding_for(side), classifies: true })
     }
 
     /// The network of a checkpoint, or with `untrained` the one its run began with. `kernels` is a device, or kernels
@@ -265,18 +285,37 @@ impl Extractor {
         untrained: bool,
         clock: Option<Clock>,
     ) -> Result<(Self, Config)> {
+        Self::open_batch_async(kernels, path, checkpoint, untrained, clock, BATCH).await
+    }
+
+    /// As [`Extractor::open_async`], for passes of `batch` images, at most 64: a pass costs as much whatever part of it is
+    /// wanted, and a caller who wants one image waits least for a batch of 1.
+    ///
+    /// # Errors
+    /// As [`Extractor::open_async`].
+    pub async fn open_batch_async(
+        kernels: impl Into<Kernels>,
+        path: &Path,
+        checkpoint: &Checkpoint,
+        untrained: bool,
+        clock: Option<Clock>,
+        batch: usize,
+    ) -> Result<(Self, Config)> {
         let mut kernels = kernels.into();
         let (mut config, net, side) = described(path, checkpoint)?;
         // What the run's device chose is its own.
         config.run.winograd = config.as_given()?.run.winograd.resolved(kernels.gpu().is_software());
-        let extractor = Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, BATCH, clock).await?;
-        checkpoint.check_against(path, &expected(&extractor.recorded.entries))?;
+        let mut extractor =
+            Self::shared(&mut kernels, &mut Arenas::new(), &config, &net, side, batch.max(1), clock).await?;
+        extractor.classifies = classifies(checkpoint);
+        let entries = wanted(&extractor.recorded.entries, checkpoint);
+        checkpoint.check_against(path, &expected(&entries))?;
         if untrained {
             for (position, entry) in extractor.recorded.entries.iter().enumerate() {
                 extractor.executor.write_async(entry.value, &entry.initial(config.run.seed, position)).await?;
             }
         } else {
-            load(&extractor.executor, &extractor.recorded.entries, checkpoint).await?;
+            load(&extractor.executor, &entries, checkpoint).await?;
         }
         Ok((extractor, config))
     }
@@ -338,7 +377,7 @@ impl Extractor {
     fn value(&self, layer: Layer) -> Option<ValueId> {
         match layer {
             Layer::Feature => Some(self.recorded.outputs.feat),
-            Layer::Class => Some(self.recorded.outputs.class),
+            Layer::Class => self.classifies.then_some(self.recorded.outputs.class),
             Layer::Transform => self.recorded.outputs.transform,
             Layer::Invariant => self.recorded.outputs.invariant,
         }

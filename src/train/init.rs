@@ -140,8 +140,8 @@ fn other_blocks(init: &Init, model: &ModelConfig, why: &str) -> Error {
     }
 }
 
-/// Backbone and widths of a checkpoint's blocks, by names and shapes.
-pub(crate) fn blocks(weights: &Checkpoint) -> Option<(Backbone, Vec<usize>)> {
+/// Backbone and widths of a checkpoint's blocks, by names and shapes; none where it has no such blocks.
+pub fn blocks(weights: &Checkpoint) -> Option<(Backbone, Vec<usize>)> {
     let kinds = [(Backbone::Resnet12, "0.conv1.weight"), (Backbone::Conv4, "0.weight")];
     let channels = |name: String| weights.tensors.get(&name).and_then(|tensor| tensor.shape.first()).copied();
     let found = kinds.map(|(kind, first)| (kind, (1..).map_while(|b| channels(format!("layer{b}.{first}"))).collect()));

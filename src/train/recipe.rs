@@ -351,6 +351,32 @@ pub fn widths(tier: &Tier, rows: u64) -> Choice {
     Choice::new("model.widths", widths, format!("for {rows} rows through the network; {why}"))
 }
 
+/// Why a run with `run.rows` has its length.
+pub const RUN_ROWS: &str = "run.rows says so";
+
+/// Network, length and validation of a run that has no time, laid over `config`, which has what was `given` and what the
+/// recipe sets; returns what was chosen.
+///
+/// # Errors
+/// As [`lay`].
+pub fn auto_length(config: &mut Config, given: &Table, data: DataShape, software: bool) -> Result<Vec<Choice>> {
+    // The method decides the rows of a step.
+    let (rows, why) = match config.run.rows {
+        Some(rows) => (rows, RUN_ROWS.to_owned()),
+        None if is_given(given, "optimiser.length") => {
+            (rows_of(config, data.side, steps_of(config, data.images)), String::new())
+        }
+        None => default_rows(data.images, software),
+    };
+    let network = vec![widths(tier(rows, data.images), rows)];
+    let mut choices = lay(config, given, network)?;
+    let length = vec![length(config, data, rows, &why)];
+    choices.extend(lay(config, given, length)?);
+    let steps = steps_of(config, data.images).min(u64::from(u32::MAX));
+    choices.extend(lay(config, given, vec![validation(steps as u32)])?);
+    Ok(choices)
+}
+
 /// The length of `rows` rows with the settings of `config`: a row of a smaller picture counts by its area.
 pub fn length(config: &Config, DataShape { side, images, .. }: DataShape, rows: u64, why: &str) -> Choice {
     let steps = ((rows as f64 / config.full_rows(side).max(1e-9)) as u64).clamp(1, 1_000_000_000);

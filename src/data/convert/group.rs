@@ -7,6 +7,7 @@ use image::{ImageFormat, RgbImage};
 use crate::data::listing::{self, Listing};
 use crate::data::source::{self, Source};
 use crate::data::split::{FEWEST_TO_SPLIT, Split};
+use crate::data::square::square;
 use crate::data::{DataOptions, ImageSet, Warning, decode, glyphs};
 use crate::{Error, Result};
 
@@ -86,7 +87,7 @@ impl Group<'_> {
         match &self.content {
             Content::Files(listing, files) => {
                 let path = listing.locate(files[i]);
-                decode::square(&path, decode::decode_rgb(&path, &listing.read(files[i])?)?, self.side)
+                square(&path, decode::decode_rgb(&path, &listing.read(files[i])?)?, self.side)
             }
             Content::Pixels(set) => {
                 let bytes = set.image(i).iter().flat_map(|word| word.to_le_bytes().into_iter().take(3)).collect();

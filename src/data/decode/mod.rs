@@ -13,11 +13,11 @@ use std::io::Cursor;
 use std::path::Path;
 
 use image::codecs::bmp::BmpDecoder;
-use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::DataOptions;
 use super::listing::Listing;
+use super::square::{square, words};
 use crate::{Error, Result};
 
 /// The largest width and height that is decoded.
@@ -28,11 +28,6 @@ const MAX_PIXELS: u64 = 100_000_000;
 const MAX_DECODE_BYTES: u64 = MAX_PIXELS * 8;
 /// The largest set that is held in memory.
 const MAX_SET_BYTES: u64 = 32 << 30;
-
-/// One RGBA8 word.
-pub(super) fn word(r: u8, g: u8, b: u8) -> u32 {
-    u32::from_le_bytes([r, g, b, 255])
-}
 
 /// Room for `n` images, or a sentence about how much memory they would take.
 pub(super) fn reserve(path: &Path, n: usize, side: usize) -> Result<Vec<u32>> {
@@ -54,11 +49,6 @@ pub(super) fn reserve(path: &Path, n: usize, side: usize) -> Result<Vec<u32>> {
 pub(super) fn decode_one(listing: &dyn Listing, file: usize, options: &DataOptions) -> Result<RgbImage> {
     let path = listing.locate(file);
     square(&path, decode_rgb(&path, &listing.read(file)?)?, options.side)
-}
-
-/// The pixels as RGBA8 words.
-pub(super) fn words(image: &RgbImage) -> impl Iterator<Item = u32> {
-    image.pixels().map(|rgb| word(rgb[0], rgb[1], rgb[2]))
 }
 
 /// Pictures that are looked at for the side that suits all.
@@ -271,34 +261,4 @@ fn read(decoder: impl ImageDecoder) -> std::result::Result<RgbImage, Refusal> {
 /// Whether the file is a Windows bitmap without the file header, as `.dib` files may be.
 fn is_bare_bitmap(bytes: &[u8]) -> bool {
     matches!(bytes, [40 | 108 | 124, 0, 0, 0, ..]) && bytes.get(12..14) == Some(&[1, 0])
-}
-
-/// The image as a square: itself when it already has `side` (or is square and `side` is `None`).
-pub(super) fn square(path: &Path, image: RgbImage, side: Option<usize>) -> Result<RgbImage> {
-    let (width, height) = image.dimensions();
-    let Some(side) = side.map(|side| side as u32) else {
-        if width == height {
-            return Ok(image);
-        }
-        return Err(Error::data(
-            path,
-            format!("is {width} x {height}, not square; set the side to crop and resize it"),
-        ));
-    };
-    if (width, height) == (side, side) {
-        return Ok(image);
-    }
-    // Cutting before resizing keeps the work bounded for very long images.
-    let short = width.min(height);
-    let (left, top) = (((width - short) / 2) as usize, ((height - short) / 2) as usize);
-    let mut pixels = Vec::with_capacity(short as usize * short as usize * 3);
-    for row in image.as_raw().chunks_exact(width as usize * 3).skip(top).take(short as usize) {
-        pixels.extend_from_slice(&row[left * 3..(left + short as usize) * 3]);
-    }
-    let image = RgbImage::from_raw(short, short, pixels).unwrap_or_default();
-    Ok(if image.dimensions() == (side, side) {
-        image
-    } else {
-        imageops::resize(&image, side, side, FilterType::Triangle)
-    })
 }

@@ -1,0 +1,653 @@
+// The worker of the page: it has the engine, the files and the pictures, and does what PROTOCOL.md lists.
+
+import init, * as wasm from './engine/ieq_wgpu_page.js';
+import { Fault, described } from './worker/fault.js';
+import { Document, openFile, removeFile, root, storageFault, writeAll } from './worker/files.js';
+import { decode, thumbnail } from './worker/decode.js';
+import { Embedding, TITLES, keepNetwork, networkBytes } from './worker/networks.js';
+import { Project } from './worker/project.js';
+import { Training } from './worker/training.js';
+
+/** Share of the pictures of known classes that may be called none of these, unless the user says otherwise. */
+const UNKNOWN = 0.05;
+/** Milliseconds between reports of progress. */
+const TELL_EVERY = 150;
+/** Pictures on the map, which takes memory with the square of their number, and neighbours that are shown. */
+const MAPPED = 2000;
+const NEIGHBOURS = 12;
+/** Pictures by which it is seen whether what a network says of its similarities holds for them. */
+const LOOKED_AT = 64;
+const CHECKPOINT_NAME = 'network.safetensors';
+const PROJECT_NAME = 'project.zip';
+
+let folder;
+let project;
+let training;
+let engine = null;
+let why = null;
+let embedding = null;
+/** What is kept beside the project: {network, unknown, networks: [shown]}. */
+let settings = { network: 'shipped', unknown: UNKNOWN, networks: [] };
+let settingsFile;
+let asked = null;
+/** What answers rest on, made anew after a change. */
+let learned = null;
+const cancelled = new Set();
+
+const tell = (event, fields = {}) => postMessage({ event, ...fields });
+
+/** Whether to go on with `what`; tells how far it is now and then. */
+function progress(what, total) {
+  let last = 0;
+  cancelled.delete(what);
+  return (done) => {
+    const now = performance.now();
+    if (now - last > TELL_EVERY || done === total) {
+      last = now;
+      tell('progress', { what, done, total });
+    }
+    return !cancelled.has(what);
+  };
+}
+
+/** Work on pictures and networks goes one after the other, so that none sees half of another's. */
+let queue = Promise.resolve();
+function inTurn(work) {
+  const next = queue.catch(() => {}).then(work);
+  queue = next;
+  return next;
+}
+
+function needEngine() {
+  if (!engine) throw new Fault('device', `This needs WebGPU: ${why ?? 'there is no device'}`);
+}
+
+async function openEngine() {
+  engine = null;
+  why = null;
+  if (!self.navigator.gpu) {
+    why = 'this browser has no WebGPU, or it is switched off.';
+    return;
+  }
+  try {
+    engine = await wasm.Engine.open();
+  } catch (error) {
+    why = described(error).message;
+  }
+}
+
+const sayNetworks = () => settings.networks;
+
+async function saveSettings() {
+  await settingsFile.write(settings);
+}
+
+/** Uses a network from now on; pictures are embedded by it where they are not yet. */
+async function use(name, bytes = null) {
+  bytes ??= await networkBytes(folder, name);
+  if (!bytes) throw new Fault('usage', `There is no ${TITLES[name] ?? name}.`);
+  const next = await Embedding.open(engine, wasm, folder, name, bytes);
+  embedding?.close();
+  embedding = next;
+  learned = null;
+  settings.network = name;
+  settings.networks = [...settings.networks.filter((one) => one.name !== name), next.shown()];
+  await saveSettings();
+  tell('network', { network: name, networks: sayNetworks() });
+  await embedMissing();
+}
+
+/** Embeds the pictures that the network has not seen. */
+async function embedMissing() {
+  const missing = project.list().map(({ id }) => id).filter((id) => !embedding.has(id));
+  const on = progress('embedding', missing.length);
+  for (let at = 0; at < missing.length; at += embedding.batch) {
+    const ids = missing.slice(at, at + embedding.batch);
+    const squares = [];
+    for (const id of ids) squares.push([id, await project.pixels(id, embedding.side).catch(() => null)]);
+    await embedSquares(squares.filter(([, pixels]) => pixels));
+    if (!on(Math.min(at + ids.length, missing.length))) break;
+  }
+  learned = null;
+}
+
+/** Keeps the rows of [id, pixels] pairs. */
+async function embedSquares(squares) {
+  if (!squares.length) return;
+  const size = squares[0][1].length;
+  const all = new Uint8Array(size * squares.length);
+  squares.forEach(([, pixels], i) => all.set(pixels, i * size));
+  const rows = await embedding.embed(all);
+  squares.forEach(([id], i) => embedding.keep(id, rows.slice(i * embedding.width, (i + 1) * embedding.width)));
+}
+
+/** Pictures with rows, as flat arrays: {ids, labels, classes: [class id], rows}. */
+function gathered() {
+  const { width } = embedding;
+  const ids = [];
+  const labels = [];
+  const classes = [];
+  for (const one of project.classes) {
+    const own = one.pictures.filter((id) => embedding.has(id));
+    if (!own.length) continue;
+    own.forEach((id) => { ids.push(id); labels.push(classes.length); });
+    classes.push(one.id);
+  }
+  const rows = new Float32Array(ids.length * width);
+  let usable = 0;
+  const kept = { ids: [], labels: [] };
+  ids.forEach((id, i) => {
+    const row = embedding.row(id);
+    // A row of zeros is like nothing.
+    if (!row || !row.some((x) => x !== 0)) return;
+    rows.set(row, usable * width);
+    usable += 1;
+    kept.ids.push(id);
+    kept.labels.push(labels[i]);
+  });
+  return { ...kept, labels: Uint32Array.from(kept.labels), classes, rows: rows.subarray(0, usable * width) };
+}
+
+/** What answers rest on; null with `why` where there is too little. */
+async function learn() {
+  if (learned) return learned;
+  const all = gathered();
+  if (all.ids.length < 2) {
+    learned = { support: null, all, why: 'Give it two pictures or more, in classes that you name.' };
+    return learned;
+  }
+  const step = Math.max(1, Math.floor(all.ids.length / LOOKED_AT));
+  const some = all.ids.filter((_, i) => i % step === 0).slice(0, LOOKED_AT);
+  const squares = [];
+  for (const id of some) squares.push(await project.pixels(id, embedding.side));
+  const size = squares[0].length;
+  const looked = new Uint8Array(size * squares.length);
+  squares.forEach((pixels, i) => looked.set(pixels, i * size));
+  const reference = embedding.network.reference(embedding.name === 'shipped', looked);
+  // Labels without a gap: a class may have lost its only usable row.
+  const present = [...new Set(all.labels)].sort((a, b) => a - b);
+  all.classes = present.map((label) => all.classes[label]);
+  all.labels = all.labels.map((label) => present.indexOf(label));
+  const support = new wasm.Support(all.rows, embedding.width, all.labels, all.classes.length, reference);
+  const few = all.classes.length < 2 ? 'With one class it can only tell what is like it from what is not.' : null;
+  learned = { support, all, why: few };
+  return learned;
+}
+
+function classOf() {
+  return new Map(project.list().map((picture) => [picture.id, picture.class]));
+}
+
+function nearestTo(row, all, without = null) {
+  const found = wasm.nearest(row, all.rows, NEIGHBOURS + 1);
+  const classes = classOf();
+  const neighbours = [];
+  for (let i = 0; i < found.length; i += 2) {
+    const id = all.ids[found[i]];
+    if (id !== without) neighbours.push({ id, class: classes.get(id) ?? null, similarity: found[i + 1] });
+  }
+  return neighbours.slice(0, NEIGHBOURS);
+}
+
+/** Adds items {file, name, class}; classes of null are the first folder of their name. */
+async function addPictures(items) {
+  const on = progress('adding', items.length);
+  const refused = [];
+  let added = 0;
+  let waiting = [];
+  let done = 0;
+  const embedNow = async () => {
+    const ids = waiting;
+    waiting = [];
+    if (!engine || !embedding || !ids.length) return;
+    const squares = [];
+    for (const id of ids) squares.push([id, await project.pixels(id, embedding.side)]);
+    await embedSquares(squares);
+    learned = null;
+  };
+  for (const item of items) {
+    try {
+      const { file, name, class: which } = typeof item.read === 'function' ? await item.read() : item;
+      const parts = String(name ?? file.name ?? 'picture').split('/').filter(Boolean);
+      const target = which ?? (parts.length > 1 ? parts.at(-2) : null);
+      if (target === null) throw new Fault('data', `${name} lies in no class: add it to a class, or give a folder for each class`);
+      const id = await project.add(file, parts.at(-1), target, embedding?.side ?? null);
+      waiting.push(id);
+      added += 1;
+      project.touch();
+    } catch (error) {
+      const { message, kind } = described(error);
+      if (kind === 'full') {
+        await embedNow().catch(() => {});
+        await project.save();
+        throw error;
+      }
+      refused.push({ name: item.name ?? '', why: message });
+    }
+    if (waiting.length >= (embedding?.batch ?? 64)) await embedNow();
+    done += 1;
+    if (!on(done)) break;
+  }
+  await embedNow();
+  project.flush();
+  await project.save();
+  learned = null;
+  tell('project', { project: project.shown() });
+  return { added, refused };
+}
+
+/** Pictures of the whole project for a run at a side. */
+async function runPictures(side) {
+  const list = project.list();
+  const classes = project.classes.filter((one) => one.pictures.length);
+  const label = new Map(classes.map((one, i) => [one.id, i]));
+  const size = 4 * side * side;
+  const pixels = new Uint8Array(size * list.length);
+  const on = progress('preparing', list.length);
+  let n = 0;
+  for (const { id } of list) {
+    pixels.set(await project.pixels(id, side), n * size);
+    n += 1;
+    on(n);
+  }
+  return {
+    pixels, side, original: project.middleSide(), labels: list.map((picture) => label.get(picture.class)),
+    classes: classes.map((one) => one.name),
+  };
+}
+
+/** The network that a run starts from: {network, side, free}. */
+async function startingNetwork(from) {
+  if (from === 'scratch') return null;
+  const name = from === 'current' ? settings.network : from;
+  const bytes = await networkBytes(folder, name);
+  if (!bytes) throw new Fault('usage', `There is no ${TITLES[name] ?? name} to start from.`);
+  return wasm.Network.open(engine, name === 'shipped' ? 'shipped:pictures' : `${name}.safetensors`, bytes);
+}
+
+async function planned(from, steps, seed) {
+  needEngine();
+  const network = await startingNetwork(from);
+  const side = network ? JSON.parse(network.about()).side : wasm.side_for(project.middleSide(), engine.software());
+  if (project.classes.filter((one) => one.pictures.length).length < 2) {
+    throw new Fault('usage', 'Training tells classes apart: give two classes with pictures, or more.');
+  }
+  const pictures = await runPictures(side);
+  const set = new wasm.Pictures(side, pictures.pixels, Uint32Array.from(pictures.labels), pictures.classes, pictures.original);
+  try {
+    const name = from === 'scratch' ? '' : from === 'shipped' ? 'shipped:pictures' : `${settings.network}.safetensors`;
+    // The function takes the network and frees it.
+    const plan = JSON.parse(wasm.plan_run(set, network ?? undefined, name, steps ?? 0, seed ?? 0, engine.software()));
+    return { plan, pictures };
+  } finally {
+    set.free();
+  }
+}
+
+/** Names of files in a zip: what no system refuses. */
+function safe(name) {
+  const text = name.replace(/[\u0000-\u001f<>:"/\\|?*]/g, '_').replace(/[. ]+$/, '').slice(0, 100) || '_';
+  return /^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i.test(text) ? `_${text}` : text;
+}
+
+/** Two pages would write the same files: the second one is refused. The lock is held until the page is closed. */
+function alone() {
+  return new Promise((resolve, reject) => {
+    navigator.locks.request('ieq-wgpu', { ifAvailable: true }, (lock) => {
+      if (lock) {
+        resolve();
+        return new Promise(() => {});
+      }
+      reject(new Fault('storage', 'This page is open in another tab, and both would write the same files. Close one of them, then load this one again.'));
+      return undefined;
+    });
+  });
+}
+
+const calls = {
+  async open() {
+    await alone();
+    await init();
+    folder = await root();
+    settingsFile = new Document(folder, 'settings');
+    settings = { ...settings, ...(await settingsFile.read()) };
+    project = await Project.open(folder, {
+      changed: () => {
+        learned = null;
+        tell('project', { project: project.shown() });
+      },
+      square: (rgba, width, height, side) => wasm.square(rgba, width, height, side),
+    });
+    training = await Training.open(folder, wasm, {
+      get folder() {
+        return folder;
+      },
+      run: () => tell('run', { run: training.shown() }),
+      step: (point) => tell('step', { run: training.shown(), point }),
+      lost: (message) => deviceLost(message),
+      startingNetwork,
+      trained: (bytes) => use('trained', bytes),
+    });
+    await openEngine();
+    if (engine) await inTurn(openNetwork);
+    return opened();
+  },
+
+  async reopen() {
+    training.lose();
+    await openEngine();
+    if (engine) await inTurn(openNetwork);
+    return opened();
+  },
+
+  addClass: ({ name }) => ({ id: project.addClass(name) }),
+  renameClass({ id, name }) {
+    project.renameClass(id, name);
+    return {};
+  },
+  deleteClass({ id }) {
+    project.deleteClass(id);
+    return {};
+  },
+  addPictures: ({ items }) => inTurn(() => addPictures(items)),
+  deletePictures({ ids }) {
+    project.deletePictures(ids);
+    return {};
+  },
+  movePictures({ ids, class: to }) {
+    project.movePictures(ids, to);
+    return {};
+  },
+  async undo() {
+    const what = project.undo();
+    if (what && engine && embedding) await inTurn(embedMissing);
+    return { what };
+  },
+  thumbnail: ({ id }) => project.thumbnail(id),
+
+  ask: ({ file }) => inTurn(async () => {
+    needEngine();
+    const bitmap = await decode(file, file.name ?? 'this');
+    let pixels;
+    try {
+      pixels = project.squared(bitmap, embedding.side);
+    } finally {
+      bitmap.close();
+    }
+    const row = await embedding.embed(pixels);
+    asked = { file, row };
+    const { support, all, why } = await learn();
+    const none = { none: false, class: null, nearest: null, similarity: 0, probabilities: [], neighbours: [], ready: false, why };
+    if (!support || !row.some((x) => x !== 0)) return none;
+    const found = JSON.parse(support.answer(row, settings.unknown));
+    const probabilities = found.probabilities.map((probability, i) => ({ class: all.classes[i], probability }));
+    probabilities.sort((a, b) => b.probability - a.probability);
+    const id = (label) => (label === null ? null : all.classes[label]);
+    return {
+      none: found.class === null, class: id(found.class), nearest: id(found.nearest), similarity: found.similarity, probabilities,
+      neighbours: nearestTo(row, all), ready: true, why,
+    };
+  }),
+
+  correct: ({ class: which }) => inTurn(async () => {
+    if (!asked) throw new Fault('usage', 'There is no picture to correct: ask about one first.');
+    const { file } = asked;
+    asked = null;
+    const { added, refused } = await addPictures([{ file, name: file.name ?? 'asked.png', class: which }]);
+    if (!added) throw new Fault('data', refused[0]?.why ?? 'The picture could not be added.');
+    return { id: project.classFor(which).pictures.at(-1) };
+  }),
+
+  async setUnknown({ rate }) {
+    if (!(rate >= 0 && rate <= 0.5)) throw new Fault('usage', 'The share lies between 0 and 0.5.');
+    settings.unknown = rate;
+    await saveSettings();
+    return {};
+  },
+
+  useNetwork: ({ name }) => inTurn(async () => {
+    needEngine();
+    await use(name);
+    return {};
+  }),
+
+  suggestRun: ({ from }) => inTurn(async () => {
+    try {
+      const { plan } = await planned(from, 0, 0);
+      const { settings, steps, rows, classes, images } = plan;
+      return { settings, steps, rows, classes, images, refused: null };
+    } catch (error) {
+      const { message, kind } = described(error);
+      if (kind !== 'usage') throw error;
+      return { settings: [], steps: 0, rows: 0, classes: 0, images: 0, refused: message };
+    }
+  }),
+
+  train: ({ from, steps, seed }) => inTurn(async () => {
+    if (training.active) throw new Fault('usage', 'A run is at work already: pause it first.');
+    const { plan, pictures } = await planned(from, steps, seed);
+    const network = await startingNetwork(from);
+    await training.begin(engine, { from, plan, pictures, network });
+    return {};
+  }),
+  async pause() {
+    await training.pause();
+    return {};
+  },
+  async resume() {
+    needEngine();
+    await training.resume(engine);
+    return {};
+  },
+  async dropRun() {
+    await training.drop();
+    tell('run', { run: null });
+    return {};
+  },
+
+  map: () => inTurn(async () => {
+    needEngine();
+    const all = gathered();
+    if (all.ids.length < 2) return { points: [], explained: [0, 0] };
+    // Evenly spread over all pictures, where there are more than can be mapped.
+    const n = Math.min(all.ids.length, MAPPED);
+    const chosen = Array.from({ length: n }, (_, i) => Math.floor((i * all.ids.length) / n));
+    const { width } = embedding;
+    const rows = new Float32Array(n * width);
+    chosen.forEach((from, i) => {
+      const row = all.rows.subarray(from * width, (from + 1) * width);
+      const length = Math.hypot(...row);
+      rows.set(row.map((x) => x / length), i * width);
+    });
+    const found = wasm.projection(rows, width);
+    const classes = classOf();
+    let most = 1e-12;
+    for (let i = 0; i < 2 * n; i += 1) most = Math.max(most, Math.abs(found[i]));
+    const points = chosen.map((from, i) => ({
+      id: all.ids[from], class: classes.get(all.ids[from]) ?? null, x: found[2 * i] / most, y: found[2 * i + 1] / most,
+    }));
+    return { points, explained: [found[2 * n], found[2 * n + 1]] };
+  }),
+
+  neighbours: ({ id }) => inTurn(async () => {
+    needEngine();
+    const row = embedding.row(id);
+    if (!row) return { neighbours: [] };
+    const { all } = await learn();
+    return { neighbours: nearestTo(row, all, id) };
+  }),
+
+  confusions: () => inTurn(async () => {
+    needEngine();
+    const { support, all } = await learn();
+    if (!support) return { classes: [], counts: [], none: [], right: 0, total: 0 };
+    return { classes: all.classes, ...JSON.parse(support.confusions(all.rows, all.labels, settings.unknown)) };
+  }),
+
+  async check() {
+    needEngine();
+    const n = wasm.check_cases();
+    const on = progress('check', n);
+    const failed = [];
+    const begun = performance.now();
+    let passed = 0;
+    for (let i = 0; i < n; i += 1) {
+      const outcome = JSON.parse(await wasm.check_case(engine, i));
+      if (outcome.passed) passed += 1;
+      else failed.push(outcome);
+      if (!on(i + 1)) break;
+    }
+    return { passed, failed, seconds: (performance.now() - begun) / 1e3 };
+  },
+
+  async bench() {
+    needEngine();
+    let on = null;
+    let known = 0;
+    const watcher = {
+      advance(done, total) {
+        if (total !== known) [on, known] = [progress('bench', total), total];
+        on(done);
+      },
+      stop: () => cancelled.has('bench'),
+    };
+    cancelled.delete('bench');
+    return JSON.parse(await wasm.bench(engine, watcher));
+  },
+
+  cancel({ what }) {
+    cancelled.add(what);
+    return {};
+  },
+
+  exportProject: () => inTurn(async () => {
+    await removeFile(folder, PROJECT_NAME);
+    const file = await openFile(folder, PROJECT_NAME);
+    try {
+      file.truncate(0);
+      const zip = new wasm.ZipOut({ write: (bytes, at) => writeAll(file, bytes, at) });
+      const list = project.list();
+      const on = progress('exporting', list.length);
+      let done = 0;
+      const folders = new Set();
+      for (const one of project.classes) {
+        let name = safe(one.name);
+        for (let i = 2; folders.has(name.toLowerCase()); i += 1) name = `${safe(one.name)} ${i}`;
+        folders.add(name.toLowerCase());
+        const used = new Set();
+        for (const id of one.pictures) {
+          const own = safe(project.pictures.get(id)?.name ?? 'picture.png');
+          const dot = own.lastIndexOf('.') > 0 ? own.lastIndexOf('.') : own.length;
+          let unique = own;
+          for (let i = 2; used.has(unique.toLowerCase()); i += 1) unique = `${own.slice(0, dot)} ${i}${own.slice(dot)}`;
+          used.add(unique.toLowerCase());
+          zip.add(`${name}/${unique}`, new Uint8Array(await (await project.original(id)).arrayBuffer()));
+          done += 1;
+          if (!on(done)) throw new Fault('usage', 'The export was stopped.');
+        }
+      }
+      zip.finish();
+      file.flush();
+    } catch (error) {
+      throw storageFault(error);
+    } finally {
+      file.close();
+    }
+    return { file: await (await folder.getFileHandle(PROJECT_NAME)).getFile(), name: PROJECT_NAME };
+  }),
+
+  importProject: ({ file }) => inTurn(async () => {
+    const reader = new FileReaderSync();
+    const zip = new wasm.ZipIn({
+      size: () => file.size,
+      read: (at, end) => new Uint8Array(reader.readAsArrayBuffer(file.slice(at, end))),
+    });
+    try {
+      const wanted = (name) => !name.endsWith('/') && !name.split('/').some((part) => part.startsWith('.') || part === '__MACOSX');
+      const items = JSON.parse(zip.names()).map((name, i) => ({ name, i })).filter(({ name }) => wanted(name));
+      const read = ({ name, i }) => ({
+        name, read: async () => ({ file: new Blob([zip.read(i)]), name, class: null }),
+      });
+      return await addPictures(items.map(read));
+    } finally {
+      zip.free();
+    }
+  }),
+
+  async exportCheckpoint() {
+    const bytes = await networkBytes(folder, settings.network);
+    if (!bytes) throw new Fault('usage', 'There is no network to export.');
+    return { file: new Blob([bytes], { type: 'application/octet-stream' }), name: CHECKPOINT_NAME };
+  },
+
+  importCheckpoint: ({ file }) => inTurn(async () => {
+    needEngine();
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    // It is opened before it is kept.
+    await use('imported', bytes);
+    await keepNetwork(folder, 'imported', bytes);
+    return { network: embedding.shown() };
+  }),
+
+  eraseAll: () => inTurn(async () => {
+    await training.drop();
+    await project.erase();
+    embedding?.close();
+    embedding = null;
+    await settingsFile.remove();
+    for await (const name of folder.keys()) await removeFile(folder, name);
+    return {};
+  }),
+
+  async persist() {
+    return { persisted: (await navigator.storage.persist?.()) ?? false };
+  },
+};
+
+/** Opens the network that was in use, or where it cannot be opened the shipped one. */
+async function openNetwork() {
+  try {
+    await use(settings.network);
+  } catch (error) {
+    if (settings.network === 'shipped' || described(error).kind === 'lost') throw error;
+    await use('shipped');
+  }
+}
+
+async function opened() {
+  const { usage = 0, quota = 0 } = (await navigator.storage.estimate?.()) ?? {};
+  const persisted = (await navigator.storage.persisted?.()) ?? false;
+  return {
+    gpu: engine && JSON.parse(engine.about()), why, networks: sayNetworks(), network: settings.network, project: project.shown(),
+    run: training.shown(), unknown: settings.unknown, storage: { usage, quota, persisted },
+  };
+}
+
+/** The device is gone: what was on it is made again on another, once by itself. */
+let again = false;
+async function deviceLost(message) {
+  tell('lost', { message });
+  if (again) return;
+  again = true;
+  const wasTraining = training.kept?.state === 'paused';
+  try {
+    const state = await calls.reopen();
+    tell('reopened', { state });
+    if (wasTraining && engine) await training.resume(engine);
+  } catch {
+    // The page offers to try again.
+  } finally {
+    again = false;
+  }
+}
+
+onmessage = async ({ data: { id, call, args } }) => {
+  try {
+    if (!Object.hasOwn(calls, call)) throw new Fault('internal', `The worker knows no call “${call}”.`);
+    postMessage({ id, result: (await calls[call](args ?? {})) ?? {} });
+  } catch (error) {
+    const fault = described(error);
+    postMessage({ id, error: fault });
+    if (fault.kind === 'lost' && call !== 'reopen') deviceLost(fault.message);
+  }
+};

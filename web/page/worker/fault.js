@@ -1,0 +1,21 @@
+/** An error with a whole sentence that can be shown, and its kind (see PROTOCOL.md). */
+export class Fault extends Error {
+  constructor(kind, message) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
+/** What an error is for the page. A fault of the engine carries its kind; a module that stopped has none. */
+export function described(error) {
+  if (error?.kind) return { message: sentence(error.message), kind: error.kind };
+  if (error instanceof WebAssembly.RuntimeError) {
+    return { message: `The engine stopped (${error.message}). Load the page again; what was stored is still there.`, kind: 'internal' };
+  }
+  return { message: sentence(String(error?.message ?? error)), kind: 'internal' };
+}
+
+function sentence(text) {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}

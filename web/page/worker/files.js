@@ -1,0 +1,225 @@
+// Files of the browser that only this page sees (the origin-private file system), as the worker uses them.
+
+import { Fault } from './fault.js';
+
+/** The folder of the page. */
+export async function root() {
+  if (!navigator.storage?.getDirectory) {
+    throw new Fault('storage', 'This browser keeps no files for a page, so nothing can be stored here. Use a current browser, and not a private window.');
+  }
+  return navigator.storage.getDirectory();
+}
+
+/** What a failed write says. */
+export function storageFault(error) {
+  if (error instanceof Fault) return error;
+  if (error?.name === 'QuotaExceededError') {
+    return new Fault('full', 'There is no room left for this page. Delete pictures, or make room on the disk; what was stored before is still there.');
+  }
+  return new Fault('storage', `The browser could not read or write a file of this page (${error?.message ?? error}).`);
+}
+
+/** Opens a file for reading and writing at once; it is made where it is not there. */
+export async function openFile(folder, name) {
+  try {
+    const handle = await folder.getFileHandle(name, { create: true });
+    return await handle.createSyncAccessHandle();
+  } catch (error) {
+    throw storageFault(error);
+  }
+}
+
+/** The bytes of a file; null where there is none. */
+export async function readFile(folder, name) {
+  try {
+    const file = await (await folder.getFileHandle(name)).getFile();
+    return new Uint8Array(await file.arrayBuffer());
+  } catch (error) {
+    if (error.name === 'NotFoundError') return null;
+    throw storageFault(error);
+  }
+}
+
+/** Writes a whole file and has it on the disk. */
+export async function writeFile(folder, name, bytes) {
+  const file = await openFile(folder, name);
+  try {
+    writeAll(file, bytes, 0);
+    file.truncate(bytes.byteLength);
+    file.flush();
+  } catch (error) {
+    throw storageFault(error);
+  } finally {
+    file.close();
+  }
+}
+
+export async function removeFile(folder, name) {
+  try {
+    await folder.removeEntry(name, { recursive: true });
+  } catch (error) {
+    if (error.name !== 'NotFoundError') throw storageFault(error);
+  }
+}
+
+/** Writes all bytes: a disk that is full may take a part. */
+export function writeAll(file, bytes, at) {
+  const written = file.write(bytes, { at });
+  if (written !== bytes.byteLength) {
+    throw new Fault('full', 'There is no room left for this page. Delete pictures, or make room on the disk; what was stored before is still there.');
+  }
+}
+
+/**
+ * A document that is replaced whole: of two files the older one is written, so that the other is there whatever happens.
+ */
+export class Document {
+  #folder;
+  #name;
+  #sequence = 0;
+  #writing = Promise.resolve();
+
+  constructor(folder, name) {
+    this.#folder = folder;
+    this.#name = name;
+  }
+
+  /** What was written last; null where there is nothing. */
+  async read() {
+    let found = null;
+    for (const slot of ['a', 'b']) {
+      const bytes = await readFile(this.#folder, `${this.#name}.${slot}.json`);
+      if (!bytes?.length) continue;
+      try {
+        const one = JSON.parse(new TextDecoder().decode(bytes));
+        if (one.sequence > (found?.sequence ?? 0)) found = one;
+      } catch {
+        // It was being written when the page was closed: the other one counts.
+      }
+    }
+    this.#sequence = found?.sequence ?? 0;
+    return found?.value ?? null;
+  }
+
+  /** Writes it, after what is being written. */
+  write(value) {
+    const next = this.#writing.catch(() => {}).then(async () => {
+      this.#sequence += 1;
+      const bytes = new TextEncoder().encode(JSON.stringify({ sequence: this.#sequence, value }));
+      await writeFile(this.#folder, `${this.#name}.${this.#sequence % 2 ? 'a' : 'b'}.json`, bytes);
+    });
+    this.#writing = next;
+    return next;
+  }
+
+  async remove() {
+    await this.#writing.catch(() => {});
+    for (const slot of ['a', 'b']) await removeFile(this.#folder, `${this.#name}.${slot}.json`);
+    this.#sequence = 0;
+  }
+}
+
+const HEAD = 8;
+const GONE = 0xffffffff;
+
+/** Small records by number in one file that grows; what is cut off at its end is dropped when it is opened. */
+export class Pack {
+  #file;
+  #at = new Map();
+  #end = 0;
+  #stale = 0;
+
+  static async open(folder, name) {
+    let pack = new Pack();
+    pack.#file = await openFile(folder, name);
+    pack.#scan();
+    if (pack.#stale > 4 << 20 && pack.#stale > pack.#end / 2) pack = await pack.#compacted(folder, name);
+    return pack;
+  }
+
+  #scan() {
+    const size = this.#file.getSize();
+    const head = new DataView(new ArrayBuffer(HEAD));
+    let at = 0;
+    while (at + HEAD <= size) {
+      this.#file.read(head, { at });
+      const [id, length] = [head.getUint32(0, true), head.getUint32(4, true)];
+      const bytes = length === GONE ? 0 : length;
+      if (at + HEAD + bytes > size) break;
+      this.#note(id, at + HEAD, length);
+      at += HEAD + bytes;
+    }
+    this.#end = at;
+    if (at < size) this.#file.truncate(at);
+  }
+
+  #note(id, at, length) {
+    const old = this.#at.get(id);
+    if (old) this.#stale += HEAD + old.length;
+    if (length === GONE) {
+      this.#stale += HEAD;
+      this.#at.delete(id);
+    } else {
+      this.#at.set(id, { at, length });
+    }
+  }
+
+  async #compacted(folder, name) {
+    const handle = await folder.getFileHandle(name);
+    if (!handle.move) return this;
+    await removeFile(folder, `${name}.new`);
+    const next = new Pack();
+    next.#file = await openFile(folder, `${name}.new`);
+    for (const id of this.#at.keys()) next.put(id, this.get(id));
+    next.flush();
+    next.close();
+    this.close();
+    await (await folder.getFileHandle(`${name}.new`)).move(name);
+    return Pack.open(folder, name);
+  }
+
+  has(id) {
+    return this.#at.has(id);
+  }
+
+  get(id) {
+    const found = this.#at.get(id);
+    if (!found) return null;
+    const bytes = new Uint8Array(found.length);
+    this.#file.read(bytes, { at: found.at });
+    return bytes;
+  }
+
+  put(id, bytes) {
+    const record = new Uint8Array(HEAD + bytes.byteLength);
+    const view = new DataView(record.buffer);
+    view.setUint32(0, id, true);
+    view.setUint32(4, bytes.byteLength, true);
+    record.set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), HEAD);
+    try {
+      writeAll(this.#file, record, this.#end);
+    } catch (error) {
+      throw storageFault(error);
+    }
+    this.#note(id, this.#end + HEAD, bytes.byteLength);
+    this.#end += record.byteLength;
+  }
+
+  drop(id) {
+    if (!this.#at.has(id)) return;
+    const record = new DataView(new ArrayBuffer(HEAD));
+    record.setUint32(0, id, true);
+    record.setUint32(4, GONE, true);
+    this.#file.write(record, { at: this.#end });
+    this.#note(id, this.#end + HEAD, GONE);
+    this.#end += HEAD;
+  }
+
+  flush() {
+    this.#file.flush();
+  }
+
+  close() {
+    this.#file.close();
+  }
+}
