@@ -17,6 +17,8 @@ const MAPPED = 2000;
 const NEIGHBOURS = 12;
 /** Pictures by which it is seen whether what a network says of its similarities holds for them. */
 const LOOKED_AT = 64;
+/** Milliseconds in which a device that refuses something says why. */
+const LAST_WORDS = 200;
 const CHECKPOINT_NAME = 'network.safetensors';
 const PROJECT_NAME = 'project.zip';
 
@@ -86,12 +88,10 @@ async function saveSettings() {
 async function use(name, bytes = null) {
   bytes ??= await networkBytes(folder, name);
   if (!bytes) throw new Fault('usage', `There is no ${TITLES[name] ?? name}.`);
-  const next = await Embedding.open(engine, wasm, folder, name, bytes);
-  embedding?.close();
-  embedding = next;
+  embedding = await Embedding.open(engine, wasm, folder, name, bytes, embedding);
   learned = null;
   settings.network = name;
-  settings.networks = [...settings.networks.filter((one) => one.name !== name), next.shown()];
+  settings.networks = [...settings.networks.filter((one) => one.name !== name), embedding.shown()];
   await saveSettings();
   tell('network', { network: name, networks: sayNetworks() });
   await embedMissing();
@@ -304,6 +304,9 @@ function alone() {
   });
 }
 
+/** A field of a table. */
+const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+
 const calls = {
   async open() {
     await alone();
@@ -325,6 +328,7 @@ const calls = {
       run: () => tell('run', { run: training.shown() }),
       step: (point) => tell('step', { run: training.shown(), point }),
       lost: (message) => deviceLost(message),
+      known,
       startingNetwork,
       trained: (bytes) => use('trained', bytes),
     });
@@ -580,6 +584,24 @@ const calls = {
     return { file: new Blob([bytes], { type: 'application/octet-stream' }), name: CHECKPOINT_NAME };
   },
 
+  async exportRun() {
+    const file = await training.lastCheckpoint();
+    if (!file) throw new Fault('usage', 'There is no checkpoint of a run yet.');
+    return { file, name: 'checkpoint.safetensors' };
+  },
+
+  exportRows: () => inTurn(async () => {
+    needEngine();
+    const lines = [['path', ...Array.from({ length: embedding.width }, (_, i) => `f${i}`)].join(',')];
+    for (const one of project.classes) {
+      for (const id of one.pictures) {
+        const row = embedding.row(id);
+        if (row) lines.push([quoted(`${one.name}/${project.pictures.get(id)?.name ?? id}`), ...row].join(','));
+      }
+    }
+    return { file: new Blob([lines.join('\n'), '\n'], { type: 'text/csv' }), name: 'embeddings.csv' };
+  }),
+
   importCheckpoint: ({ file }) => inTurn(async () => {
     needEngine();
     const bytes = new Uint8Array(await file.arrayBuffer());
@@ -598,6 +620,13 @@ const calls = {
     for await (const name of folder.keys()) await removeFile(folder, name);
     return {};
   }),
+
+  /** Gives the device back, as a browser does that takes it away: to try what follows. */
+  async release() {
+    needEngine();
+    engine.lose();
+    return {};
+  },
 
   async persist() {
     return { persisted: (await navigator.storage.persist?.()) ?? false };
@@ -623,6 +652,19 @@ async function opened() {
   };
 }
 
+/** An error for the page. A device that refuses something may say a moment later that it is gone. */
+async function known(error) {
+  const fault = described(error);
+  if (fault.kind !== 'device' || !engine) return fault;
+  await new Promise((resolve) => setTimeout(resolve, LAST_WORDS));
+  try {
+    engine.check();
+  } catch (later) {
+    return described(later);
+  }
+  return fault;
+}
+
 /** The device is gone: what was on it is made again on another, once by itself. */
 let again = false;
 async function deviceLost(message) {
@@ -646,7 +688,7 @@ onmessage = async ({ data: { id, call, args } }) => {
     if (!Object.hasOwn(calls, call)) throw new Fault('internal', `The worker knows no call “${call}”.`);
     postMessage({ id, result: (await calls[call](args ?? {})) ?? {} });
   } catch (error) {
-    const fault = described(error);
+    const fault = await known(error);
     postMessage({ id, error: fault });
     if (fault.kind === 'lost' && call !== 'reopen') deviceLost(fault.message);
   }

@@ -366,7 +366,16 @@ impl Run {
                 return Err(fault("usage", "the run is at work already"));
             };
             let mut told = Told { listener, thrown: None };
-            let result = trainer.train_async(&mut told).await;
+            let result = async {
+                // Where the curve begins: the network as it is before the first step.
+                if trainer.steps_done() == 0
+                    && let Some(score) = trainer.validated_async().await?
+                {
+                    told.on_validation(&score, false)?;
+                }
+                trainer.train_async(&mut told).await
+            };
+            let result = result.await;
             *place.borrow_mut() = Some(trainer);
             match (result, told.thrown) {
                 (_, Some(thrown)) => Err(thrown),

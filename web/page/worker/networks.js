@@ -21,13 +21,15 @@ export class Embedding {
   #network;
   #rows;
 
-  static async open(engine, wasm, folder, name, bytes) {
+  /** `before`, which was in use, is closed once the network is known to be one: both may keep their rows in one file. */
+  static async open(engine, wasm, folder, name, bytes, before) {
     const one = new Embedding();
     one.name = name;
     one.bytes = bytes.length;
     const print = await fingerprint(bytes);
     one.#network = await wasm.Network.open(engine, TITLES[name], bytes);
     one.about = JSON.parse(one.#network.about());
+    before?.close();
     one.#rows = await Pack.open(folder, `rows-${print}`);
     // Rows of networks that are no more are of no use.
     for await (const file of folder.keys()) {

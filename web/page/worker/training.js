@@ -1,7 +1,7 @@
 // A run: what it trains on is kept beside its checkpoints, so that it goes on bit for bit after the page was closed, whatever
 // happened to the pictures meanwhile.
 
-import { Fault, described } from './fault.js';
+import { Fault } from './fault.js';
 import { Document, openFile, readFile, removeFile, storageFault, writeAll, writeFile } from './files.js';
 import { keepNetwork } from './networks.js';
 
@@ -167,7 +167,7 @@ export class Training {
       if (over) await this.#finish();
     } catch (error) {
       this.#closeSlots();
-      const { message, kind } = described(error);
+      const { message, kind } = await this.#tell.known(error);
       this.kept.state = kind === 'lost' || kind === 'full' ? 'paused' : 'failed';
       this.kept.message = message;
       this.#free();
@@ -257,6 +257,12 @@ export class Training {
   #free() {
     this.#run?.free();
     this.#run = null;
+  }
+
+  /** The file of the last checkpoint that was written whole; null where there is none. */
+  async lastCheckpoint() {
+    const { checkpoint } = this.kept ?? {};
+    return checkpoint && (await this.#folder.getFileHandle(`checkpoint.${checkpoint.slot}`)).getFile();
   }
 
   /** The device is gone: what is on it is, too. */

@@ -1,0 +1,376 @@
+// The worker of the page in a real browser, without the page around it: what PROTOCOL.md promises, beside the program.
+//
+//     node engine.mjs ../dist PROGRAM [part of a test's name]
+//
+// PROGRAM is a native build of ieq-wgpu: pictures, projects and checkpoints go back and forth between both. Figures that the
+// issue of a release asks for are printed. It takes some minutes on two cores.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { launch, serve, watch } from './browser.mjs';
+
+const [dist, program, only = ''] = process.argv.slice(2);
+const server = await serve(path.resolve(dist));
+const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'engine-'));
+const native = (...words) => execFileSync(path.resolve(program), words, { cwd: scratch, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+let context;
+
+/** A page with a worker and `call`; `browser` starts anew where there is none. */
+async function open() {
+  context ??= await launch();
+  const page = await context.newPage();
+  page.faults = watch(page, server.url, ['device was lost', 'Device was destroyed']);
+  await page.goto(`${server.url}/blank.html`);
+  await page.evaluate(() => {
+    const worker = new Worker('/worker.js', { type: 'module' });
+    const waiting = new Map();
+    let number = 0;
+    Object.assign(window, { worker, events: [] });
+    worker.onmessage = ({ data }) => {
+      if (!data.id) return window.events.push(data);
+      const [resolve, reject] = waiting.get(data.id);
+      return data.error ? reject(new Error(`${data.error.kind}: ${data.error.message}`)) : resolve(data.result);
+    };
+    window.call = (call, args = {}) => new Promise((resolve, reject) => {
+      waiting.set((number += 1), [resolve, reject]);
+      worker.postMessage({ id: number, call, args });
+    });
+    /** Bytes of a file as text that crosses to the test. */
+    window.base64 = async (file) => {
+      let text = '';
+      const bytes = new Uint8Array(await file.arrayBuffer());
+      for (let at = 0; at < bytes.length; at += 32768) text += String.fromCharCode(...bytes.subarray(at, at + 32768));
+      return btoa(text);
+    };
+    window.fileOf = (text, name) => new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name);
+    /** A picture of a class: a shape in a colour at a place that differ from picture to picture. */
+    window.draw = async (kind, i, [width, height] = [40, 40], type = 'image/png') => {
+      const canvas = new OffscreenCanvas(width, height);
+      const pen = canvas.getContext('2d');
+      const random = ((s) => () => ((s = (s * 1103515245 + 12345) % 2147483648) / 2147483648))(1000 * kind + i + 7);
+      pen.fillStyle = `hsl(${random() * 360} 20% ${85 + random() * 15}%)`;
+      pen.fillRect(0, 0, width, height);
+      pen.translate(width / 2 + (random() - 0.5) * 6, height / 2 + (random() - 0.5) * 6);
+      pen.rotate((random() - 0.5) * 0.5);
+      pen.scale((width / 40) * (0.9 + random() * 0.2), (height / 40) * (0.9 + random() * 0.2));
+      // From kind 100 on the colour says nothing, and there are strokes that belong to no class.
+      const hue = kind < 100 ? (kind * 47) % 360 : random() * 360;
+      pen.strokeStyle = pen.fillStyle = `hsl(${hue} ${50 + (kind % 3) * 20}% ${30 + (kind % 4) * 10}%)`;
+      pen.lineWidth = 3;
+      for (let stroke = 0; kind >= 100 && stroke < 5; stroke += 1) {
+        pen.beginPath();
+        pen.moveTo((random() - 0.5) * 40, (random() - 0.5) * 40);
+        pen.lineTo((random() - 0.5) * 40, (random() - 0.5) * 40);
+        pen.stroke();
+      }
+      for (let part = 0; part < 3; part += 1) {
+        const form = (kind * 7 + part * 5) % 6;
+        const [x, y] = [((kind * 13 + part * 11) % 17) - 8, ((kind * 5 + part * 7) % 17) - 8];
+        pen.beginPath();
+        if (form === 0) pen.arc(x, y, 7, 0, 7);
+        if (form === 1) pen.rect(x - 6, y - 6, 12, 12);
+        if (form === 2) { pen.moveTo(x - 8, y); pen.lineTo(x + 8, y + 4); }
+        if (form === 3) { pen.moveTo(x, y - 8); pen.lineTo(x + 7, y + 6); pen.lineTo(x - 7, y + 6); pen.closePath(); }
+        if (form === 4) pen.ellipse(x, y, 9, 4, 0, 0, 7);
+        if (form === 5) { pen.moveTo(x - 7, y - 7); pen.lineTo(x, y + 7); pen.lineTo(x + 7, y - 7); }
+        if (form < 2) pen.fill();
+        else pen.stroke();
+      }
+      return canvas.convertToBlob({ type, quality: 0.9 });
+    };
+    window.items = async (kinds, each, first = 0) => {
+      const list = [];
+      for (const kind of kinds) {
+        for (let i = first; i < first + each; i += 1) list.push({ file: await window.draw(kind, i), name: `kind ${kind}/${i}.png`, class: `kind ${kind}` });
+      }
+      return list;
+    };
+    window.until = async (test, seconds = 300) => {
+      const end = performance.now() + 1000 * seconds;
+      while (!(await test())) {
+        if (performance.now() > end) throw new Error(`nothing came within ${seconds} s; last: ${JSON.stringify(window.events.at(-1)).slice(0, 300)}`);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    };
+    window.lastRun = () => window.events.findLast((one) => one.run)?.run;
+  });
+  return page;
+}
+
+async function fresh() {
+  await context?.close();
+  context = null;
+  return open();
+}
+
+const save = (name, text) => {
+  const file = path.join(scratch, name);
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  fs.writeFileSync(file, Buffer.from(text, 'base64'));
+  return file;
+};
+const load = (name) => fs.readFileSync(path.join(scratch, name)).toString('base64');
+
+/** Rows of a CSV by path. */
+function rows(text) {
+  return new Map(text.trim().split('\n').slice(1).map((line) => {
+    const [name, ...numbers] = line.split(',');
+    return [name.replaceAll('"', ''), numbers.map(Number)];
+  }));
+}
+
+const tests = {
+  async 'the same rows as the program'() {
+    const page = await fresh();
+    const found = await page.evaluate(async () => {
+      const begun = performance.now();
+      await call('open');
+      const opened = performance.now() - begun;
+      const sizes = [[32, 32], [40, 40], [64, 48], [33, 57], [300, 200], [1200, 900], [20, 20], [128, 128], [31, 90], [512, 512]];
+      const list = [];
+      for (let i = 0; i < 20; i += 1) {
+        const jpeg = i % 2 === 1;
+        const file = await draw(i, i, sizes[i % sizes.length], jpeg ? 'image/jpeg' : 'image/png');
+        list.push({ file, name: `all/${String(i).padStart(2, '0')}.${jpeg ? 'jpg' : 'png'}`, class: 'all' });
+      }
+      const { added } = await call('addPictures', { items: list });
+      const { file } = await call('exportRows');
+      const first = performance.now() - begun;
+      return { opened, first, added, csv: await file.text(), files: await Promise.all(list.map(async ({ name, file }) => [name, await base64(file)])) };
+    });
+    assert.equal(found.added, 20);
+    for (const [name, text] of found.files) save(name, text);
+    native('embed', 'shipped:pictures', 'all', '--out', 'native.csv');
+    const [ours, theirs] = [rows(found.csv), rows(fs.readFileSync(path.join(scratch, 'native.csv'), 'utf8'))];
+    let worst = 0;
+    for (const [name, row] of theirs) {
+      const own = ours.get(name.split('/').slice(-2).join('/'));
+      const scale = Math.max(...row.map(Math.abs));
+      row.forEach((x, i) => { worst = Math.max(worst, Math.abs(x - own[i]) / scale); });
+    }
+    console.log(`  open ${found.opened.toFixed(0)} ms, 20 rows after ${found.first.toFixed(0)} ms, largest difference ${worst.toExponential(1)} of a row's largest number`);
+    assert.ok(worst <= 1e-4, `the rows differ by ${worst}`);
+    assert.deepEqual(page.faults, []);
+  },
+
+  async 'classes, answers, strangers, corrections'() {
+    const page = await fresh();
+    const found = await page.evaluate(async () => {
+      await call('open');
+      await call('addPictures', { items: await items([0, 1, 2], 12) });
+      const right = [];
+      for (const kind of [0, 1, 2]) {
+        const answer = await call('ask', { file: await draw(kind, 50) });
+        right.push(answer);
+      }
+      const before = await call('ask', { file: await draw(8, 50) });
+      const { id } = await call('correct', { class: 'a new one' });
+      for (let i = 51; i < 55; i += 1) { await call('ask', { file: await draw(8, i) }); await call('correct', { class: 'a new one' }); }
+      const after = await call('ask', { file: await draw(8, 60) });
+      const { classes } = events.findLast((one) => one.event === 'project').project;
+      const refused = await call('addPictures', { items: [{ file: new Blob(['no picture']), name: 'x/no.png', class: null }, { file: await draw(1, 1), name: 'loose.png', class: null }] });
+      await call('deletePictures', { ids: [id] });
+      const { what } = await call('undo');
+      const { thumbnail } = { thumbnail: await call('thumbnail', { id }) };
+      const sentences = [];
+      for (const [name, args] of [['addClass', { name: ' ' }], ['addClass', { name: 'KIND 1' }], ['renameClass', { id: 99999, name: 'x' }], ['nonsense', {}], ['setUnknown', { rate: 2 }]]) {
+        await call(name, args).catch((error) => sentences.push(error.message));
+      }
+      return { right, before, after, classes, refused, what, size: thumbnail.size, sentences };
+    });
+    const name = (id) => found.classes.find((one) => one.id === id)?.name;
+    found.right.forEach((answer, kind) => assert.equal(name(answer.class ?? answer.nearest), `kind ${kind}`));
+    assert.equal(name(found.after.class), 'a new one');
+    assert.equal(found.refused.added, 0);
+    assert.match(found.refused.refused[0].why, /no picture that this browser can read/);
+    assert.match(found.refused.refused[1].why, /lies in no class/);
+    assert.match(found.what, /deleting a picture/);
+    assert.ok(found.size > 50);
+    assert.equal(found.sentences.length, 5);
+    console.log(`  a stranger was ${found.before.none ? 'none of these' : `taken for ${name(found.before.class)}`}`);
+    assert.ok(found.before.none, 'a stranger is none of these');
+    assert.deepEqual(page.faults, []);
+  },
+
+  async 'training, a reload, the same bits, and back and forth with the program'() {
+    const STEPS = 30;
+    const begin = async (page) => page.evaluate(async (steps) => {
+      await call('open');
+      await call('addPictures', { items: await items([...Array(12).keys()].map((kind) => 100 + kind), 12) });
+      const begun = performance.now();
+      await call('train', { from: 'scratch', steps, seed: 3 });
+      return (performance.now() - begun) / 1e3;
+    }, STEPS);
+    const finish = (page) => page.evaluate(async () => {
+      await until(() => ['done', 'failed'].includes(lastRun()?.state));
+      const run = lastRun();
+      return { run, checkpoint: run.state === 'done' ? await base64((await call('exportRun')).file) : null };
+    });
+    let page = await fresh();
+    const firstStep = await begin(page);
+    const whole = await finish(page);
+    assert.equal(whole.run.state, 'done', whole.run.message);
+    const { points } = whole.run;
+    const losses = points.filter((point) => point.loss !== null).map((point) => point.loss);
+    const mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
+    const scores = points.filter((point) => point.validation !== null).map((point) => point.validation);
+    console.log(`  first step after ${firstStep.toFixed(1)} s; loss ${mean(losses.slice(0, 5)).toFixed(2)} to ${mean(losses.slice(-5)).toFixed(2)}; classes held out ${(100 * scores[0]).toFixed(1)} to ${(100 * Math.max(...scores)).toFixed(1)} %`);
+    assert.ok(mean(losses.slice(-5)) < 0.8 * mean(losses.slice(0, 5)), 'the loss falls');
+    assert.equal(points.find((point) => point.validation !== null).step, 0, 'the untrained network is scored');
+    assert.ok(Math.max(...scores) > scores[0], 'the accuracy on held-out classes rises');
+    assert.deepEqual(page.faults, []);
+    const project = await page.evaluate(async () => base64((await call('exportProject')).file));
+    const network = await page.evaluate(async () => base64((await call('exportCheckpoint')).file));
+
+    // Again, with pauses and the page closed in between.
+    page = await fresh();
+    await begin(page);
+    await page.evaluate(async () => {
+      await until(() => lastRun()?.step >= 7);
+      await call('pause');
+    });
+    const kept = await page.evaluate(() => lastRun());
+    assert.equal(kept.state, 'paused');
+    assert.ok(kept.savedStep >= 7 && kept.savedStep < STEPS, `${kept.savedStep}`);
+    // A picture that is deleted meanwhile changes nothing of the run.
+    await page.evaluate(() => call('deletePictures', { ids: events.findLast((one) => one.event === 'project').project.classes[0].pictures.slice(0, 2) }));
+    await page.waitForTimeout(1500);
+    await page.close();
+    page = await open();
+    const state = await page.evaluate(async () => call('open'));
+    assert.equal(state.run.state, 'paused');
+    assert.equal(state.run.savedStep, kept.savedStep);
+    await page.evaluate(() => call('resume'));
+    const resumed = await finish(page);
+    assert.equal(resumed.run.state, 'done', resumed.run.message);
+    assert.ok(resumed.checkpoint === whole.checkpoint, 'a run that was closed ends in the same bits');
+    assert.deepEqual(page.faults, []);
+
+    // The project as data of the program, the network as its checkpoint.
+    save('project.zip', project);
+    save('network.safetensors', network);
+    native('train', '--data', 'project.zip', '--steps', '4', '--out', 'run', '--widths', '8,8,8,16');
+    native('embed', 'network.safetensors', 'project.zip', '--out', 'rows.csv');
+    const rowsOfProgram = rows(fs.readFileSync(path.join(scratch, 'rows.csv'), 'utf8'));
+    assert.equal(rowsOfProgram.size, 144);
+    const back = await page.evaluate(async ([zip, checkpoint]) => {
+      await call('eraseAll');
+      await call('open').catch(() => {});
+      return null;
+    }, []);
+    assert.equal(back, null);
+    page = await fresh();
+    const again = await page.evaluate(async ([zip, checkpoint]) => {
+      await call('open');
+      const { added } = await call('importProject', { file: fileOf(zip, 'project.zip') });
+      const { network } = await call('importCheckpoint', { file: fileOf(checkpoint, 'checkpoint.safetensors') });
+      const { counts, right, total } = await call('confusions');
+      return { added, network, classes: counts.length, right, total };
+    }, [load('project.zip'), load('run/checkpoint.safetensors')]);
+    assert.equal(again.added, 144);
+    assert.equal(again.network.width, 16);
+    assert.equal(again.classes, 12);
+    assert.equal(again.total, 144);
+  },
+
+  async 'a device that is lost'() {
+    const page = await fresh();
+    const found = await page.evaluate(async () => {
+      await call('open');
+      await call('addPictures', { items: await items([0, 1, 2, 3], 10) });
+      await call('train', { from: 'shipped', steps: 40, seed: 0 });
+      await until(() => lastRun().step >= 3);
+      await call('pause');
+      await call('resume');
+      const from = lastRun().savedStep;
+      await until(() => lastRun().step > from);
+      await call('release');
+      await until(() => events.some((one) => one.event === 'reopened'), 60);
+      await until(() => lastRun().state === 'training' && lastRun().step > from + 2, 120);
+      await call('pause');
+      const answer = await call('ask', { file: await draw(1, 77) });
+      return { from, run: lastRun(), lost: events.find((one) => one.event === 'lost').message, ready: answer.ready };
+    });
+    console.log(`  lost: ${found.lost.slice(0, 60)}...; went on from step ${found.from} to ${found.run.step}`);
+    assert.ok(found.ready && found.run.savedStep > found.from);
+  },
+
+  async 'five thousand pictures'() {
+    const page = await fresh();
+    const used = () => Number(execFileSync('sh', ['-c', "ps -eo rss,args | grep -- '--type=renderer' | grep -v grep | awk '{ n += $1 } END { print n / 1024 }'"], { encoding: 'utf8' }));
+    await page.evaluate(() => call('open'));
+    const memory = [];
+    const begun = Date.now();
+    for (let part = 0; part < 5; part += 1) {
+      const added = await page.evaluate(async (part) => (await call('addPictures', { items: await items([...Array(20).keys()], 50, 50 * part) })).added, part);
+      assert.equal(added, 1000);
+      memory.push(Math.round(used()));
+    }
+    const seconds = (Date.now() - begun) / 1e3;
+    const found = await page.evaluate(async () => {
+      const answer = await call('ask', { file: await draw(3, 9999) });
+      const { file } = await call('exportProject');
+      const begun = performance.now();
+      const map = await call('map');
+      return { ready: answer.ready, bytes: file.size, points: map.points.length, ms: performance.now() - begun };
+    });
+    console.log(`  ${(5000 / seconds).toFixed(0)} pictures/s; memory of the renderers after each thousand: ${memory.join(', ')} MiB; map in ${found.ms.toFixed(0)} ms`);
+    assert.ok(memory[4] < memory[0] + 150, `memory grows: ${memory}`);
+    assert.ok(found.ready && found.bytes > 1e6 && found.points === 2000);
+    const reopened = await (await (async () => { await page.close(); return open(); })()).evaluate(async () => {
+      const begun = performance.now();
+      const state = await call('open');
+      return { pictures: state.project.pictures, ms: performance.now() - begun };
+    });
+    console.log(`  opened again in ${reopened.ms.toFixed(0)} ms`);
+    assert.equal(reopened.pictures, 5000);
+  },
+
+  async 'a second tab is told'() {
+    await fresh();
+    const [first, second] = [context.pages().at(-1), await open()];
+    await first.evaluate(() => call('open'));
+    const sentence = await second.evaluate(() => call('open').catch((error) => error.message));
+    assert.match(sentence, /open in another tab/);
+  },
+
+  async 'every kernel against its twin'() {
+    const page = await fresh();
+    const found = await page.evaluate(async () => {
+      await call('open');
+      return call('check');
+    });
+    console.log(`  ${found.passed} cases in ${found.seconds.toFixed(0)} s`);
+    assert.deepEqual(found.failed, []);
+    assert.ok(found.passed > 100);
+  },
+
+  async 'kernels are measured'() {
+    const page = await fresh();
+    const found = await page.evaluate(async () => {
+      await call('open');
+      return call('bench');
+    });
+    assert.ok(found.kernels.length > 10 && found.kernels.every((kernel) => kernel.check.passed || !kernel.check.made));
+    console.log(`  ${found.kernels.length} kernels; a step of ${found.steps[0].rows} rows in ${(1e3 * found.steps[0].seconds.median).toFixed(0)} ms`);
+  },
+};
+
+let failed = 0;
+for (const [name, test] of Object.entries(tests).filter(([name]) => name.includes(only))) {
+  const begun = Date.now();
+  try {
+    await test();
+    console.log(`ok ${name} (${((Date.now() - begun) / 1e3).toFixed(0)} s)`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED ${name}\n${error.stack}`);
+  }
+}
+await context?.close();
+server.close();
+fs.rmSync(scratch, { recursive: true, force: true });
+process.exit(failed ? 1 : 0);
