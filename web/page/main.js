@@ -1,0 +1,147 @@
+// The page: its parts, what is shown of them, and what the worker says of itself.
+
+import { S } from './strings.js';
+import { $, attempt, button, h, say, toast } from './dom.js';
+import { call, on } from './link.js';
+import { state, update, watch } from './state.js';
+import { setUpAdding } from './add.js';
+import { focusedClass, setUpClasses } from './classes.js';
+import { ask, setUpAsk } from './ask.js';
+import { setUpTrain, suggest } from './train.js';
+import { see, setUpSee } from './see.js';
+import { setUpDevice } from './device.js';
+import { refreshStorage, setUpProject } from './project.js';
+import { addFiles } from './add.js';
+
+const VIEWS = ['classes', 'ask', 'train', 'see', 'device', 'project'];
+/** What a part does when it comes into view. */
+const SHOWN = { train: suggest, see, project: refreshStorage };
+const wide = matchMedia('(min-width: 1000px)');
+let lost = null;
+
+function show(view, focus = false) {
+  if (!VIEWS.includes(view)) view = 'classes';
+  // Beside the classes there is room for the question.
+  if (wide.matches && view === 'ask') view = 'classes';
+  document.body.dataset.view = view;
+  for (const name of VIEWS) {
+    const tab = $(`tab-${name}`);
+    tab.setAttribute('aria-selected', String(name === view));
+    tab.tabIndex = name === view ? 0 : -1;
+    if (name === view && focus) tab.focus();
+  }
+  if (location.hash !== `#${view}`) history.replaceState(null, '', `#${view}`);
+  if (state.ready && SHOWN[view]) attempt(() => SHOWN[view]());
+}
+
+function setUpTabs() {
+  const tabs = $('tabs');
+  for (const name of VIEWS) {
+    tabs.append(h('button', { type: 'button', role: 'tab', id: `tab-${name}`, 'aria-controls': name, text: S[name], onclick: () => show(name) }));
+  }
+  tabs.addEventListener('keydown', (event) => {
+    const there = VIEWS.filter((name) => $(`tab-${name}`).offsetParent);
+    const at = there.indexOf(document.body.dataset.view);
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: there.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    show(there[(to + there.length) % there.length], true);
+  });
+  addEventListener('hashchange', () => show(location.hash.slice(1)));
+  wide.addEventListener('change', () => show(document.body.dataset.view));
+  show(location.hash.slice(1));
+}
+
+/** Pictures from the clipboard go to the class with the focus, or are asked about. */
+function setUpPaste() {
+  document.addEventListener('paste', (event) => {
+    const files = [...(event.clipboardData?.files ?? [])].filter((file) => file.type.startsWith('image/'));
+    if (!files.length) return;
+    event.preventDefault();
+    const to = focusedClass();
+    attempt(async () => {
+      if (to !== null || !state.gpu) return addFiles(files.map((file) => ({ file, name: file.name })), to);
+      if (!wide.matches) show('ask');
+      return ask(files[0]);
+    });
+  });
+}
+
+function drawBanner() {
+  const box = $('banner');
+  if (lost) {
+    box.replaceChildren(h('p', {}, h('b', { text: S.lost }), ` ${lost}`), button(S.reopen, async () => opened(await call('reopen')), { class: 'primary' }));
+  } else if (state.ready && !state.gpu) {
+    box.replaceChildren(h('p', {}, h('b', { text: S.noWebGpu }), ` ${state.why ?? ''} ${S.stillWorks}`),
+      h('details', {}, h('summary', { text: S.whichBrowsers }), h('ul', {}, S.browsers.map((text) => h('li', { text })))), button(S.tryAgain, async () => opened(await call('reopen'))));
+  }
+  box.hidden = !(lost || (state.ready && !state.gpu));
+}
+
+function drawBadge() {
+  const { gpu } = state;
+  const badge = $('adapter');
+  badge.textContent = !state.ready ? '' : gpu ? gpu.name || gpu.description || gpu.architecture || gpu.vendor || S.someAdapter : S.noAdapter;
+  badge.title = gpu ? (gpu.software ? S.softwareHint : S.hardware) : '';
+  badge.className = `badge ${!state.ready ? '' : gpu ? (gpu.software ? 'slow' : 'fine') : 'none'}`;
+}
+
+/** Takes over what `open` and `reopen` answer. */
+function opened(answer) {
+  lost = null;
+  update({ ready: true, ...answer });
+}
+
+async function open() {
+  const box = $('opening');
+  box.textContent = S.opening;
+  on('progress', ({ what, done, total }) => {
+    if (!state.ready && what === 'embedding') box.textContent = S.openingEmbedding(done, total);
+  });
+  try {
+    opened(await call('open'));
+    box.hidden = true;
+    const view = document.body.dataset.view;
+    if (SHOWN[view]) attempt(() => SHOWN[view]());
+  } catch (error) {
+    box.classList.add('bad');
+    box.textContent = S.notOpened(error.message);
+  }
+}
+
+function begin() {
+  for (const node of document.querySelectorAll('[data-t]')) node.textContent = S[node.dataset.t];
+  for (const node of document.querySelectorAll('[data-label]')) node.setAttribute('aria-label', S[node.dataset.label]);
+  for (const node of document.querySelectorAll('[data-placeholder]')) node.placeholder = S[node.dataset.placeholder];
+  document.documentElement.lang = S.locale;
+  document.title = S.title;
+  setUpTabs();
+  for (const setUp of [setUpAdding, setUpClasses, setUpAsk, setUpTrain, setUpSee, setUpDevice, setUpProject, setUpPaste]) setUp();
+  watch(['ready', 'gpu', 'why', 'lost'], () => {
+    drawBanner();
+    drawBadge();
+  });
+  on('project', ({ project }) => update({ project }));
+  on('run', ({ run }) => update({ run }));
+  on('step', ({ run }) => update({ run }));
+  on('network', ({ network, networks }) => update({ network, networks }));
+  on('lost', ({ message }) => {
+    lost = message;
+    update({ lost });
+  });
+  on('reopened', ({ state: answer }) => {
+    opened(answer);
+    if (answer.gpu) toast(S.reopened);
+    say(S.reopened);
+  });
+  on('broken', () => {
+    toast(S.workerBroken, true);
+  });
+  addEventListener('unhandledrejection', ({ reason }) => toast(reason?.message ?? String(reason), true));
+  open();
+  if ('serviceWorker' in navigator && location.protocol.startsWith('http')) {
+    navigator.serviceWorker.register('sw.js').catch(() => {});
+  }
+}
+
+begin();
