@@ -11,7 +11,7 @@ import { setUpTrain, suggest } from './train.js';
 import { see, setUpSee } from './see.js';
 import { setUpDevice } from './device.js';
 import { refreshStorage, setUpProject } from './project.js';
-import { keepOffline, newVersion } from './offline.js';
+import { keepOffline } from './offline.js';
 
 const VIEWS = ['classes', 'ask', 'train', 'see', 'device', 'project'];
 /** What a part does when it comes into view. */
@@ -108,7 +108,6 @@ async function open(opening) {
 }
 
 async function begin() {
-  if (await newVersion()) return;
   // The worker loads while the page is drawn.
   const opening = call('open');
   opening.catch(() => {});
@@ -151,7 +150,7 @@ async function begin() {
     setText($('tab-train'), run?.state === 'training' ? S.trainTab(percent(run.step / run.steps)) : S.train);
   });
   await open(opening);
-  keepOffline();
+  keepOffline().catch(() => {});
 }
 
 begin();

@@ -1,5 +1,5 @@
 // Keeps the files of the page so that it works without a network. The build fills in the list and the version; a new
-// version is fetched whole beside the old one and waits until the page, at its next load, tells it to take over.
+// version is fetched whole beside the old one and waits until the page, which has loaded all that it needs, tells it to take over.
 const FILES = /*FILES*/[];
 const VERSION = /*VERSION*/"";
 const PREFIX = 'ieq-wgpu-';

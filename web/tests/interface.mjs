@@ -281,8 +281,16 @@ const tests = {
 
   async 'it loads without a network, and takes a new version at the next load'() {
     const { page, close } = await open({ classes: 2, pictures: 4 }, { serviceWorkers: 'allow' });
-    const settledWorker = () => page.waitForFunction(async () => (await navigator.serviceWorker.getRegistration())?.active?.state === 'activated');
-    await settledWorker();
+    /** Waits until there is a worker of a state. */
+    const worker = async (state) => {
+      for (let i = 0; i < 100; i += 1) {
+        if (await page.evaluate(async (state) => Boolean((await navigator.serviceWorker.getRegistration())?.[state]), state)) return;
+        await page.waitForTimeout(50);
+      }
+      assert.fail(`no service worker is ${state}`);
+    };
+    await worker('active');
+    await page.evaluate(async () => (await navigator.serviceWorker.ready).active.state === 'activated' || new Promise((resolve) => navigator.serviceWorker.addEventListener('controllerchange', resolve)));
     await page.context().setOffline(true);
     await page.reload();
     await page.waitForSelector('.card');
@@ -290,10 +298,14 @@ const tests = {
     version = 2;
     await page.reload();
     assert.equal(await text(page, 'h1'), 'ieq-wgpu 1');
-    await page.waitForFunction(async () => Boolean((await navigator.serviceWorker.getRegistration())?.waiting));
+    // It is fetched, and takes over.
+    for (let i = 0; (await page.evaluate(() => caches.keys())).join() !== 'ieq-wgpu-2'; i += 1) {
+      assert.ok(i < 200, 'the new version takes over');
+      await page.waitForTimeout(50);
+    }
     await page.reload();
-    await page.waitForFunction(() => document.querySelector('h1').textContent === 'ieq-wgpu 2');
     await page.waitForSelector('.card');
+    assert.equal(await text(page, 'h1'), 'ieq-wgpu 2');
     await page.context().setOffline(true);
     await page.reload();
     await page.waitForSelector('.card');
