@@ -27,6 +27,9 @@ pub struct Options {
     pub max_binding: Option<u64>,
     /// Which of the adapters that are as good as the chosen one, counted from it and around; 0: the chosen one.
     pub turn: usize,
+    /// The PCI number of the adapter's vendor, where the back end does not say it and the caller knows it, as in a browser:
+    /// kernels are chosen by it.
+    pub vendor: Option<u32>,
 }
 
 /// An adapter's device and queue, with what went wrong on it.
@@ -82,7 +85,11 @@ impl Gpu {
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| {
             Error::Device(format!("{} did not open: {e}; try another adapter", adapter::describe(&listed.info)))
         })?;
-        Ok(Self::new(listed.info, why, device, queue))
+        let mut info = listed.info;
+        if let (0, Some(vendor)) = (info.vendor, options.vendor) {
+            info.vendor = vendor;
+        }
+        Ok(Self::new(info, why, device, queue))
     }
 
     /// As [`Gpu::open_async`]; blocks.

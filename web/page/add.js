@@ -40,15 +40,14 @@ export async function dropped(transfer) {
 /** The files of a file or folder input: [{file, name}]. */
 export const chosen = (files) => files.map((file) => ({ file, name: file.webkitRelativePath || file.name }));
 
+/** The additions so far. */
+let last = Promise.resolve();
+
 /**
  * Adds files to a class; with `to` null each goes to the class that its folder names, and where there is no folder one is
  * asked for. Zips are projects.
  */
 export async function addFiles(files, to = null) {
-  if (adding) {
-    toast(S.addingAlready, true);
-    return;
-  }
   const zips = files.filter(({ file }) => isZip(file));
   let items = files.filter(({ file, name }) => !isZip(file) && !isHidden(name));
   const loose = to === null ? items.filter(({ name }) => !name.includes('/')) : [];
@@ -57,7 +56,10 @@ export async function addFiles(files, to = null) {
     if (which === null) items = items.filter(({ name }) => name.includes('/'));
     else for (const one of loose) one.to = which;
   }
-  await work(items.map(({ file, name, to: own }) => ({ file, name, class: to ?? own ?? null })), zips.map(({ file }) => file));
+  const named = items.map(({ file, name, to: own }) => ({ file, name, class: to ?? own ?? null }));
+  // What is added meanwhile comes after it.
+  last = last.catch(() => {}).then(() => work(named, zips.map(({ file }) => file)));
+  await last;
 }
 
 async function work(items, zips) {

@@ -57,7 +57,6 @@ export const S = {
   range: (from, to, total) => `${from}–${to} of ${total}`,
 
   adding: 'Adding pictures',
-  addingAlready: 'Pictures are being added already: wait for them, or cancel that.',
   added: (n) => s(n, '1 picture added', `${n} pictures added`),
   addedRefused: (n, refused) => `${n} added, ${refused} refused: see the list`,
   refused: (n) => s(n, '1 file was refused', `${n} files were refused`),

@@ -27,6 +27,8 @@ let project;
 let training;
 let engine = null;
 let why = null;
+/** What the browser says of its device, which is often little. */
+let adapter = {};
 let embedding = null;
 /** What is kept beside the project: {network, unknown, networks: [shown]}. */
 let settings = { network: 'shipped', unknown: UNKNOWN, networks: [] };
@@ -72,7 +74,9 @@ async function openEngine() {
     return;
   }
   try {
-    engine = await wasm.Engine.open();
+    const { vendor = '', architecture = '', device = '', description = '' } = (await navigator.gpu.requestAdapter())?.info ?? {};
+    adapter = { vendor, architecture, device, description };
+    engine = await wasm.Engine.open(vendor);
   } catch (error) {
     why = described(error).message;
   }
@@ -643,11 +647,16 @@ async function openNetwork() {
   }
 }
 
+function adapterName() {
+  const { vendor, architecture, device, description } = adapter;
+  return description || [vendor, architecture, device].filter(Boolean).join(' ') || 'a device that the browser does not name';
+}
+
 async function opened() {
   const { usage = 0, quota = 0 } = (await navigator.storage.estimate?.()) ?? {};
   const persisted = (await navigator.storage.persisted?.()) ?? false;
   return {
-    gpu: engine && JSON.parse(engine.about()), why, networks: sayNetworks(), network: settings.network, project: project.shown(),
+    gpu: engine && { ...JSON.parse(engine.about()), ...adapter, name: adapterName() }, why, networks: sayNetworks(), network: settings.network, project: project.shown(),
     run: training.shown(), unknown: settings.unknown, storage: { usage, quota, persisted },
   };
 }

@@ -43,9 +43,18 @@ impl Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens the device that the browser offers.
-    pub async fn open() -> Answer<Engine> {
-        let gpu = Gpu::open_async(&Options::default()).await.map_err(of_engine)?;
+    /// Opens the device that the browser offers; `vendor`: as its `GPUAdapterInfo` says.
+    pub async fn open(vendor: String) -> Answer<Engine> {
+        let known = [
+            ("amd", 0x1002),
+            ("apple", 0x106b),
+            ("arm", 0x13b5),
+            ("intel", 0x8086),
+            ("nvidia", 0x10de),
+            ("qualcomm", 0x5143),
+        ];
+        let vendor = known.into_iter().find(|(name, _)| vendor.eq_ignore_ascii_case(name)).map(|(_, number)| number);
+        let gpu = Gpu::open_async(&Options { vendor, ..Options::default() }).await.map_err(of_engine)?;
         let kernels = Rc::new(RefCell::new(Kernels::new(gpu.clone())));
         Ok(Engine { gpu, kernels })
     }

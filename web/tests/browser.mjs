@@ -61,3 +61,42 @@ export function watch(page, url, expected = []) {
   page.on('pageerror', (error) => faults.push(error.message));
   return faults;
 }
+
+/** Runs in a page: gives it `draw(kind, i, [width, height], type)`, a picture of a class as a blob. */
+export function drawing() {
+  // Shapes in a colour, at places and under angles that differ from picture to picture.
+  window.draw = async (kind, i, [width, height] = [40, 40], type = 'image/png') => {
+    const canvas = new OffscreenCanvas(width, height);
+    const pen = canvas.getContext('2d');
+    const random = ((s) => () => ((s = (s * 1103515245 + 12345) % 2147483648) / 2147483648))(1000 * kind + i + 7);
+    pen.fillStyle = `hsl(${random() * 360} 20% ${85 + random() * 15}%)`;
+    pen.fillRect(0, 0, width, height);
+    pen.translate(width / 2 + (random() - 0.5) * 6, height / 2 + (random() - 0.5) * 6);
+    pen.rotate((random() - 0.5) * 0.5);
+    pen.scale((width / 40) * (0.9 + random() * 0.2), (height / 40) * (0.9 + random() * 0.2));
+    // From kind 100 on the colour says nothing, and there are strokes that belong to no class.
+    const hue = kind < 100 ? (kind * 47) % 360 : random() * 360;
+    pen.strokeStyle = pen.fillStyle = `hsl(${hue} ${50 + (kind % 3) * 20}% ${30 + (kind % 4) * 10}%)`;
+    pen.lineWidth = 3;
+    for (let stroke = 0; kind >= 100 && stroke < 5; stroke += 1) {
+      pen.beginPath();
+      pen.moveTo((random() - 0.5) * 40, (random() - 0.5) * 40);
+      pen.lineTo((random() - 0.5) * 40, (random() - 0.5) * 40);
+      pen.stroke();
+    }
+    for (let part = 0; part < 3; part += 1) {
+      const form = (kind * 7 + part * 5) % 6;
+      const [x, y] = [((kind * 13 + part * 11) % 17) - 8, ((kind * 5 + part * 7) % 17) - 8];
+      pen.beginPath();
+      if (form === 0) pen.arc(x, y, 7, 0, 7);
+      if (form === 1) pen.rect(x - 6, y - 6, 12, 12);
+      if (form === 2) { pen.moveTo(x - 8, y); pen.lineTo(x + 8, y + 4); }
+      if (form === 3) { pen.moveTo(x, y - 8); pen.lineTo(x + 7, y + 6); pen.lineTo(x - 7, y + 6); pen.closePath(); }
+      if (form === 4) pen.ellipse(x, y, 9, 4, 0, 0, 7);
+      if (form === 5) { pen.moveTo(x - 7, y - 7); pen.lineTo(x, y + 7); pen.lineTo(x + 7, y - 7); }
+      if (form < 2) pen.fill();
+      else pen.stroke();
+    }
+    return canvas.convertToBlob({ type, quality: 0.9 });
+  };
+}
