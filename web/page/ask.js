@@ -1,7 +1,7 @@
 // Asking what a picture is, and saying what it is.
 
 import { S } from './strings.js';
-import { $, attempt, button, choose, h, percent, say, setText } from './dom.js';
+import { $, attempt, button, choose, h, needsGpu, percent, say, setText } from './dom.js';
 import { call } from './link.js';
 import { className, hue, state, update, watch } from './state.js';
 import { acceptDrops } from './add.js';
@@ -33,6 +33,7 @@ export async function ask(file, quiet = false) {
       ui.picture.alt = S.askedPicture;
       show(ui.picture, file);
       ui.picture.hidden = false;
+      ui.drop.classList.add('small');
     }
     draw(answer, quiet);
     return answer;
@@ -112,7 +113,7 @@ async function watchCamera() {
   while (live) {
     const began = performance.now();
     try {
-      const file = document.hidden || document.body.dataset.dialog ? null : await camera.take();
+      const file = document.hidden || !ui.camera.offsetParent ? null : await camera.take();
       if (file && live) await ask(file, true);
     } catch (error) {
       stopCamera();
@@ -188,7 +189,7 @@ export function setUpAsk() {
   });
   watch(['project'], drawCorrections);
   watch(['gpu', 'ready'], () => {
-    section.classList.toggle('off', state.ready && !state.gpu);
+    needsGpu(section, state.ready && !state.gpu);
     if (!state.gpu && live) stopCamera();
   });
 }

@@ -2,8 +2,8 @@
 
 import { h, setText } from './dom.js';
 
-const [WIDTH, HEIGHT] = [600, 200];
-const [LEFT, BOTTOM, TOP, RIGHT] = [44, 24, 10, 10];
+const HEIGHT = 190;
+const [LEFT, BOTTOM, TOP, RIGHT] = [46, 24, 10, 20];
 const POINTS = 300;
 
 function svg(tag, props) {
@@ -32,7 +32,7 @@ export class Chart {
   /** `curves`: [{key, name}], drawn by what `of(point, key)` says; `format` writes a value. */
   constructor(title, curves, { format, top = null, of = (point, key) => point[key] }) {
     Object.assign(this, { title, curves, format, top, of });
-    this.svg = svg('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': title, class: 'chart' });
+    this.svg = svg('svg', { height: HEIGHT, role: 'img', 'aria-label': title, class: 'chart' });
     this.axes = svg('g', { class: 'axes' });
     this.svg.append(this.axes);
     this.paths = curves.map((_, i) => svg('path', { class: `curve c${i}`, fill: 'none' }));
@@ -41,10 +41,19 @@ export class Chart {
     this.values = curves.map(() => h('b', { class: 'number' }));
     const legend = h('figcaption', {}, h('span', { text: title }), ...curves.map(({ name }, i) => h('span', { class: `key c${i}` }, h('i', {}), `${name} `, this.values[i])));
     this.root = h('figure', {}, legend, this.svg);
+    this.width = 0;
+    this.shown = null;
+    new ResizeObserver(([{ contentRect: { width } }]) => {
+      if (!width || Math.abs(width - this.width) < 1) return;
+      this.width = width;
+      if (this.shown) this.draw(...this.shown);
+    }).observe(this.svg);
   }
 
   /** Draws points {step, ...} of a run of `steps`. */
   draw(points, steps) {
+    this.shown = [points, steps];
+    if (!this.width) return;
     const series = this.curves.map(({ key }) => points.map((point) => [point.step, this.of(point, key)])
       .filter(([, value]) => value !== null && value !== undefined && Number.isFinite(value)));
     const last = Math.max(1, steps ?? 0, points.at(-1)?.step ?? 0);
@@ -54,7 +63,7 @@ export class Chart {
       for (const one of series) for (const [, value] of one) high = Math.max(high, value);
       high *= 1.05;
     }
-    const x = (step) => LEFT + (step / last) * (WIDTH - LEFT - RIGHT);
+    const x = (step) => LEFT + (step / last) * (this.width - LEFT - RIGHT);
     const y = (value) => TOP + (1 - value / high) * (HEIGHT - TOP - BOTTOM);
     this.#axes(last, high, x, y);
     const texts = series.map((one, i) => {
@@ -71,7 +80,7 @@ export class Chart {
   }
 
   #axes(last, high, x, y) {
-    const key = `${last} ${high.toPrecision(3)}`;
+    const key = `${this.width} ${last} ${high.toPrecision(3)}`;
     if (key === this.key) return;
     this.key = key;
     const nodes = [];
@@ -81,10 +90,10 @@ export class Chart {
       nodes.push(node);
     };
     for (const value of ticks(0, high, 4)) {
-      nodes.push(svg('line', { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }));
+      nodes.push(svg('line', { x1: LEFT, x2: this.width - RIGHT, y1: y(value), y2: y(value) }));
       text(this.format(value), { x: LEFT - 6, y: y(value) + 4, 'text-anchor': 'end' });
     }
-    for (const value of ticks(0, last, 5)) text(value, { x: x(value), y: HEIGHT - 6, 'text-anchor': 'middle' });
+    for (const value of ticks(0, last, this.width / 90)) text(value, { x: x(value), y: HEIGHT - 6, 'text-anchor': 'middle' });
     this.axes.replaceChildren(...nodes);
   }
 }

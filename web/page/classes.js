@@ -29,9 +29,9 @@ class Card {
     const label = h('label', { class: 'title' }, h('span', { class: 'dot' }), this.name);
     const tools = h('div', { class: 'row tools' },
       button(S.addPictures, async () => addFiles(chosen(await choose({ accept: PICTURES, multiple: true })), id)),
-      button(S.addFolder, async () => addFiles(chosen(await choose({ folder: true })), id)),
+      button(S.folder, async () => addFiles(chosen(await choose({ folder: true })), id)),
       button(S.camera, () => cameraDialog(id)),
-      button(S.deleteClass, () => this.remove(), { class: 'plain danger' }));
+      button(S.delete, () => this.remove(), { class: 'plain danger', 'aria-label': S.deleteClass }));
     this.root = h('article', { class: 'card' }, h('header', {}, label, this.count), this.grid.root, this.picked, tools);
     this.root.dataset.id = id;
     this.name.addEventListener('change', () => this.rename());
@@ -99,7 +99,7 @@ function draw({ project }) {
     if (box.children[at] !== card.root) box.insertBefore(card.root, box.children[at] ?? null);
     card.draw(one);
   });
-  box.classList.toggle('empty', !project.classes.length);
+  $('first').hidden = project.classes.length > 0 || !state.ready;
   setText(undoButton, project.undo ? S.undoWhat(project.undo) : S.undo);
   enable(undoButton, Boolean(project.undo));
 }
@@ -127,7 +127,8 @@ export function setUpClasses() {
       attempt(undo);
     }
   });
-  watch(['project'], draw);
+  $('first').append(...S.first.map((text) => h('li', { text })));
+  watch(['project', 'ready'], draw);
 }
 
 /** The class of the card that has the focus. */

@@ -78,6 +78,16 @@ export function toast(message, bad = false) {
   setTimeout(close, bad ? 15_000 : 5_000);
 }
 
+/** A part of the page that does nothing without WebGPU. */
+export function needsGpu(section, without) {
+  const { classList } = section;
+  if (classList.contains('off') === without) return;
+  classList.toggle('off', without);
+  if (without) section.firstElementChild.after(h('p', { class: 'needs', text: S.needsGpu }));
+  else section.querySelector('.needs').remove();
+  for (const child of section.children) child.inert = without && !child.matches('h2, .needs');
+}
+
 /** For screen readers alone. */
 export function say(text) {
   $('said').textContent = text;
@@ -126,6 +136,9 @@ export function duration(seconds) {
   if (seconds < 5400) return S.minutes(Math.round(seconds / 60));
   return S.hours(one.format(seconds / 3600));
 }
+
+/** Lets the browser draw and listen. */
+export const pause = () => new Promise((resolve) => setTimeout(resolve));
 
 /** Work of many small parts: a few milliseconds of it in each task. */
 const later = [];

@@ -6,7 +6,7 @@ import { forget, thumb } from './thumbs.js';
 import { showPicture } from './picture.js';
 
 /** Pictures that are drawn before all are asked for, and in one page of all. */
-const FEW = 24;
+const FEW = 18;
 const PAGE = 60;
 
 export class Grid {

@@ -1,17 +1,17 @@
 // The page: its parts, what is shown of them, and what the worker says of itself.
 
 import { S } from './strings.js';
-import { $, attempt, button, h, say, toast } from './dom.js';
+import { $, attempt, button, h, pause, percent, say, setText, toast } from './dom.js';
 import { call, on } from './link.js';
 import { state, update, watch } from './state.js';
-import { setUpAdding } from './add.js';
+import { addFiles, setUpAdding } from './add.js';
 import { focusedClass, setUpClasses } from './classes.js';
 import { ask, setUpAsk } from './ask.js';
 import { setUpTrain, suggest } from './train.js';
 import { see, setUpSee } from './see.js';
 import { setUpDevice } from './device.js';
 import { refreshStorage, setUpProject } from './project.js';
-import { addFiles } from './add.js';
+import { keepOffline } from './offline.js';
 
 const VIEWS = ['classes', 'ask', 'train', 'see', 'device', 'project'];
 /** What a part does when it comes into view. */
@@ -67,12 +67,14 @@ function setUpPaste() {
   });
 }
 
+const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) : '');
+
 function drawBanner() {
   const box = $('banner');
   if (lost) {
     box.replaceChildren(h('p', {}, h('b', { text: S.lost }), ` ${lost}`), button(S.reopen, async () => opened(await call('reopen')), { class: 'primary' }));
   } else if (state.ready && !state.gpu) {
-    box.replaceChildren(h('p', {}, h('b', { text: S.noWebGpu }), ` ${state.why ?? ''} ${S.stillWorks}`),
+    box.replaceChildren(h('p', {}, h('b', { text: S.noWebGpu }), ` ${sentence(state.why)} ${S.stillWorks}`),
       h('details', {}, h('summary', { text: S.whichBrowsers }), h('ul', {}, S.browsers.map((text) => h('li', { text })))), button(S.tryAgain, async () => opened(await call('reopen'))));
   }
   box.hidden = !(lost || (state.ready && !state.gpu));
@@ -92,14 +94,10 @@ function opened(answer) {
   update({ ready: true, ...answer });
 }
 
-async function open() {
+async function open(opening) {
   const box = $('opening');
-  box.textContent = S.opening;
-  on('progress', ({ what, done, total }) => {
-    if (!state.ready && what === 'embedding') box.textContent = S.openingEmbedding(done, total);
-  });
   try {
-    opened(await call('open'));
+    opened(await opening);
     box.hidden = true;
     const view = document.body.dataset.view;
     if (SHOWN[view]) attempt(() => SHOWN[view]());
@@ -109,14 +107,24 @@ async function open() {
   }
 }
 
-function begin() {
+async function begin() {
+  // The worker loads while the page is drawn.
+  const opening = call('open');
+  opening.catch(() => {});
+  on('progress', ({ what, done, total }) => {
+    if (!state.ready && what === 'embedding') $('opening').textContent = S.openingEmbedding(done, total);
+  });
+  $('opening').textContent = S.opening;
   for (const node of document.querySelectorAll('[data-t]')) node.textContent = S[node.dataset.t];
   for (const node of document.querySelectorAll('[data-label]')) node.setAttribute('aria-label', S[node.dataset.label]);
   for (const node of document.querySelectorAll('[data-placeholder]')) node.placeholder = S[node.dataset.placeholder];
   document.documentElement.lang = S.locale;
   document.title = S.title;
-  setUpTabs();
-  for (const setUp of [setUpAdding, setUpClasses, setUpAsk, setUpTrain, setUpSee, setUpDevice, setUpProject, setUpPaste]) setUp();
+  // Each in a task of its own, so that none is long.
+  for (const setUp of [setUpTabs, setUpAdding, setUpClasses, setUpAsk, setUpTrain, setUpSee, setUpDevice, setUpProject, setUpPaste]) {
+    await pause();
+    setUp();
+  }
   watch(['ready', 'gpu', 'why', 'lost'], () => {
     drawBanner();
     drawBadge();
@@ -138,10 +146,11 @@ function begin() {
     toast(S.workerBroken, true);
   });
   addEventListener('unhandledrejection', ({ reason }) => toast(reason?.message ?? String(reason), true));
-  open();
-  if ('serviceWorker' in navigator && location.protocol.startsWith('http')) {
-    navigator.serviceWorker.register('sw.js').catch(() => {});
-  }
+  watch(['run'], ({ run }) => {
+    setText($('tab-train'), run?.state === 'training' ? S.trainTab(percent(run.step / run.steps)) : S.train);
+  });
+  await open(opening);
+  keepOffline().catch(() => {});
 }
 
 begin();

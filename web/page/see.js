@@ -1,13 +1,13 @@
 // What the network sees: a map of the pictures, and which classes it takes for one another.
 
 import { S } from './strings.js';
-import { $, attempt, button, count, h, percent, say } from './dom.js';
+import { $, attempt, button, count, h, inChunks, needsGpu, percent, say } from './dom.js';
 import { call } from './link.js';
 import { className, hue, state, watch } from './state.js';
 import { PictureMap } from './map.js';
 
 /** Classes in the table: those with the most mistakes. */
-const SHOWN = 25;
+const SHOWN = 20;
 let ui;
 let stale = true;
 
@@ -52,8 +52,11 @@ function drawTable({ classes, counts, none, right, total }) {
     return td;
   };
   const head = h('tr', {}, h('td', {}), shown.map((i) => h('th', { scope: 'col' }, h('span', { text: className(classes[i]) }))), h('th', { scope: 'col' }, h('span', { text: S.none })));
-  const rows = shown.map((i) => h('tr', {}, h('th', { scope: 'row', text: className(classes[i]) }), shown.map((j) => cell(counts[i][j], sums[i], i === j)), cell(none[i], sums[i], false)));
-  ui.table.append(h('caption', { text: S.confusionsCaption }), h('thead', {}, head), h('tbody', {}, rows));
+  const body = h('tbody', {});
+  ui.table.append(h('caption', { text: S.confusionsCaption }), h('thead', {}, head), body);
+  for (const i of shown) {
+    inChunks(() => body.append(h('tr', {}, h('th', { scope: 'row', text: className(classes[i]) }), shown.map((j) => cell(counts[i][j], sums[i], i === j)), cell(none[i], sums[i], false))));
+  }
 }
 
 export function setUpSee() {
@@ -69,7 +72,7 @@ export function setUpSee() {
     stale = true;
   });
   watch(['gpu', 'ready'], () => {
-    $('see').classList.toggle('off', state.ready && !state.gpu);
+    needsGpu($('see'), state.ready && !state.gpu);
     if (document.body.dataset.view === 'see') attempt(see);
   });
 }

@@ -38,11 +38,12 @@ export const S = {
 
   classes: 'Classes',
   classesHint: 'Name two classes or more and give each a few pictures. Drop files, folders or a zip anywhere; a folder is a class. Pictures can be pasted, too.',
+  first: ['Name a class: a thing, a person, a sign, whatever you have pictures of.', 'Give it pictures: files, a folder, or the camera. A few are enough.', 'Do the same for a second class, then ask what a new picture is.'],
   newClass: 'Name of a new class', addClass: 'Add class', className: 'Name of the class', newClassOption: 'A new class…',
   openFolder: 'Folder of classes', openFiles: 'Pictures or zip', undo: 'Undo',
   undoWhat: (what) => `Undo ${what}`,
   undone: (what) => `Undone: ${what}`,
-  addPictures: 'Add pictures', addFolder: 'Add folder', camera: 'Camera', deleteClass: 'Delete class',
+  addPictures: 'Add pictures', folder: 'Folder', camera: 'Camera', deleteClass: 'Delete class',
   deleteClassTitle: (name) => `Delete “${name}”?`,
   deleteClassText: (n) => s(n, 'Its picture goes with it. This can be undone.', `Its ${n} pictures go with it. This can be undone.`),
   deleted: (name) => `“${name}” deleted`,
@@ -91,6 +92,7 @@ export const S = {
   unknownValue: (n) => (n ? `${n} %` : 'never'),
 
   train: 'Train',
+  trainTab: (share) => `Train ${share}`,
   trainHint: 'Answers need no training. Trained on your pictures, the network tells your classes apart better; it learns best from many classes, and many pictures.',
   startFrom: 'Start from',
   from: { shipped: 'The shipped network', scratch: 'Scratch', current: 'The network in use' },

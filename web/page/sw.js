@@ -1,5 +1,5 @@
 // Keeps the files of the page so that it works without a network. The build fills in the list and the version; a new
-// version is fetched whole beside the old one and takes over at the next load.
+// version is fetched whole beside the old one and waits until the page, which has loaded all that it needs, tells it to take over.
 const FILES = /*FILES*/[];
 const VERSION = /*VERSION*/"";
 const PREFIX = 'ieq-wgpu-';
@@ -10,9 +10,12 @@ self.addEventListener('install', (event) => {
     const cache = await caches.open(NAME);
     // Past the browser's own cache, which may hold files of an older version.
     await cache.addAll(['./', ...FILES].map((file) => new Request(file, { cache: 'reload' })));
-    await self.skipWaiting();
   };
   event.waitUntil(keep());
+});
+
+self.addEventListener('message', ({ data }) => {
+  if (data === 'take over') self.skipWaiting();
 });
 
 self.addEventListener('activate', (event) => {

@@ -1,7 +1,7 @@
 // Training: what a run would do, its curves, and the networks to use.
 
 import { S } from './strings.js';
-import { $, attempt, button, bytes, count, decimal, duration, enable, h, percent, progressBar, say, setText, toast } from './dom.js';
+import { $, attempt, button, bytes, count, decimal, duration, enable, h, needsGpu, percent, progressBar, say, setText, toast } from './dom.js';
 import { call, on } from './link.js';
 import { state, update, watch } from './state.js';
 import { confirm } from './dialog.js';
@@ -153,7 +153,7 @@ export function setUpTrain() {
     h('div', { class: 'panel' }, h('fieldset', {}, h('legend', { text: S.networkInUse }), ui.networks), embedding));
   watch(['run', 'gpu'], drawRun);
   watch(['network', 'networks'], drawNetworks);
-  watch(['gpu', 'ready'], () => $('train').classList.toggle('off', state.ready && !state.gpu));
+  watch(['gpu', 'ready'], () => needsGpu($('train'), state.ready && !state.gpu));
   watch(['project', 'run', 'network'], () => {
     if (document.body.dataset.view === 'train' && state.run?.state !== 'training') attempt(suggest);
   });

@@ -11,8 +11,8 @@ const TYPES = {
   '.wasm': 'application/wasm', '.webmanifest': 'application/manifest+json',
 };
 
-/** Serves a folder, and an empty page at /blank.html; `{url, close}`. */
-export function serve(folder) {
+/** Serves a folder, and an empty page at /blank.html; `{url, close}`. `instead`: contents by path, in place of a file. */
+export function serve(folder, instead = {}) {
   const server = http.createServer((request, answer) => {
     const name = decodeURIComponent(new URL(request.url, 'http://localhost').pathname);
     if (name === '/blank.html') {
@@ -21,6 +21,11 @@ export function serve(folder) {
       return;
     }
     const file = path.join(folder, name.endsWith('/') ? `${name}index.html` : name);
+    if (instead[name]) {
+      answer.setHeader('content-type', TYPES[path.extname(name)]);
+      answer.end(instead[name]());
+      return;
+    }
     fs.readFile(file, (error, bytes) => {
       answer.statusCode = error ? 404 : 200;
       answer.setHeader('content-type', TYPES[path.extname(file)] ?? 'application/octet-stream');

@@ -2,20 +2,26 @@
 // With `--shots FOLDER` it leaves pictures of the page there.
 
 import assert from 'node:assert/strict';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { chromium } from 'playwright-core';
-import { serve } from './serve.mjs';
+import { serve, watch } from './browser.mjs';
 
 const at = (path) => new URL(path, import.meta.url).pathname;
 const shots = process.argv.includes('--shots') ? process.argv[process.argv.indexOf('--shots') + 1] : null;
-if (shots) await mkdir(shots, { recursive: true });
+if (shots) mkdirSync(shots, { recursive: true });
 /** No task of the main thread is longer; twice that on machines that are busy with something else (SLOW=2). */
 const LONGEST = 50 * Number(process.env.SLOW ?? 1);
 
 let mock = {};
+let version = 1;
+const FILES = ['index.html', ...readdirSync(at('../page')).filter((name) => /\.(js|css|svg|webmanifest)$/.test(name) && name !== 'sw.js')];
 const server = await serve(at('../page'), {
-  '/worker.js': async () => `self.MOCK = ${JSON.stringify(mock)};\n${await readFile(at('mock-worker.js'), 'utf8')}`,
+  '/worker.js': () => `self.MOCK = ${JSON.stringify(mock)};\n${readFileSync(at('mock-worker.js'), 'utf8')}`,
+  // As the build fills it in.
+  '/sw.js': () => readFileSync(at('../page/sw.js'), 'utf8').replace('/*FILES*/[]', JSON.stringify(FILES)).replace('/*VERSION*/""', `"${version}"`),
+  '/strings.js': () => `${readFileSync(at('../page/strings.js'), 'utf8')}\nS.title += ' ${version}';`,
 });
+const address = `${server.url}/`;
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   args: ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
@@ -23,19 +29,16 @@ const browser = await chromium.launch({
 });
 
 /** A page over a worker with these answers; what it complains of and asks of other places is collected. */
-async function open(answers = {}, { width = 1280, height = 860, colorScheme = 'light', hash = '', permissions = [] } = {}) {
+async function open(answers = {}, { width = 1280, height = 860, colorScheme = 'light', hash = '', permissions = [], serviceWorkers = 'block' } = {}) {
   mock = answers;
-  const context = await browser.newContext({ viewport: { width, height }, colorScheme, permissions, serviceWorkers: 'block' });
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme, permissions, serviceWorkers });
   const page = await context.newPage();
-  const faults = [];
-  page.on('console', (message) => message.type() === 'error' && !/service ?worker/i.test(message.text()) && faults.push(message.text()));
-  page.on('pageerror', (error) => faults.push(String(error)));
-  context.on('request', (request) => !request.url().startsWith(server.address) && !/^(blob|data):/.test(request.url()) && faults.push(`foreign: ${request.url()}`));
+  const faults = watch(page, server.url, ['ervice worker', 'erviceWorker', 'Service Worker', 'ERR_INTERNET_DISCONNECTED']);
   await page.addInitScript(() => {
     globalThis.long = [];
     new PerformanceObserver((list) => globalThis.long.push(...list.getEntries().map(({ duration, startTime }) => [Math.round(startTime), duration]))).observe({ type: 'longtask', buffered: true });
   });
-  await page.goto(server.address + hash);
+  await page.goto(address + hash);
   await page.waitForFunction(() => document.querySelector('#opening').hidden || document.querySelector('#opening').classList.contains('bad'));
   return { page, faults, close: async () => {
     assert.deepEqual(faults, []);
@@ -274,6 +277,41 @@ const tests = {
         await close();
       }
     }
+  },
+
+  async 'it loads without a network, and takes a new version at the next load'() {
+    const { page, close } = await open({ classes: 2, pictures: 4 }, { serviceWorkers: 'allow' });
+    /** Waits until there is a worker of a state. */
+    const worker = async (state) => {
+      for (let i = 0; i < 100; i += 1) {
+        if (await page.evaluate(async (state) => Boolean((await navigator.serviceWorker.getRegistration())?.[state]), state)) return;
+        await page.waitForTimeout(50);
+      }
+      assert.fail(`no service worker is ${state}`);
+    };
+    await worker('active');
+    await page.evaluate(async () => (await navigator.serviceWorker.ready).active.state === 'activated' || new Promise((resolve) => navigator.serviceWorker.addEventListener('controllerchange', resolve)));
+    await page.context().setOffline(true);
+    await page.reload();
+    await page.waitForSelector('.card');
+    await page.context().setOffline(false);
+    version = 2;
+    await page.reload();
+    assert.equal(await text(page, 'h1'), 'ieq-wgpu 1');
+    // It is fetched, and takes over.
+    for (let i = 0; (await page.evaluate(() => caches.keys())).join() !== 'ieq-wgpu-2'; i += 1) {
+      assert.ok(i < 200, 'the new version takes over');
+      await page.waitForTimeout(50);
+    }
+    await page.reload();
+    await page.waitForSelector('.card');
+    assert.equal(await text(page, 'h1'), 'ieq-wgpu 2');
+    await page.context().setOffline(true);
+    await page.reload();
+    await page.waitForSelector('.card');
+    await page.context().setOffline(false);
+    version = 1;
+    await close();
   },
 
   async '5,000 pictures and a run leave the page responsive'() {
