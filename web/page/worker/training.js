@@ -22,6 +22,8 @@ export class Training {
   #engine = null;
   #wanted = null;
   #last = { saved: 0, told: 0, images: 0, time: 0 };
+  /** The score of the step whose losses come next. */
+  #validated = null;
   #speed = null;
   #left = null;
   #slots = [];
@@ -47,7 +49,7 @@ export class Training {
   shown() {
     if (!this.kept) return null;
     const { state, from, step, steps, settings, points, message } = this.kept;
-    const last = points.at(-1);
+    const last = points.findLast((point) => point.loss !== null);
     return {
       state, from, step, steps, settings, points, message: message ?? null,
       loss: last?.loss ?? null,
@@ -198,8 +200,9 @@ export class Training {
     }
     const point = {
       step: report.step, loss: report.loss, losses: Object.fromEntries(report.terms), accuracy: report.accuracy ?? null,
-      validation: null,
+      validation: this.#validated,
     };
+    this.#validated = null;
     this.#point(point);
     if (now - last.told >= TELL_EVERY) {
       last.told = now;
@@ -217,8 +220,11 @@ export class Training {
   #onValidation(score) {
     const accuracy = (score.one_shot_pct + score.five_shot_pct) / 200;
     this.kept.score = { step: score.step, oneShot: score.one_shot_pct / 100, fiveShot: score.five_shot_pct / 100 };
-    const last = this.kept.points.at(-1);
-    const point = { step: score.step, loss: last?.loss ?? null, losses: last?.losses ?? {}, accuracy: last?.accuracy ?? null, validation: accuracy };
+    // The losses of the step come next; before the first step there are none.
+    this.#validated = accuracy;
+    if (score.step > 0) return;
+    this.#validated = null;
+    const point = { step: 0, loss: null, losses: {}, accuracy: null, validation: accuracy };
     this.#point(point);
     this.#tell.step(point);
   }
