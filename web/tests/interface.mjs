@@ -19,7 +19,7 @@ const server = await serve(at('../page'), {
   '/worker.js': () => `self.MOCK = ${JSON.stringify(mock)};\n${readFileSync(at('mock-worker.js'), 'utf8')}`,
   // As the build fills it in.
   '/sw.js': () => readFileSync(at('../page/sw.js'), 'utf8').replace('/*FILES*/[]', JSON.stringify(FILES)).replace('/*VERSION*/""', `"${version}"`),
-  '/strings.js': () => `${readFileSync(at('../page/strings.js'), 'utf8')}\nS.title += ' ${version}';`,
+  '/strings.js': () => `${readFileSync(at('../page/strings.js'), 'utf8')}\nS.title += '${version > 1 ? ` ${version}` : ''}';`,
 });
 const address = `${server.url}/`;
 const browser = await chromium.launch({
@@ -88,6 +88,41 @@ const tests = {
     await page.keyboard.press('Enter');
     await page.waitForSelector('.card[aria-label=Dogs]');
     assert.equal(await page.locator('dialog').count(), 0);
+    await close();
+  },
+
+  async 'drops and pastes go where they belong'() {
+    const { page, close } = await open({ classes: 2, pictures: 4 });
+    await page.waitForSelector('.card');
+    /** Files of these names are dropped on or pasted into what the selector finds. */
+    const send = (kind, selector, names) => page.evaluate(([kind, selector, names]) => {
+      const transfer = new DataTransfer();
+      for (const name of names) transfer.items.add(new File(['x'], name, { type: name.endsWith('.zip') ? 'application/zip' : 'image/png' }));
+      const more = kind === 'paste' ? { clipboardData: transfer } : { dataTransfer: transfer };
+      document.querySelector(selector).dispatchEvent(new (kind === 'paste' ? ClipboardEvent : DragEvent)(kind, { bubbles: true, cancelable: true, ...more }));
+    }, [kind, selector, names]);
+    const counts = (expected) => page.waitForFunction((expected) => [...document.querySelectorAll('.card header .number')].map((one) => parseInt(one.textContent, 10)).join() === expected, expected);
+    await send('drop', '.card', ['a.png', 'b.png']);
+    await counts('4,2');
+    await send('drop', '#ask', ['c.png']);
+    await page.waitForFunction(() => document.querySelector('.verdict').textContent === 'Cups');
+    await send('paste', 'body', ['strange.png']);
+    await page.waitForFunction(() => document.querySelector('.verdict').textContent === 'None of these');
+    await page.locator('.card .name').nth(1).focus();
+    await send('paste', 'body', ['d.png']);
+    await counts('4,3');
+    await send('drop', 'main', ['project.zip']);
+    await counts('4,3,3');
+    await send('drop', 'main', ['e.png']);
+    await page.waitForSelector('dialog[open]');
+    await page.getByRole('button', { name: 'Add', exact: true }).click();
+    await counts('5,3,3');
+    await page.locator('.card').first().getByRole('button', { name: 'Delete' }).click();
+    await page.locator('dialog').getByRole('button', { name: 'Delete class' }).click();
+    await counts('3,3');
+    await page.keyboard.press('Escape');
+    await page.getByRole('button', { name: /^Undo/ }).click();
+    await counts('5,3,3');
     await close();
   },
 
@@ -298,7 +333,7 @@ const tests = {
     await page.context().setOffline(false);
     version = 2;
     await page.reload();
-    assert.equal(await text(page, 'h1'), 'ieq-wgpu 1');
+    assert.equal(await text(page, 'h1'), 'ieq-wgpu');
     // It is fetched, and takes over.
     for (let i = 0; (await page.evaluate(() => caches.keys())).join() !== 'ieq-wgpu-2'; i += 1) {
       assert.ok(i < 200, 'the new version takes over');
