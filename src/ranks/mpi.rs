@@ -2,8 +2,7 @@
 //!
 //! One thread of each process does all that has to do with MPI: it exchanges what it is given, and meanwhile, and between
 //! exchanges, sends every other rank a byte now and then. A rank that nothing is heard of for [`SILENCE`] is given up, and
-//! all that can be reached are ended: MPI itself would wait for ever for a machine that is gone. So does a rank whose
-//! `mpirun`, or what that started on its machine, is gone.
+//! all that can be reached are ended: MPI itself would wait for ever for a machine that is gone.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,7 +75,7 @@ pub fn begin(say: fn(&str), code: u8) -> Result<Ranks> {
             let on_machine = world.split_shared(world.rank()).rank() as usize;
             let now = Instant::now();
             let (heard, sent) = (vec![now; size], (0..size).map(|_| None).collect());
-            let mut own = Own { world, rank, heard, sent, beaten: now, parent: parent(), say, code, closing: false };
+            let mut own = Own { world, rank, heard, sent, beaten: now, say, code, closing: false };
             if tell.send(Some((rank, size, on_machine))).is_ok() {
                 own.serve(&todo, universe);
             }
@@ -132,14 +131,6 @@ impl Link for Processes {
     }
 }
 
-/// The process that this one is a child of: another one when that which started it is gone.
-fn parent() -> u32 {
-    #[cfg(unix)]
-    return std::os::unix::process::parent_id();
-    #[cfg(not(unix))]
-    0
-}
-
 /// What the thread works with.
 struct Own {
     world: SimpleCommunicator,
@@ -149,8 +140,6 @@ struct Own {
     /// The sign of life that is under way to each.
     sent: Vec<Option<Request<'static, [u8], StaticScope>>>,
     beaten: Instant,
-    /// The process that started this one.
-    parent: u32,
     say: fn(&str),
     code: u8,
     /// Whether ranks may leave.
@@ -215,15 +204,6 @@ impl Own {
                 self.other(rank).receive_into_with_tag(&mut sign[..], LIFE);
                 self.heard[rank] = now;
             }
-        }
-        if self.parent != parent() && !self.closing {
-            if self.rank == 0 {
-                (self.say)(
-                    "mpirun, or what it started on this machine, is gone, so all ranks end; `--resume` continues from the \
-                     last checkpoint",
-                );
-            }
-            self.abort(self.code);
         }
         let silent = (0..self.heard.len()).find(|&rank| rank != self.rank && self.heard[rank] + SILENCE < now);
         if let Some(rank) = silent.filter(|_| !self.closing) {
