@@ -40,6 +40,14 @@ const cancelled = new Set();
 
 const tell = (event, fields = {}) => postMessage({ event, ...fields });
 
+/** A change of the project that the page does not know of yet: told before the answer of the call that made it. */
+let untold = null;
+function tellProject() {
+  clearTimeout(untold);
+  untold = null;
+  tell('project', { project: project.shown() });
+}
+
 /** Whether to go on with `what`; tells how far it is now and then. */
 function progress(what, total) {
   let last = 0;
@@ -236,7 +244,6 @@ async function addPictures(items) {
   project.flush();
   await project.save();
   learned = null;
-  tell('project', { project: project.shown() });
   return { added, refused };
 }
 
@@ -321,7 +328,7 @@ const calls = {
     project = await Project.open(folder, {
       changed: () => {
         learned = null;
-        tell('project', { project: project.shown() });
+        untold ??= setTimeout(tellProject, TELL_EVERY);
       },
       square: (rgba, width, height, side) => wasm.square(rgba, width, height, side),
     });
@@ -695,7 +702,9 @@ async function deviceLost(message) {
 onmessage = async ({ data: { id, call, args } }) => {
   try {
     if (!Object.hasOwn(calls, call)) throw new Fault('internal', `The worker knows no call “${call}”.`);
-    postMessage({ id, result: (await calls[call](args ?? {})) ?? {} });
+    const result = (await calls[call](args ?? {})) ?? {};
+    if (untold) tellProject();
+    postMessage({ id, result });
   } catch (error) {
     const fault = await known(error);
     postMessage({ id, error: fault });
