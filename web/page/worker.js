@@ -95,7 +95,7 @@ async function saveSettings() {
 async function use(name, bytes = null) {
   bytes ??= await networkBytes(folder, name);
   if (!bytes) throw new Fault('usage', `There is no ${TITLES[name] ?? name}.`);
-  embedding = await Embedding.open(engine, wasm, folder, name, bytes, embedding);
+  embedding = await Embedding.open(engine, wasm, folder, name, bytes, { before: embedding, known: settings.networks });
   forget();
   settings.network = name;
   settings.networks = [...settings.networks.filter((one) => one.name !== name), embedding.shown()];
@@ -485,6 +485,12 @@ const calls = {
   async release() {
     needEngine();
     engine.lose();
+    return {};
+  },
+
+  /** Writes what has changed now: the page may be closed. */
+  async save() {
+    await project.save();
     return {};
   },
 
