@@ -404,8 +404,11 @@ fn a_killed_call_leaves_no_half_of_a_data_set() {
         let expected = content("expected");
         let mut killed = 0;
         for i in 0..12 {
-            let mut child =
-                program::command(dir.path(), &words("out")).stderr(std::process::Stdio::null()).spawn().unwrap();
+            let mut child = program::command(dir.path(), &words("out"))
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
             // Moments that are spread over the whole of a call, and not in order.
             std::thread::sleep(whole.mul_f64(f64::from(i * 5 % 12) / 12.0 + 0.03));
             child.kill().unwrap();

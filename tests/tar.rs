@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/damage.rs"]
+mod damage;
 #[path = "common/says.rs"]
 mod says;
 
@@ -460,8 +462,7 @@ fn damaged_bytes_anywhere_are_answered() {
     let shards = shard(&[("s/00", 1, "10"), ("s/01", 2, "9\n"), ("s/02", 3, "10")]);
     let small = fixtures().into_iter().filter(|(_, bytes)| bytes.len() < 30_000).chain([("shards".into(), shards)]);
     for (name, whole) in small {
-        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let mut runner = damage::runner(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/regressions/tar.txt"));
         let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..5);
         let run = runner.run(&(changes, any::<bool>(), 0..whole.len() * 4), |(changes, signed, cut)| {
             let mut bytes = whole.clone();
