@@ -83,6 +83,7 @@
 //! | (none) | devices, operations, tape, network, training, few-shot evaluation, checkpoints as bytes |
 //! | `reflect` | shaders of the caller, reflected when the program runs |
 //! | `files` | files replaced in one step: checkpoints on disk |
+//! | `resize` | decoded pictures to squares of a network's side |
 //! | `formats` | readers of images, zips, idx, pickle and NumPy files |
 //! | `parquet` | embeddings as Parquet |
 //! | `bench` | times of kernels and steps, with what the device can do at best |

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
-use ieq_wgpu::progress::StepReport;
+use ieq_wgpu::jobs::Session;
+use ieq_wgpu::jobs::ranks::follow;
+use ieq_wgpu::jobs::train::{self, Begin, TrainRequest};
+use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::ranks::{Ranks, local};
 use ieq_wgpu::settings::{Backbone, BatchStatistics, ByteSize, Config, Length, Method, MethodConfig};
 use ieq_wgpu::train::checkpoint::Checkpoint;
@@ -19,9 +22,13 @@ use ieq_wgpu::train::record::DataShape;
 use ieq_wgpu::train::{Observer, Trainer};
 use ieq_wgpu::{Error, Result};
 
-fn gpu() -> Arc<Gpu> {
+fn options() -> Options {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    Gpu::open(&Options { choice, ..Options::default() }).unwrap()
+    Options { choice, ..Options::default() }
+}
+
+fn gpu() -> Arc<Gpu> {
+    Gpu::open(&options()).unwrap()
 }
 
 fn glyphs() -> Arc<ImageSet> {
@@ -191,12 +198,104 @@ fn a_failure_of_rank_0_ends_all_ranks() {
     let (told, ends) = train(&config, &data, local::threads(4), None, Told { full: Some(4), ..Told::default() });
     assert!(matches!(&ends[0], Err(Error::Usage(words)) if words == "the disk is full"), "{ends:?}");
     for end in &ends[1..] {
-        assert!(matches!(end, Err(Error::Ranks(words)) if words == "the disk is full"), "{end:?}");
+        assert!(matches!(end, Err(Error::Usage(words)) if words == "the disk is full"), "{end:?}");
     }
     // What was saved before is whole.
     let (step, begin) = told.checkpoints.last().unwrap();
     assert_eq!(*step, 2);
     assert!(*begin == alone(&config, &data).checkpoints[0].1);
+}
+
+/// Whatever fails on one rank, all end as it does.
+#[test]
+fn a_failure_keeps_its_kind_on_all_ranks() {
+    let kinds: [fn() -> Error; 6] = [
+        || Error::usage("no such file"),
+        || Error::NonFinite("a loss".into()),
+        || Error::Device("refused".into()),
+        || Error::Internal("a defect".into()),
+        || Error::Interrupted("stopped".into()),
+        || Error::DeviceLost("unplugged".into()),
+    ];
+    for (failing, make) in kinds.into_iter().enumerate().map(|(i, make)| (i % 2, make)) {
+        let end = |ranks: Ranks| match ranks.rank() == failing {
+            true => ranks.fail(make()),
+            false => ranks.all_gather(&[]).unwrap_err(),
+        };
+        let ends: Vec<Error> = std::thread::scope(|scope| {
+            let threads: Vec<_> = local::threads(2).into_iter().map(|ranks| scope.spawn(|| end(ranks))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (rank, error) in ends.iter().enumerate() {
+            assert_eq!(std::mem::discriminant(error), std::mem::discriminant(&make()), "{error:?}");
+            let named = rank != failing && failing != 0;
+            let internal = if matches!(error, Error::Internal(_)) { "internal error: " } else { "" };
+            let words = make().to_string();
+            let words = words.strip_prefix(internal).unwrap();
+            let from = if named { "rank 1: " } else { "" };
+            assert_eq!(error.to_string(), format!("{internal}{from}{words}"));
+        }
+    }
+}
+
+/// Asks to stop once so many steps are done.
+struct Stops {
+    after: Option<u32>,
+}
+
+impl Progress for Stops {
+    fn step(&mut self, report: &StepReport) {
+        if self.after == Some(report.step) {
+            self.after = Some(0);
+        }
+    }
+    fn advance(&mut self, _: &str, _: u64, _: u64) {}
+    fn note(&mut self, _: &str) {}
+    fn warn(&mut self, _: &str) {}
+    fn stop_requested(&self) -> bool {
+        self.after == Some(0)
+    }
+}
+
+/// Rank 0's job fails before its first step, or after the last one: the others follow it to the end.
+#[test]
+fn a_job_that_fails_anywhere_leaves_no_rank_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let request = |out: &str, change: &dyn Fn(&mut TrainRequest)| {
+        let config = tiny(Method::Baseline);
+        let (out, resume_command) = (folder.path().join(out), String::new());
+        let mut request =
+            TrainRequest { config, given: None, out, begin: Begin::New, score: true, min_acc: None, resume_command };
+        change(&mut request);
+        request
+    };
+    let cases = [
+        ("no data", request("a", &|request| request.config.data.source = "absent".into()), false),
+        ("a wrong request", request("b", &|request| request.min_acc = Some(101.0)), false),
+        ("an uneven split", request("c", &|request| request.config.run.micro_batch = Some(8)), false),
+        ("stopped while it is scored", request("d", &|_| {}), true),
+    ];
+    for (what, request, stops) in cases {
+        let ends: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = local::threads(2)
+                .into_iter()
+                .map(|ranks| {
+                    let request = &request;
+                    scope.spawn(move || {
+                        let session = Session { gpu: options(), ranks: Some(ranks.clone()), ..Session::default() };
+                        match ranks.leads() {
+                            true => train::run(request, &session, &mut Stops { after: stops.then_some(5) }).map(drop),
+                            false => follow(&session),
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let sentences: Vec<String> =
+            ends.iter().map(|end: &Result<()>| end.as_ref().unwrap_err().to_string()).collect();
+        assert_eq!(sentences[0], sentences[1], "{what}");
+    }
 }
 
 /// One rank's device goes away in the middle of the run: all ranks learn of it at the same step, and go on together from

@@ -161,18 +161,31 @@ pub(super) fn compare(ranks: &Ranks, kernels: &Kernels) -> Result<String> {
     }
 }
 
+/// Ends the other ranks with rank 0's failure, and returns it. Where one cannot be reached none is waited for.
+pub(super) fn leave(ranks: &Ranks, error: Error) -> Error {
+    let error = ranks.fail(error);
+    if !matches!(error, Error::Ranks(_)) {
+        // They wait for this last call, so that rank 0 says what has failed before any process ends.
+        let _ = ranks.end();
+    }
+    error
+}
+
 /// Computes this rank's share of the run that rank 0 does, until that is over.
 ///
 /// # Errors
-/// [`Error::Ranks`] when rank 0 cannot be reached. Any other failure is rank 0's to tell.
+/// What ended the run on any rank, as all ranks have it, to be told by rank 0; [`Error::Ranks`] when rank 0 cannot be
+/// reached.
 pub fn follow(session: &Session) -> Result<()> {
     let Some(ranks) = session.ranks.as_ref().filter(|ranks| !ranks.leads()) else {
         return Err(Error::Argument { what: "the session's rank", got: "0".into(), wanted: "1 or more".into() });
     };
-    if let Err(error) = share(session, ranks) {
-        ranks.fail(error);
-    }
-    ranks.end()
+    share(session, ranks).and_then(|()| ranks.end()).map_err(|error| {
+        let error = ranks.fail(error);
+        // Rank 0 has said it when it makes this last call.
+        let _ = ranks.end();
+        error
+    })
 }
 
 fn share(session: &Session, ranks: &Ranks) -> Result<()> {

@@ -151,6 +151,15 @@ pub fn run_explained(
     progress: &mut dyn Progress,
     explain: Option<Explain>,
 ) -> Result<TrainOutcome> {
+    let result = check(request, progress).and_then(|()| train(request, None, session, progress, explain));
+    result.map_err(|error| match &session.ranks {
+        Some(ranks) => super::ranks::leave(ranks, error),
+        None => error,
+    })
+}
+
+/// Refuses a request before any work.
+fn check(request: &TrainRequest, progress: &mut dyn Progress) -> Result<()> {
     percentage(request.min_acc)?;
     request.config.validate()?;
     if let Some(given) = &request.given {
@@ -169,7 +178,7 @@ pub fn run_explained(
     if let Some(stored) = request.begin.stored() {
         check_resumable(&request.config, stored, progress)?;
     }
-    train(request, None, session, progress, explain)
+    Ok(())
 }
 
 /// Refuses to continue `stored` with settings that change its numbers, and where its folder's configuration was edited.

@@ -16,10 +16,37 @@ use crate::{Error, Result};
 
 /// What stands before the bytes of a rank: they are what was to be given.
 const WHOLE: u8 = 0;
-/// The bytes are a sentence: the rank has failed.
-const FAILED: u8 = 1;
-/// As [`FAILED`]: the rank's device is lost.
-const DEVICE_LOST: u8 = 2;
+/// What makes an error of a sentence.
+type Make = fn(String) -> Error;
+
+/// Other marks: the rank has failed, the bytes are a sentence, and this is the kind of failure, so that every rank ends as
+/// the one that failed.
+const KINDS: [(u8, Make); 8] = [
+    (1, Error::Ranks),
+    (2, Error::DeviceLost),
+    (3, Error::Device),
+    (4, Error::NonFinite),
+    (5, Error::Interrupted),
+    (6, Error::Internal),
+    (7, Error::TargetMissed),
+    (8, Error::Usage),
+];
+
+/// The mark of a failure, and its sentence.
+fn told(error: &Error) -> (u8, String) {
+    let mark = match error {
+        Error::Ranks(_) => 1,
+        Error::DeviceLost(_) => 2,
+        Error::Device(_) | Error::NoAdapter(_) | Error::OutOfMemory { .. } | Error::TooLarge { .. } => 3,
+        Error::NonFinite(_) | Error::Diverged { .. } => 4,
+        Error::Interrupted(_) => 5,
+        Error::Internal(words) => return (6, words.clone()),
+        Error::Shader { .. } => 6,
+        Error::TargetMissed(_) => 7,
+        _ => 8,
+    };
+    (mark, error.to_string())
+}
 
 /// Bytes of a block of [`Ranks::broadcast`].
 const BLOCK: usize = 32 << 20;
@@ -98,8 +125,7 @@ impl Ranks {
     /// with all that is built on it.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`] or [`Error::Ranks`] with its words where a rank has failed; [`Error::Ranks`] when one cannot
-    /// be reached.
+    /// Where a rank has failed an error of the same kind with its words; [`Error::Ranks`] when one cannot be reached.
     pub fn exchange(&self, to: &[&[u8]]) -> Result<Vec<Vec<u8>>> {
         if self.failed.load(Ordering::SeqCst) {
             return Err(Error::Ranks("an exchange after a rank has failed".into()));
@@ -157,8 +183,7 @@ impl Ranks {
         if self.failed.swap(true, Ordering::SeqCst) {
             return error;
         }
-        let mark = if matches!(error, Error::DeviceLost(_)) { DEVICE_LOST } else { FAILED };
-        let sentence = error.to_string();
+        let (mark, sentence) = told(&error);
         match self.link.exchange(mark, &vec![sentence.as_bytes(); self.size()]).map(|given| failure(&given)) {
             Ok(Some((rank, other))) if rank != self.rank() => other,
             // Where they cannot be reached they learn of it by that.
@@ -193,5 +218,6 @@ fn failure(given: &[Message]) -> Option<(usize, Error)> {
     let (rank, (mark, bytes)) = given.iter().enumerate().find(|(_, (mark, _))| *mark != WHOLE)?;
     let words = String::from_utf8_lossy(bytes);
     let sentence = if rank == 0 { words.into_owned() } else { format!("rank {rank}: {words}") };
-    Some((rank, if *mark == DEVICE_LOST { Error::DeviceLost(sentence) } else { Error::Ranks(sentence) }))
+    let make = KINDS.iter().find(|(kind, _)| kind == mark).map_or(Error::Ranks as Make, |(_, make)| *make);
+    Some((rank, make(sentence)))
 }

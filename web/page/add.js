@@ -56,6 +56,7 @@ export async function addFiles(files, to = null) {
     if (which === null) items = items.filter(({ name }) => name.includes('/'));
     else for (const one of loose) one.to = which;
   }
+  items.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   const named = items.map(({ file, name, to: own }) => ({ file, name, class: to ?? own ?? null }));
   // What is added meanwhile comes after it.
   last = last.catch(() => {}).then(() => work(named, zips.map(({ file }) => file)));

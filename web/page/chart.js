@@ -74,9 +74,10 @@ export class Chart {
       this.dots[i].setAttribute('cy', end ? y(end[1]) : -9);
       const text = end ? this.format(end[1]) : '–';
       setText(this.values[i], text);
-      return `${this.curves[i].name}: ${text}`;
+      this.values[i].parentElement.hidden = !end;
+      return end ? `${this.curves[i].name}: ${text}` : '';
     });
-    this.svg.setAttribute('aria-label', `${this.title}. ${texts.join(', ')}`);
+    this.svg.setAttribute('aria-label', `${this.title}. ${texts.filter(Boolean).join(', ')}`);
   }
 
   #axes(last, high, x, y) {

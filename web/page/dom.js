@@ -121,7 +121,8 @@ const number = (digits) => new Intl.NumberFormat(S.locale, { maximumFractionDigi
 const [whole, one, three] = [number(0), number(1), number(3)];
 export const count = (n) => whole.format(n);
 export const percent = (x) => `${(x < 0.1 || x > 0.99) && x > 0 && x < 1 ? one.format(100 * x) : whole.format(100 * x)} %`;
-export const decimal = (x) => (x === null || x === undefined ? '–' : three.format(x));
+const small = new Intl.NumberFormat(S.locale, { maximumSignificantDigits: 2 });
+export const decimal = (x) => (x === null || x === undefined ? '–' : (Math.abs(x) < 0.01 ? small : three).format(x));
 
 export function bytes(n) {
   const units = ['B', 'kB', 'MB', 'GB', 'TB'];

@@ -47,7 +47,8 @@ function setUpTabs() {
     event.preventDefault();
     show(there[(to + there.length) % there.length], true);
   });
-  addEventListener('hashchange', () => show(location.hash.slice(1)));
+  // The way to the content is no part of the page.
+  addEventListener('hashchange', () => show(VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : document.body.dataset.view));
   wide.addEventListener('change', () => show(document.body.dataset.view));
   show(location.hash.slice(1));
 }

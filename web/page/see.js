@@ -53,7 +53,7 @@ function drawTable({ classes, counts, none, right, total }) {
   };
   const head = h('tr', {}, h('td', {}), shown.map((i) => h('th', { scope: 'col' }, h('span', { text: className(classes[i]) }))), h('th', { scope: 'col' }, h('span', { text: S.none })));
   const body = h('tbody', {});
-  ui.table.append(h('caption', { text: S.confusionsCaption }), h('thead', {}, head), body);
+  ui.table.append(h('thead', {}, head), body);
   for (const i of shown) {
     inChunks(() => body.append(h('tr', {}, h('th', { scope: 'row', text: className(classes[i]) }), shown.map((j) => cell(counts[i][j], sums[i], i === j)), cell(none[i], sums[i], false))));
   }
@@ -67,7 +67,7 @@ export function setUpSee() {
   ui.map.root.hidden = true;
   $('see').append(h('h2', { text: S.see }), h('p', { class: 'hint', text: S.seeHint }), h('div', { class: 'row tools' }, button(S.refresh, () => see(true))),
     ui.note, h('div', { class: 'panel' }, h('h3', { text: S.map }), h('p', { class: 'hint', text: S.mapHint }), ui.map.root, ui.legend),
-    h('div', { class: 'panel' }, h('h3', { text: S.confusions }), ui.score, h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': S.confusions }, ui.table)));
+    h('div', { class: 'panel' }, h('h3', { text: S.confusions }), ui.score, h('p', { class: 'hint', text: S.confusionsCaption }), h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': S.confusions }, ui.table)));
   watch(['project', 'network', 'unknown'], () => {
     stale = true;
   });

@@ -102,7 +102,7 @@ export const S = {
   newRun: 'Begin a new run?', newRunText: 'The curves and the checkpoint of the run before are deleted. A network that it finished stays in use.',
   dropRunText: 'Its curves and its checkpoint are deleted. This cannot be undone.',
   lookingAtPictures: 'Looking at your pictures…', preparing: 'Preparing the pictures', embedding: 'Looking at all pictures with this network',
-  plan: (images, classes, steps, rows) => `${images} pictures of ${classes} classes: ${steps} steps of ${rows} rows.`,
+  plan: (images, classes, steps, rows) => `${images} pictures of ${classes} classes: ${steps} steps, ${rows} rows in all.`,
   whySettings: 'The settings, and why', ranSettings: 'Its settings',
   trainingBegan: 'Training began',
   runState: { training: 'Training', paused: 'Paused', done: 'Done', failed: 'Failed', finishing: 'Finishing' },

@@ -9,8 +9,8 @@ import { serve, watch } from './browser.mjs';
 const at = (path) => new URL(path, import.meta.url).pathname;
 const shots = process.argv.includes('--shots') ? process.argv[process.argv.indexOf('--shots') + 1] : null;
 if (shots) mkdirSync(shots, { recursive: true });
-/** No task of the main thread is longer; twice that on machines that are busy with something else (SLOW=2). */
-const LONGEST = 50 * Number(process.env.SLOW ?? 1);
+/** Milliseconds that a task of the main thread may take of a processor: what it waits for one says nothing of the page. */
+const LONGEST = 50;
 
 let mock = {};
 let version = 1;
@@ -19,7 +19,7 @@ const server = await serve(at('../page'), {
   '/worker.js': () => `self.MOCK = ${JSON.stringify(mock)};\n${readFileSync(at('mock-worker.js'), 'utf8')}`,
   // As the build fills it in.
   '/sw.js': () => readFileSync(at('../page/sw.js'), 'utf8').replace('/*FILES*/[]', JSON.stringify(FILES)).replace('/*VERSION*/""', `"${version}"`),
-  '/strings.js': () => `${readFileSync(at('../page/strings.js'), 'utf8')}\nS.title += ' ${version}';`,
+  '/strings.js': () => `${readFileSync(at('../page/strings.js'), 'utf8')}\nS.title += '${version > 1 ? ` ${version}` : ''}';`,
 });
 const address = `${server.url}/`;
 const browser = await chromium.launch({
@@ -29,7 +29,7 @@ const browser = await chromium.launch({
 });
 
 /** A page over a worker with these answers; what it complains of and asks of other places is collected. */
-async function open(answers = {}, { width = 1280, height = 860, colorScheme = 'light', hash = '', permissions = [], serviceWorkers = 'block' } = {}) {
+async function open(answers = {}, { width = 1280, height = 860, colorScheme = 'light', hash = '', permissions = [], serviceWorkers = 'block', traced = false } = {}) {
   mock = answers;
   const context = await browser.newContext({ viewport: { width, height }, colorScheme, permissions, serviceWorkers });
   const page = await context.newPage();
@@ -38,6 +38,7 @@ async function open(answers = {}, { width = 1280, height = 860, colorScheme = 'l
     globalThis.long = [];
     new PerformanceObserver((list) => globalThis.long.push(...list.getEntries().map(({ duration, startTime }) => [Math.round(startTime), duration]))).observe({ type: 'longtask', buffered: true });
   });
+  if (traced) await browser.startTracing(page, { categories: ['toplevel', 'blink.user_timing'] });
   await page.goto(address + hash);
   await page.waitForFunction(() => document.querySelector('#opening').hidden || document.querySelector('#opening').classList.contains('bad'));
   return { page, faults, close: async () => {
@@ -87,6 +88,41 @@ const tests = {
     await page.keyboard.press('Enter');
     await page.waitForSelector('.card[aria-label=Dogs]');
     assert.equal(await page.locator('dialog').count(), 0);
+    await close();
+  },
+
+  async 'drops and pastes go where they belong'() {
+    const { page, close } = await open({ classes: 2, pictures: 4 });
+    await page.waitForSelector('.card');
+    /** Files of these names are dropped on or pasted into what the selector finds. */
+    const send = (kind, selector, names) => page.evaluate(([kind, selector, names]) => {
+      const transfer = new DataTransfer();
+      for (const name of names) transfer.items.add(new File(['x'], name, { type: name.endsWith('.zip') ? 'application/zip' : 'image/png' }));
+      const more = kind === 'paste' ? { clipboardData: transfer } : { dataTransfer: transfer };
+      document.querySelector(selector).dispatchEvent(new (kind === 'paste' ? ClipboardEvent : DragEvent)(kind, { bubbles: true, cancelable: true, ...more }));
+    }, [kind, selector, names]);
+    const counts = (expected) => page.waitForFunction((expected) => [...document.querySelectorAll('.card header .number')].map((one) => parseInt(one.textContent, 10)).join() === expected, expected);
+    await send('drop', '.card', ['a.png', 'b.png']);
+    await counts('4,2');
+    await send('drop', '#ask', ['c.png']);
+    await page.waitForFunction(() => document.querySelector('.verdict').textContent === 'Cups');
+    await send('paste', 'body', ['strange.png']);
+    await page.waitForFunction(() => document.querySelector('.verdict').textContent === 'None of these');
+    await page.locator('.card .name').nth(1).focus();
+    await send('paste', 'body', ['d.png']);
+    await counts('4,3');
+    await send('drop', 'main', ['project.zip']);
+    await counts('4,3,3');
+    await send('drop', 'main', ['e.png']);
+    await page.waitForSelector('dialog[open]');
+    await page.getByRole('button', { name: 'Add', exact: true }).click();
+    await counts('5,3,3');
+    await page.locator('.card').first().getByRole('button', { name: 'Delete' }).click();
+    await page.locator('dialog').getByRole('button', { name: 'Delete class' }).click();
+    await counts('3,3');
+    await page.keyboard.press('Escape');
+    await page.getByRole('button', { name: /^Undo/ }).click();
+    await counts('5,3,3');
     await close();
   },
 
@@ -297,7 +333,7 @@ const tests = {
     await page.context().setOffline(false);
     version = 2;
     await page.reload();
-    assert.equal(await text(page, 'h1'), 'ieq-wgpu 1');
+    assert.equal(await text(page, 'h1'), 'ieq-wgpu');
     // It is fetched, and takes over.
     for (let i = 0; (await page.evaluate(() => caches.keys())).join() !== 'ieq-wgpu-2'; i += 1) {
       assert.ok(i < 200, 'the new version takes over');
@@ -315,7 +351,7 @@ const tests = {
   },
 
   async '5,000 pictures and a run leave the page responsive'() {
-    const { page, close } = await open({ classes: 25, pictures: 5000 });
+    const { page, close } = await open({ classes: 25, pictures: 5000 }, { traced: true });
     await page.waitForFunction(() => document.querySelectorAll('.card').length === 25);
     await settled(page);
     await page.evaluate(async () => (await import('./link.js')).call('train', { from: 'shipped', steps: 5000, seed: 0 }));
@@ -331,8 +367,13 @@ const tests = {
     await page.waitForTimeout(500);
     assert.ok(await page.locator('.grid').first().locator('[role=option]').count() <= 60);
     const long = await page.evaluate(() => globalThis.long);
-    console.log(`    long tasks: ${JSON.stringify(long)}`);
-    assert.deepEqual(long.filter(([, duration]) => duration > LONGEST), []);
+    await page.evaluate(() => performance.mark('of this page'));
+    const { traceEvents } = JSON.parse(await browser.stopTracing());
+    const { pid, tid } = traceEvents.find(({ name }) => name === 'of this page');
+    const tasks = traceEvents.filter((one) => one.pid === pid && one.tid === tid && one.ph === 'X' && one.name.endsWith('RunTask')).map(({ tdur, dur }) => (tdur ?? dur ?? 0) / 1e3);
+    const longest = Math.max(...tasks);
+    console.log(`        the longest of ${tasks.length} tasks took ${longest.toFixed(1)} ms of a processor; longer than 50 ms with the waiting: ${JSON.stringify(long)}`);
+    assert.ok(tasks.length > 1000 && longest <= LONGEST, `a task took ${longest} ms`);
     await close();
   },
 };
