@@ -247,6 +247,26 @@ fn ranks_choose_how_a_batch_is_split_and_a_single_process_goes_on() {
     );
 }
 
+/// Whatever ends `mpirun` ends all ranks, and nothing that was saved is lost.
+#[test]
+fn what_ends_mpirun_ends_all_and_the_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    finish(alone(&TINY, &whole));
+    for (name, others) in [("INT", 1), ("TERM", 4), ("KILL", 2)] {
+        let out = folder.path().join(name);
+        let mut child = among(2, &TINY, &out, "").spawn().unwrap();
+        wait_for(&mut child, &out, 7);
+        assert_eq!(ranks_of(&out).len(), 2, "the run was too fast");
+        signal(child.id(), name);
+        let (code, words) = end_of(child, &out, &format!("mpirun and SIG{name}"));
+        assert_ne!(code, Some(0), "{words}");
+        assert!(words.matches("error: ").count() <= 1, "{words}");
+        finish_later(|| if others == 1 { alone(&RESUME, &out) } else { among(others, &RESUME, &out, "") });
+        assert_same_run(&out, &whole, &format!("mpirun and SIG{name}, resumed by {others}"));
+    }
+}
+
 /// A checkpoint that does not fit the system's limit on the size of files, in the place of a disk that fills.
 #[test]
 fn a_full_disk_of_rank_0_ends_all_with_one_sentence() {
@@ -278,6 +298,20 @@ fn bad_words_are_refused_once() {
         (
             &["train", "--preset=demo", "--batch=9", "--steps=3", "--out"],
             "cannot be shared by 2 ranks: 3 or 9 ranks can",
+        ),
+        // Before the data, which is not there.
+        (
+            &[
+                "train",
+                "--data=nowhere",
+                "--preset=demo",
+                "--batch=9",
+                "--micro-batch=3",
+                "--bn=micro",
+                "--steps=3",
+                "--out",
+            ],
+            "2 ranks cannot share out the 3 micro-batches",
         ),
         (&["train", "--preset=demo", "--bn=exact", "--steps=3", "--out"], "needs the whole batch on one device"),
         (&["train", "--preset=demo", "--time=5m", "--out"], "measures one device"),

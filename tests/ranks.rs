@@ -9,16 +9,18 @@ use std::sync::Arc;
 
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
+use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::jobs::Session;
 use ieq_wgpu::jobs::ranks::follow;
 use ieq_wgpu::jobs::train::{self, Begin, TrainRequest};
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::ranks::{Ranks, local};
-use ieq_wgpu::settings::{Backbone, BatchStatistics, ByteSize, Config, Length, Method, MethodConfig};
+use ieq_wgpu::settings::{Backbone, BatchStatistics, ByteSize, Config, Length, Method, MethodConfig, OnDeviceLost};
 use ieq_wgpu::train::checkpoint::Checkpoint;
 use ieq_wgpu::train::memory::Memory;
 use ieq_wgpu::train::record::DataShape;
+use ieq_wgpu::train::run::{follow_reopening, run_reopening};
 use ieq_wgpu::train::{Observer, Trainer};
 use ieq_wgpu::{Error, Result};
 
@@ -171,7 +173,11 @@ fn streamed_images_and_recomputed_convolutions_change_no_bit() {
     let (mut config, data) = (everything(), glyphs());
     let whole = alone(&config, &data);
     let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
-    config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape, false, true).unwrap().peak_bytes - 1));
+    config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape, false, false).unwrap().peak_bytes - 1));
+    // Less than what streaming alone comes to.
+    let ranks = local::threads(1).remove(0);
+    let fitted = Trainer::among(gpu(), &config, data.clone(), None, Some(ranks)).unwrap().fitted().clone();
+    assert!(!fitted.resident && fitted.config.run.recompute > 0, "{:?}", fitted.choices);
     let (told, _) = train(&config, &data, local::threads(2), None, Told::default());
     assert_eq!(told.lines(), whole.lines());
     let tensors = |told: &Told| Checkpoint::from_bytes("end", &told.checkpoints.last().unwrap().1).unwrap().tensors;
@@ -341,6 +347,80 @@ fn a_lost_device_is_one_for_all_ranks() {
     let told = &ends[0].2;
     assert_eq!(told.lines()[told.lines().len() - 3..], whole.lines()[2..]);
     assert!(told.checkpoints.last() == whole.checkpoints.last());
+}
+
+/// Takes a device away after a step.
+struct Vandal {
+    gpu: Arc<Gpu>,
+    after: u32,
+    said: Vec<String>,
+}
+
+impl Progress for Vandal {
+    fn step(&mut self, report: &StepReport) {
+        if report.step == self.after {
+            self.gpu.device().destroy();
+        }
+    }
+    fn advance(&mut self, _: &str, _: u64, _: u64) {}
+    fn note(&mut self, sentence: &str) {
+        self.said.push(sentence.into());
+    }
+    fn warn(&mut self, sentence: &str) {
+        self.said.push(sentence.into());
+    }
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// `run.on_device_lost = resume` opens the devices of all ranks again, whichever lost its own, before the first checkpoint
+/// and after one; without it the run ends with the loss on all.
+#[test]
+fn ranks_open_lost_devices_again() {
+    let (mut config, data) = (everything(), glyphs());
+    let whole = alone(&config, &data);
+    let end = &whole.checkpoints.last().unwrap().1;
+    let lose = |config: &Config, loser: usize, after: u32| {
+        let folder = tempfile::tempdir().unwrap();
+        let devices = [gpu(), gpu()];
+        let said = std::thread::scope(|scope| {
+            let mut threads: Vec<_> = Vec::new();
+            for ranks in local::threads(2) {
+                let (devices, data, folder) = (&devices, data.clone(), folder.path());
+                threads.push(scope.spawn(move || {
+                    let own = devices[ranks.rank()].clone();
+                    let leads = ranks.leads();
+                    let mut trainer = Trainer::among(own, config, data, None, Some(ranks)).unwrap();
+                    trainer.share().unwrap();
+                    if !leads {
+                        return (follow_reopening(&mut trainer, &|| Ok(Kernels::new(gpu()))), Vec::new());
+                    }
+                    let mut vandal = Vandal { gpu: devices[loser].clone(), after, said: Vec::new() };
+                    let reopen = |_: &mut dyn Progress| Ok(Kernels::new(gpu()));
+                    let result = run_reopening(&mut trainer, &reopen, folder, "resume", &mut vandal);
+                    (result.map(drop), vandal.said)
+                }));
+            }
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let file = folder.path().join("checkpoint.safetensors");
+        (said, file.exists().then(|| Checkpoint::load(&file).unwrap()))
+    };
+    let (ends, left) = lose(&config, 1, 3);
+    assert!(ends.iter().all(|(end, _)| matches!(end, Err(Error::DeviceLost(_)))), "{ends:?}");
+    assert_eq!(left.unwrap().metadata["step"], "2");
+    config.run.on_device_lost = OnDeviceLost::Resume;
+    for (loser, after, from) in [(0, 1, 0), (1, 1, 0), (0, 3, 2), (1, 3, 2)] {
+        let (ends, left) = lose(&config, loser, after);
+        let what = format!("rank {loser} after step {after}");
+        assert!(ends.iter().all(|(end, _)| end.is_ok()), "{what}: {ends:?}");
+        let said = &ends[0].1;
+        for part in ["opening the device again (1 of 3)", &format!("continuing at step {from} of 5")] {
+            assert!(said.iter().any(|sentence| sentence.contains(part)), "{what}: {part}: {said:?}");
+        }
+        assert!(left.unwrap().tensors == Checkpoint::from_bytes("end", end).unwrap().tensors, "{what}");
+    }
 }
 
 #[test]

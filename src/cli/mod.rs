@@ -277,7 +277,11 @@ pub fn run() -> u8 {
         Ok(()) => 0,
         Err(error) => {
             let code = match ranks::is_silent() {
-                true => sentence::exit_code(&error),
+                true => {
+                    // Rank 0 is to have said it when the starter sees this process end, and ends the others.
+                    std::thread::sleep(std::time::Duration::from_secs(1));
+                    sentence::exit_code(&error)
+                }
                 false => report::fail(&name_backends(error)),
             };
             ranks::abort(code);

@@ -96,10 +96,12 @@ fn forecast_text(forecast: &Forecast, plan: &PlanOutcome) -> String {
 /// What a run among several ranks comes to, for people.
 fn shared_text(shared: &Shared) -> String {
     let mut text = format!(
-        "{} ranks: each computes {} of the micro-batches, has {} more on its device, and sends and receives {} in a step",
+        "{} ranks: each computes {} of the micro-batches, has {} more on its device, keeps the pictures ({}) in memory, and \
+         sends and receives {} in a step",
         shared.ranks,
         shared.parts_per_rank,
         ByteSize(shared.exchange_bytes).rounded(),
+        ByteSize(shared.pictures_bytes).rounded(),
         ByteSize(shared.sent_bytes).rounded()
     );
     if let Some(seconds) = shared.exchange_s {

@@ -143,6 +143,8 @@ pub struct Shared {
     pub parts_per_rank: usize,
     /// Bytes on a rank's device for the exchange, beside what a single process has there.
     pub exchange_bytes: u64,
+    /// Bytes of the pictures, which every rank keeps in its process's memory, also beside others of its machine.
+    pub pictures_bytes: u64,
     /// Bytes that a rank sends in a step, and as many that it receives: what its link carries in each direction.
     pub sent_bytes: u64,
     /// Seconds of the exchange of a step.
@@ -171,11 +173,12 @@ pub fn read(path: &Path) -> Result<LinkOutcome> {
 }
 
 impl Sharing {
-    /// What a step of `batch` images in `parts` micro-batches comes to, each of which makes `made` for the others.
+    /// What a step of `batch` images in `parts` micro-batches comes to, each of which makes `made` for the others, where
+    /// the pictures are so many bytes.
     ///
     /// # Errors
     /// As [`read`].
-    pub(super) fn plan(&self, batch: usize, parts: usize, made: Exchanged) -> Result<Shared> {
+    pub(super) fn plan(&self, batch: usize, parts: usize, made: Exchanged, pictures: u64) -> Result<Shared> {
         let parts_per_rank = parts / self.ranks.max(1);
         let sent_bytes = made.sent(parts_per_rank, self.ranks);
         let link = self.link.as_deref().map(read).transpose()?;
@@ -191,6 +194,7 @@ impl Sharing {
             ranks: self.ranks,
             parts_per_rank,
             exchange_bytes: made.held(self.ranks),
+            pictures_bytes: pictures,
             sent_bytes,
             exchange_s,
             step_s,

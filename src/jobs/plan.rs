@@ -219,7 +219,9 @@ fn shared(sharing: &Sharing, plan: &PlanOutcome, shape: DataShape) -> Result<Sha
     let spec = StepSpec { exchanged: true, ..phase_spec(&phases.net, config, shape, false) };
     check_shares(&spec, sharing.ranks)?;
     let (graph, _) = phase_step(&spec, config, shape, plan.resident)?;
-    sharing.plan(spec.batch, spec.parts, Exchanged::of(&graph, &spec))
+    // A word a pixel.
+    let pictures = 4 * (shape.images as u64).saturating_mul((shape.side * shape.side) as u64);
+    sharing.plan(spec.batch, spec.parts, Exchanged::of(&graph, &spec), pictures)
 }
 
 /// The plan of a run with a time, on the session's device.

@@ -18,6 +18,7 @@ use crate::progress::{Progress, Silent};
 use crate::ranks::Ranks;
 use crate::settings::{BatchStatistics, Config};
 use crate::train::Trainer;
+use crate::train::exchange::check_parts;
 use crate::train::recipe::{self, Choice, is_given};
 use crate::train::run::follow_reopening;
 use crate::{Error, Result};
@@ -32,12 +33,23 @@ struct Setup {
     names: Vec<String>,
 }
 
-/// Chooses how a new run is split, where nobody has said it: into as few micro-batches as the ranks can share.
+/// Refuses micro-batches that `size` ranks cannot share.
 ///
 /// # Errors
-/// [`Error::Conflict`] where the batch cannot be shared, with the numbers of ranks that could; [`Error::Usage`] for what
-/// several ranks do not do.
-pub(super) fn split(config: &mut Config, given: Option<&Given>, size: usize, fit: &mut Fit) -> Result<()> {
+/// [`Error::Conflict`] with the numbers of ranks that could.
+pub(super) fn check_split(config: &Config, size: usize) -> Result<()> {
+    for (_, phase) in config.phases()? {
+        check_parts(phase.parts(), phase.optimiser.batch / phase.parts(), size)?;
+    }
+    Ok(())
+}
+
+/// Refuses what `size` ranks do not do of a new run, as far as it is known before the data is read; `given` as in
+/// [`split`].
+///
+/// # Errors
+/// [`Error::Conflict`] with what they could do.
+pub(super) fn check(config: &Config, given: Option<&Given>, size: usize) -> Result<()> {
     let none = Table::new();
     if config.run.time.is_some() {
         return Err(Error::Conflict {
@@ -61,6 +73,22 @@ pub(super) fn split(config: &mut Config, given: Option<&Given>, size: usize, fit
             changes: vec![Change::Set("run.batch_norm", "micro".into())],
         });
     }
+    // Where the recipe is to choose the batch it is not known yet.
+    let known = given.is_none_or(|given| !given.recipe) || is_given(layer, "optimiser.batch");
+    match config.run.micro_batch.is_some() && known {
+        true => check_split(config, size),
+        false => Ok(()),
+    }
+}
+
+/// Chooses how a new run is split, where nobody has said it: into as few micro-batches as the ranks can share.
+///
+/// # Errors
+/// [`Error::Conflict`] where the batch cannot be shared, with the numbers of ranks that could; what [`check`] refuses.
+pub(super) fn split(config: &mut Config, given: Option<&Given>, size: usize, fit: &mut Fit) -> Result<()> {
+    check(config, given, size)?;
+    let none = Table::new();
+    let layer = given.map_or(&none, |given| &given.layer);
     let mut choices = vec![Choice::new("run.batch_norm", "micro", format!("{size} ranks share a batch"))];
     if config.run.micro_batch.is_none() {
         let phases = config.phases()?;

@@ -287,6 +287,11 @@ pub(super) fn train(
     }
     // A run that continues was fitted when it began.
     let given = request.given.as_ref().filter(|_| begun.is_none());
+    match (ranks, begun) {
+        (Some(ranks), None) => super::ranks::check(&config, given, ranks.size())?,
+        (Some(ranks), Some(_)) => super::ranks::check_split(&config, ranks.size())?,
+        (None, _) => {}
+    }
     let mut fit = Fit::default();
     init::resolve(&mut config, progress)?;
     let given = init::given(&mut config, given, &mut fit.choices)?;

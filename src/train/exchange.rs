@@ -68,10 +68,18 @@ fn made(graph: &Graph, spec: &StepSpec) -> (u64, Vec<(String, u64)>) {
 /// # Errors
 /// [`Error::Conflict`] with those that can.
 pub fn check_shares(spec: &StepSpec, ranks: usize) -> Result<()> {
-    if spec.parts > 1 && spec.parts.is_multiple_of(ranks) {
+    check_parts(spec.parts, spec.images(), ranks)
+}
+
+/// As [`check_shares`], of `parts` micro-batches of `images` images.
+///
+/// # Errors
+/// As [`check_shares`].
+pub fn check_parts(parts: usize, images: usize, ranks: usize) -> Result<()> {
+    if parts > 1 && parts.is_multiple_of(ranks) {
         return Ok(());
     }
-    if spec.parts <= 1 {
+    if parts <= 1 {
         return Err(Error::Conflict {
             keys: vec!["run.micro_batch"],
             why: format!(
@@ -80,13 +88,11 @@ pub fn check_shares(spec: &StepSpec, ranks: usize) -> Result<()> {
             changes: Vec::new(),
         });
     }
-    let list: Vec<String> = (1..=spec.parts).filter(|n| spec.parts.is_multiple_of(*n)).map(|n| n.to_string()).collect();
+    let list: Vec<String> = (1..=parts).filter(|n| parts.is_multiple_of(*n)).map(|n| n.to_string()).collect();
     Err(Error::Conflict {
         keys: vec!["run.micro_batch"],
         why: format!(
-            "{ranks} ranks cannot share out the {} micro-batches of a step evenly (run.micro_batch = {}): start {} ranks",
-            spec.parts,
-            spec.images(),
+            "{ranks} ranks cannot share out the {parts} micro-batches of a step evenly (run.micro_batch = {images}): start {} ranks",
             list.join(" or "),
         ),
         changes: Vec::new(),
