@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/program.rs"]
+mod program;
 #[path = "common/says.rs"]
 mod says;
 
@@ -285,10 +287,19 @@ fn classes_that_are_no_folders_get_other_names_or_a_sentence() {
         let read = read(&out, Split::All);
         assert_eq!(
             read.keys().collect::<Vec<_>>(),
-            ["%2E.", "%2Ehidden", "%Thumbs.db", "A", "a", "a%2Fb", "con", "x:y?"]
+            ["%2E%2E", "%2Ehidden", "%Thumbs.db", "%con", "A", "a", "a%2Fb", "x%3Ay%3F"]
         );
         assert_eq!(listener.warnings.len(), 1, "{:?}", listener.warnings);
-        assert!(listener.warnings[0].contains("4 classes are folders of other names"), "{:?}", listener.warnings);
+        assert!(listener.warnings[0].contains("6 classes are folders of other names"), "{:?}", listener.warnings);
+    }
+    // Names that are too long for a folder, of which two begin alike.
+    let long = ["a", "b"].map(|last| "ü".repeat(200) + last);
+    let long = shard("long.tar", &[&long[0], &long[1]]);
+    for format in [Format::Folder, Format::Zip] {
+        let out = dir.path().join(format!("long-{}", format.name()));
+        written(&long, format, &out).unwrap();
+        let classes = read(&out, Split::All);
+        assert!(classes.len() == 2 && classes.keys().all(|class| class.len() <= 200 && class.starts_with("üü")));
     }
     for format in [Format::Tar, Format::Npz, Format::Pickle] {
         let out = dir.path().join(format.name());
@@ -348,4 +359,85 @@ fn sizes_places_and_what_stops_it() {
     let train = load("glyphs", Split::Train, &options()).unwrap();
     let read_back = load(glyphs.to_str().unwrap(), Split::Train, &options()).unwrap();
     assert_eq!((read_back.pixels, read_back.labels), (train.pixels, train.labels));
+}
+
+/// The files below a folder, by path.
+fn files_below(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => drop(found.insert(path.strip_prefix(folder).unwrap().to_owned(), fs::read(&path).unwrap())),
+            }
+        }
+    }
+    found
+}
+
+/// Killed at random moments, a call leaves nothing at its place that is not whole, and the next removes what it had begun.
+#[test]
+fn a_killed_call_leaves_no_half_of_a_data_set() {
+    let dir = tmp();
+    for class in 0..6 {
+        (0..50).for_each(|i| {
+            write(&dir.path().join("source"), &format!("class {class}/{i:02}.png"), &png(40 * class + i))
+        });
+    }
+    let begun = |folder: &Path| {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(".writing-")).count()
+    };
+    for format in ["folder", "zip", "tar", "npz"] {
+        let at = dir.path().join(format);
+        fs::create_dir(&at).unwrap();
+        let words = |out: &str| format!("convert source --to {format} --side 64 --out {format}/{out}");
+        let started = std::time::Instant::now();
+        program::succeeds(dir.path(), &words("expected"));
+        let whole = started.elapsed();
+        let content = |out: &str| match at.join(out).is_file() {
+            true => BTreeMap::from([(PathBuf::new(), fs::read(at.join(out)).unwrap())]),
+            false => files_below(&at.join(out)),
+        };
+        let expected = content("expected");
+        let mut killed = 0;
+        for i in 0..12 {
+            let mut child = program::command(dir.path(), &words("out"))
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            // Moments that are spread over the whole of a call, and not in order.
+            std::thread::sleep(whole.mul_f64(f64::from(i * 5 % 12) / 12.0 + 0.03));
+            child.kill().unwrap();
+            killed += u32::from(child.wait().unwrap().code().is_none());
+            assert!(begun(&at) <= 1, "{format}: each call removes what those before had begun");
+            if at.join("out").exists() {
+                assert!(content("out") == expected, "{format}: what is there is whole");
+                let _ = fs::remove_dir_all(at.join("out")).or_else(|_| fs::remove_file(at.join("out")));
+            }
+        }
+        assert!(killed > 3, "{format}: {killed} calls were killed");
+        program::succeeds(dir.path(), &words("out"));
+        assert!(content("out") == expected, "{format}");
+        assert_eq!(begun(&at), 0, "{format}");
+    }
+}
+
+/// What a live process is writing is left to it.
+#[test]
+fn two_calls_do_not_write_one_place() {
+    let dir = tmp();
+    write(&dir.path().join("source"), "a/1.png", &png(1));
+    write(&dir.path().join("source"), "b/1.png", &png(2));
+    let out = dir.path().join("out");
+    let held = ieq_wgpu::files::Workplace::open(&out).unwrap();
+    fs::write(held.whole(), b"begun").unwrap();
+    says(written(&dir.path().join("source"), Format::Folder, &out), &["out", "another process", "wait for its end"]);
+    assert_eq!(fs::read(held.whole()).unwrap(), b"begun");
+    drop(held);
+    written(&dir.path().join("source"), Format::Folder, &out).unwrap();
+    assert!(out.join("a/1.png").is_file() && is_clean(dir.path()));
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/damage.rs"]
+mod damage;
 #[path = "common/says.rs"]
 mod says;
 
@@ -16,6 +18,7 @@ use ieq_wgpu::data::{
     read_episodes, read_oneshot_runs,
 };
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use proptest::prelude::*;
 use says::says;
 use tempfile::TempDir;
 
@@ -79,6 +82,12 @@ fn folder_tree(root: &Path) {
             }
         }
     }
+}
+
+fn bmp(seed: u8) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::from_pixel(4, 4, Rgb([seed, 2, 3])).write_to(&mut bytes, ImageFormat::Bmp).unwrap();
+    bytes.into_inner()
 }
 
 fn zip_of(files: &[(&str, Vec<u8>)], deflate: bool) -> Vec<u8> {
@@ -607,6 +616,37 @@ fn damaged_pickles_never_panic() {
                 assert!(error.to_string().contains("train.pickle"));
             }
         }
+    }
+}
+
+/// Bytes changed anywhere in a pickle, an archive of arrays, or a zip of pictures, and files that end early: a set or a
+/// sentence, never a panic.
+#[test]
+fn damaged_files_are_answered() {
+    let dir = tmp();
+    let arrays =
+        [("images.npy", npy("|u1", "(6, 4, 4, 3)", &pixels_of_shape())), ("labels.npy", npy("|u1", "(6,)", &[1; 6]))];
+    let pictures: [(&str, Vec<u8>); 2] = [("a/1.bmp", bmp(1)), ("b/1.bmp", bmp(2))];
+    for (name, whole) in [
+        ("x.pickle", standard()),
+        ("x.npz", zip_of(&arrays, false)),
+        ("deflated.npz", zip_of(&arrays, true)),
+        ("x.zip", zip_of(&pictures, false)),
+        ("x.npy", npy("|u1", "(6, 4, 4, 3)", &pixels_of_shape())),
+    ] {
+        let path = dir.path().join(name);
+        let mut runner = damage::runner(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/regressions/data.txt"));
+        let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..5);
+        let run = runner.run(&(changes, 0..whole.len() * 4), |(changes, cut)| {
+            let mut bytes = whole.clone();
+            changes.into_iter().for_each(|(at, value)| bytes[at] = value);
+            bytes.truncate(cut.max(1));
+            fs::write(&path, &bytes).unwrap();
+            let said = load_path(&path, Split::All, &options()).err().map_or(String::new(), |error| error.to_string());
+            prop_assert!(said.is_empty() || said.contains(name) && !said.contains('\n'), "{}: {}", name, said);
+            Ok(())
+        });
+        run.unwrap();
     }
 }
 

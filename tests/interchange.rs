@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/damage.rs"]
+mod damage;
 #[path = "common/program.rs"]
 mod program;
 
@@ -335,8 +337,7 @@ fn damaged_files_never_panic() {
             let _ = Checkpoint::from_pytorch(file, &whole[..length]);
         }
         // PROPTEST_CASES sets another number.
-        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let mut runner = damage::runner(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/regressions/pth.txt"));
         let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..5);
         let run = runner.run(&changes, |changes| {
             let mut bytes = whole.clone();

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "common/damage.rs"]
+mod damage;
 #[path = "common/says.rs"]
 mod says;
 
@@ -354,6 +356,18 @@ fn shards_named_after_splits_are_of_them() {
     assert!(val.warnings.iter().any(|warning| warning.message.contains("set-more.tar are left out")));
     says(load_path(&dir.path().join("{set-more,set-val-0}.tar"), Split::Val), &["named after a split", "rename one"]);
 
+    // Shards beside class folders are not read, which is said.
+    let beside = tempfile::tempdir().unwrap();
+    for class in ["x", "y"] {
+        fs::create_dir(beside.path().join(class)).unwrap();
+        write(&beside, &format!("{class}/1.png"), &png(1));
+    }
+    write(&beside, "train-000.tar", &shard(&[("0", 1, "cat")]));
+    let set = load_path(beside.path(), Split::All).unwrap();
+    assert_eq!(set.class_names, ["x", "y"]);
+    let said = |warning: &ieq_wgpu::data::Warning| warning.message.contains("1 tar archives such as train-000.tar");
+    assert!(set.warnings.iter().any(said), "{:?}", set.warnings);
+
     // By folder, by a file of classes, and by a table of pictures.
     let other = tempfile::tempdir().unwrap();
     for (name, split) in [("train", "a"), ("test", "b")] {
@@ -412,6 +426,25 @@ fn classes_from_json_and_samples_without() {
     ] {
         says(of(name, files), words);
     }
+    // Where others have a .cls, folders are no remedy.
+    let files = [("1.png", png(1)), ("1.cls", json("1")), ("b/2.png", png(2))];
+    says(of("mixed.tar", &files), &["b/2.png", "has no class", "as other pictures of this tar have"]);
+    // Several pictures of a sample: numbered ones are all of its class; one without a number is the picture.
+    let files = [
+        ("a.0.png", png(1)),
+        ("a.1.png", png(2)),
+        ("a.cls", json("7")),
+        ("b.img1.png", png(3)),
+        ("b.img2.png", png(4)),
+        ("b.cls", json("8")),
+        ("c.png", png(5)),
+        ("c.1.png", png(6)),
+        ("c.cls", json("8")),
+    ];
+    let set = of("several.tar", &files).unwrap();
+    assert_eq!((set.class_names.join(","), reds(&set)), ("7,8".into(), vec![1, 2, 3, 4, 5]));
+    let files = [("a.image.png", png(1)), ("a.mask.png", png(2)), ("a.cls", json("7"))];
+    says(of("mask.tar", &files), &["a.image.png", "not the only picture", ".mask.png", "number them"]);
     // By name another sample's folder stands between the members of one.
     let set =
         of("between.tar", &[("a.cls", json("x")), ("a.d/b.cls", json("y")), ("a.d/b.png", png(2)), ("a.png", png(1))]);
@@ -429,8 +462,7 @@ fn damaged_bytes_anywhere_are_answered() {
     let shards = shard(&[("s/00", 1, "10"), ("s/01", 2, "9\n"), ("s/02", 3, "10")]);
     let small = fixtures().into_iter().filter(|(_, bytes)| bytes.len() < 30_000).chain([("shards".into(), shards)]);
     for (name, whole) in small {
-        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-        let mut runner = proptest::test_runner::TestRunner::new(config);
+        let mut runner = damage::runner(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/regressions/tar.txt"));
         let changes = proptest::collection::vec((0..whole.len(), any::<u8>()), 1..5);
         let run = runner.run(&(changes, any::<bool>(), 0..whole.len() * 4), |(changes, signed, cut)| {
             let mut bytes = whole.clone();

@@ -16,15 +16,18 @@ use crate::jobs::convert::{self, ConvertOutcome, ConvertRequest, Format};
 ///
 /// folder, zip: class folders, below train/, val/ and test/ where the data has splits.
 ///
-/// tar: webdataset's shards, train-000000.tar and so on, in the order of the classes (shuffle where they are streamed), with
-/// the class as text in a .cls.
+/// tar: webdataset's shards, train-000000.tar and so on, in the order of the classes (shuffle where they are streamed). Its
+/// decoders take the classes: numbers are in a .cls, names are the label in a .json.
 ///
 /// npz, pickle: train.npz with images (N x S x S x 3, uint8) and labels, train.pickle with data and labels.
 ///
 /// idx: MNIST's files, for gray pictures.
 ///
-/// Nothing lies at --out before it is whole. What a call that was killed had begun lies beside it as .writing-...; remove it.
-/// What a format cannot say is refused or warned of. An array has all its pictures of a split in memory.
+/// Nothing lies at --out before it is whole. What a call that was killed had begun lies beside it as .writing-...; the next
+/// call with this --out removes it. What a format cannot say is refused or warned of.
+///
+/// Pictures that are files pass one by one. Of data that is an array (npz, pickle, idx) a split is in memory: 4 bytes a pixel,
+/// and the file itself while it is read.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:\n  ieq-wgpu convert photos/ --to tar --out shards\n  \
     ieq-wgpu convert 'shards/train-{000000..000009}.tar' --to npz --side 84 --out arrays")]

@@ -149,7 +149,7 @@ impl<'a> Layout<'a> {
         let splits: Vec<&str> = nested.iter().copied().filter(|top| Split::from_name(top).is_some()).collect();
         let others: Vec<&str> = tops.iter().copied().filter(|top| Split::from_name(top).is_none()).collect();
         let distinct: BTreeSet<Split> = splits.iter().filter_map(|top| Split::from_name(top)).collect();
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<Warning> = shards_beside(listing).into_iter().collect();
         // A class may be called `train`: beside other classes, one folder that is named like a split is none.
         let has_splits = match (splits.as_slice(), others.as_slice()) {
             ([], _) => {
@@ -297,6 +297,19 @@ impl<'a> Layout<'a> {
         }
         Ok(())
     }
+}
+
+/// Says what is not read: a folder is one data set, and these may be what it was unpacked from.
+fn shards_beside(listing: &dyn Listing) -> Option<Warning> {
+    let is_tar = |name: &&String| listing::extension(name) == "tar";
+    let mut tars = listing.files().iter().filter(is_tar);
+    let first = tars.next()?;
+    let message = format!(
+        "{}: {} tar archives such as {first} beside class folders are not read; give them alone to read them instead",
+        listing.origin().display(),
+        1 + tars.count()
+    );
+    Some(Warning { kind: WarningKind::LeftOut, message })
 }
 
 /// Refuses `cars_train/class/` beside `cars_test/class/`: as classes, those of the test split would be trained on.

@@ -217,8 +217,11 @@ struct Header {
 impl Header {
     /// Reads a header, bounded before it is parsed.
     fn read(path: &Path, content: &mut dyn Read) -> Result<Self> {
-        let damaged =
-            |why: String| Error::data(path, format!("is not a whole .npy array ({why}); save it again with NumPy"));
+        let damaged = |why: String| {
+            // The parser draws what it stopped at in further lines.
+            let why = why.lines().next().unwrap_or_default();
+            Error::data(path, format!("is not a whole .npy array ({why}); save it again with NumPy"))
+        };
         let mut read = |n: usize| {
             let mut bytes = vec![0; n];
             content.read_exact(&mut bytes).map(|()| bytes).map_err(|source| damaged(source.to_string()))

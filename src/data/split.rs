@@ -34,9 +34,17 @@ impl Split {
         words.next().is_none().then_some(split)
     }
 
-    /// The split that one word of `name` means, whatever the others: `cars_train`, `train2017`.
+    /// The split that one word of `name` means, whatever the others: `cars_train`, `train2017`. Words that mean other things,
+    /// too, as in `clip-base-patch32`, only as the first or the last word that is no number. None where words mean several.
     pub(super) fn resembled(name: &str) -> Option<Split> {
-        words(name).iter().find_map(|word| split_word(word.trim_end_matches(|c: char| c.is_ascii_digit())))
+        let words = words(name);
+        let stems = words.iter().map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()));
+        let stems: Vec<&str> = stems.filter(|stem| !stem.is_empty() && !FILLERS.contains(stem)).collect();
+        let is_outer = |at: usize| at == 0 || at + 1 == stems.len();
+        let means = |(at, stem): (usize, &&str)| split_word(stem).filter(|_| is_outer(at) || !AMBIGUOUS.contains(stem));
+        let mut found = stems.iter().enumerate().filter_map(means);
+        let first = found.next()?;
+        found.all(|other| other == first).then_some(first)
     }
 
     /// The split that a file is named after, by the last word of its name without extension: `FC100_val`,
@@ -54,6 +62,8 @@ impl Split {
 
 /// Words that say nothing about the split.
 const FILLERS: [&str; 8] = ["images", "image", "img", "imgs", "set", "data", "meta", "split"];
+/// Words for splits that are words for other things, too.
+const AMBIGUOUS: [&str; 6] = ["base", "background", "dev", "novel", "eval", "evaluation"];
 /// What a file of a split holds.
 const CONTENTS: [&str; 5] = ["labels", "label", "png", "x", "y"];
 
@@ -149,6 +159,19 @@ mod tests {
             ("miniImageNet_category_split_train_phase_train", Split::Train, "miniimagenet category train phase"),
         ] {
             assert_eq!(Split::of_stem(stem), Some((split, rest.into())), "{stem}");
+        }
+        for (name, split) in [
+            ("train-000000", Some(Split::Train)),
+            ("imagenet-val-000001", Some(Split::Val)),
+            ("coco_train2017_part_3", Some(Split::Train)),
+            ("cars_eval", Some(Split::Novel)),
+            ("novel-000", Some(Split::Novel)),
+            ("clip-base-patch32-000000", None),
+            ("my-dev-set-of-cats", None),
+            ("train-test-000", None),
+            ("000000", None),
+        ] {
+            assert_eq!(Split::resembled(name), split, "{name}");
         }
         assert!("tset".parse::<Split>().is_err_and(|error| error.to_string().contains("train, val or novel")));
     }

@@ -83,18 +83,21 @@ impl Shards {
             }
             let listing = TarListing::open(path)?;
             for sample in samples(listing.files()) {
-                let Some(picture) = picture(&listing, &sample)? else {
+                let pictures = pictures(&listing, &sample)?;
+                let Some(&first) = pictures.first() else {
                     without += 1;
                     continue;
                 };
-                let class = class(&listing, &sample, picture)?;
+                let class = class(&listing, &sample, first)?;
                 let class = *known.entry(class).or_insert_with_key(|class: &String| {
                     classes.push(class.clone());
                     classes.len() as u32 - 1
                 });
-                let member = &listing.files()[picture];
-                let full = if name.is_empty() { member.clone() } else { format!("{name}/{member}") };
-                found.push((full, (number as u32, listing.member(picture), class)));
+                for picture in pictures {
+                    let member = &listing.files()[picture];
+                    let full = if name.is_empty() { member.clone() } else { format!("{name}/{member}") };
+                    found.push((full, (number as u32, listing.member(picture), class)));
+                }
             }
         }
         if found.is_empty() {
@@ -210,16 +213,32 @@ fn samples(names: &[String]) -> impl Iterator<Item = Sample<'_>> {
     samples.into_values()
 }
 
-/// The picture of a sample. One whose ending has no further dot is preferred: `1.jpg` to `1.mask.png`.
-fn picture(listing: &TarListing, sample: &Sample) -> Result<Option<usize>> {
+/// Whether endings differ by a number alone: `0.png` and `1.png`, `img1.jpg` and `img2.jpg`.
+fn are_numbered(endings: &[(&str, usize)]) -> bool {
+    let before = |ending: &str| {
+        let stem = ending.rsplit_once('.')?.0;
+        let before = stem.trim_end_matches(|c: char| c.is_ascii_digit());
+        (before.len() < stem.len()).then(|| before.to_owned())
+    };
+    let first = endings.first().and_then(|(ending, _)| before(ending));
+    first.is_some() && endings.iter().all(|(ending, _)| before(ending) == first)
+}
+
+/// The pictures of a sample. One whose ending has no further dot is preferred: `1.jpg` to `1.mask.png`. Of several such that
+/// are numbered each is a picture of the class.
+fn pictures(listing: &TarListing, sample: &Sample) -> Result<Vec<usize>> {
     let pictures = sample.iter().filter(|(ending, _)| listing::is_image_name(&format!(".{ending}")));
     let (plain, further): (Vec<_>, Vec<_>) = pictures.partition(|(ending, _)| !ending.contains('.'));
     match if plain.is_empty() { &further[..] } else { &plain[..] } {
-        [] => Ok(None),
-        [(_, one)] => Ok(Some(*one)),
+        [] => Ok(Vec::new()),
+        [(_, one)] => Ok(vec![*one]),
+        several if are_numbered(several) => Ok(several.iter().map(|(_, picture)| *picture).collect()),
         [(_, one), (other, _), ..] => Err(Error::data(
             listing.locate(*one),
-            format!("is not the only picture of its sample: there is .{other}, too; keep one of them"),
+            format!(
+                "is not the only picture of its sample: there is .{other}, too; keep one of them, or number them (.0.png, \
+                 .1.png) where all show the class"
+            ),
         )),
     }
 }
@@ -250,11 +269,14 @@ fn class(listing: &TarListing, sample: &Sample, picture: usize) -> Result<String
             None => {}
         }
     }
-    Err(Error::data(
-        listing.locate(picture),
-        "has no class: neither a .cls beside it nor a label or class in a .json; add one (`embed` needs none), or put the \
-         pictures into a folder per class",
-    ))
+    let is_cls = |name: &String| key(name).is_some_and(|(_, ending)| ending.eq_ignore_ascii_case("cls"));
+    // Folders say no classes where a .cls does.
+    let remedy = match listing.files().iter().any(is_cls) {
+        true => "add one, as other pictures of this tar have, or remove the picture (`embed` needs no class)",
+        false => "add one (`embed` needs none), or put the pictures into a folder per class",
+    };
+    let why = format!("has no class: neither a .cls beside it nor a label or class in a .json; {remedy}");
+    Err(Error::data(listing.locate(picture), why))
 }
 
 /// A name of a class: one line of text.

@@ -44,7 +44,8 @@ impl From<io::Error> for Unusable {
     }
 }
 
-fn lock(file: &File, path: &Path) -> Result<(), Unusable> {
+/// Locks the file, which is to be the one at `path`, for this process alone.
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), Unusable> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(Unusable::Busy),
         // Its owner has removed it since it was opened: the lock is on no file.

@@ -5,9 +5,13 @@ pub mod journal;
 #[cfg(feature = "files")]
 pub mod replace;
 pub mod run_folder;
+#[cfg(feature = "files")]
+pub mod workplace;
 
 #[cfg(feature = "files")]
 pub use replace::{replace_alone, replace_file, replace_with};
+#[cfg(feature = "files")]
+pub use workplace::Workplace;
 
 /// What the name of a file begins with as long as it is not whole.
 pub const TEMPORARY_PREFIX: &str = ".writing-";

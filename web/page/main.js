@@ -53,6 +53,13 @@ function setUpTabs() {
   show(location.hash.slice(1));
 }
 
+/** What has changed is written when the page goes out of sight: it may be closed. */
+function setUpSaving() {
+  document.addEventListener('visibilitychange', () => {
+    if (document.hidden && state.ready) call('save').catch(() => {});
+  });
+}
+
 /** Pictures from the clipboard go to the class with the focus, or are asked about. */
 function setUpPaste() {
   document.addEventListener('paste', (event) => {

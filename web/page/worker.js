@@ -2,25 +2,21 @@
 
 import init, * as wasm from './engine/ieq_wgpu_page.js';
 import { Fault, described } from './worker/fault.js';
-import { Document, openFile, removeFile, root, storageFault, writeAll } from './worker/files.js';
-import { decode, thumbnail } from './worker/decode.js';
+import { Document, removeFile, root } from './worker/files.js';
+import { Answers, joined } from './worker/answers.js';
+import { decode } from './worker/decode.js';
 import { Embedding, TITLES, keepNetwork, networkBytes } from './worker/networks.js';
 import { Project } from './worker/project.js';
 import { Training } from './worker/training.js';
+import { exportTable, exportZip, zipItems } from './worker/transfer.js';
 
 /** Share of the pictures of known classes that may be called none of these, unless the user says otherwise. */
 const UNKNOWN = 0.05;
 /** Milliseconds between reports of progress. */
 const TELL_EVERY = 150;
-/** Pictures on the map, which takes memory with the square of their number, and neighbours that are shown. */
-const MAPPED = 2000;
-const NEIGHBOURS = 12;
-/** Pictures by which it is seen whether what a network says of its similarities holds for them. */
-const LOOKED_AT = 64;
 /** Milliseconds in which a device that refuses something says why. */
 const LAST_WORDS = 200;
 const CHECKPOINT_NAME = 'network.safetensors';
-const PROJECT_NAME = 'project.zip';
 
 let folder;
 let project;
@@ -36,9 +32,18 @@ let settingsFile;
 let asked = null;
 /** What answers rest on, made anew after a change. */
 let learned = null;
+let changes = 0;
 const cancelled = new Set();
 
 const tell = (event, fields = {}) => postMessage({ event, ...fields });
+
+/** A change of the project that the page does not know of yet: told before the answer of the call that made it. */
+let untold = null;
+function tellProject() {
+  clearTimeout(untold);
+  untold = null;
+  tell('project', { project: project.shown() });
+}
 
 /** Whether to go on with `what`; tells how far it is now and then. */
 function progress(what, total) {
@@ -82,8 +87,6 @@ async function openEngine() {
   }
 }
 
-const sayNetworks = () => settings.networks;
-
 async function saveSettings() {
   await settingsFile.write(settings);
 }
@@ -92,12 +95,12 @@ async function saveSettings() {
 async function use(name, bytes = null) {
   bytes ??= await networkBytes(folder, name);
   if (!bytes) throw new Fault('usage', `There is no ${TITLES[name] ?? name}.`);
-  embedding = await Embedding.open(engine, wasm, folder, name, bytes, embedding);
-  learned = null;
+  embedding = await Embedding.open(engine, wasm, folder, name, bytes, { before: embedding, known: settings.networks });
+  forget();
   settings.network = name;
   settings.networks = [...settings.networks.filter((one) => one.name !== name), embedding.shown()];
   await saveSettings();
-  tell('network', { network: name, networks: sayNetworks() });
+  tell('network', { network: name, networks: settings.networks });
   await embedMissing();
 }
 
@@ -112,85 +115,31 @@ async function embedMissing() {
     await embedSquares(squares.filter(([, pixels]) => pixels));
     if (!on(Math.min(at + ids.length, missing.length))) break;
   }
-  learned = null;
+  forget();
 }
 
 /** Keeps the rows of [id, pixels] pairs. */
 async function embedSquares(squares) {
   if (!squares.length) return;
-  const size = squares[0][1].length;
-  const all = new Uint8Array(size * squares.length);
-  squares.forEach(([, pixels], i) => all.set(pixels, i * size));
-  const rows = await embedding.embed(all);
+  const rows = await embedding.embed(joined(squares.map(([, pixels]) => pixels)));
   squares.forEach(([id], i) => embedding.keep(id, rows.slice(i * embedding.width, (i + 1) * embedding.width)));
 }
 
-/** Pictures with rows, as flat arrays: {ids, labels, classes: [class id], rows}. */
-function gathered() {
-  const { width } = embedding;
-  const ids = [];
-  const labels = [];
-  const classes = [];
-  for (const one of project.classes) {
-    const own = one.pictures.filter((id) => embedding.has(id));
-    if (!own.length) continue;
-    own.forEach((id) => { ids.push(id); labels.push(classes.length); });
-    classes.push(one.id);
-  }
-  const rows = new Float32Array(ids.length * width);
-  let usable = 0;
-  const kept = { ids: [], labels: [] };
-  ids.forEach((id, i) => {
-    const row = embedding.row(id);
-    // A row of zeros is like nothing.
-    if (!row || !row.some((x) => x !== 0)) return;
-    rows.set(row, usable * width);
-    usable += 1;
-    kept.ids.push(id);
-    kept.labels.push(labels[i]);
-  });
-  return { ...kept, labels: Uint32Array.from(kept.labels), classes, rows: rows.subarray(0, usable * width) };
-}
-
-/** What answers rest on; null with `why` where there is too little. */
-async function learn() {
+/** What answers rest on. */
+async function answers() {
   if (learned) return learned;
-  const all = gathered();
-  if (all.ids.length < 2) {
-    learned = { support: null, all, why: 'Give it two pictures or more, in classes that you name.' };
-    return learned;
-  }
-  const step = Math.max(1, Math.floor(all.ids.length / LOOKED_AT));
-  const some = all.ids.filter((_, i) => i % step === 0).slice(0, LOOKED_AT);
-  const squares = [];
-  for (const id of some) squares.push(await project.pixels(id, embedding.side));
-  const size = squares[0].length;
-  const looked = new Uint8Array(size * squares.length);
-  squares.forEach((pixels, i) => looked.set(pixels, i * size));
-  const reference = embedding.network.reference(embedding.name === 'shipped', looked);
-  // Labels without a gap: a class may have lost its only usable row.
-  const present = [...new Set(all.labels)].sort((a, b) => a - b);
-  all.classes = present.map((label) => all.classes[label]);
-  all.labels = all.labels.map((label) => present.indexOf(label));
-  const support = new wasm.Support(all.rows, embedding.width, all.labels, all.classes.length, reference);
-  const few = all.classes.length < 2 ? 'With one class it can only tell what is like it from what is not.' : null;
-  learned = { support, all, why: few };
-  return learned;
+  const before = changes;
+  const found = await Answers.of(wasm, project, embedding);
+  // Of pictures that have changed meanwhile it answers this once.
+  if (before === changes) learned = found;
+  return found;
 }
 
-function classOf() {
-  return new Map(project.list().map((picture) => [picture.id, picture.class]));
-}
-
-function nearestTo(row, all, without = null) {
-  const found = wasm.nearest(row, all.rows, NEIGHBOURS + 1);
-  const classes = classOf();
-  const neighbours = [];
-  for (let i = 0; i < found.length; i += 2) {
-    const id = all.ids[found[i]];
-    if (id !== without) neighbours.push({ id, class: classes.get(id) ?? null, similarity: found[i + 1] });
-  }
-  return neighbours.slice(0, NEIGHBOURS);
+/** Answers rest on something else from now on. */
+function forget() {
+  learned?.free();
+  learned = null;
+  changes += 1;
 }
 
 /** Adds items {file, name, class}; classes of null are the first folder of their name. */
@@ -207,7 +156,7 @@ async function addPictures(items) {
     const squares = [];
     for (const id of ids) squares.push([id, await project.pixels(id, embedding.side)]);
     await embedSquares(squares);
-    learned = null;
+    forget();
   };
   for (const item of items) {
     try {
@@ -235,8 +184,7 @@ async function addPictures(items) {
   await embedNow();
   project.flush();
   await project.save();
-  learned = null;
-  tell('project', { project: project.shown() });
+  forget();
   return { added, refused };
 }
 
@@ -288,12 +236,6 @@ async function planned(from, steps, seed) {
   }
 }
 
-/** Names of files in a zip: what no system refuses. */
-function safe(name) {
-  const text = name.replace(/[\u0000-\u001f<>:"/\\|?*]/g, '_').replace(/[. ]+$/, '').slice(0, 100) || '_';
-  return /^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i.test(text) ? `_${text}` : text;
-}
-
 /** Two pages would write the same files: the second one is refused. The lock is held until the page is closed. */
 function alone() {
   return new Promise((resolve, reject) => {
@@ -308,9 +250,6 @@ function alone() {
   });
 }
 
-/** A field of a table. */
-const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-
 const calls = {
   async open() {
     await alone();
@@ -320,8 +259,8 @@ const calls = {
     settings = { ...settings, ...(await settingsFile.read()) };
     project = await Project.open(folder, {
       changed: () => {
-        learned = null;
-        tell('project', { project: project.shown() });
+        forget();
+        untold ??= setTimeout(tellProject, TELL_EVERY);
       },
       square: (rgba, width, height, side) => wasm.square(rgba, width, height, side),
     });
@@ -384,17 +323,7 @@ const calls = {
     }
     const row = await embedding.embed(pixels);
     asked = { file, row };
-    const { support, all, why } = await learn();
-    const none = { none: false, class: null, nearest: null, similarity: 0, probabilities: [], neighbours: [], ready: false, why };
-    if (!support || !row.some((x) => x !== 0)) return none;
-    const found = JSON.parse(support.answer(row, settings.unknown));
-    const probabilities = found.probabilities.map((probability, i) => ({ class: all.classes[i], probability }));
-    probabilities.sort((a, b) => b.probability - a.probability);
-    const id = (label) => (label === null ? null : all.classes[label]);
-    return {
-      none: found.class === null, class: id(found.class), nearest: id(found.nearest), similarity: found.similarity, probabilities,
-      neighbours: nearestTo(row, all), ready: true, why,
-    };
+    return (await answers()).answer(row, settings.unknown);
   }),
 
   correct: ({ class: which }) => inTurn(async () => {
@@ -455,41 +384,18 @@ const calls = {
 
   map: () => inTurn(async () => {
     needEngine();
-    const all = gathered();
-    if (all.ids.length < 2) return { points: [], explained: [0, 0] };
-    // Evenly spread over all pictures, where there are more than can be mapped.
-    const n = Math.min(all.ids.length, MAPPED);
-    const chosen = Array.from({ length: n }, (_, i) => Math.floor((i * all.ids.length) / n));
-    const { width } = embedding;
-    const rows = new Float32Array(n * width);
-    chosen.forEach((from, i) => {
-      const row = all.rows.subarray(from * width, (from + 1) * width);
-      const length = Math.hypot(...row);
-      rows.set(row.map((x) => x / length), i * width);
-    });
-    const found = wasm.projection(rows, width);
-    const classes = classOf();
-    let most = 1e-12;
-    for (let i = 0; i < 2 * n; i += 1) most = Math.max(most, Math.abs(found[i]));
-    const points = chosen.map((from, i) => ({
-      id: all.ids[from], class: classes.get(all.ids[from]) ?? null, x: found[2 * i] / most, y: found[2 * i + 1] / most,
-    }));
-    return { points, explained: [found[2 * n], found[2 * n + 1]] };
+    return (await answers()).map();
   }),
 
   neighbours: ({ id }) => inTurn(async () => {
     needEngine();
     const row = embedding.row(id);
-    if (!row) return { neighbours: [] };
-    const { all } = await learn();
-    return { neighbours: nearestTo(row, all, id) };
+    return { neighbours: row ? (await answers()).nearest(row, id) : [] };
   }),
 
   confusions: () => inTurn(async () => {
     needEngine();
-    const { support, all } = await learn();
-    if (!support) return { classes: [], counts: [], none: [], right: 0, total: 0 };
-    return { classes: all.classes, ...JSON.parse(support.confusions(all.rows, all.labels, settings.unknown)) };
+    return (await answers()).confusions(settings.unknown);
   }),
 
   async check() {
@@ -528,57 +434,14 @@ const calls = {
     return {};
   },
 
-  exportProject: () => inTurn(async () => {
-    await removeFile(folder, PROJECT_NAME);
-    const file = await openFile(folder, PROJECT_NAME);
-    try {
-      file.truncate(0);
-      const zip = new wasm.ZipOut({ write: (bytes, at) => writeAll(file, bytes, at) });
-      const list = project.list();
-      const on = progress('exporting', list.length);
-      let done = 0;
-      const folders = new Set();
-      for (const one of project.classes) {
-        let name = safe(one.name);
-        for (let i = 2; folders.has(name.toLowerCase()); i += 1) name = `${safe(one.name)} ${i}`;
-        folders.add(name.toLowerCase());
-        const used = new Set();
-        for (const id of one.pictures) {
-          const own = safe(project.pictures.get(id)?.name ?? 'picture.png');
-          const dot = own.lastIndexOf('.') > 0 ? own.lastIndexOf('.') : own.length;
-          let unique = own;
-          for (let i = 2; used.has(unique.toLowerCase()); i += 1) unique = `${own.slice(0, dot)} ${i}${own.slice(dot)}`;
-          used.add(unique.toLowerCase());
-          zip.add(`${name}/${unique}`, new Uint8Array(await (await project.original(id)).arrayBuffer()));
-          done += 1;
-          if (!on(done)) throw new Fault('usage', 'The export was stopped.');
-        }
-      }
-      zip.finish();
-      file.flush();
-    } catch (error) {
-      throw storageFault(error);
-    } finally {
-      file.close();
-    }
-    return { file: await (await folder.getFileHandle(PROJECT_NAME)).getFile(), name: PROJECT_NAME };
-  }),
+  exportProject: () => inTurn(() => exportZip(wasm, folder, project, progress('exporting', project.count()))),
 
   importProject: ({ file }) => inTurn(async () => {
-    const reader = new FileReaderSync();
-    const zip = new wasm.ZipIn({
-      size: () => file.size,
-      read: (at, end) => new Uint8Array(reader.readAsArrayBuffer(file.slice(at, end))),
-    });
+    const { items, free } = zipItems(wasm, file);
     try {
-      const wanted = (name) => !name.endsWith('/') && !name.split('/').some((part) => part.startsWith('.') || part === '__MACOSX');
-      const items = JSON.parse(zip.names()).map((name, i) => ({ name, i })).filter(({ name }) => wanted(name));
-      const read = ({ name, i }) => ({
-        name, read: async () => ({ file: new Blob([zip.read(i)]), name, class: null }),
-      });
-      return await addPictures(items.map(read));
+      return await addPictures(items);
     } finally {
-      zip.free();
+      free();
     }
   }),
 
@@ -596,14 +459,7 @@ const calls = {
 
   exportRows: () => inTurn(async () => {
     needEngine();
-    const lines = [['path', ...Array.from({ length: embedding.width }, (_, i) => `f${i}`)].join(',')];
-    for (const one of project.classes) {
-      for (const id of one.pictures) {
-        const row = embedding.row(id);
-        if (row) lines.push([quoted(`${one.name}/${project.pictures.get(id)?.name ?? id}`), ...row].join(','));
-      }
-    }
-    return { file: new Blob([lines.join('\n'), '\n'], { type: 'text/csv' }), name: 'embeddings.csv' };
+    return exportTable(project, embedding);
   }),
 
   importCheckpoint: ({ file }) => inTurn(async () => {
@@ -632,6 +488,12 @@ const calls = {
     return {};
   },
 
+  /** Writes what has changed now: the page may be closed. */
+  async save() {
+    await project.save();
+    return {};
+  },
+
   async persist() {
     return { persisted: (await navigator.storage.persist?.()) ?? false };
   },
@@ -656,7 +518,7 @@ async function opened() {
   const { usage = 0, quota = 0 } = (await navigator.storage.estimate?.()) ?? {};
   const persisted = (await navigator.storage.persisted?.()) ?? false;
   return {
-    gpu: engine && { ...JSON.parse(engine.about()), ...adapter, name: adapterName() }, why, networks: sayNetworks(), network: settings.network, project: project.shown(),
+    gpu: engine && { ...JSON.parse(engine.about()), ...adapter, name: adapterName() }, why, networks: settings.networks, network: settings.network, project: project.shown(),
     run: training.shown(), unknown: settings.unknown, storage: { usage, quota, persisted },
   };
 }
@@ -695,7 +557,9 @@ async function deviceLost(message) {
 onmessage = async ({ data: { id, call, args } }) => {
   try {
     if (!Object.hasOwn(calls, call)) throw new Fault('internal', `The worker knows no call “${call}”.`);
-    postMessage({ id, result: (await calls[call](args ?? {})) ?? {} });
+    const result = (await calls[call](args ?? {})) ?? {};
+    if (untold) tellProject();
+    postMessage({ id, result });
   } catch (error) {
     const fault = await known(error);
     postMessage({ id, error: fault });

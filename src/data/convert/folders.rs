@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::group::Group;
 use super::{are_numbers, are_sorted_as_numbers, split_name};
 use crate::data::listing::{self, Listing};
@@ -92,7 +94,7 @@ pub(super) fn write(
     renamed: &mut Vec<String>,
     done: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<()> {
-    let names = plan(group, out, matches!(tree, Tree::Zip(_)), renamed)?;
+    let names = plan(group, out, renamed)?;
     let mut made = HashSet::new();
     for (i, name) in names.iter().enumerate() {
         if let Some((folder, _)) = name.rsplit_once('/')
@@ -107,7 +109,7 @@ pub(super) fn write(
 }
 
 /// The path of every picture. It is read back here before anything is written: what a folder is called has meanings.
-fn plan(group: &Group, out: &Path, is_zip: bool, renamed: &mut Vec<String>) -> Result<Vec<String>> {
+fn plan(group: &Group, out: &Path, renamed: &mut Vec<String>) -> Result<Vec<String>> {
     let files = file_names(group);
     // Classes as they are called; then with every `/` written out, which a class of a folder below another needs.
     let mut last = String::new();
@@ -116,7 +118,7 @@ fn plan(group: &Group, out: &Path, is_zip: bool, renamed: &mut Vec<String>) -> R
         let folder = |class: &String| match digits {
             // Folders are in the order of their names, and numbers in that of numbers: so it is the same.
             Some(digits) => format!("{class:0>digits$}"),
-            None => folder_name(class, nested, is_zip),
+            None => folder_name(class, nested),
         };
         let folders: Vec<String> = group.classes.iter().map(folder).collect();
         let before = group.split.map_or(String::new(), |split| format!("{}/", split_name(split)));
@@ -208,7 +210,7 @@ fn file_names(group: &Group) -> Vec<String> {
     let own = |i: usize| {
         let name = group.name(i)?;
         let is_named = listing::is_image_name(name) && listing::extension(name) == group.ending(i);
-        (is_named && name.len() <= MAX_NAME && !listing::is_noise(name) && !name.contains('\\')).then_some(name)
+        (is_named && name.len() <= MAX_NAME && !listing::is_noise(name) && is_portable(name)).then_some(name)
     };
     let mut last: Vec<Option<&str>> = vec![None; group.classes.len()];
     let mut ascends = |i: usize| {
@@ -222,13 +224,36 @@ fn file_names(group: &Group) -> Vec<String> {
     names.unwrap_or_else(|| (0..group.labels.len()).map(|i| format!("{i:08}.{}", group.ending(i))).collect())
 }
 
-/// A folder for a class: its name, where that is one of a folder that is read again as this class; what is not is written
-/// as `%` and two digits.
-fn folder_name(class: &str, nested: bool, is_zip: bool) -> String {
+/// Characters that Windows has in no name.
+const NOT_ON_WINDOWS: &[char] = &['<', '>', ':', '"', '|', '?', '*', '\\'];
+/// Devices there, whatever ending follows.
+const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
+
+/// Whether Windows takes one name for a device.
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_lowercase();
+    let port = stem.strip_prefix("com").or_else(|| stem.strip_prefix("lpt"));
+    DEVICES.contains(&stem.as_str())
+        || port.is_some_and(|number| number.len() == 1 && number.bytes().all(|byte| matches!(byte, b'1'..=b'9')))
+}
+
+/// Whether every system takes a name of a file as it is.
+fn is_portable(name: &str) -> bool {
+    !name.contains(NOT_ON_WINDOWS)
+        && !name.contains(char::is_control)
+        && !name.ends_with(['.', ' '])
+        && !is_device(name)
+}
+
+/// A folder for a class: its name, where every system takes that, and it is read again as this class; what is not is written
+/// as `%` and two digits. Of a name that is too long the beginning is kept, with a sum of all.
+fn folder_name(class: &str, nested: bool) -> String {
     let part = |part: &str| {
         let mut name = String::new();
         for (at, c) in part.char_indices() {
-            let odd = c == '/' || c == '\0' || c.is_control() || (is_zip && c == '\\') || (at == 0 && c == '.');
+            let is_last = at + c.len_utf8() == part.len();
+            let is_edge = (c == '.' && (at == 0 || is_last)) || (c == ' ' && is_last);
+            let odd = c == '/' || c.is_control() || NOT_ON_WINDOWS.contains(&c) || is_edge;
             if odd {
                 let mut bytes = [0; 4];
                 c.encode_utf8(&mut bytes).bytes().for_each(|byte| name += &format!("%{byte:02X}"));
@@ -236,10 +261,15 @@ fn folder_name(class: &str, nested: bool, is_zip: bool) -> String {
                 name.push(c);
             }
         }
-        match listing::is_noise(&name) || name.is_empty() {
-            true => format!("%{name}"),
-            false => name,
+        if listing::is_noise(&name) || name.is_empty() || is_device(&name) {
+            name.insert(0, '%');
         }
+        if name.len() > MAX_NAME {
+            let sum = format!("%{:016x}", xxh3_64(name.as_bytes()));
+            name.truncate(name.floor_char_boundary(MAX_NAME - sum.len()));
+            name += &sum;
+        }
+        name
     };
     if nested { class.split('/').map(part).collect::<Vec<_>>().join("/") } else { part(class) }
 }

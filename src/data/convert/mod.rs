@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::split::Split;
 use super::{DataOptions, Warning};
-use crate::files::TEMPORARY_PREFIX;
+use crate::files::Workplace;
 use crate::progress::Progress;
 use crate::{Error, Result};
 use folders::Tree;
@@ -96,15 +96,13 @@ pub fn convert(
     progress: &mut dyn Progress,
 ) -> Result<Vec<Written>> {
     super::options::check_side(options)?;
-    check_target(source, format, out)?;
+    // A killed call may have ended between the renaming and the removal of its folder.
+    check_target(source, format, out).inspect_err(|_| Workplace::sweep(out))?;
     // Before anything is made.
     let found = group::find(source)?;
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |e| Error::io(out, "cannot be written", e);
-    std::fs::create_dir_all(parent).map_err(failed)?;
-    let beside = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(parent).map_err(failed)?;
-    // Inside, for a folder of its own has the permissions that the user's have.
-    let whole = beside.path().join("whole");
+    let place = Workplace::open(out)?;
+    let whole = place.whole();
     let mut writer = Writer::new(format, &whole, out, shard_size).map_err(failed)?;
     let (mut written, mut warned, mut seen) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     group::for_each(found.as_ref(), options, &mut |group| {

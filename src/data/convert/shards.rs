@@ -25,11 +25,20 @@ pub(super) fn write(
         let is_plain = class.trim() == class && !class.starts_with('\u{feff}');
         if !is_plain || webdataset::checked(out, class).is_err() {
             let why = format!(
-                "the class {class:?} cannot be written: a .cls holds one line of text, without blanks around it; rename it"
+                "the class {class:?} cannot be written: that of a sample is one line of text, without blanks around it; \
+                 rename it"
             );
             return Err(Error::data(out, why));
         }
     }
+    // As webdataset's decoders have it: a .cls is a whole number, and text is in JSON.
+    let is_number = |class: &String| class.parse::<i64>().is_ok_and(|number| number.to_string() == *class);
+    let are_numbers = group.classes.iter().all(is_number);
+    let note = |class: &str| match are_numbers {
+        true => ("cls", class.to_owned()),
+        false => ("json", serde_json::json!({ "label": class }).to_string()),
+    };
+    let notes: Vec<(&str, String)> = group.classes.iter().map(|class| note(class)).collect();
     let mut shard: Option<Shard> = None;
     for i in 0..group.labels.len() {
         if i % most == 0 {
@@ -39,7 +48,8 @@ pub(super) fn write(
         let Some(shard) = &mut shard else { continue };
         let file = group.file(i)?;
         shard.member(&format!("{i:08}.{}", file.ending), &file.bytes)?;
-        shard.member(&format!("{i:08}.cls"), group.classes[group.labels[i] as usize].as_bytes())?;
+        let (ending, note) = &notes[group.labels[i] as usize];
+        shard.member(&format!("{i:08}.{ending}"), note.as_bytes())?;
         done(i)?;
     }
     shard.map_or(Ok(()), Shard::finish)

@@ -18,22 +18,28 @@ export class Embedding {
   name;
   about;
   bytes;
+  /** Tells it from other networks. */
+  print;
   #network;
   #rows;
 
-  /** `before`, which was in use, is closed once the network is known to be one: both may keep their rows in one file. */
-  static async open(engine, wasm, folder, name, bytes, before) {
+  /**
+   * `before`, which was in use, is closed once the network is known to be one: both may keep their rows in one file. Rows of
+   * networks that are not among `known` are of no use any more.
+   */
+  static async open(engine, wasm, folder, name, bytes, { before, known }) {
     const one = new Embedding();
     one.name = name;
     one.bytes = bytes.length;
-    const print = await fingerprint(bytes);
+    one.print = await fingerprint(bytes);
     one.#network = await wasm.Network.open(engine, TITLES[name], bytes);
     one.about = JSON.parse(one.#network.about());
     before?.close();
-    one.#rows = await Pack.open(folder, `rows-${print}`);
-    // Rows of networks that are no more are of no use.
+    const own = `rows-${one.print}`;
+    one.#rows = await Pack.open(folder, own);
+    const kept = new Set([own, ...known.filter((other) => other.name !== name).map((other) => `rows-${other.print}`)]);
     for await (const file of folder.keys()) {
-      if (file.startsWith('rows-') && file !== `rows-${print}`) await removeFile(folder, file).catch(() => {});
+      if (file.startsWith('rows-') && !kept.has(file)) await removeFile(folder, file).catch(() => {});
     }
     return one;
   }
@@ -56,8 +62,8 @@ export class Embedding {
 
   /** What the page shows of a network. */
   shown() {
-    const { name, about, bytes } = this;
-    return { name, title: TITLES[name], side: about.side, width: about.width, bytes, trained: name === 'trained' };
+    const { name, about, bytes, print } = this;
+    return { name, title: TITLES[name], side: about.side, width: about.width, bytes, trained: name === 'trained', print };
   }
 
   async embed(pixels) {

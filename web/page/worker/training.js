@@ -68,10 +68,16 @@ export class Training {
       from, state: 'training', step: 0, steps: plan.steps, config: plan.config, settings: plan.settings,
       ...rest, checkpoint: null, best: null, points: [], heldOut,
     };
-    await writeFile(this.#folder, 'pixels', pixels);
-    await this.#load(engine, network, pixels);
-    this.kept.config = this.#run.config();
-    await this.#document.write(this.kept);
+    try {
+      await writeFile(this.#folder, 'pixels', pixels);
+      await this.#load(engine, network, pixels);
+      this.kept.config = this.#run.config();
+      await this.#document.write(this.kept);
+    } catch (error) {
+      // There is no run that could go on.
+      await this.drop();
+      throw error;
+    }
     await this.#train();
   }
 
