@@ -278,7 +278,7 @@ impl<'a> Pickle<'a> {
             return Err(wrong("is an array without a NumPy type".into()));
         };
         let item = labels::item_bytes(code).ok_or_else(|| {
-            wrong(format!("is an array of type {code}; arrays of numbers are read, save it as uint8"))
+            wrong(format!("is an array of type {code:?}; arrays of numbers are read, save it as uint8"))
         })?;
         let bytes = raw(&self.values, *data)
             .ok_or_else(|| wrong("is an array whose values are not plain bytes; save it again as uint8".into()))?;
