@@ -104,7 +104,7 @@ pub async fn warm_up_async(executor: &Executor, clock: Clock) -> Result<f64> {
 /// Seconds of one execution, from submission to completion.
 ///
 /// # Errors
-/// [`crate::Error::Internal`] before [`warm_up`], [`crate::Error::Device`] when the device fails.
+/// [`crate::Error::Internal`] before [`warm_up_async`], [`crate::Error::Device`] when the device fails.
 pub async fn sample_async(executor: &Executor, clock: Clock) -> Result<f64> {
     if executor.is_measuring() {
         return Err(Error::Internal("a step was timed while its executor timed each dispatch".into()));
