@@ -104,9 +104,11 @@ export class Document {
   /** Writes it, after what is being written. */
   write(value) {
     const next = this.#writing.catch(() => {}).then(async () => {
-      this.#sequence += 1;
-      const bytes = new TextEncoder().encode(JSON.stringify({ sequence: this.#sequence, value }));
-      await writeFile(this.#folder, `${this.#name}.${this.#sequence % 2 ? 'a' : 'b'}.json`, bytes);
+      const sequence = this.#sequence + 1;
+      const bytes = new TextEncoder().encode(JSON.stringify({ sequence, value }));
+      await writeFile(this.#folder, `${this.#name}.${sequence % 2 ? 'a' : 'b'}.json`, bytes);
+      // Only now: what is tried again after a failure goes to the same file, and the good one stays.
+      this.#sequence = sequence;
     });
     this.#writing = next;
     return next;

@@ -42,8 +42,18 @@ export class Project {
       project.pictures = new Map(kept.pictures.map(({ id, ...picture }) => [id, picture]));
       project.#next = kept.next;
     }
-    await project.#clear();
+    await (kept ? project.#clear() : project.#recover());
     return project;
+  }
+
+  /** Where there is no list, pictures that are there all the same are kept in a class of their own. */
+  async #recover() {
+    for await (const name of this.#originals.keys()) {
+      const id = Number(name);
+      this.#next = Math.max(this.#next, id + 1);
+      this.pictures.set(id, { name, shorter: 0, bytes: 0 });
+    }
+    if (this.pictures.size) this.classes.push({ id: this.#next++, name: 'Recovered', pictures: [...this.pictures.keys()] });
   }
 
   /** Removes files of pictures that are in no class: they were deleted, or were being added when the page was closed. */
