@@ -23,6 +23,8 @@ mod decode;
 #[cfg(feature = "formats")]
 pub mod embeddings;
 mod episodes;
+#[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
+mod folders;
 #[cfg(feature = "formats")]
 mod glyphs;
 #[cfg(feature = "formats")]
@@ -90,6 +92,7 @@ pub use braces::braces;
 #[cfg(feature = "formats")]
 pub use decode::decode_rgb;
 pub use episodes::{Episode, draw, read_episodes, room, shortage};
+pub use folders::folder_classes;
 #[cfg(feature = "formats")]
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};
