@@ -3,6 +3,7 @@
 import { S } from './strings.js';
 import { $, attempt, h, progressBar, say, toast } from './dom.js';
 import { call, on } from './link.js';
+import { isHidden } from './names.js';
 import { chooseClass } from './dialog.js';
 
 /** Pictures in one call: the page stays quick, and a cancelled one ends soon. */
@@ -12,7 +13,6 @@ let progress;
 let adding = null;
 
 const isZip = (file) => /\.zip$/i.test(file.name) || file.type === 'application/zip';
-const isHidden = (name) => name.split('/').some((part) => part.startsWith('.') || part === '__MACOSX' || /^(thumbs\.db|desktop\.ini)$/i.test(part));
 
 /** Whether a file may be a picture: what is something else is left to the worker to refuse. */
 export const isPicture = (file) => file.type.startsWith('image/');
@@ -57,7 +57,11 @@ export async function addFiles(files, to = null) {
     else for (const one of loose) one.to = which;
   }
   items.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
-  const named = items.map(({ file, name, to: own }) => ({ file, name, class: to ?? own ?? null }));
+  const sorted = items.filter((one) => to === null && !one.to);
+  // Of all at once: what is around everything is no class.
+  const { classes } = sorted.length ? await call('folderClasses', { names: sorted.map(({ name }) => name) }) : { classes: [] };
+  const byFolder = new Map(sorted.map((one, i) => [one, classes[i]]));
+  const named = items.map((one) => ({ file: one.file, name: one.name, class: to ?? one.to ?? byFolder.get(one) }));
   // What is added meanwhile comes after it.
   last = last.catch(() => {}).then(() => work(named, zips.map(({ file }) => file)));
   await last;

@@ -32,9 +32,11 @@ function drawFacts() {
 async function check() {
   ui.checked.replaceChildren();
   try {
-    const { passed, failed, seconds } = await call('check');
-    const text = failed.length ? S.checkFailed(count(failed.length), count(passed + failed.length)) : S.checkPassed(count(passed), decimal(Math.round(10 * seconds) / 10));
-    ui.checked.append(h('p', { class: failed.length ? 'bad' : 'good', text }));
+    const { cases, passed, failed, seconds } = await call('check');
+    const all = passed + failed.length;
+    const right = () => (all < cases ? S.checkStopped(count(all), count(cases)) : S.checkPassed(count(passed), decimal(Math.round(10 * seconds) / 10)));
+    const text = failed.length ? S.checkFailed(count(failed.length), count(all)) : right();
+    ui.checked.append(h('p', { class: failed.length ? 'bad' : all < cases ? 'hint' : 'good', text }));
     const number = (x) => (typeof x === 'number' ? x.toExponential(2) : x ?? '–');
     if (failed.length) ui.checked.append(table([S.kernel, S.error, S.tolerance, S.worst], failed.map(({ name, error, tolerance, worst }) => [name, number(error), number(tolerance), number(worst)]), S.check));
   } finally {

@@ -1,7 +1,11 @@
 // The page's end of PROTOCOL.md: calls to the worker, and its events.
 
-const worker = new Worker(new URL('worker.js', import.meta.url), { type: 'module' });
+// A worker from a blob is held to the policy of this document; one from a server only to what that server says.
+const source = `import ${JSON.stringify(new URL('worker.js', import.meta.url).href)};`;
+const worker = new Worker(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })), { type: 'module' });
 const waiting = new Map();
+/** Calls from before the worker listens: it says when it does. */
+let early = [];
 const listeners = new Map();
 let next = 1;
 
@@ -18,7 +22,9 @@ export function call(name, args = {}) {
   return new Promise((resolve, reject) => {
     const id = next++;
     waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, call: name, args });
+    const message = { id, call: name, args };
+    if (early) early.push(message);
+    else worker.postMessage(message);
   });
 }
 
@@ -29,6 +35,11 @@ export function on(event, listener) {
 }
 
 worker.onmessage = ({ data }) => {
+  if (data.event === 'listening') {
+    for (const message of early ?? []) worker.postMessage(message);
+    early = null;
+    return;
+  }
   if (data.event) {
     for (const listener of listeners.get(data.event) ?? []) listener(data);
     return;
@@ -39,9 +50,11 @@ worker.onmessage = ({ data }) => {
   else resolve?.(data.result);
 };
 
+/** It could not be loaded, or has thrown where it answers to nobody. */
 worker.onerror = (event) => {
   event.preventDefault();
-  for (const { reject } of waiting.values()) reject(new CallError({ message: event.message || 'worker.js', kind: 'internal' }));
+  const message = event.message || 'The worker of the page could not be loaded.';
+  for (const { reject } of waiting.values()) reject(new CallError({ message, kind: 'internal' }));
   waiting.clear();
-  for (const listener of listeners.get('broken') ?? []) listener(event);
+  for (const listener of listeners.get('broken') ?? []) listener({ message });
 };

@@ -18,6 +18,7 @@ const VIEWS = ['classes', 'ask', 'train', 'see', 'device', 'project'];
 const SHOWN = { train: suggest, see, project: refreshStorage };
 const wide = matchMedia('(min-width: 1000px)');
 let lost = null;
+let broken = null;
 
 function show(view, focus = false) {
   if (!VIEWS.includes(view)) view = 'classes';
@@ -79,13 +80,15 @@ const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) : '');
 
 function drawBanner() {
   const box = $('banner');
-  if (lost) {
+  if (broken) {
+    box.replaceChildren(h('p', {}, h('b', { text: S.workerBroken }), ` ${broken}`), button(S.reload, () => location.reload(), { class: 'primary' }));
+  } else if (lost) {
     box.replaceChildren(h('p', {}, h('b', { text: S.lost }), ` ${lost}`), button(S.reopen, async () => opened(await call('reopen')), { class: 'primary' }));
   } else if (state.ready && !state.gpu) {
     box.replaceChildren(h('p', {}, h('b', { text: S.noWebGpu }), ` ${sentence(state.why)} ${S.stillWorks}`),
       h('details', {}, h('summary', { text: S.whichBrowsers }), h('ul', {}, S.browsers.map((text) => h('li', { text })))), button(S.tryAgain, async () => opened(await call('reopen'))));
   }
-  box.hidden = !(lost || (state.ready && !state.gpu));
+  box.hidden = !(broken || lost || (state.ready && !state.gpu));
 }
 
 function drawBadge() {
@@ -120,7 +123,9 @@ async function begin() {
   const opening = call('open');
   opening.catch(() => {});
   on('progress', ({ what, done, total }) => {
-    if (!state.ready && what === 'embedding') $('opening').textContent = S.openingEmbedding(done, total);
+    if (what !== 'embedding' || (state.ready && document.body.dataset.view === 'train')) return;
+    setText($('opening'), S.openingEmbedding(done, total));
+    $('opening').hidden = done >= total;
   });
   $('opening').textContent = S.opening;
   for (const node of document.querySelectorAll('[data-t]')) node.textContent = S[node.dataset.t];
@@ -133,7 +138,7 @@ async function begin() {
     await pause();
     setUp();
   }
-  watch(['ready', 'gpu', 'why', 'lost'], () => {
+  watch(['ready', 'gpu', 'why', 'lost', 'broken'], () => {
     drawBanner();
     drawBadge();
   });
@@ -147,11 +152,14 @@ async function begin() {
   });
   on('reopened', ({ state: answer }) => {
     opened(answer);
+    $('opening').hidden = true;
     if (answer.gpu) toast(S.reopened);
     say(S.reopened);
   });
-  on('broken', () => {
-    toast(S.workerBroken, true);
+  on('trouble', ({ message }) => toast(message, true));
+  on('broken', ({ message }) => {
+    broken = message;
+    update({ broken });
   });
   addEventListener('unhandledrejection', ({ reason }) => toast(reason?.message ?? String(reason), true));
   watch(['run'], ({ run }) => {

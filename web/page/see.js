@@ -1,8 +1,8 @@
 // What the network sees: a map of the pictures, and which classes it takes for one another.
 
 import { S } from './strings.js';
-import { $, attempt, button, count, h, inChunks, needsGpu, percent, say } from './dom.js';
-import { call } from './link.js';
+import { $, attempt, button, count, h, inChunks, needsGpu, percent, progressBar, say } from './dom.js';
+import { call, on } from './link.js';
 import { className, hue, state, watch } from './state.js';
 import { PictureMap } from './map.js';
 
@@ -65,9 +65,12 @@ export function setUpSee() {
     score: h('p', {}), table: h('table', { class: 'confusions' }),
   };
   ui.map.root.hidden = true;
+  const answering = h('div', { class: 'work', hidden: true });
+  const answered = progressBar(answering, S.confusing, () => call('cancel', { what: 'confusions' }));
+  on('progress', ({ what, done, total }) => what === 'confusions' && answered(done < total ? done : null, total));
   $('see').append(h('h2', { text: S.see }), h('p', { class: 'hint', text: S.seeHint }), h('div', { class: 'row tools' }, button(S.refresh, () => see(true))),
     ui.note, h('div', { class: 'panel' }, h('h3', { text: S.map }), h('p', { class: 'hint', text: S.mapHint }), ui.map.root, ui.legend),
-    h('div', { class: 'panel' }, h('h3', { text: S.confusions }), ui.score, h('p', { class: 'hint', text: S.confusionsCaption }), h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': S.confusions }, ui.table)));
+    h('div', { class: 'panel' }, h('h3', { text: S.confusions }), answering, ui.score, h('p', { class: 'hint', text: S.confusionsCaption }), h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': S.confusions }, ui.table)));
   watch(['project', 'network', 'unknown'], () => {
     stale = true;
   });

@@ -2,7 +2,8 @@
 // version is fetched whole beside the old one and waits until the page, which has loaded all that it needs, tells it to take over.
 const FILES = /*FILES*/[];
 const VERSION = /*VERSION*/"";
-const PREFIX = 'ieq-wgpu-';
+// Pages of one server in different folders keep different files.
+const PREFIX = `ieq-wgpu ${encodeURIComponent(new URL('.', self.location).pathname)} `;
 const NAME = PREFIX + VERSION;
 
 self.addEventListener('install', (event) => {

@@ -9,25 +9,30 @@ import { Chart } from './chart.js';
 
 let ui;
 let suggested = null;
-let asking = 0;
+let asking = false;
 
-/** The settings that a run would have: asked for when this part is looked at. */
+/** The settings that a run would have: asked for when this part is looked at, one question at a time. */
 export async function suggest() {
-  if (!state.gpu || state.run?.state === 'training') return;
-  const from = ui.from();
-  const key = `${from} ${state.network} ${state.project.classes.map(({ id, pictures }) => `${id}:${pictures.length}`)}`;
-  if (suggested?.key === key) return;
-  const mine = ++asking;
-  setText(ui.plan, S.lookingAtPictures);
+  const wanted = () => {
+    const from = ui.from();
+    return { from, key: `${from} ${state.network} ${state.project.classes.map(({ id, pictures }) => `${id}:${pictures.length}`)}` };
+  };
+  if (asking || !state.gpu || state.run?.state === 'training' || suggested?.key === wanted().key) return;
+  asking = true;
   enable(ui.start, false);
+  setText(ui.plan, S.lookingAtPictures);
   try {
-    const plan = await call('suggestRun', { from });
-    if (mine !== asking) return;
-    suggested = { key, ...plan };
-    drawPlan();
+    // Again where the pictures have changed meanwhile.
+    while (suggested?.key !== wanted().key && state.run?.state !== 'training') {
+      const { from, key } = wanted();
+      suggested = { key, ...(await call('suggestRun', { from })) };
+    }
+    if (suggested) drawPlan();
   } catch (error) {
-    if (mine === asking) setText(ui.plan, error.message);
+    setText(ui.plan, error.message);
     throw error;
+  } finally {
+    asking = false;
   }
 }
 
@@ -49,9 +54,11 @@ async function start() {
   if (state.run && !(await confirm(S.newRun, S.newRunText, S.start))) return;
   const steps = ui.steps.value === '' ? null : Number(ui.steps.value);
   if (steps !== null && !(Number.isInteger(steps) && steps > 0)) throw new Error(S.stepsWrong);
+  const seed = Number(ui.seed.value);
+  if (!(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32)) throw new Error(S.seedWrong);
   setText(ui.plan, S.preparing);
   try {
-    await call('train', { from: ui.from(), steps, seed: Number(ui.seed.value) || 0 });
+    await call('train', { from: ui.from(), steps, seed });
     say(S.trainingBegan);
   } finally {
     ui.prepared(null);
@@ -78,7 +85,7 @@ function drawRun() {
   setText(ui.message, run.message ?? '');
   ui.message.hidden = !run.message;
   ui.pause.hidden = !training;
-  ui.resume.hidden = training || run.state === 'done' || run.state === 'finishing';
+  ui.resume.hidden = training || run.state === 'done';
   enable(ui.resume, Boolean(state.gpu));
   ui.drop.hidden = training;
   ui.loss.draw(run.points, run.steps);

@@ -28,8 +28,8 @@ pub fn square(rgba: &[u8], width: u32, height: u32, side: usize) -> Answer<Vec<u
 }
 
 /// RGBA words of bytes.
-pub(crate) fn words(bytes: &[u8]) -> Vec<u32> {
-    bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+pub(crate) fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
 }
 
 /// The network of a checkpoint on a device.
@@ -74,6 +74,11 @@ impl Network {
         Ok(Network { inner: Rc::new(Inner { extractor, single, config, checkpoint, reference }) })
     }
 
+    /// The same network once more, for a function that takes one and frees it.
+    pub fn again(&self) -> Network {
+        Network { inner: self.inner.clone() }
+    }
+
     /// Side of its pictures, numbers per row, and what it is, as JSON.
     pub fn about(&self) -> Answer<String> {
         let Inner { extractor, config, reference, .. } = &*self.inner;
@@ -96,7 +101,7 @@ impl Network {
         let inner = self.inner.clone();
         wasm_bindgen_futures::future_to_promise(async move {
             let side = inner.extractor.side();
-            let pixels = words(&pixels);
+            let pixels: Vec<u32> = words(&pixels).collect();
             let names = vec![String::new(); pixels.len() / (side * side).max(1)];
             let images = ImageSet { side, pixels, names, ..ImageSet::default() };
             let extractor = if images.len() == 1 { &inner.single } else { &inner.extractor };
@@ -109,7 +114,7 @@ impl Network {
     /// known, or does not hold for such pictures (`pixels`: some of them, as [`square`] made them).
     pub fn reference(&self, shipped: bool, pixels: &[u8]) -> Answer<String> {
         let side = self.inner.extractor.side();
-        let pixels = words(pixels);
+        let pixels: Vec<u32> = words(pixels).collect();
         let names = vec![String::new(); pixels.len() / (side * side).max(1)];
         let statistics = Statistics::of(&ImageSet { side, pixels, names, ..ImageSet::default() });
         let holds = !shipped || statistics.images == 0 || reference::holds_for(&statistics);

@@ -44,19 +44,30 @@ pub struct Pictures {
 
 #[wasm_bindgen]
 impl Pictures {
-    /// `pixels` as `square` made them at `side`, back to back, `labels` below the number of `classes`, and the shorter side
-    /// that the pictures have in the middle.
+    /// None yet, of `classes`; `original_side`: the shorter side that the pictures have in the middle.
     #[wasm_bindgen(constructor)]
-    pub fn new(
-        side: usize,
-        pixels: &[u8],
-        labels: Vec<u32>,
-        classes: Vec<String>,
-        original_side: usize,
-    ) -> Answer<Pictures> {
-        let names = (0..labels.len()).map(|i| i.to_string()).collect();
-        let images = ImageSet::new(side, words(pixels), labels, classes, names).map_err(of_engine)?;
+    pub fn new(side: usize, classes: Vec<String>, original_side: usize) -> Answer<Pictures> {
+        let images = ImageSet::new(side, Vec::new(), Vec::new(), classes, Vec::new()).map_err(of_engine)?;
         Ok(Pictures { images: ImageSet { original_side: Some(original_side), ..images } })
+    }
+
+    /// Adds a picture: `pixels` as `square` made them, and the number of its class.
+    pub fn add(&mut self, pixels: &[u8], label: u32) -> Answer<()> {
+        let images = &mut self.images;
+        if pixels.len() != 4 * images.side * images.side || label as usize >= images.n_classes() {
+            return Err(fault("internal", "a picture of a run has another size, or no class"));
+        }
+        images.names.push(images.names.len().to_string());
+        images.pixels.extend(words(pixels));
+        images.labels.push(label);
+        Ok(())
+    }
+
+    /// The pixels of picture `i`, as they were added.
+    pub fn pixels(&self, i: usize) -> Vec<u8> {
+        let size = self.images.side * self.images.side;
+        let pixels = self.images.pixels.chunks_exact(size.max(1)).nth(i).unwrap_or_default();
+        pixels.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 }
 
@@ -273,16 +284,17 @@ impl Observer for Told {
 #[wasm_bindgen]
 impl Run {
     /// A run with the configuration of [`plan_run`]: at its first step, or with `checkpoint` where that was. `from`: the
-    /// network that a new run starts with.
+    /// network that a new run starts with. It takes the pictures and frees them.
     pub fn open(
         engine: &Engine,
-        pictures: &Pictures,
+        pictures: Pictures,
         config: String,
         from: Option<Network>,
         checkpoint: Option<Vec<u8>>,
     ) -> Promise {
         let engine = engine.clone();
         let (images, few, _) = divided(&pictures.images);
+        drop(pictures);
         future_to_promise(async move {
             let name = Path::new("the run");
             let mut config = Config::from_json(&config, name).map_err(of_engine)?;

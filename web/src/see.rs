@@ -1,10 +1,18 @@
-//! Rows for people to look at.
+//! Names of pictures, and rows for people to look at.
 
+use ieq_wgpu::data;
 use ieq_wgpu::fewshot::projection::principal;
 use ieq_wgpu::fewshot::{Features, l2_normalise};
 use wasm_bindgen::prelude::*;
 
-use crate::{Answer, of_engine};
+use crate::{Answer, json, of_engine};
+
+/// For each name of a picture, with its folders, the class that they say, or null, as JSON.
+#[wasm_bindgen]
+pub fn folder_classes(names: Vec<String>) -> Answer<String> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    json(&data::folder_classes(&names))
+}
 
 /// The two coordinates of each row along its principal components, and behind them the shares of the variance that both
 /// carry. It takes `rows^2` numbers of memory: give it at most a few thousand.

@@ -49,16 +49,17 @@ impl Support {
         json(&Answered { class, nearest, similarity, probabilities })
     }
 
-    /// Every row of the support answered by the others, as JSON: counts `[truth, answer]`, how many were none of these. A
-    /// class of one picture has nothing left to answer by: such pictures are not counted.
-    pub fn confusions(&self, rows: &[f32], labels: &[u32], unknown: f64) -> Answer<String> {
+    /// The rows of the support from `from` on, before `to`, answered by all others, as JSON: counts `[truth, answer]`, how
+    /// many were none of these. A class of one picture has nothing left to answer by: such pictures are not counted.
+    pub fn confusions(&self, rows: &[f32], labels: &[u32], unknown: f64, from: usize, to: usize) -> Answer<String> {
         let classes = self.learned.classes();
         let mut of_class = vec![0_u32; classes];
         labels.iter().for_each(|&label| of_class.iter_mut().skip(label as usize).take(1).for_each(|n| *n += 1));
         let (mut right, mut total) = (0, 0);
         let (mut counts, mut none) = (vec![vec![0; classes]; classes], vec![0; classes]);
         let unknown = Some(unknown).filter(|rate| *rate > 0.0);
-        for (i, (row, &label)) in rows.chunks_exact(self.width).zip(labels).enumerate() {
+        let all = rows.chunks_exact(self.width.max(1)).zip(labels).enumerate();
+        for (i, (row, &label)) in all.take(to).skip(from) {
             let truth = label as usize;
             if of_class.get(truth).is_none_or(|&n| n < 2) {
                 continue;

@@ -142,7 +142,7 @@ const tests = {
       const { what } = await call('undo');
       const { thumbnail } = { thumbnail: await call('thumbnail', { id }) };
       const sentences = [];
-      for (const [name, args] of [['addClass', { name: ' ' }], ['addClass', { name: 'KIND 1' }], ['renameClass', { id: 99999, name: 'x' }], ['nonsense', {}], ['setUnknown', { rate: 2 }]]) {
+      for (const [name, args] of [['addClass', { name: ' ' }], ['addClass', { name: ' kind 1' }], ['renameClass', { id: 99999, name: 'x' }], ['nonsense', {}], ['setUnknown', { rate: 2 }]]) {
         await call(name, args).catch((error) => sentences.push(error.message));
       }
       return { right, before, after, classes, refused, what, size: thumbnail.size, sentences };
@@ -301,6 +301,183 @@ const tests = {
     await first.evaluate(() => call('open'));
     const sentence = await second.evaluate(() => call('open').catch((error) => error.message));
     assert.match(sentence, /open in another tab/);
+  },
+
+  async 'folders, names and kinds of pictures'() {
+    const page = await fresh();
+    const found = await page.evaluate(async () => {
+      await call('open');
+      const file = await draw(1, 1);
+      const png = new Uint8Array(await file.arrayBuffer());
+      // A picture in an icon, which the program does not read.
+      const head = new DataView(new ArrayBuffer(22));
+      [[2, 1], [4, 1], [10, 1], [12, 32]].forEach(([at, value]) => head.setUint16(at, value, true));
+      head.setUint8(6, 40);
+      head.setUint8(7, 40);
+      head.setUint32(14, png.length, true);
+      head.setUint32(18, 22, true);
+      const icon = new Blob([head.buffer, png], { type: 'image/x-icon' });
+      const names = ['all/Greek/a/1.png', 'all/Greek/A/2.png', 'all/Latin/a/3.png', 'all/notes.txt', 'all/.cache/x/4.png', `all/Latin/a/${'l'.repeat(150)}.png`];
+      const one = await call('addPictures', { items: names.map((name) => ({ file, name, class: null })) });
+      const two = await call('addPictures', { items: [{ file: icon, name: 'icon.ico', class: '.hidden' }] });
+      const { classes } = events.findLast((one) => one.event === 'project').project;
+      const { file: zip } = await call('exportProject');
+      return { one, two, classes: classes.map(({ name, pictures }) => [name, pictures.length]), zip: await base64(zip) };
+    });
+    assert.deepEqual(found.classes, [['Greek/a', 1], ['Greek/A', 1], ['Latin/a', 2], ['.hidden', 1]]);
+    assert.deepEqual(found.one.refused.map(({ name }) => name), ['all/notes.txt', 'all/.cache/x/4.png']);
+    assert.equal(found.two.added, 1);
+    save('kinds.zip', found.zip);
+    const listed = execFileSync('python3', ['-c', `import zipfile; z = zipfile.ZipFile('kinds.zip'); print(chr(10).join(z.namelist())); print(all(z.read(n)[1:4] == b'PNG' for n in z.namelist()))`], { cwd: scratch, encoding: 'utf8' }).trim().split('\n');
+    assert.deepEqual(listed, ['Greek_a/1.png', 'Greek_A 2/2.png', 'Latin_a/3.png', `Latin_a/${'l'.repeat(100)}.png`, '_.hidden/icon.png', 'True']);
+    native('embed', 'shipped:pictures', 'kinds.zip', '--out', 'kinds.csv');
+    assert.equal(rows(fs.readFileSync(path.join(scratch, 'kinds.csv'), 'utf8')).size, 5);
+  },
+
+  async 'pictures added while a run ends have rows of the network in use'() {
+    const page = await fresh();
+    const found = await page.evaluate(async () => {
+      await call('open');
+      await call('addPictures', { items: await items([0, 1, 2], 12) });
+      await call('train', { from: 'shipped', steps: 6, seed: 1 });
+      let n = 0;
+      // The same picture again and again, before, while and after the network changes.
+      for (; !events.some((one) => one.event === 'network' && one.network === 'trained'); n += 1) {
+        await call('addPictures', { items: [{ file: await draw(0, 0), name: `again/${n}.png`, class: 'again' }] });
+      }
+      const asking = [];
+      for (let i = 0; i < 4; i += 1) asking.push(call('ask', { file: await draw(1, 3) }));
+      const answers = await Promise.all(asking);
+      await call('useNetwork', { name: 'trained' });
+      return { n, csv: await (await call('exportRows')).file.text(), answers, broken: events.some((one) => one.event === 'broken'), trouble: events.filter((one) => one.event === 'trouble') };
+    });
+    const all = rows(found.csv);
+    assert.equal(all.size, 36 + found.n);
+    const first = all.get('kind 0/0.png');
+    // Of one picture and of many are other passes, of which the last bits may differ.
+    for (const [name, row] of all) {
+      if (!name.startsWith('again/')) continue;
+      const scale = Math.max(...first.map(Math.abs));
+      assert.ok(row.every((x, i) => Math.abs(x - first[i]) < 1e-4 * scale), `${name} has a row of another network`);
+    }
+    assert.ok(found.answers.every((answer) => answer.ready));
+    assert.deepEqual([found.broken, found.trouble], [false, []]);
+    console.log(`  ${found.n} pictures were added meanwhile`);
+  },
+
+  async 'a run is paused, continued and dropped at once, and a pause outlives a lost device'() {
+    const page = await fresh();
+    const found = await page.evaluate(async () => {
+      await call('open');
+      await call('addPictures', { items: await items([0, 1], 8) });
+      await call('train', { from: 'shipped', steps: 500, seed: 1 });
+      await Promise.all([call('pause'), call('resume'), call('pause'), call('resume'), call('pause')]);
+      const paused = lastRun();
+      await call('release');
+      await call('ask', { file: await draw(1, 3) }).catch(() => {});
+      await until(() => events.some((one) => one.event === 'reopened'), 60);
+      await new Promise((resolve) => setTimeout(resolve, 3000));
+      const still = lastRun();
+      const answer = await call('ask', { file: await draw(1, 3) });
+      await Promise.all([call('resume'), call('dropRun')]);
+      const { run } = events.findLast((one) => one.event === 'run');
+      const gone = await call('resume').catch((error) => error.message);
+      return { paused: paused.state, still: still.state, ready: answer.ready, run, gone };
+    });
+    assert.deepEqual([found.paused, found.still, found.ready, found.run], ['paused', 'paused', true, null]);
+    assert.match(found.gone, /no run/);
+  },
+
+  async 'what cannot be read or kept is said, and nothing else is lost'() {
+    let page = await fresh();
+    const before = await page.evaluate(async () => {
+      const root = await navigator.storage.getDirectory();
+      await (await (await root.getFileHandle('of another page', { create: true })).createWritable()).close();
+      await call('open');
+      await call('addPictures', { items: await items([0, 1], 6) });
+      const { file } = await call('exportCheckpoint');
+      const { network } = await call('importCheckpoint', { file: new File([file], 'mine.safetensors') });
+      const sentence = await call('importCheckpoint', { file: new File(['no network'], 'mine.safetensors') }).catch((error) => error.message);
+      await call('save');
+      return { network, sentence };
+    });
+    assert.equal(before.network.name, 'imported');
+    assert.match(before.sentence, /mine\.safetensors/);
+    await page.close();
+    // A file of the network is damaged.
+    page = await open();
+    const opened = await page.evaluate(async () => {
+      const root = await navigator.storage.getDirectory();
+      for await (const [name, home] of root) {
+        if (!name.startsWith('ieq-wgpu')) continue;
+        for await (const [inner, handle] of home) {
+          if (!inner.startsWith('network-')) continue;
+          const out = await handle.createWritable();
+          await out.write('damaged');
+          await out.close();
+        }
+      }
+      const state = await call('open');
+      const answer = await call('ask', { file: await draw(1, 9) });
+      return { state, answer, trouble: events.filter((one) => one.event === 'trouble').map((one) => one.message) };
+    });
+    assert.equal(opened.state.network, 'shipped');
+    assert.match(opened.trouble.join(), /missing or damaged .* shipped network is in use/);
+    assert.ok(opened.answer.ready);
+    // The disk is full.
+    const devtools = await context.newCDPSession(page);
+    const usage = await page.evaluate(async () => (await navigator.storage.estimate()).usage);
+    await devtools.send('Storage.overrideQuotaForOrigin', { origin: server.url, quotaSize: usage + 16_000_000 });
+    const full = await page.evaluate(async () => {
+      // What stands behind a picture in its file is nobody's.
+      const large = async (kind, i) => {
+        const file = new Blob([await draw(kind, i), crypto.getRandomValues(new Uint8Array(65536)), new Uint8Array(500_000)]);
+        return { file, name: `${i}.png`, class: `kind ${kind}` };
+      };
+      let sentence = null;
+      for (let i = 0; i < 100 && !sentence; i += 1) {
+        await call('addPictures', { items: [await large(2, i)] }).catch((error) => { sentence = error.message; });
+      }
+      const last = () => events.findLast((one) => one.event === 'project').project;
+      const { classes, pictures } = last();
+      await call('deletePictures', { ids: classes.at(-1).pictures });
+      const { added } = await call('addPictures', { items: [await large(3, 0), await large(3, 1), await large(3, 2)] });
+      await call('save');
+      return { sentence, pictures, added, after: last().pictures };
+    });
+    console.log(`  full after ${full.pictures} pictures; ${full.added} more after deleting`);
+    assert.match(full.sentence, /^full: There is no room left/);
+    assert.equal(full.added, 3);
+    await devtools.send('Storage.overrideQuotaForOrigin', { origin: server.url });
+    await page.close();
+    page = await open();
+    const again = await page.evaluate(async () => {
+      const { project } = await call('open');
+      await call('eraseAll');
+      await call('save');
+      const left = [];
+      for await (const [name, handle] of await navigator.storage.getDirectory()) {
+        left.push(name);
+        if (handle.kind === 'directory') for await (const inner of handle.keys()) left.push(inner);
+      }
+      return { pictures: project.pictures, left };
+    });
+    assert.equal(again.pictures, full.after);
+    assert.equal(again.left.length, 2, `only the other page's file and an empty folder: ${again.left}`);
+  },
+
+  async 'an engine that stops fails every call'() {
+    const page = await fresh();
+    await page.evaluate(async () => {
+      await call('open');
+      window.under = call('check').catch((error) => error.message);
+    });
+    await page.workers()[0].evaluate(() => void Promise.reject(new WebAssembly.RuntimeError('unreachable')));
+    const sentences = await page.evaluate(async () => {
+      await until(() => events.some((one) => one.event === 'broken'), 10);
+      return [await window.under, await call('ask', { file: await draw(1, 1) }).catch((error) => error.message)];
+    });
+    for (const sentence of sentences) assert.match(sentence, /The engine stopped/);
   },
 
   async 'every kernel against its twin'() {

@@ -94,6 +94,7 @@ const calls = {
     changed();
   },
   deleteClass({ id }) { note(`deleting “${find(id).name}”`); project.classes = project.classes.filter((one) => one.id !== id); changed(); },
+  folderClasses: ({ names }) => ({ classes: names.map((name) => name.split('/').at(-2) ?? null) }),
   async addPictures({ items }) {
     const refused = [];
     let added = 0;
@@ -184,7 +185,7 @@ const calls = {
     const total = counts.flat().reduce((a, b) => a + b, 0) + classes.length;
     return { classes, counts, none: classes.map(() => 1), right: 17 * classes.length, total };
   },
-  async check() { await going('check', 20, 10); return { passed: MOCK.wrong ? 19 : 20, failed: MOCK.wrong ? [{ name: 'conv2d.forward', error: 0.02, tolerance: 1e-4, worst: 'row 3' }] : [], seconds: 0.42 }; },
+  async check() { await going('check', 20, 10); return { cases: 20, passed: MOCK.wrong ? 19 : 20, failed: MOCK.wrong ? [{ name: 'conv2d.forward', error: 0.02, tolerance: 1e-4, worst: 'row 3' }] : [], seconds: 0.42 }; },
   async bench() {
     await going('bench', 10, 20);
     const seconds = (median) => ({ median, min: median, max: median, samples: 5 });
@@ -212,3 +213,4 @@ onmessage = async ({ data: { id, call, args } }) => {
     postMessage({ id, error: { message: error.message, kind: error.kind ?? 'internal' } });
   }
 };
+tell('listening');

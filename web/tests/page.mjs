@@ -57,6 +57,13 @@ await page.goto(`${server.url}/`);
 await ready();
 const opened = Date.now() - begun;
 await page.evaluate(drawing);
+// The policy of the page holds in its worker, too.
+const refused = await page.workers()[0].evaluate(() => new Promise((resolve) => {
+  self.addEventListener('securitypolicyviolation', ({ effectiveDirective }) => resolve(effectiveDirective), { once: true });
+  fetch('https://example.invalid/').catch(() => setTimeout(() => resolve('nothing'), 500));
+}));
+assert.equal(refused, 'connect-src');
+assert.deepEqual(faults.splice(0).filter((fault) => !/Security Policy/.test(fault)), []);
 
 const names = ['Suns', 'Kites', 'Boats', 'Leaves'];
 for (const [kind, name] of names.entries()) {

@@ -1,10 +1,15 @@
 // Answers on pictures, and what people look at, from the rows of the pictures in classes.
 
+import { state } from './state.js';
+import { progress } from './turns.js';
+
 /** Pictures on the map, which takes memory with the square of their number, and neighbours that are shown. */
 const MAPPED = 2000;
 const NEIGHBOURS = 12;
 /** Pictures by which it is seen whether what a network says of its similarities holds for them. */
 const LOOKED_AT = 64;
+/** Milliseconds of work between two looks at what else there is to do. */
+const PIECE = 50;
 
 /** Bytes of equal length back to back. */
 export function joined(parts) {
@@ -14,9 +19,31 @@ export function joined(parts) {
   return all;
 }
 
-export class Answers {
-  #wasm;
+let learned = null;
+let changes = 0;
+
+/** Answers rest on something else from now on. */
+export function forget() {
+  learned?.free();
+  learned = null;
+  changes += 1;
+}
+
+/** What answers rest on: the pictures in classes that the network in use has seen. Made anew after a change; in turn. */
+export async function answers() {
+  if (learned) return learned;
+  const before = changes;
+  const found = await Answers.of(state.networks.need());
+  // Of pictures that have changed meanwhile it answers this once.
+  if (before === changes) learned = found;
+  return found;
+}
+
+class Answers {
   #support = null;
+  /** Work under way that needs the support. */
+  #users = 0;
+  #freed = false;
   #classOf;
   #width;
   /** Of each row its picture and the position of its class; the ids of the classes; the rows back to back. */
@@ -27,16 +54,15 @@ export class Answers {
   /** What there is too little of. */
   why;
 
-  /** By the pictures of a project that an embedding has seen. */
-  static async of(wasm, project, embedding) {
+  static async of(embedding) {
     const answers = new Answers();
-    answers.#wasm = wasm;
-    answers.#gather(project, embedding);
-    await answers.#learn(project, embedding);
+    answers.#gather(embedding);
+    await answers.#learn(embedding);
     return answers;
   }
 
-  #gather(project, embedding) {
+  #gather(embedding) {
+    const { project } = state;
     const { width } = embedding;
     this.#width = width;
     this.#classOf = new Map(project.list().map((picture) => [picture.id, picture.class]));
@@ -57,7 +83,7 @@ export class Answers {
     rows.forEach((row, i) => this.#rows.set(row, i * width));
   }
 
-  async #learn(project, embedding) {
+  async #learn(embedding) {
     const n = this.#ids.length;
     if (n < 2) {
       this.why = 'Give it two pictures or more, in classes that you name.';
@@ -66,10 +92,12 @@ export class Answers {
     const step = Math.max(1, Math.floor(n / LOOKED_AT));
     const squares = [];
     for (const id of this.#ids.filter((_, i) => i % step === 0).slice(0, LOOKED_AT)) {
-      squares.push(await project.pixels(id, embedding.side));
+      // One that cannot be read says nothing here.
+      const pixels = await state.project.pixels(id, embedding.side).catch(() => null);
+      if (pixels) squares.push(pixels);
     }
     const reference = embedding.network.reference(embedding.name === 'shipped', joined(squares));
-    this.#support = new this.#wasm.Support(this.#rows, this.#width, this.#labels, this.#classes.length, reference);
+    this.#support = new state.wasm.Support(this.#rows, this.#width, this.#labels, this.#classes.length, reference);
     this.why = this.#classes.length < 2 ? 'With one class it can only tell what is like it from what is not.' : null;
   }
 
@@ -91,7 +119,7 @@ export class Answers {
 
   /** The pictures most like a row, but for the picture `without`. */
   nearest(row, without = null) {
-    const found = this.#wasm.nearest(row, this.#rows, NEIGHBOURS + 1);
+    const found = state.wasm.nearest(row, this.#rows, NEIGHBOURS + 1);
     const neighbours = [];
     for (let i = 0; i < found.length; i += 2) {
       const id = this.#ids[found[i]];
@@ -100,10 +128,33 @@ export class Answers {
     return neighbours.slice(0, NEIGHBOURS);
   }
 
-  /** Every picture answered by the others. */
-  confusions(unknown) {
-    if (!this.#support) return { classes: [], counts: [], none: [], right: 0, total: 0 };
-    return { classes: this.#classes, ...JSON.parse(this.#support.confusions(this.#rows, this.#labels, unknown)) };
+  /** Every picture answered by the others: a piece at a time, so that other things go on. Null where it was cancelled. */
+  async confusions(unknown) {
+    const none = this.#classes.map(() => 0);
+    const sum = { classes: this.#classes, counts: this.#classes.map(() => [...none]), none, right: 0, total: 0 };
+    if (!this.#support) return { ...sum, classes: [], counts: [], none: [] };
+    const n = this.#ids.length;
+    const on = progress('confusions', n);
+    this.#users += 1;
+    try {
+      for (let [at, step] = [0, 16]; at < n;) {
+        const begun = performance.now();
+        const end = Math.min(at + step, n);
+        const part = JSON.parse(this.#support.confusions(this.#rows, this.#labels, unknown, at, end));
+        part.counts.forEach((row, i) => row.forEach((count, j) => { sum.counts[i][j] += count; }));
+        part.none.forEach((count, i) => { sum.none[i] += count; });
+        sum.right += part.right;
+        sum.total += part.total;
+        if (!on(end)) return null;
+        at = end;
+        if (performance.now() - begun < PIECE / 2) step *= 2;
+        await new Promise((resolve) => setTimeout(resolve));
+      }
+    } finally {
+      this.#users -= 1;
+      if (this.#freed) this.free();
+    }
+    return sum;
   }
 
   /** The pictures in two dimensions; evenly spread ones, where there are more than can be mapped. */
@@ -119,7 +170,7 @@ export class Answers {
       const length = Math.hypot(...row);
       rows.set(row.map((x) => x / length), i * width);
     });
-    const found = this.#wasm.projection(rows, width);
+    const found = state.wasm.projection(rows, width);
     let most = 1e-12;
     for (let i = 0; i < 2 * n; i += 1) most = Math.max(most, Math.abs(found[i]));
     const points = chosen.map((from, i) => {
@@ -129,7 +180,10 @@ export class Answers {
     return { points, explained: [found[2 * n], found[2 * n + 1]] };
   }
 
+  /** Frees what it has in the module of the engine, after what is under way. */
   free() {
+    this.#freed = true;
+    if (this.#users) return;
     this.#support?.free();
     this.#support = null;
   }

@@ -39,3 +39,10 @@ export async function thumbnail(bitmap) {
   const blob = await canvas.convertToBlob({ type: 'image/webp', quality: 0.8 });
   return new Uint8Array(await blob.arrayBuffer());
 }
+
+/** A decoded picture as the bytes of a PNG file. */
+export async function png(bitmap) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  canvas.getContext('2d').drawImage(bitmap, 0, 0);
+  return new Uint8Array(await (await canvas.convertToBlob({ type: 'image/png' })).arrayBuffer());
+}

@@ -15,7 +15,8 @@ export function described(error) {
   return { message: sentence(String(error?.message ?? error)), kind: 'internal' };
 }
 
+/** With a capital, but for a name that it begins with, and a full stop. */
 function sentence(text) {
-  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  const begun = text.replace(/^[a-z]+(?=[\s,;]|$)/, (word) => word.charAt(0).toUpperCase() + word.slice(1));
   return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }

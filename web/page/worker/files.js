@@ -2,21 +2,25 @@
 
 import { Fault } from './fault.js';
 
-/** The folder of the page. */
-export async function root() {
+/** The folder of the page; `name` tells it from those of other pages of the same server. */
+export async function root(name) {
   if (!navigator.storage?.getDirectory) {
     throw new Fault('storage', 'This browser keeps no files for a page, so nothing can be stored here. Use a current browser, and not a private window.');
   }
-  return navigator.storage.getDirectory();
+  try {
+    return await (await navigator.storage.getDirectory()).getDirectoryHandle(name, { create: true });
+  } catch (error) {
+    throw storageFault(error);
+  }
 }
 
-/** What a failed write says. */
+const FULL = 'There is no room left for this page. Delete pictures, or make room on the disk; what was stored before is still there.';
+
+/** What a failed read or write says. What is no failure of the browser's files stays what it is. */
 export function storageFault(error) {
-  if (error instanceof Fault) return error;
-  if (error?.name === 'QuotaExceededError') {
-    return new Fault('full', 'There is no room left for this page. Delete pictures, or make room on the disk; what was stored before is still there.');
-  }
-  return new Fault('storage', `The browser could not read or write a file of this page (${error?.message ?? error}).`);
+  if (!(error instanceof DOMException)) return error;
+  if (error.name === 'QuotaExceededError') return new Fault('full', FULL);
+  return new Fault('storage', `The browser could not read or write a file of this page (${error.message}).`);
 }
 
 /** Opens a file for reading and writing at once; it is made where it is not there. */
@@ -66,7 +70,7 @@ export async function removeFile(folder, name) {
 export function writeAll(file, bytes, at) {
   const written = file.write(bytes, { at });
   if (written !== bytes.byteLength) {
-    throw new Fault('full', 'There is no room left for this page. Delete pictures, or make room on the disk; what was stored before is still there.');
+    throw new Fault('full', FULL);
   }
 }
 
@@ -78,6 +82,7 @@ export class Document {
   #name;
   #sequence = 0;
   #writing = Promise.resolve();
+  #erased = false;
 
   constructor(folder, name) {
     this.#folder = folder;
@@ -104,6 +109,7 @@ export class Document {
   /** Writes it, after what is being written. */
   write(value) {
     const next = this.#writing.catch(() => {}).then(async () => {
+      if (this.#erased) return;
       const sequence = this.#sequence + 1;
       const bytes = new TextEncoder().encode(JSON.stringify({ sequence, value }));
       await writeFile(this.#folder, `${this.#name}.${sequence % 2 ? 'a' : 'b'}.json`, bytes);
@@ -118,6 +124,12 @@ export class Document {
     await this.#writing.catch(() => {});
     for (const slot of ['a', 'b']) await removeFile(this.#folder, `${this.#name}.${slot}.json`);
     this.#sequence = 0;
+  }
+
+  /** Removes it, and writes nothing any more. */
+  async erase() {
+    this.#erased = true;
+    await this.remove();
   }
 }
 
@@ -166,18 +178,30 @@ export class Pack {
     }
   }
 
+  /** Itself in a file without what is gone; where that cannot be made, as it is. */
   async #compacted(folder, name) {
     const handle = await folder.getFileHandle(name);
     if (!handle.move) return this;
-    await removeFile(folder, `${name}.new`);
     const next = new Pack();
-    next.#file = await openFile(folder, `${name}.new`);
-    for (const id of this.#at.keys()) next.put(id, this.get(id));
-    next.flush();
+    try {
+      await removeFile(folder, `${name}.new`);
+      next.#file = await openFile(folder, `${name}.new`);
+      for (const id of this.#at.keys()) next.put(id, this.get(id));
+      next.flush();
+    } catch {
+      next.#file?.close();
+      await removeFile(folder, `${name}.new`).catch(() => {});
+      return this;
+    }
     next.close();
     this.close();
     await (await folder.getFileHandle(`${name}.new`)).move(name);
     return Pack.open(folder, name);
+  }
+
+  /** Drops the records whose number is none that `wanted` says yes to. */
+  keep(wanted) {
+    for (const id of [...this.#at.keys()]) if (!wanted(id)) this.drop(id);
   }
 
   has(id) {
@@ -201,20 +225,35 @@ export class Pack {
     try {
       writeAll(this.#file, record, this.#end);
     } catch (error) {
+      this.#cut();
       throw storageFault(error);
     }
     this.#note(id, this.#end + HEAD, bytes.byteLength);
     this.#end += record.byteLength;
   }
 
+  /** What cannot be noted on a full disk is there again when the pack is opened anew: `keep` drops it then. */
   drop(id) {
     if (!this.#at.has(id)) return;
     const record = new DataView(new ArrayBuffer(HEAD));
     record.setUint32(0, id, true);
     record.setUint32(4, GONE, true);
-    this.#file.write(record, { at: this.#end });
     this.#note(id, this.#end + HEAD, GONE);
-    this.#end += HEAD;
+    try {
+      writeAll(this.#file, record, this.#end);
+      this.#end += HEAD;
+    } catch {
+      this.#cut();
+    }
+  }
+
+  /** Nothing of a record that was written in part stays: shorter ones would leave its end behind them. */
+  #cut() {
+    try {
+      this.#file.truncate(this.#end);
+    } catch {
+      // The next record is written over it.
+    }
   }
 
   flush() {

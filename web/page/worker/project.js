@@ -4,11 +4,13 @@ import { Fault } from './fault.js';
 import { Document, Pack, removeFile, storageFault, writeFile } from './files.js';
 import { decode, middle, thumbnail } from './decode.js';
 
-const LONGEST_NAME = 80;
+const LONGEST_NAME = 200;
 /** Steps that can be undone. */
 const UNDONE = 50;
 /** Milliseconds between writes of the list of pictures while it changes. */
 const PAUSE = 700;
+/** Numbers that are used before the list is written again: none is ever used twice, whatever was written last. */
+const AHEAD = 4096;
 
 export class Project {
   /** Class: {id, name, pictures: [id]}. */
@@ -22,17 +24,25 @@ export class Project {
   /** Pixels as the engine takes them, by side. */
   #pixels = new Map();
   #next = 1;
+  /** The first number that the written list does not allow for. */
+  #reserved = 0;
   #undo = [];
   #timer = null;
   #changed;
   #square;
+  #trouble;
+  #erased = false;
 
-  /** `changed` is called after every change; `square(rgba, width, height, side)` resizes. */
-  static async open(folder, { changed, square }) {
+  /**
+   * `changed` is called after every change; `square(rgba, width, height, side)` resizes; `trouble(error)` hears of a list
+   * that could not be written.
+   */
+  static async open(folder, { changed, square, trouble }) {
     const project = new Project();
     project.#folder = folder;
     project.#changed = changed;
     project.#square = square;
+    project.#trouble = trouble;
     project.#document = new Document(folder, 'project');
     project.#originals = await folder.getDirectoryHandle('pictures', { create: true });
     project.#thumbnails = await Pack.open(folder, 'thumbnails');
@@ -64,12 +74,10 @@ export class Project {
     for await (const name of this.#originals.keys()) {
       const id = Number(name);
       files.add(id);
-      if (!own.has(id)) {
-        await removeFile(this.#originals, name);
-        this.#thumbnails.drop(id);
-      }
+      if (!own.has(id)) await removeFile(this.#originals, name);
       this.#next = Math.max(this.#next, id + 1);
     }
+    this.#thumbnails.keep((id) => own.has(id));
     // A list that is older than the files says more than there is.
     for (const one of this.classes) one.pictures = one.pictures.filter((id) => files.has(id));
   }
@@ -86,16 +94,20 @@ export class Project {
 
   /** Tells of a change, and writes it within a moment. */
   touch() {
+    if (this.#erased) return;
     this.#changed();
     this.#timer ??= setTimeout(() => {
       this.#timer = null;
-      this.save().catch(() => {});
+      this.save().catch(this.#trouble);
     }, PAUSE);
   }
 
   async save() {
+    if (this.#erased) return;
     const pictures = [...this.pictures].map(([id, picture]) => ({ id, ...picture }));
-    await this.#document.write({ next: this.#next, classes: this.classes, pictures });
+    const next = this.#next + AHEAD;
+    await this.#document.write({ next, classes: this.classes, pictures });
+    this.#reserved = next;
   }
 
   class(id) {
@@ -108,8 +120,7 @@ export class Project {
     const text = String(name ?? '').normalize('NFC').replace(/[\u0000-\u001f\u007f]/g, ' ').trim();
     if (!text) throw new Fault('usage', 'A class needs a name.');
     if ([...text].length > LONGEST_NAME) throw new Fault('usage', `A name has at most ${LONGEST_NAME} letters.`);
-    const same = (one) => one.id !== own && one.name.toLowerCase() === text.toLowerCase();
-    if (this.classes.some(same)) throw new Fault('usage', `There is a class “${text}” already.`);
+    if (this.classes.some((one) => one.id !== own && one.name === text)) throw new Fault('usage', `There is a class “${text}” already.`);
     return text;
   }
 
@@ -129,8 +140,8 @@ export class Project {
   /** The class of a name or id; made where there is none of that name. */
   classFor(which) {
     if (typeof which === 'number') return this.class(which);
-    const name = String(which).normalize('NFC').trim().toLowerCase();
-    return this.classes.find((one) => one.name.toLowerCase() === name) ?? this.class(this.addClass(which));
+    const name = String(which).normalize('NFC').trim();
+    return this.classes.find((one) => one.name === name) ?? this.class(this.addClass(which));
   }
 
   deleteClass(id) {
@@ -172,18 +183,29 @@ export class Project {
 
   #note(what, back, ids) {
     this.#undo.push({ what, back, ids });
-    if (this.#undo.length > UNDONE) {
-      const { ids } = this.#undo.shift();
-      const own = new Set(this.classes.flatMap((one) => one.pictures));
-      for (const id of ids.filter((id) => !own.has(id))) this.#forget(id);
-    }
+    if (this.#undo.length > UNDONE) this.#forget(this.#undo.shift().ids).catch(this.#trouble);
   }
 
-  #forget(id) {
-    this.pictures.delete(id);
-    this.#thumbnails.drop(id);
-    for (const pack of this.#pixels.values()) pack.drop(id);
-    removeFile(this.#originals, String(id)).catch(() => {});
+  /** Removes what is kept of pictures that are in no class and that no step back would bring there; how many they are. */
+  async #forget(ids) {
+    const own = new Set([...this.classes.flatMap((one) => one.pictures), ...this.#undo.flatMap((one) => one.ids)]);
+    const gone = ids.filter((id) => this.pictures.has(id) && !own.has(id));
+    for (const id of gone) {
+      this.pictures.delete(id);
+      this.#thumbnails.drop(id);
+      // A file that stays is removed when the page is opened again.
+      await removeFile(this.#originals, String(id)).catch(() => {});
+    }
+    for (const pack of await Promise.all(this.#pixels.values())) gone.forEach((id) => pack.drop(id));
+    return gone.length;
+  }
+
+  /** Makes room: what was deleted is removed for good. Whether there was anything. */
+  async reclaim() {
+    const ids = this.#undo.flatMap((one) => one.ids);
+    this.#undo = [];
+    this.touch();
+    return (await this.#forget(ids)) > 0;
   }
 
   undo() {
@@ -198,7 +220,8 @@ export class Project {
     const bitmap = await decode(blob, name);
     const id = this.#next++;
     try {
-      if (side) (await this.pixelsAt(side)).put(id, this.squared(bitmap, side));
+      if (id >= this.#reserved) await this.save();
+      if (side) (await this.#pixelsAt(side)).put(id, this.squared(bitmap, side));
       this.#thumbnails.put(id, await thumbnail(bitmap));
       await writeFile(this.#originals, String(id), new Uint8Array(await blob.arrayBuffer()));
       const picture = { name, shorter: Math.min(bitmap.width, bitmap.height), bytes: blob.size };
@@ -219,19 +242,31 @@ export class Project {
     return this.#square(rgba, own, own, side);
   }
 
-  async pixelsAt(side) {
-    if (!this.#pixels.has(side)) this.#pixels.set(side, await Pack.open(this.#folder, `pixels-${side}`));
+  /** The pixels that are kept at a side: opened once. */
+  async #pixelsAt(side) {
+    if (!this.#pixels.has(side)) {
+      const opening = Pack.open(this.#folder, `pixels-${side}`).then((pack) => {
+        pack.keep((id) => this.pictures.has(id));
+        return pack;
+      });
+      this.#pixels.set(side, opening);
+      opening.catch(() => this.#pixels.delete(side));
+    }
     return this.#pixels.get(side);
   }
 
   /** Pixels of a picture at a side; decoded anew where they were not kept. */
   async pixels(id, side) {
-    const pack = await this.pixelsAt(side);
+    const pack = await this.#pixelsAt(side);
     const kept = pack.get(id);
     if (kept?.length === 4 * side * side) return kept;
     const bitmap = await decode(await this.original(id), this.pictures.get(id)?.name ?? 'the picture');
-    const pixels = this.squared(bitmap, side);
-    bitmap.close();
+    let pixels;
+    try {
+      pixels = this.squared(bitmap, side);
+    } finally {
+      bitmap.close();
+    }
     pack.put(id, pixels);
     return pixels;
   }
@@ -268,19 +303,21 @@ export class Project {
     return sides[Math.floor(sides.length / 2)] ?? 0;
   }
 
-  flush() {
+  async flush() {
     this.#thumbnails.flush();
-    for (const pack of this.#pixels.values()) pack.flush();
+    for (const pack of await Promise.all(this.#pixels.values())) pack.flush();
   }
 
-  /** Everything is closed and removed. */
+  /** Everything is closed and removed, and nothing is written any more. */
   async erase() {
+    this.#erased = true;
     clearTimeout(this.#timer);
+    this.classes = [];
+    this.pictures.clear();
+    this.#undo = [];
     this.#thumbnails.close();
-    for (const pack of this.#pixels.values()) pack.close();
-    for (const side of this.#pixels.keys()) await removeFile(this.#folder, `pixels-${side}`);
-    await removeFile(this.#folder, 'thumbnails');
-    await removeFile(this.#folder, 'pictures');
-    await this.#document.remove();
+    for (const pack of await Promise.all(this.#pixels.values())) pack.close();
+    this.#pixels.clear();
+    await this.#document.erase();
   }
 }

@@ -2,8 +2,10 @@
 // happened to the pictures meanwhile.
 
 import { Fault } from './fault.js';
-import { Document, openFile, readFile, removeFile, storageFault, writeAll, writeFile } from './files.js';
-import { keepNetwork } from './networks.js';
+import { Document, openFile, readFile, removeFile, storageFault, writeAll } from './files.js';
+import { startingNetwork } from './runs.js';
+import { state, tell } from './state.js';
+import { Turns } from './turns.js';
 
 /** Milliseconds between checkpoints, and between reports to the page. */
 const SAVE_EVERY = 20_000;
@@ -11,13 +13,22 @@ const TELL_EVERY = 250;
 /** Points of the curves that are kept. */
 const POINTS = 1500;
 
+/** The files of a run beside its document. */
+const FILES = ['pixels', 'checkpoint.a', 'checkpoint.b', 'checkpoint.best'];
+
 export class Training {
-  /** What is kept: {from, state, step, steps, config, settings, classes, labels, side, original, checkpoint, points, ...}. */
+  /**
+   * What is kept: {from, origin, print, state, step, steps, config, settings, classes, labels, side, original, checkpoint, before,
+   * points, ...}; `origin`, the network that it started from; `checkpoint` and `before`, the one before it: {slot, step}.
+   */
   kept = null;
+  /** Whether it was training when its device was lost, and should go on with another. */
+  interrupted = false;
   #folder;
   #document;
-  #wasm;
-  #tell;
+  #finished;
+  /** What begins, ends and continues a run goes one after the other. */
+  #turns = new Turns();
   #run = null;
   #engine = null;
   #wanted = null;
@@ -26,15 +37,15 @@ export class Training {
   #validated = null;
   #speed = null;
   #left = null;
-  #slots = [];
+  #slots = {};
   #working = null;
 
-  static async open(folder, wasm, tell) {
+  /** `finished` is called when a run is over, after its network was kept. */
+  static async open(finished) {
     const training = new Training();
-    training.#folder = await folder.getDirectoryHandle('run', { create: true });
+    training.#folder = await state.folder.getDirectoryHandle('run', { create: true });
     training.#document = new Document(training.#folder, 'run');
-    training.#wasm = wasm;
-    training.#tell = tell;
+    training.#finished = finished;
     training.kept = await training.#document.read();
     // The page was closed while it trained.
     if (training.kept?.state === 'training') training.kept.state = 'paused';
@@ -60,49 +71,110 @@ export class Training {
     };
   }
 
-  /** Begins a run: `pictures` {pixels, labels, classes, side, original}, `plan` as `plan_run` makes it. */
-  async begin(engine, { from, plan, pictures, network, heldOut }) {
-    await this.drop();
-    const { pixels, ...rest } = pictures;
-    this.kept = {
-      from, state: 'training', step: 0, steps: plan.steps, config: plan.config, settings: plan.settings,
-      ...rest, checkpoint: null, best: null, points: [], heldOut,
-    };
+  /** Begins a run as `planned` has it, whose pictures and network it frees; resolves when the first step is done. */
+  begin(from, run) {
+    return this.#turns.do(() => this.#begin(from, run));
+  }
+
+  async #begin(from, { plan, pictures, start }) {
+    const { set, ...rest } = pictures;
     try {
-      await writeFile(this.#folder, 'pixels', pixels);
-      await this.#load(engine, network, pixels);
+      if (this.active) throw new Fault('usage', 'A run is at work already: pause it first.');
+      await this.#drop();
+      this.kept = {
+        from, origin: start?.origin ?? 'scratch', print: start?.print ?? null, state: 'training', step: 0, steps: plan.steps, config: plan.config, settings: plan.settings,
+        ...rest, checkpoint: null, before: null, best: null, points: [],
+      };
+      await this.#keepPixels(set, rest.labels.length);
+      this.#engine = state.device.need();
+      // The function takes both and frees them.
+      this.#run = await state.wasm.Run.open(this.#engine, set, plan.config, start?.network, undefined);
       this.kept.config = this.#run.config();
       await this.#document.write(this.kept);
     } catch (error) {
+      for (const one of [set, start?.network]) if (one?.__wbg_ptr) one.free();
       // There is no run that could go on.
-      await this.drop();
+      if (!this.active) {
+        await this.#drop();
+        this.#told();
+      }
       throw error;
     }
     await this.#train();
   }
 
-  async #load(engine, network, pixels = null) {
-    const { side, labels, classes, original, config, checkpoint } = this.kept;
-    pixels ??= await readFile(this.#folder, 'pixels');
-    this.#engine = engine;
-    if (!pixels) throw new Fault('storage', 'The pictures of this run are not in the browser’s files any more: drop the run and begin another.');
-    const bytes = checkpoint && (await readFile(this.#folder, `checkpoint.${checkpoint.slot}`));
-    const pictures = new this.#wasm.Pictures(side, pixels, Uint32Array.from(labels), classes, original);
+  async #keepPixels(set, n) {
+    const file = await openFile(this.#folder, 'pixels');
     try {
-      this.#run = await this.#wasm.Run.open(engine, pictures, config, checkpoint ? undefined : network, bytes ?? undefined);
+      let at = 0;
+      for (let i = 0; i < n; i += 1) {
+        const pixels = set.pixels(i);
+        writeAll(file, pixels, at);
+        at += pixels.length;
+      }
+      file.truncate(at);
+      file.flush();
+    } catch (error) {
+      throw storageFault(error);
     } finally {
-      pictures.free();
+      file.close();
     }
   }
 
+  /** The pictures that the run began with. */
+  async #pictures() {
+    const { side, labels, classes, original } = this.kept;
+    const file = await openFile(this.#folder, 'pixels');
+    const pixels = new Uint8Array(4 * side * side);
+    const set = new state.wasm.Pictures(side, classes, original);
+    try {
+      if (file.getSize() !== pixels.length * labels.length) {
+        throw new Fault('storage', 'The pictures of this run are not in the browser’s files any more: drop the run and begin another.');
+      }
+      labels.forEach((label, i) => {
+        file.read(pixels, { at: i * pixels.length });
+        set.add(pixels, label);
+      });
+      return set;
+    } catch (error) {
+      set.free();
+      throw storageFault(error);
+    } finally {
+      file.close();
+    }
+  }
+
+  /** Opens the run where its last checkpoint is; where that cannot be read, at the one before. */
+  async #load() {
+    const { config, checkpoint, before, origin, print } = this.kept;
+    this.#engine = state.device.need();
+    let failed = null;
+    for (const one of checkpoint ? [checkpoint, before].filter(Boolean) : [null]) {
+      const bytes = one && ((await readFile(this.#folder, `checkpoint.${one.slot}`)) ?? new Uint8Array());
+      const network = one ? undefined : (await startingNetwork(origin, print))?.network;
+      const set = await this.#pictures();
+      try {
+        this.#run = await state.wasm.Run.open(this.#engine, set, config, network, bytes ?? undefined);
+        this.kept.checkpoint = one;
+        return;
+      } catch (error) {
+        if (!['data', 'usage'].includes(error?.kind)) throw error;
+        failed ??= error;
+      }
+    }
+    throw failed;
+  }
+
   /** Goes on; resolves when a step is done. */
-  async resume(engine) {
+  resume() {
+    return this.#turns.do(() => this.#resume());
+  }
+
+  async #resume() {
     if (this.active) return;
     if (!this.kept || this.kept.state === 'done') throw new Fault('usage', 'There is no run to go on with.');
-    if (!this.#run) {
-      const network = this.kept.checkpoint ? null : await this.#tell.startingNetwork(this.kept.from);
-      await this.#load(engine, network);
-    }
+    this.interrupted = false;
+    if (!this.#run) await this.#load();
     this.#step(this.#run.done());
     this.kept.message = null;
     await this.#train();
@@ -115,9 +187,20 @@ export class Training {
   }
 
   /** Saves and stops after the step under way. */
-  async pause() {
+  pause() {
+    return this.#turns.do(() => this.#pause());
+  }
+
+  async #pause() {
+    this.interrupted = false;
     if (!this.active) return;
     this.#wanted = 'pause';
+    await this.#working;
+    this.interrupted = false;
+  }
+
+  /** When it trains no more: a device that is gone ends it. */
+  async settled() {
     await this.#working;
   }
 
@@ -126,8 +209,8 @@ export class Training {
   }
 
   #closeSlots() {
-    for (const name of Object.keys(this.#slots)) this.#slots[name].close();
-    this.#slots = [];
+    for (const file of Object.values(this.#slots)) file.close();
+    this.#slots = {};
   }
 
   #put(name, bytes) {
@@ -143,7 +226,6 @@ export class Training {
 
   /** Trains until it is over or stopped; resolves when the first step is done. */
   async #train() {
-    await this.#openSlots();
     this.kept.state = 'training';
     this.#wanted = null;
     this.#last = { saved: performance.now(), told: 0, images: 0, time: 0 };
@@ -159,34 +241,44 @@ export class Training {
       stop: () => this.#wanted !== null || performance.now() - this.#last.saved > SAVE_EVERY,
     };
     this.#working = this.#loop(listener).then(begun.resolve, begun.reject);
-    this.#tell.run();
+    this.#told();
     await first;
   }
 
+  #told() {
+    tell('run', { run: this.shown() });
+  }
+
   async #loop(listener) {
+    let over = false;
     try {
-      let over = false;
+      await this.#openSlots();
       while (!over && this.#wanted === null) {
         over = await this.#run.train(listener);
         await this.#saved();
       }
-      this.kept.state = over ? 'finishing' : 'paused';
       this.#closeSlots();
       if (over) await this.#finish();
+      this.kept.state = over ? 'done' : 'paused';
     } catch (error) {
+      over = false;
       this.#closeSlots();
-      const { message, kind } = await this.#tell.known(error);
+      const { message, kind } = await state.device.known(error);
       this.kept.state = kind === 'lost' || kind === 'full' ? 'paused' : 'failed';
       this.kept.message = message;
+      this.interrupted = kind === 'lost' && this.#wanted === null;
       this.#free();
-      if (kind === 'lost') this.#tell.lost(message);
+      if (kind === 'lost') state.lost(message);
       if (!this.kept.points.length) throw error;
     } finally {
+      // What cannot be written now is what was written before: it goes on from there.
+      await this.#document.write(this.kept).catch(() => {});
       this.#working = null;
       this.#speed = this.#left = null;
-      await this.#document.write(this.kept).catch(() => {});
-      this.#tell.run();
+      this.#told();
     }
+    // It goes on in turn with others, who may wait for the end of this.
+    if (over) this.#finished();
   }
 
   #onStep(report) {
@@ -212,8 +304,12 @@ export class Training {
     this.#point(point);
     if (now - last.told >= TELL_EVERY) {
       last.told = now;
-      this.#tell.step(point);
+      this.#toldStep(point);
     }
+  }
+
+  #toldStep(point) {
+    tell('step', { run: this.shown(), point });
   }
 
   /** Keeps a point of the curves; every second one where there are many. */
@@ -232,7 +328,7 @@ export class Training {
     this.#validated = null;
     const point = { step: 0, loss: null, losses: {}, accuracy: null, validation: accuracy };
     this.#point(point);
-    this.#tell.step(point);
+    this.#toldStep(point);
   }
 
   #onCheckpoint(bytes, best) {
@@ -248,22 +344,25 @@ export class Training {
 
   /** The checkpoint that was written counts from now on. */
   async #saved() {
-    this.#last.saved = performance.now();
-    if (this.kept.next) this.kept.checkpoint = this.kept.next;
+    const { next, checkpoint, before } = this.kept;
     delete this.kept.next;
-    await this.#document.write(this.kept);
+    this.#last.saved = performance.now();
+    if (next) Object.assign(this.kept, { checkpoint: next, before: checkpoint });
+    try {
+      await this.#document.write(this.kept);
+    } catch (error) {
+      Object.assign(this.kept, { checkpoint, before });
+      throw error;
+    }
   }
 
-  /** The network of a run that is over is measured, kept, and used from now on. */
+  /** The network of a run that is over is measured and kept. */
   async #finish() {
     const { kept } = this;
-    const name = kept.best ? 'best' : kept.checkpoint.slot;
-    const bytes = await readFile(this.#folder, `checkpoint.${name}`);
+    const bytes = await readFile(this.#folder, `checkpoint.${kept.best ? 'best' : kept.checkpoint.slot}`);
     const noted = await this.#run.network(this.#engine, bytes);
     this.#free();
-    await keepNetwork(this.#tell.folder, 'trained', noted);
-    kept.state = 'done';
-    await this.#tell.trained(noted);
+    await state.networks.keep('trained', noted);
   }
 
   #free() {
@@ -271,10 +370,10 @@ export class Training {
     this.#run = null;
   }
 
-  /** The file of the last checkpoint that was written whole; null where there is none. */
+  /** The bytes of the last checkpoint that was written whole; null where there is none. */
   async lastCheckpoint() {
     const { checkpoint } = this.kept ?? {};
-    return checkpoint && (await this.#folder.getFileHandle(`checkpoint.${checkpoint.slot}`)).getFile();
+    return checkpoint ? readFile(this.#folder, `checkpoint.${checkpoint.slot}`) : null;
   }
 
   /** The device is gone: what is on it is, too. */
@@ -283,11 +382,18 @@ export class Training {
   }
 
   /** Forgets the run. */
-  async drop() {
-    await this.pause();
+  drop() {
+    return this.#turns.do(async () => {
+      await this.#drop();
+      this.#told();
+    });
+  }
+
+  async #drop() {
+    await this.#pause();
     this.#free();
     this.kept = null;
     await this.#document.remove();
-    for (const name of ['pixels', 'checkpoint.a', 'checkpoint.b', 'checkpoint.best']) await removeFile(this.#folder, name);
+    for (const name of FILES) await removeFile(this.#folder, name);
   }
 }

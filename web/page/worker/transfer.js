@@ -1,14 +1,41 @@
 // A project as one zip of class folders, and embeddings as a table.
 
-import { Fault } from './fault.js';
+import { isHidden } from '../names.js';
+import { decode, png } from './decode.js';
 import { openFile, removeFile, storageFault, writeAll } from './files.js';
+import { state } from './state.js';
+import { progress } from './turns.js';
 
 const PROJECT_NAME = 'project.zip';
 
-/** A name that no system refuses. */
-function safe(name) {
-  const text = name.replace(/[\u0000-\u001f<>:"/\\|?*]/g, '_').replace(/[. ]+$/, '').slice(0, 100) || '_';
-  return /^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i.test(text) ? `_${text}` : text;
+const MOST_LETTERS = 100;
+
+/** A name that no system refuses or hides, with its extension where it has one. */
+function safe(name, extension = '') {
+  const stem = name.slice(0, name.length - extension.length);
+  const text = [...stem.replace(/[\u0000-\u001f<>:"/\\|?*]/g, '_')].slice(0, MOST_LETTERS).join('').replace(/[. ]+$/, '') || '_';
+  const own = /^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/i.test(text) || /^(\.|__MACOSX$)/i.test(text) ? `_${text}` : text;
+  return own + extension.replace(/[^.\w]/g, '_');
+}
+
+/** The extension of a name, of at most five letters, with its dot. */
+const extensionOf = (name) => /.(\.\w{1,5})$/.exec(name)?.[1] ?? '';
+
+/** How files begin that the program reads: PNG, JPEG, GIF, BMP; WebP has its name behind a length. */
+const KNOWN = ['\x89PNG', '\xff\xd8\xff', 'GIF8', 'BM'];
+
+/** A picture for the program: as it is where that reads it, otherwise as PNG. */
+async function forProgram(file, name) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const head = String.fromCharCode(...bytes.subarray(0, 12));
+  if (KNOWN.some((start) => head.startsWith(start)) || /^RIFF[^]{4}WEBP$/.test(head)) return { bytes, name };
+  const bitmap = await decode(file, name);
+  try {
+    const stem = name.slice(0, name.length - extensionOf(name).length);
+    return { bytes: await png(bitmap), name: `${stem}.png` };
+  } finally {
+    bitmap.close();
+  }
 }
 
 /** `name` or a name like it that is not among `used`, whatever the case of its letters; it is used then. */
@@ -23,22 +50,32 @@ function unique(name, used) {
 /** A field of a table. */
 const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
-/** Writes all pictures into a file of the page: {file, name}. `on` is told how many are done, and says whether to go on. */
-export async function exportZip(wasm, folder, project, on) {
-  await removeFile(folder, PROJECT_NAME);
+/** The zip that was written last is in nobody's way while it is saved, and removed when the page is opened again. */
+export const clearExports = () => removeFile(state.folder, PROJECT_NAME);
+
+/** Writes all pictures that there are now into a file of the page: {file, name}; null where it was cancelled. */
+export async function exportZip() {
+  const { folder, project, wasm } = state;
+  const classes = project.classes.filter((one) => one.pictures.length).map(({ name, pictures }) => ({ name, pictures: [...pictures] }));
+  const on = progress('exporting', project.count());
+  await clearExports();
   const file = await openFile(folder, PROJECT_NAME);
   try {
     const zip = new wasm.ZipOut({ write: (bytes, at) => writeAll(file, bytes, at) });
     const folders = new Set();
     let done = 0;
-    for (const one of project.classes) {
+    for (const one of classes) {
       const name = unique(safe(one.name), folders);
       const used = new Set();
       for (const id of one.pictures) {
-        const own = unique(safe(project.pictures.get(id)?.name ?? 'picture.png'), used);
-        zip.add(`${name}/${own}`, new Uint8Array(await (await project.original(id)).arrayBuffer()));
+        const own = project.pictures.get(id)?.name ?? 'picture.png';
+        const picture = await forProgram(await project.original(id), own);
+        zip.add(`${name}/${unique(safe(picture.name, extensionOf(picture.name)), used)}`, picture.bytes);
         done += 1;
-        if (!on(done)) throw new Fault('usage', 'The export was stopped.');
+        if (!on(done)) {
+          zip.free();
+          return null;
+        }
       }
     }
     zip.finish();
@@ -52,21 +89,22 @@ export async function exportZip(wasm, folder, project, on) {
 }
 
 /** What is in a zip, to be added one by one: {items, free}. Folders and what systems hide are left out. */
-export function zipItems(wasm, file) {
+export function zipItems(file) {
   const reader = new FileReaderSync();
-  const zip = new wasm.ZipIn({
+  const zip = new state.wasm.ZipIn({
     size: () => file.size,
     read: (at, end) => new Uint8Array(reader.readAsArrayBuffer(file.slice(at, end))),
   });
-  const hidden = (name) => name.split('/').some((part) => part.startsWith('.') || part === '__MACOSX');
   const names = JSON.parse(zip.names()).map((name, i) => ({ name, i }));
-  const items = names.filter(({ name }) => !name.endsWith('/') && !hidden(name));
-  const read = ({ name, i }) => ({ name, read: async () => ({ file: new Blob([zip.read(i)]), name, class: null }) });
+  const items = names.filter(({ name }) => !name.endsWith('/') && !isHidden(name));
+  const read = ({ name, i }) => ({ name, class: null, read: async () => new Blob([zip.read(i)]) });
   return { items: items.map(read), free: () => zip.free() };
 }
 
 /** The rows of all pictures as CSV: {file, name}. */
-export function exportTable(project, embedding) {
+export function exportTable() {
+  const { project } = state;
+  const embedding = state.networks.need();
   const lines = [['path', ...Array.from({ length: embedding.width }, (_, i) => `f${i}`)].join(',')];
   for (const one of project.classes) {
     for (const id of one.pictures) {
