@@ -24,10 +24,11 @@ let under = null;
 
 /** Asks about a file; its answer is drawn. */
 export async function ask(file, quiet = false) {
-  if (under) await under.catch(() => {});
-  under = call('ask', { file });
+  while (under) await under.catch(() => {});
+  const mine = call('ask', { file });
+  under = mine;
   try {
-    const answer = await under;
+    const answer = await mine;
     asked = answer;
     if (!quiet || !live) {
       ui.picture.alt = S.askedPicture;
@@ -38,7 +39,7 @@ export async function ask(file, quiet = false) {
     draw(answer, quiet);
     return answer;
   } finally {
-    under = null;
+    if (under === mine) under = null;
   }
 }
 
@@ -100,8 +101,8 @@ function drawCorrections() {
 
 async function correct(which) {
   // The picture is that of the last answer.
-  if (under) await under.catch(() => {});
-  await call('correct', { class: which });
+  while (under) await under.catch(() => {});
+  await call('correct', { class: which, number: asked?.number });
   asked = null;
   ui.correct.hidden = true;
   const name = typeof which === 'number' ? className(which) : which;

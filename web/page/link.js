@@ -28,6 +28,12 @@ export function call(name, args = {}) {
   });
 }
 
+/** Ends the worker, after it has written what there is to write. */
+export function leave() {
+  if (early) worker.terminate();
+  else call('leave').catch(() => worker.terminate());
+}
+
 /** Calls `listener` with the fields of each such event. */
 export function on(event, listener) {
   if (!listeners.has(event)) listeners.set(event, []);

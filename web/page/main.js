@@ -2,7 +2,7 @@
 
 import { S } from './strings.js';
 import { $, attempt, button, h, pause, percent, say, setText, toast } from './dom.js';
-import { call, on } from './link.js';
+import { call, leave, on } from './link.js';
 import { state, update, watch } from './state.js';
 import { addFiles, setUpAdding } from './add.js';
 import { focusedClass, setUpClasses } from './classes.js';
@@ -59,6 +59,8 @@ function setUpSaving() {
   document.addEventListener('visibilitychange', () => {
     if (document.hidden && state.ready) call('save').catch(() => {});
   });
+  addEventListener('pagehide', ({ persisted }) => persisted && leave());
+  addEventListener('pageshow', ({ persisted }) => persisted && location.reload());
 }
 
 /** Pictures from the clipboard go to the class with the focus, or are asked about. */
@@ -123,9 +125,10 @@ async function begin() {
   const opening = call('open');
   opening.catch(() => {});
   on('progress', ({ what, done, total }) => {
-    if (what !== 'embedding' || (state.ready && document.body.dataset.view === 'train')) return;
+    if (what !== 'embedding') return;
     setText($('opening'), S.openingEmbedding(done, total));
-    $('opening').hidden = done >= total;
+    // Training has a bar of its own for that.
+    $('opening').hidden = done >= total || (state.ready && document.body.dataset.view === 'train');
   });
   $('opening').textContent = S.opening;
   for (const node of document.querySelectorAll('[data-t]')) node.textContent = S[node.dataset.t];
@@ -134,7 +137,7 @@ async function begin() {
   document.documentElement.lang = S.locale;
   document.title = S.title;
   // Each in a task of its own, so that none is long.
-  for (const setUp of [setUpTabs, setUpAdding, setUpClasses, setUpAsk, setUpTrain, setUpSee, setUpDevice, setUpProject, setUpPaste]) {
+  for (const setUp of [setUpTabs, setUpAdding, setUpClasses, setUpAsk, setUpTrain, setUpSee, setUpDevice, setUpProject, setUpPaste, setUpSaving]) {
     await pause();
     setUp();
   }

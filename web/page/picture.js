@@ -10,8 +10,8 @@ import { thumb } from './thumbs.js';
 /** A row of pictures with their class and how like they are; each opens its own neighbours. */
 export function neighbourList(neighbours, open = showPicture) {
   return h('ul', { class: 'near' }, neighbours.map(({ id, class: own, similarity }) => h('li', {},
-    h('button', { type: 'button', class: 'plain', 'aria-label': S.likeThis(className(own), percent(similarity)), onclick: () => attempt(() => open(id)) },
-      thumb(id), h('span', { text: className(own) }), h('small', { text: percent(similarity) })))));
+    h('button', { type: 'button', class: 'plain', onclick: () => attempt(() => open(id)) },
+      thumb(id), h('span', { text: className(own) }), ' ', h('small', { text: percent(similarity) }), ' ', h('span', { class: 'sr', text: S.likeThis })))));
 }
 
 const classOf = (id) => state.project.classes.find(({ pictures }) => pictures.includes(id))?.id ?? null;

@@ -11,9 +11,10 @@ let ui;
 
 async function save(name) {
   try {
-    const { file, name: own } = await call(name);
+    const { file, name: own, refused = [] } = await call(name);
     download(file, own);
     toast(S.saved(own, bytes(file.size)));
+    if (refused.length) toast(S.notExported(refused.length, `${refused[0].name}: ${refused[0].why}`), true);
   } finally {
     ui.exporting(null);
   }
@@ -43,8 +44,7 @@ export function setUpProject() {
     storage: h('p', {}), kept: h('p', { class: 'hint' }), meter: h('meter', { min: 0, 'aria-label': S.storage }),
     exporting: progressBar(exporting, S.exporting, () => call('cancel', { what: 'exporting' })),
     persist: button(S.persist, async () => {
-      const { persisted } = await call('persist');
-      if (!persisted) throw new Error(S.persistRefused);
+      if (!(await navigator.storage.persist())) throw new Error(S.persistRefused);
       await estimate();
     }),
   };

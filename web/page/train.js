@@ -63,6 +63,7 @@ async function start() {
   } finally {
     ui.prepared(null);
     suggested = null;
+    attempt(suggest);
   }
 }
 
@@ -100,7 +101,8 @@ function drawRun() {
 function drawNetworks() {
   ui.networks.replaceChildren(...state.networks.map(({ name, title, side, width, bytes: size }) => {
     const radio = h('input', { type: 'radio', name: 'network', value: name, checked: name === state.network });
-    radio.addEventListener('change', () => attempt(async () => {
+    // Not change: the one in use is chosen again to go on where it was cancelled.
+    radio.addEventListener('click', () => attempt(async () => {
       ui.embedding(0, state.project.pictures);
       try {
         await call('useNetwork', { name });

@@ -13,7 +13,7 @@ import { planned } from './worker/runs.js';
 import { state, tell, trouble } from './worker/state.js';
 import { Training } from './worker/training.js';
 import { clearExports, exportTable, exportZip, zipItems } from './worker/transfer.js';
-import { TELL_EVERY, cancel, inTurn, progress } from './worker/turns.js';
+import { TELL_EVERY, cancel, cancelsOf, inTurn, progress } from './worker/turns.js';
 
 /** Milliseconds that a page which is just being closed may keep its files. */
 const CLOSING = 3000;
@@ -22,8 +22,10 @@ const CALM = 60_000;
 /** Pages of one server in different folders have different files. */
 const HOME = `ieq-wgpu ${encodeURIComponent(new URL('.', import.meta.url).pathname)}`;
 
-/** The picture that was asked about last, and its row. */
+/** The picture that was asked about last, and its number: {number, file}. */
 let asked = null;
+/** Why nothing but `open` can be called. */
+let unopened = { message: 'The page is not open yet.', kind: 'usage' };
 
 /** A change of the project that the page does not know of yet: told before the answer of the call that made it. */
 let untold = null;
@@ -70,16 +72,20 @@ async function open() {
 /** Opens the device where there is none or it is gone, and the network in use on it. */
 async function openDevice() {
   const { device, networks, training } = state;
-  if (!device.engine || device.loss()) {
+  const gone = () => !device.engine || device.loss();
+  if (gone()) {
     // What is at work on a device that is gone ends before another one takes its place.
     await training.settled();
     await inTurn(async () => {
+      if (!gone()) return;
       training.lose();
       networks.close();
       await device.open(wasm);
     });
   }
-  if (device.engine && !networks.current) await inTurn(() => networks.useChosen()).catch(tellLater);
+  await inTurn(async () => {
+    if (device.engine && !networks.current) await networks.useChosen();
+  }).catch(tellLater);
   embedLater();
   return opened();
 }
@@ -101,8 +107,12 @@ async function opened() {
 let reopening = false;
 let reopened = -CALM;
 state.lost = async (message) => {
+  if (reopening) return;
   // The device of work that ends late may have been replaced.
-  if (reopening || !state.device.loss()) return;
+  if (!state.device.loss()) {
+    await goOn();
+    return;
+  }
   tell('lost', { message });
   if (performance.now() - reopened < CALM) return;
   reopening = true;
@@ -119,14 +129,23 @@ state.lost = async (message) => {
 
 /** Goes on with a run that a lost device has ended. */
 async function goOn() {
-  if (state.training.interrupted && state.device.engine) await state.training.resume().catch(tellLater);
+  await state.training.settled();
+  if (state.training.interrupted && state.device.engine) await resume().catch(tellLater);
 }
+
+const resume = () => inTurn(() => {
+  idle();
+  return state.training.resume();
+});
 
 /** What measures or checks the device does so alone. */
 let busy = false;
+function idle() {
+  if (busy) throw new Fault('usage', 'The device is being checked or measured: wait for that, or cancel it.');
+}
 async function measured(work) {
   const engine = state.device.need();
-  if (busy) throw new Fault('usage', 'The device is being checked or measured already: wait for that, or cancel it.');
+  idle();
   if (state.training.active) throw new Fault('usage', 'A run is using the device: pause it first.');
   busy = true;
   try {
@@ -138,7 +157,13 @@ async function measured(work) {
 
 const calls = {
   async open() {
-    await open();
+    try {
+      await open();
+      unopened = null;
+    } catch (error) {
+      unopened = described(error);
+      throw error;
+    }
     return openDevice();
   },
   async reopen() {
@@ -151,7 +176,10 @@ const calls = {
   renameClass: ({ id, name }) => state.project.renameClass(id, name),
   deleteClass: ({ id }) => state.project.deleteClass(id),
   folderClasses: ({ names }) => ({ classes: folderClasses(names) }),
-  addPictures: ({ items }) => inTurn(() => addPictures(items)),
+  addPictures({ items }) {
+    const since = cancelsOf('adding');
+    return inTurn(() => addPictures(items, since));
+  },
   deletePictures: ({ ids }) => state.project.deletePictures(ids),
   movePictures: ({ ids, class: to }) => state.project.movePictures(ids, to),
   undo() {
@@ -172,16 +200,17 @@ const calls = {
       bitmap.close();
     }
     const row = await embedding.embed(pixels);
-    asked = { file };
-    return (await answers()).answer(row, state.networks.unknown);
+    const answer = (await answers()).answer(row, state.networks.unknown);
+    asked = { number: (asked?.number ?? 0) + 1, file };
+    return { ...answer, number: asked.number };
   }),
 
-  correct: ({ class: which }) => inTurn(async () => {
-    if (!asked) throw new Fault('usage', 'There is no picture to correct: ask about one first.');
+  correct: ({ class: which, number = asked?.number }) => inTurn(async () => {
+    if (!asked?.file || number !== asked.number) throw new Fault('usage', 'There is no picture to correct: ask about one first.');
     const { file } = asked;
     const { added, refused } = await addPictures([{ file, name: file.name ?? 'asked.png', class: which }]);
     if (!added) throw new Fault('data', refused[0]?.why ?? 'The picture could not be added.');
-    asked = null;
+    asked.file = null;
     return { id: state.project.classFor(which).pictures.at(-1) };
   }),
 
@@ -191,8 +220,9 @@ const calls = {
   },
 
   async useNetwork({ name }) {
+    const since = cancelsOf('embedding');
     await inTurn(() => state.networks.use(name));
-    await embedMissing();
+    await embedMissing(since);
   },
 
   suggestRun: ({ from }) => inTurn(async () => {
@@ -209,12 +239,12 @@ const calls = {
     }
   }),
 
-  train: ({ from, steps, seed }) => inTurn(async () => state.training.begin(from, await planned(from, steps, seed))),
+  train: ({ from, steps, seed }) => inTurn(async () => {
+    idle();
+    await state.training.begin(from, await planned(from, steps, seed));
+  }),
   pause: () => state.training.pause(),
-  async resume() {
-    state.device.need();
-    await state.training.resume();
-  },
+  resume,
   dropRun: () => state.training.drop(),
 
   map: () => inTurn(async () => (await answers()).map()),
@@ -258,20 +288,24 @@ const calls = {
 
   cancel: ({ what }) => void cancel(what),
 
-  exportProject: () => inTurn(async () => {
-    const found = await exportZip();
-    if (!found) throw new Fault('usage', 'The export was cancelled.');
-    return found;
-  }),
+  exportProject() {
+    const since = cancelsOf('exporting');
+    return inTurn(async () => {
+      const found = await exportZip(since);
+      if (!found) throw new Fault('usage', 'The export was cancelled.');
+      return found;
+    });
+  },
 
-  importProject: ({ file }) => inTurn(async () => {
-    const { items, free } = zipItems(file);
-    try {
-      return await addPictures(items);
-    } finally {
+  importProject({ file }) {
+    const since = cancelsOf('adding');
+    return inTurn(async () => {
+      const { items, free } = zipItems(file);
+      const found = await addPictures(items, since);
       free();
-    }
-  }),
+      return found;
+    });
+  },
 
   exportCheckpoint: () => inTurn(async () => {
     const bytes = await state.networks.bytes(state.networks.current?.name ?? 'shipped');
@@ -305,10 +339,12 @@ const calls = {
   release: () => state.device.need().lose(),
 
   /** Writes what has changed now: the page may be closed. */
-  save: () => state.project?.save(),
+  save: () => state.project.save(),
 
-  async persist() {
-    return { persisted: (await navigator.storage.persist?.()) ?? false };
+  /** The same, and ends the worker: a page that the browser keeps aside would keep others of it from its files. */
+  async leave() {
+    await state.project.save().catch(() => {});
+    self.close();
   },
 };
 
@@ -337,6 +373,7 @@ onmessage = async ({ data: { id, call, args } }) => {
   const answer = (message) => waiting.delete(id) && postMessage({ id, ...message });
   try {
     if (broken) return answer({ error: broken });
+    if (unopened && call !== 'open') return answer({ error: unopened });
     if (!Object.hasOwn(calls, call)) throw new Fault('internal', `The worker knows no call “${call}”.`);
     const result = (await calls[call](args ?? {})) ?? {};
     if (untold) tellProject();

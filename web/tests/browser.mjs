@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
-import { chromium } from 'playwright-core';
+import { chromium, firefox } from 'playwright-core';
 
 const TYPES = {
   '.css': 'text/css', '.html': 'text/html', '.js': 'text/javascript', '.json': 'application/json', '.svg': 'image/svg+xml',
@@ -37,14 +37,20 @@ export function serve(folder, instead = {}) {
   });
 }
 
+/** The browser of the tests: BROWSER=firefox is Debian's `firefox-esr` with WebGPU on whatever Vulkan has, lavapipe say. */
+export const isFirefox = process.env.BROWSER === 'firefox';
+
 /** A browser that keeps what pages store in `folder`. */
 export function launch(folder = fs.mkdtempSync(path.join(os.tmpdir(), 'page-')), webgpu = true) {
+  const viewport = { width: 1280, height: 900 };
+  if (isFirefox) {
+    const firefoxUserPrefs = { 'dom.webgpu.enabled': webgpu, 'gfx.webgpu.ignore-blocklist': true };
+    return firefox.launchPersistentContext(folder, { channel: 'moz-firefox', executablePath: process.env.FIREFOX ?? '/usr/bin/firefox-esr', firefoxUserPrefs, viewport });
+  }
   const quiet = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
   const gpu = webgpu ? ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan'] : [];
   return chromium.launchPersistentContext(folder, {
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--headless=new', '--no-sandbox', ...quiet, ...gpu],
-    viewport: { width: 1280, height: 900 },
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: ['--headless=new', '--no-sandbox', ...quiet, ...gpu], viewport,
   });
 }
 

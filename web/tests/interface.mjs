@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { chromium } from 'playwright-core';
 import { serve, watch } from './browser.mjs';
 
@@ -11,6 +12,7 @@ const shots = process.argv.includes('--shots') ? process.argv[process.argv.index
 if (shots) mkdirSync(shots, { recursive: true });
 /** Milliseconds that a task of the main thread may take of a processor: what it waits for one says nothing of the page. */
 const LONGEST = 50;
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 let mock = {};
 let version = 1;
@@ -51,6 +53,12 @@ const png = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAYAAACNMs+9AAAAFUlEQVR
 const picture = (name) => ({ name, mimeType: 'image/png', buffer: png });
 const text = (page, selector) => page.locator(selector).innerText();
 const calls = (page) => page.evaluate(async () => (await import('./link.js')).call('counts'));
+/** What people with other eyes, ears and hands cannot use, contrast included, by the rules of axe. */
+async function unreadable(page) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => axe.run());
+  return violations.flatMap(({ id, help, nodes }) => nodes.map(({ target, failureSummary }) => `${id}: ${help}: ${target}: ${failureSummary}`));
+}
 async function shot(page, name) {
   if (shots) await page.screenshot({ path: `${shots}/${name}.png` });
 }
@@ -269,6 +277,22 @@ const tests = {
     await close();
   },
 
+  async 'what has changed is written when the page goes out of sight'() {
+    const { page, close } = await open({ classes: 1, pictures: 2 });
+    const hide = (hidden) => page.evaluate((hidden) => {
+      Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, hidden);
+    await hide(true);
+    await hide(false);
+    assert.equal((await calls(page)).save, 1);
+    // A page that is kept aside ends its worker, and loads again when it is shown.
+    await page.evaluate(() => dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true })));
+    await Promise.all([page.waitForNavigation(), page.evaluate(() => dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true })))]);
+    await page.waitForSelector('.card');
+    await close();
+  },
+
   async 'without WebGPU it says so and still collects'() {
     const { page, close } = await open({ gpu: false });
     assert.match(await text(page, '#banner'), /no WebGPU/);
@@ -306,6 +330,7 @@ const tests = {
           await settled(page);
           const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
           assert.ok(over <= 0, `${view} at ${width}: ${over} pixels too wide`);
+          assert.deepEqual(await unreadable(page), [], `${view} at ${width}, ${colorScheme}`);
           await shot(page, `${view}-${width}-${colorScheme}`);
         }
         const back = await page.evaluate(() => getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number)[0]);

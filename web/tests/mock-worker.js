@@ -200,7 +200,8 @@ const calls = {
   importCheckpoint: () => ({ network: networks[0] }),
   eraseAll() { project.classes = []; changed(); },
   release() { tell('lost', { message: 'The browser took the device away.' }); },
-  persist: () => ({ persisted: false }),
+  save() {},
+  leave: () => self.close(),
   /** How often each call was made: for the tests. */
   counts: () => counts,
 };

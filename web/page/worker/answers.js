@@ -93,7 +93,9 @@ class Answers {
     const squares = [];
     for (const id of this.#ids.filter((_, i) => i % step === 0).slice(0, LOOKED_AT)) {
       // One that cannot be read says nothing here.
-      const pixels = await state.project.pixels(id, embedding.side).catch(() => null);
+      const pixels = await state.project.pixels(id, embedding.side).catch((error) => {
+        if (error instanceof WebAssembly.RuntimeError) throw error;
+      });
       if (pixels) squares.push(pixels);
     }
     const reference = embedding.network.reference(embedding.name === 'shipped', joined(squares));

@@ -2,8 +2,9 @@
 
 import { Fault, described } from './fault.js';
 
-/** Milliseconds in which a device that refuses something says why. */
-const LAST_WORDS = 200;
+/** Milliseconds in which a device that refuses something says that it is gone, where that is why, and between two looks. */
+const LAST_WORDS = 3000;
+const LOOK = 100;
 
 export class Device {
   /** None where there is no WebGPU; `why` says why. */
@@ -58,7 +59,7 @@ export class Device {
   async known(error) {
     const fault = described(error);
     if (fault.kind !== 'device' || !this.engine) return fault;
-    await new Promise((resolve) => setTimeout(resolve, LAST_WORDS));
+    for (let waited = 0; waited < LAST_WORDS && !this.loss(); waited += LOOK) await new Promise((resolve) => setTimeout(resolve, LOOK));
     return this.loss() ?? fault;
   }
 }

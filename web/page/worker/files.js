@@ -144,10 +144,21 @@ export class Pack {
   #stale = 0;
 
   static async open(folder, name) {
-    let pack = new Pack();
+    const pack = await Pack.#opened(folder, name);
+    if (!(pack.#stale > 4 << 20 && pack.#stale > pack.#end / 2)) return pack;
+    await pack.#compact(folder, name);
+    return Pack.#opened(folder, name);
+  }
+
+  static async #opened(folder, name) {
+    const pack = new Pack();
     pack.#file = await openFile(folder, name);
-    pack.#scan();
-    if (pack.#stale > 4 << 20 && pack.#stale > pack.#end / 2) pack = await pack.#compacted(folder, name);
+    try {
+      pack.#scan();
+    } catch (error) {
+      pack.close();
+      throw storageFault(error);
+    }
     return pack;
   }
 
@@ -178,25 +189,22 @@ export class Pack {
     }
   }
 
-  /** Itself in a file without what is gone; where that cannot be made, as it is. */
-  async #compacted(folder, name) {
-    const handle = await folder.getFileHandle(name);
-    if (!handle.move) return this;
+  /** Closes it, and leaves a file without what is gone, where the browser can make one; otherwise it stays as it is. */
+  async #compact(folder, name) {
     const next = new Pack();
     try {
       await removeFile(folder, `${name}.new`);
       next.#file = await openFile(folder, `${name}.new`);
       for (const id of this.#at.keys()) next.put(id, this.get(id));
       next.flush();
+      next.close();
+      this.close();
+      await (await folder.getFileHandle(`${name}.new`)).move(folder, name);
     } catch {
       next.#file?.close();
+      this.close();
       await removeFile(folder, `${name}.new`).catch(() => {});
-      return this;
     }
-    next.close();
-    this.close();
-    await (await folder.getFileHandle(`${name}.new`)).move(name);
-    return Pack.open(folder, name);
   }
 
   /** Drops the records whose number is none that `wanted` says yes to. */

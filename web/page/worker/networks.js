@@ -112,6 +112,8 @@ export class Networks {
   /** What is kept: the one that was chosen, and all as they are shown. */
   #chosen = 'shipped';
   #all = [];
+  /** Those that are being written, and are in no list yet. */
+  #writing = new Set();
   #changed;
 
   /** `changed` is called when another one is in use. */
@@ -174,15 +176,20 @@ export class Networks {
   /** Keeps a network and chooses it: it is in use after `use`, or when the page is opened again. */
   async keep(name, bytes) {
     const print = await fingerprint(bytes);
-    await writeFile(state.folder, fileOf(print), bytes);
     const entry = { name, title: titled(name), side: null, width: null, bytes: bytes.length, trained: name === 'trained', print };
-    const before = [this.#chosen, this.#all];
-    this.#choose(entry);
+    const [chosen, old] = [this.#chosen, this.#all.find((one) => one.name === name)];
+    this.#writing.add(print);
     try {
+      await writeFile(state.folder, fileOf(print), bytes);
+      this.#choose(entry);
       await this.#save();
     } catch (error) {
-      [this.#chosen, this.#all] = before;
+      // Another one may have been chosen meanwhile.
+      if (this.#all.includes(entry)) this.#all = [...this.#all.filter((one) => one !== entry), old].filter(Boolean);
+      if (this.#chosen === name) this.#chosen = chosen;
       throw error;
+    } finally {
+      this.#writing.delete(print);
     }
   }
 
@@ -235,11 +242,14 @@ export class Networks {
 
   /** Removes what belongs to no network that there is. */
   async #sweep() {
-    const kept = new Set(this.#all.flatMap(({ print }) => [fileOf(print), rowsOf(print)]));
     const names = [];
     for await (const name of state.folder.keys()) names.push(name);
-    const old = names.filter((name) => /^(network|rows)-/.test(name) && !kept.has(name));
-    for (const name of old) await removeFile(state.folder, name).catch(() => {});
+    for (const name of names.filter((name) => /^(network|rows)-/.test(name))) {
+      // Looked at each time: one may be kept meanwhile.
+      const prints = [...this.#all.map((one) => one.print), ...this.#writing];
+      if (!prints.some((print) => [fileOf(print), rowsOf(print)].includes(name))) await removeFile(state.folder, name).catch(() => {});
+    }
+    await state.project.keepSides(this.#all.map((one) => one.side));
   }
 
   /** The device is gone, and with it what is on it. */

@@ -3,7 +3,8 @@
 import { Fault, described } from './fault.js';
 import { isHidden, isPictureName } from '../names.js';
 import { state, trouble } from './state.js';
-import { inTurn, progress } from './turns.js';
+import { clearExports } from './transfer.js';
+import { cancelsOf, inTurn, progress } from './turns.js';
 import { forget, joined } from './answers.js';
 
 /** Keeps the rows of [id, pixels] pairs. */
@@ -27,9 +28,9 @@ export function folderClasses(names) {
  * Adds items {file, name, class} or {name, class, read}, where `read()` gives the file; in turn. A class of null is the one
  * that the folders of all such names say.
  */
-export async function addPictures(items) {
+export async function addPictures(items, since) {
   const { project, networks } = state;
-  const on = progress('adding', items.length);
+  const on = progress('adding', items.length, since);
   const embedding = networks.current;
   const refused = [];
   let [added, done] = [0, 0];
@@ -61,13 +62,16 @@ export async function addPictures(items) {
     try {
       return await into();
     } catch (error) {
-      // Room that deleted pictures still take.
-      if (error.kind !== 'full' || !(await project.reclaim())) throw error;
+      // Room that deleted pictures still take, and what can be made anew.
+      if (error.kind !== 'full') throw error;
+      await clearExports();
+      if (!(await project.reclaim(embedding ? [embedding.side] : []))) throw error;
       return into();
     }
   };
   try {
     for (const item of items) {
+      if (!on(done)) break;
       try {
         waiting.push(await add(item));
         added += 1;
@@ -78,8 +82,10 @@ export async function addPictures(items) {
       }
       if (waiting.length >= (embedding?.batch ?? Infinity)) await embedNow();
       done += 1;
-      if (!on(done)) break;
     }
+    on(done);
+    // Others may have been added without.
+    if (!failed) embedLater();
   } finally {
     await embedNow();
     forget();
@@ -99,17 +105,17 @@ export function tellFailed({ message, kind }) {
 let under = null;
 
 /** Embeds the pictures that the network in use has not seen, a few in each turn. */
-export function embedMissing() {
-  under ??= embedAll().finally(() => {
+export function embedMissing(since = cancelsOf('embedding')) {
+  under ??= embedAll(since).finally(() => {
     under = null;
   });
   return under;
 }
 
-async function embedAll() {
+async function embedAll(since) {
   const { project, networks } = state;
   const unread = new Set();
-  const on = progress('embedding', 0);
+  const on = progress('embedding', 0, since);
   let done = 0;
   const part = async () => {
     const embedding = networks.current;
@@ -120,7 +126,7 @@ async function embedAll() {
       try {
         squares.push([id, await project.pixels(id, embedding.side)]);
       } catch (error) {
-        if (error.kind === 'full') throw error;
+        if (error instanceof WebAssembly.RuntimeError) throw error;
         unread.add(id);
       }
     }
@@ -133,11 +139,19 @@ async function embedAll() {
     }
     return missing.length - now;
   };
-  while ((await inTurn(part)) > 0);
+  try {
+    while ((await inTurn(part)) > 0);
+  } finally {
+    on(done, done);
+  }
   if (unread.size) trouble(`Pictures that could not be read from the browser’s files: ${unread.size}. No answer counts them; delete them and add them again.`);
 }
 
 /** The same, where nobody waits for it. */
 export function embedLater() {
-  embedMissing().catch(async (error) => tellFailed(await state.device.known(error)));
+  embedMissing().catch(async (error) => {
+    // It ends all, and not this alone.
+    if (error instanceof WebAssembly.RuntimeError) throw error;
+    tellFailed(await state.device.known(error));
+  });
 }

@@ -12,6 +12,9 @@ const PAUSE = 700;
 /** Numbers that are used before the list is written again: none is ever used twice, whatever was written last. */
 const AHEAD = 4096;
 
+/** A name of a class as it is kept. */
+const plain = (name) => String(name ?? '').normalize('NFC').replace(/[\u0000-\u001f\u007f]/g, ' ').trim();
+
 export class Project {
   /** Class: {id, name, pictures: [id]}. */
   classes = [];
@@ -117,7 +120,7 @@ export class Project {
   }
 
   #name(name, own = null) {
-    const text = String(name ?? '').normalize('NFC').replace(/[\u0000-\u001f\u007f]/g, ' ').trim();
+    const text = plain(name);
     if (!text) throw new Fault('usage', 'A class needs a name.');
     if ([...text].length > LONGEST_NAME) throw new Fault('usage', `A name has at most ${LONGEST_NAME} letters.`);
     if (this.classes.some((one) => one.id !== own && one.name === text)) throw new Fault('usage', `There is a class “${text}” already.`);
@@ -140,14 +143,19 @@ export class Project {
   /** The class of a name or id; made where there is none of that name. */
   classFor(which) {
     if (typeof which === 'number') return this.class(which);
-    const name = String(which).normalize('NFC').trim();
+    const name = plain(which);
     return this.classes.find((one) => one.name === name) ?? this.class(this.addClass(which));
   }
 
   deleteClass(id) {
     const at = this.classes.indexOf(this.class(id));
     const [one] = this.classes.splice(at, 1);
-    this.#note(`deleting “${one.name}”`, () => this.classes.splice(Math.min(at, this.classes.length), 0, one), one.pictures);
+    this.#note(`deleting “${one.name}”`, () => {
+      const name = one.name;
+      // Another one may have the name by now.
+      for (let i = 2; this.classes.some((other) => other.name === one.name); i += 1) one.name = `${name} ${i}`;
+      this.classes.splice(Math.min(at, this.classes.length), 0, one);
+    }, one.pictures);
     this.touch();
   }
 
@@ -196,16 +204,30 @@ export class Project {
       // A file that stays is removed when the page is opened again.
       await removeFile(this.#originals, String(id)).catch(() => {});
     }
-    for (const pack of await Promise.all(this.#pixels.values())) gone.forEach((id) => pack.drop(id));
+    for (const pack of await this.#packs()) gone.forEach((id) => pack.drop(id));
     return gone.length;
   }
 
-  /** Makes room: what was deleted is removed for good. Whether there was anything. */
-  async reclaim() {
+  /** Makes room: what was deleted is removed for good, and pixels at all sides but these. Whether there was anything. */
+  async reclaim(sides) {
     const ids = this.#undo.flatMap((one) => one.ids);
     this.#undo = [];
     this.touch();
-    return (await this.#forget(ids)) > 0;
+    const gone = await this.#forget(ids);
+    return (await this.keepSides(sides)) + gone > 0;
+  }
+
+  /** Removes the pixels that are kept at other sides than these: they are made anew when they are wanted. How many packs. */
+  async keepSides(sides) {
+    const names = [];
+    for await (const name of this.#folder.keys()) names.push(name);
+    const old = names.map((name) => Number(/^pixels-(\d+)$/.exec(name)?.[1] ?? NaN)).filter((side) => side && !sides.includes(side));
+    for (const side of old) {
+      (await this.#pixels.get(side)?.catch(() => null))?.close();
+      this.#pixels.delete(side);
+      await removeFile(this.#folder, `pixels-${side}`).catch(() => {});
+    }
+    return old.length;
   }
 
   undo() {
@@ -221,7 +243,7 @@ export class Project {
     const id = this.#next++;
     try {
       if (id >= this.#reserved) await this.save();
-      if (side) (await this.#pixelsAt(side)).put(id, this.squared(bitmap, side));
+      if (side) await this.#keepPixels(id, side, this.squared(bitmap, side));
       this.#thumbnails.put(id, await thumbnail(bitmap));
       await writeFile(this.#originals, String(id), new Uint8Array(await blob.arrayBuffer()));
       const picture = { name, shorter: Math.min(bitmap.width, bitmap.height), bytes: blob.size };
@@ -255,10 +277,23 @@ export class Project {
     return this.#pixels.get(side);
   }
 
+  /** The packs of pixels that are open. */
+  async #packs() {
+    return (await Promise.all([...this.#pixels.values()].map((opening) => opening.catch(() => null)))).filter(Boolean);
+  }
+
+  /** What cannot be kept is decoded anew when it is wanted. */
+  async #keepPixels(id, side, pixels) {
+    try {
+      (await this.#pixelsAt(side)).put(id, pixels);
+    } catch (error) {
+      if (!error.kind) throw error;
+    }
+  }
+
   /** Pixels of a picture at a side; decoded anew where they were not kept. */
   async pixels(id, side) {
-    const pack = await this.#pixelsAt(side);
-    const kept = pack.get(id);
+    const kept = (await this.#pixelsAt(side).catch(() => null))?.get(id);
     if (kept?.length === 4 * side * side) return kept;
     const bitmap = await decode(await this.original(id), this.pictures.get(id)?.name ?? 'the picture');
     let pixels;
@@ -267,7 +302,7 @@ export class Project {
     } finally {
       bitmap.close();
     }
-    pack.put(id, pixels);
+    await this.#keepPixels(id, side, pixels);
     return pixels;
   }
 
@@ -305,7 +340,7 @@ export class Project {
 
   async flush() {
     this.#thumbnails.flush();
-    for (const pack of await Promise.all(this.#pixels.values())) pack.flush();
+    for (const pack of await this.#packs()) pack.flush();
   }
 
   /** Everything is closed and removed, and nothing is written any more. */
@@ -316,7 +351,7 @@ export class Project {
     this.pictures.clear();
     this.#undo = [];
     this.#thumbnails.close();
-    for (const pack of await Promise.all(this.#pixels.values())) pack.close();
+    for (const pack of await this.#packs()) pack.close();
     this.#pixels.clear();
     await this.#document.erase();
   }

@@ -2,6 +2,7 @@
 
 import { isHidden } from '../names.js';
 import { decode, png } from './decode.js';
+import { described } from './fault.js';
 import { openFile, removeFile, storageFault, writeAll } from './files.js';
 import { state } from './state.js';
 import { progress } from './turns.js';
@@ -53,15 +54,30 @@ const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')
 /** The zip that was written last is in nobody's way while it is saved, and removed when the page is opened again. */
 export const clearExports = () => removeFile(state.folder, PROJECT_NAME);
 
-/** Writes all pictures that there are now into a file of the page: {file, name}; null where it was cancelled. */
-export async function exportZip() {
+/**
+ * Writes all pictures that there are now into a file of the page: {file, name, refused}, where `refused` are those that could
+ * not be read; null where it was cancelled.
+ */
+export async function exportZip(since) {
   const { folder, project, wasm } = state;
   const classes = project.classes.filter((one) => one.pictures.length).map(({ name, pictures }) => ({ name, pictures: [...pictures] }));
-  const on = progress('exporting', project.count());
+  const on = progress('exporting', project.count(), since);
   await clearExports();
   const file = await openFile(folder, PROJECT_NAME);
+  const refused = [];
+  let whole = false;
+  /** What writing failed with, of which the zip keeps the words alone. */
+  let failed = null;
+  const write = (bytes, at) => {
+    try {
+      writeAll(file, bytes, at);
+    } catch (error) {
+      failed = storageFault(error);
+      throw failed;
+    }
+  };
+  const zip = new wasm.ZipOut({ write });
   try {
-    const zip = new wasm.ZipOut({ write: (bytes, at) => writeAll(file, bytes, at) });
     const folders = new Set();
     let done = 0;
     for (const one of classes) {
@@ -69,23 +85,34 @@ export async function exportZip() {
       const used = new Set();
       for (const id of one.pictures) {
         const own = project.pictures.get(id)?.name ?? 'picture.png';
-        const picture = await forProgram(await project.original(id), own);
-        zip.add(`${name}/${unique(safe(picture.name, extensionOf(picture.name)), used)}`, picture.bytes);
-        done += 1;
-        if (!on(done)) {
-          zip.free();
-          return null;
+        try {
+          const picture = await forProgram(await project.original(id), own);
+          zip.add(`${name}/${unique(safe(picture.name, extensionOf(picture.name)), used)}`, picture.bytes);
+        } catch (error) {
+          if (failed || error instanceof WebAssembly.RuntimeError) throw error;
+          refused.push({ name: `${one.name}/${own}`, why: described(error).message });
         }
+        done += 1;
+        if (!on(done)) return null;
       }
     }
     zip.finish();
     file.flush();
+    whole = true;
   } catch (error) {
-    throw storageFault(error);
+    throw failed ?? storageFault(error);
   } finally {
+    if (!whole) {
+      try {
+        zip.free();
+      } catch {
+        // It was given away, or has stopped.
+      }
+    }
     file.close();
+    if (!whole) await clearExports();
   }
-  return { file: await (await folder.getFileHandle(PROJECT_NAME)).getFile(), name: PROJECT_NAME };
+  return { file: await (await folder.getFileHandle(PROJECT_NAME)).getFile(), name: PROJECT_NAME, refused };
 }
 
 /** What is in a zip, to be added one by one: {items, free}. Folders and what systems hide are left out. */

@@ -22,21 +22,26 @@ const turns = new Turns();
 /** Work on pictures and networks. */
 export const inTurn = (work) => turns.do(work);
 
-const cancelled = new Set();
+const cancels = new Map();
 
-/** Stops what `progress` tells of. */
-export const cancel = (what) => cancelled.add(what);
+/** Stops what `progress` tells of, and what waits its turn to begin with it. */
+export const cancel = (what) => cancels.set(what, cancelsOf(what) + 1);
 
-/** Returns a function of what is done, and perhaps another total, that tells it now and then and says whether to go on. */
-export function progress(what, total) {
+/** How often `what` was cancelled so far: read when it is asked for, so that it may be cancelled before it begins. */
+export const cancelsOf = (what) => cancels.get(what) ?? 0;
+
+/**
+ * Returns a function of what is done, and perhaps another total, that tells it now and then and says whether to go on:
+ * it was not cancelled `since`.
+ */
+export function progress(what, total, since = cancelsOf(what)) {
   let last = 0;
-  cancelled.delete(what);
   return (done, all = total) => {
     const now = performance.now();
     if (now - last > TELL_EVERY || done >= all) {
       last = now;
       tell('progress', { what, done, total: all });
     }
-    return !cancelled.has(what);
+    return cancelsOf(what) === since;
   };
 }
