@@ -133,10 +133,13 @@ async function goOn() {
   if (state.training.interrupted && state.device.engine) await resume().catch(tellLater);
 }
 
-const resume = () => inTurn(() => {
-  idle();
-  return state.training.resume();
-});
+function resume() {
+  const { pauses } = state.training;
+  return inTurn(() => {
+    idle();
+    return state.training.resume(pauses);
+  });
+}
 
 /** What measures or checks the device does so alone. */
 let busy = false;

@@ -24,6 +24,8 @@ export class Training {
   kept = null;
   /** Whether it was training when its device was lost, and should go on with another. */
   interrupted = false;
+  /** How often it was told to pause or to end. */
+  pauses = 0;
   #folder;
   #document;
   #finished;
@@ -165,13 +167,13 @@ export class Training {
     throw failed;
   }
 
-  /** Goes on; resolves when a step is done. */
-  resume() {
-    return this.#turns.do(() => this.#resume());
+  /** Goes on; resolves when a step is done. It does nothing where it was paused since `pauses` had this value. */
+  resume(pauses) {
+    return this.#turns.do(() => this.#resume(pauses));
   }
 
-  async #resume() {
-    if (this.active) return;
+  async #resume(pauses) {
+    if (this.active || pauses !== this.pauses) return;
     if (!this.kept || this.kept.state === 'done') throw new Fault('usage', 'There is no run to go on with.');
     this.interrupted = false;
     if (!this.#run) await this.#load();
@@ -188,6 +190,7 @@ export class Training {
 
   /** Saves and stops after the step under way. */
   pause() {
+    this.pauses += 1;
     return this.#turns.do(() => this.#pause());
   }
 
@@ -383,6 +386,7 @@ export class Training {
 
   /** Forgets the run. */
   drop() {
+    this.pauses += 1;
     return this.#turns.do(async () => {
       await this.#drop();
       this.#told();
