@@ -26,6 +26,8 @@ mod episodes;
 #[cfg(feature = "formats")]
 mod glyphs;
 #[cfg(feature = "formats")]
+mod gzip;
+#[cfg(feature = "formats")]
 mod idx;
 #[cfg(feature = "formats")]
 mod image_folder;
@@ -115,3 +117,7 @@ pub use split::{Split, class_split};
 #[cfg(feature = "resize")]
 pub use square::{fitted_side, square_words};
 pub use statistics::Statistics;
+#[cfg(feature = "formats")]
+pub(crate) use tar_archive::stem as tar_stem;
+#[cfg(feature = "formats")]
+pub(crate) use webdataset::split_of_shard;

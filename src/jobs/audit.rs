@@ -181,7 +181,11 @@ fn of_pictures(
     let side = stored.side()?;
     let pictures = Pictures::open(&paths, false)?;
     let names: Vec<&str> = (0..pictures.len()).map(|i| pictures.name(i)).collect();
-    let places = Places::of(&names);
+    let places = match pictures.classes() {
+        // Folders of samples are no classes.
+        Some(said) => Places::none(names.len()).with_classes(&said),
+        None => Places::of(&names),
+    };
     note_of(pictures.len(), &places, progress);
     let mut kernels = session.open_for_features(progress)?;
     let (extractor, _) = Extractor::open(kernels.clone(), &stored.file, &stored.checkpoint, false)?;
