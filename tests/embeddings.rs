@@ -143,3 +143,45 @@ fn damaged_files_are_answered() {
         run.unwrap();
     }
 }
+
+/// A NumPy array of rows of the given type and order, by hand, with its list.
+fn array(folder: &Path, name: &str, descr: &str, fortran: bool, bytes: &[u8]) -> PathBuf {
+    let order = if fortran { "True" } else { "False" };
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': ({ROWS}, {COLUMNS}), }}");
+    header.extend(std::iter::repeat_n(' ', (118 - header.len() % 64) % 64));
+    header.push('\n');
+    let head = [&b"\x93NUMPY\x01\0"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes()].concat();
+    let array = folder.join(name);
+    fs::write(&array, [&head, bytes].concat()).unwrap();
+    fs::write(list_of(Format::Npy, &array).unwrap(), (0..ROWS).map(|i| path(i) + "\n").collect::<String>()).unwrap();
+    array
+}
+
+#[test]
+fn arrays_of_half_precision_are_read_and_others_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    // Exact in half precision, its smallest and largest numbers among them.
+    let numbers: Vec<f32> = (0..15)
+        .map(|i| [65504.0, 5.960_464_5e-8, -0.0, 0.5, -3.25][i % 5] * (1 - 2 * (i as i32 / 10)) as f32)
+        .collect();
+    let halves: Vec<half::f16> = numbers.iter().map(|&x| half::f16::from_f32(x)).collect();
+    let wanted: Vec<u32> = numbers.iter().map(|x| x.to_bits()).collect();
+    let little: Vec<u8> = halves.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let big: Vec<u8> = halves.iter().flat_map(|x| x.to_be_bytes()).collect();
+    for (name, descr, bytes) in [("little.npy", "<f2", &little), ("big.npy", ">f2", &big)] {
+        let rows = read(&array(folder.path(), name, descr, false, bytes)).unwrap();
+        let bits: Vec<u32> = rows.iter().flat_map(|(_, row)| row.iter().map(|x| x.to_bits())).collect();
+        assert_eq!((bits, rows[4].0.as_str()), (wanted.clone(), "x.tar/a/4.png"), "{name}");
+    }
+    let doubles: Vec<u8> = numbers.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect();
+    let says = |path: &Path, words: &str| {
+        let said = read(path).unwrap_err().to_string();
+        assert!(said.starts_with(&*path.to_string_lossy()) && said.contains(words), "{said}");
+    };
+    says(&array(folder.path(), "x.npy", "<f8", false, &doubles), "neither float32 nor float16: save it with astype");
+    says(
+        &array(folder.path(), "x.npy", "<f2", true, &little),
+        "column by column: save it with numpy.ascontiguousarray",
+    );
+    says(&array(folder.path(), "x.npy", "<f2", false, &little[..29]), "is no whole file of embeddings");
+}
