@@ -100,7 +100,7 @@ pub use left_out::LeftOut;
 #[cfg(feature = "formats")]
 pub use listing::is_image_name;
 #[cfg(feature = "formats")]
-pub use load::{load, load_unlabelled, picture_bytes, sample_unlabelled};
+pub use load::{Finder, load, load_unlabelled, sample_unlabelled};
 #[cfg(feature = "formats")]
 pub use look::Look;
 pub use official::official;
