@@ -13,9 +13,9 @@ use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};
 /// How a gzip file begins.
 const SIGNATURE: [u8; 2] = [0x1f, 0x8b];
 /// Unpacked bytes between two points, at the least. A point takes 43 KB.
-const SPACING: u64 = 2 << 20;
+const SPACING: u64 = 1 << 19;
 /// The most points of one file; where there are more, every second goes and those that follow lie twice as far apart.
-const MAX_POINTS: usize = 64;
+const MAX_POINTS: usize = 256;
 /// The most points of all files that are open together, but for a few of each.
 const MAX_POINTS_OF_ALL: usize = 2048;
 /// The most places that are kept where a reader was last. Readers that each go forwards find their own among them.
@@ -329,7 +329,7 @@ mod tests {
         bytes.extend([0; 600]);
         let (_file, read, gzip) = pass(&bytes).unwrap();
         assert!(read == whole);
-        assert_eq!(gzip.points.len(), 4);
+        assert_eq!(gzip.points.len(), 17);
         // Forwards, backwards, across the members, and up to the end.
         let forwards = (0..200).map(|i| i * 40_000);
         let backwards = (0..20).map(|i| (9 << 20) - 70_000 - i * 400_000);
@@ -350,8 +350,8 @@ mod tests {
         writer.write_all(&whole).unwrap();
         let (_file, _, gzip) = pass(&writer.finish().unwrap()).unwrap();
         let apart: Vec<u64> = gzip.points.windows(2).map(|pair| pair[1].output - pair[0].output).collect();
-        assert!((32..=MAX_POINTS).contains(&gzip.points.len()), "{}", gzip.points.len());
-        assert!(apart.iter().all(|&apart| (2 * SPACING..2 * SPACING + (1 << 20)).contains(&apart)), "{apart:?}");
+        assert!((MAX_POINTS / 2..=MAX_POINTS).contains(&gzip.points.len()), "{}", gzip.points.len());
+        assert!(apart.iter().all(|&apart| (2 * SPACING..2 * SPACING + (1 << 17)).contains(&apart)), "{apart:?}");
     }
 
     #[test]
