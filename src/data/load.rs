@@ -63,6 +63,9 @@ pub fn sample_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Ima
     unlabelled(paths, options, false, SAMPLE)
 }
 
+/// Archives that a [`Finder`] has open, as far as memory is planned for.
+const FOUND_IN: usize = 64;
+
 /// Finds pictures by the names that [`load_unlabelled`] gives them. An archive is opened once, however many of them lie in
 /// it.
 #[derive(Default)]
@@ -81,7 +84,7 @@ impl Finder {
         let listing = match self.archives.entry(around.to_path_buf()) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(place) => place.insert(
-                archive::open(around)?
+                archive::open(around, FOUND_IN)?
                     .ok_or_else(|| Error::data(picture, "lies in no folder and no archive; look at the path"))?,
             ),
         };

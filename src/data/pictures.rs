@@ -50,7 +50,7 @@ impl Pictures {
     fn collect(paths: &[PathBuf], strict: bool, may_be_empty: bool) -> Result<Pictures> {
         let mut pictures = Pictures { listings: Vec::new(), items: Vec::new(), left_out: Vec::new() };
         for path in paths {
-            let archive = archive::open(path)?;
+            let archive = archive::open(path, paths.len())?;
             let may_be_empty = may_be_empty && archive.is_some();
             let (listing, is_image) = match archive {
                 Some(listing) => (listing, false),

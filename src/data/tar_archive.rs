@@ -341,13 +341,8 @@ impl<S: Stream> Headers<'_, S> {
 }
 
 impl TarListing {
-    /// Lists the archive at `path`.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        TarListing::open_one_of(path, 1)
-    }
-
     /// Lists the archive at `path`, one of `among` that are open together.
-    pub(super) fn open_one_of(path: &Path, among: usize) -> Result<Self> {
+    pub(super) fn open(path: &Path, among: usize) -> Result<Self> {
         let failed = |source| Error::io(path, "cannot open the tar", source);
         let (members, gzip) = if gzip::is_gzip(path).map_err(failed)? {
             let pass = Pass::open(path, among).map_err(failed)?;

@@ -88,7 +88,7 @@ impl Shards {
             if kind::of(path)? != FileKind::Tar {
                 return Err(Error::data(path, "is no tar archive, as shards are; leave it out"));
             }
-            let listing = TarListing::open_one_of(path, shards.len())?;
+            let listing = TarListing::open(path, shards.len())?;
             for sample in samples(&listing) {
                 let pictures = pictures(&listing, &sample)?;
                 let Some(&first) = pictures.first() else {
