@@ -485,7 +485,7 @@ fn onnxruntime_embeds_the_same_at_full_width() {
         let images = ImageSet::new(side, words, vec![0; 5], vec!["all".into()], names).unwrap();
         let got = outputs(&Stored::open(&root.join("net.safetensors")).unwrap(), &images, Layer::Feature);
         println!(
-            "{backbone}, {side} pixels: largest difference {:.1e} of the largest number",
+            "ONNX by onnxruntime, {backbone}, {side} pixels: largest difference {:.1e} of the largest number",
             difference(&got, &wanted)
         );
         assert!(close(&got, &wanted), "{backbone}, {side} pixels");
@@ -524,7 +524,7 @@ fn pytorch_embeds_the_same_at_full_width() {
         for name in ["net.safetensors", "back.pth"] {
             let got = outputs(&Stored::open(&root.join(name)).unwrap(), &images, Layer::Feature);
             println!(
-                "{name}, {side} pixels: largest difference {:.1e} of the largest number",
+                "weights by PyTorch, {name}, {side} pixels: largest difference {:.1e} of the largest number",
                 difference(&got, &wanted)
             );
             assert!(close(&got, &wanted), "{name}, {side} pixels");

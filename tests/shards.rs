@@ -7,7 +7,7 @@
 mod program;
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -229,6 +229,20 @@ fn a_shard_has_the_rows_of_its_pictures_and_a_bad_one_stops_no_other() {
     let all = rows(&folder.join("as-csv"));
     assert_eq!(all.len(), 9);
     assert!(all.iter().all(|(_, row)| (row.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-4));
+    // A gzipped shard has the rows of the shard.
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(&std::fs::read(folder.join("web-000.tar")).unwrap()).unwrap();
+    let packed = packed.finish().unwrap();
+    std::fs::write(folder.join("web-000.tar.gz"), &packed).unwrap();
+    succeeds(folder, &format!("embed {MODEL} --shards web-{{000..000}}.tar.gz --out packed"));
+    let of = |folder: PathBuf| rows(&folder).into_iter().map(|(_, row)| row).collect::<Vec<_>>();
+    assert_eq!(of(folder.join("packed/web-000.npy")), of(folder.join("out/web-000.npy")));
+    assert_eq!(rows(&folder.join("packed"))[0].0, "web-000.tar.gz/00000.png");
+    std::fs::write(folder.join("web-000.tar.gz"), &packed[..packed.len() - 5]).unwrap();
+    let output = run(folder, &format!("embed {MODEL} --shards web-000.tar.gz --out cut"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("web-000.tar.gz: is no whole gzip file (it ends early)"), "{}", stderr(&output));
+
     // More parts than shards: some have nothing to do.
     let outcome = json(folder, &format!("embed {MODEL} --shards web-000.tar --part 3/4 --out out"));
     assert_eq!((outcome["shards"].as_u64(), outcome["rows"].as_u64()), (Some(0), Some(0)));
@@ -371,6 +385,56 @@ fn neighbors_and_audit_read_a_folder_of_shards() {
     std::fs::write(folder.join("out/s1.npy"), &array[..array.len() - 9]).unwrap();
     fails(folder, "audit out", 2, &["s1.npy"]);
     fails(folder, &words, 2, &["s1.npy"]);
+}
+
+/// Labels of samples are judged as those of class folders are, and shards named after splits are of them.
+#[test]
+fn audit_judges_the_labels_of_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    // The folder around all is no class. A label is wrong, two pictures are in both splits, and one sample has no class.
+    for (name, seeds) in [("train-0", 0..60_u32), ("val-0", 58..100)] {
+        let mut members: Vec<(String, Vec<u8>)> = Vec::new();
+        for seed in seeds {
+            let key = format!("s/{seed:03}");
+            let class = if seed == 7 { 0 } else { seed % 4 };
+            if seed != 9 {
+                members.push((format!("{key}.json"), format!(r#"{{"label": "kind {class}"}}"#).into_bytes()));
+            }
+            members.push((format!("{key}.png"), png(&picture(seed))));
+        }
+        members.push(("s/bad.png".to_owned(), b"no picture".to_vec()));
+        tar(&folder.join(format!("{name}.tar")), &members);
+    }
+    succeeds(folder, &format!("embed {MODEL} --shards {{train,val}}-0.tar --out out"));
+    let stats = ShardStats::read(&folder.join("out/train-0.stats.json")).unwrap().unwrap();
+    assert_eq!((stats.classes.join(","), stats.class.len()), ("kind 0,kind 1,kind 2,kind 3".into(), 60));
+    let of = |row: usize| stats.class_of(row);
+    assert_eq!(
+        (of(0), of(6), of(7), of(9), of(59), of(60)),
+        (Some("kind 0"), Some("kind 2"), Some("kind 0"), None, Some("kind 3"), None)
+    );
+    for (data, pictures) in [("out", 104), ("train-0.tar", 61)] {
+        let found = json(folder, &format!("audit {data} --model {MODEL} --only label,duplicate"));
+        assert_eq!((found["classes"].as_u64(), found["pictures"].as_u64()), (Some(4), Some(pictures)), "{data}");
+        let of = |kind: &str| {
+            let all = found["findings"].as_array().unwrap().iter().filter(|finding| finding["finding"] == kind);
+            all.map(|finding| (finding["path"].as_str().unwrap(), finding["reason"].as_str().unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let labels = of("label");
+        assert!(
+            labels.iter().any(|(path, why)| *path == "train-0.tar/s/007.png" && why.contains("rather kind 3")),
+            "{labels:?}"
+        );
+        assert!(labels.len() <= 2, "{labels:?}");
+        let copies = of("duplicate");
+        assert_eq!(copies.len(), if data == "out" { 2 } else { 0 }, "{copies:?}");
+        assert!(
+            copies.iter().all(|(_, why)| why.ends_with("the same embedding, in another split: val and train")),
+            "{copies:?}"
+        );
+    }
 }
 
 #[cfg(feature = "parquet")]

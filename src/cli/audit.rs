@@ -23,8 +23,8 @@ const SHOWN: usize = 20;
 /// class; pictures that are blurred (variance of the Laplacian), tiny (less than half of what the network takes) or blank.
 ///
 /// A label is judged as in confident learning (cleanlab), by probabilities that were computed without it: a softmax of
-/// cosines to the mean directions of the classes, its own class's without the picture. Without class folders labels are not
-/// looked at.
+/// cosines to the mean directions of the classes, its own class's without the picture. The label is the class folder, or in
+/// a tar of webdataset's samples what .cls or .json says; without either labels are not looked at.
 ///
 /// Exit: 0 done, whatever was found; with --fail-on-findings 1 where something was.
 #[derive(Debug, clap::Args)]

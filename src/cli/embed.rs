@@ -63,8 +63,8 @@ pub struct Args {
     split_file: Option<SplitFile>,
     /// Archives to embed into a file each
     ///
-    /// Tars, zips or folders of pictures, or patterns of their names: web-{000000..000099}.tar. --out is the folder of the
-    /// results, --format their format.
+    /// Tars (.tar.gz, too), zips or folders of pictures, or patterns of their names: web-{000000..000099}.tar. --out is
+    /// the folder of the results, --format their format.
     #[arg(long, value_name = "SHARD", num_args = 1.., conflicts_with_all = ["inputs", "data", "resume", "compare"],
         requires = "out", help_heading = DATA)]
     shards: Vec<String>,

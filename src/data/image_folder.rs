@@ -12,7 +12,7 @@ use super::image_set::few;
 use super::listing::{self, Listing};
 use super::selection::Selection;
 use super::split::Split;
-use super::{DataOptions, Warning, WarningKind, table};
+use super::{DataOptions, Warning, WarningKind, table, tar_archive};
 use crate::{Error, Result};
 
 /// The images of one split of the class folders in `listing`.
@@ -298,7 +298,7 @@ impl<'a> Layout<'a> {
 
 /// Says what is not read: a folder is one data set, and these may be what it was unpacked from.
 fn shards_beside(listing: &dyn Listing) -> Option<Warning> {
-    let is_tar = |name: &&String| listing::extension(name) == "tar";
+    let is_tar = |name: &&String| tar_archive::stem(name).is_some();
     let mut tars = listing.files().iter().filter(is_tar);
     let first = tars.next()?;
     let message = format!(

@@ -16,6 +16,7 @@ const HEAD_BYTES: u64 = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     Zip,
+    /// A tar, gzipped or not.
     Tar,
     /// A pickle, gzipped or not.
     Pickle,
@@ -62,18 +63,18 @@ fn look(path: &Path) -> Result<(FileKind, Option<String>)> {
     }
     file.rewind().map_err(failed)?;
     let mut inner = Vec::new();
-    if MultiGzDecoder::new(file).take(HEAD_BYTES).read_to_end(&mut inner).is_err() && inner.len() < 4 {
-        // The reader of idx files says what is wrong with a gzip file.
-        return Ok((FileKind::Idx, None));
-    }
-    let name = match name.strip_suffix(".tgz") {
+    let is_damaged = MultiGzDecoder::new(file).take(HEAD_BYTES).read_to_end(&mut inner).is_err();
+    let name = match tar_archive::stem(&name) {
+        // The reader of tars says what is wrong with it.
+        Some(_) if is_damaged => return Ok((FileKind::Tar, None)),
         Some(stem) => format!("{stem}.tar"),
+        // The reader of idx files says what is wrong with a gzip file.
+        None if is_damaged && inner.len() < 4 => return Ok((FileKind::Idx, None)),
         None => name.strip_suffix(".gz").unwrap_or(&name).to_owned(),
     };
     Ok(match by_content(&inner, &name) {
-        kind @ (FileKind::Idx | FileKind::Pickle) => (kind, None),
+        kind @ (FileKind::Idx | FileKind::Pickle | FileKind::Tar) => (kind, None),
         FileKind::Zip => (FileKind::Unknown, Some(gunzip("zip archive"))),
-        FileKind::Tar => (FileKind::Unknown, Some(gunzip("tar archive"))),
         FileKind::Npy => (FileKind::Unknown, Some(gunzip("NumPy array"))),
         FileKind::Image => (FileKind::Unknown, Some(gunzip("image"))),
         FileKind::Unknown => {

@@ -32,6 +32,11 @@ pub(super) trait Listing: Sync {
     fn head(&self, file: usize) -> Result<Vec<u8>>;
     /// The size of one file in bytes.
     fn size(&self, file: usize) -> u64;
+    /// Where the content of one file lies: the number of an archive, and the place in it. Many files are read faster in this
+    /// order from archives that are packed as a whole; elsewhere none is better.
+    fn lies_at(&self, _file: usize) -> (usize, u64) {
+        (0, 0)
+    }
     /// The full path of one file, for names and messages.
     fn locate(&self, file: usize) -> PathBuf {
         self.origin().join(&self.files()[file])

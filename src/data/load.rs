@@ -1,5 +1,7 @@
 //! Reads a data set, or images without labels, from any of the formats.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use super::image_set::ImageSet;
@@ -61,19 +63,35 @@ pub fn sample_unlabelled(paths: &[PathBuf], options: &DataOptions) -> Result<Ima
     unlabelled(paths, options, false, SAMPLE)
 }
 
-/// The bytes of a picture as [`load_unlabelled`] names it, which may lie in an archive.
-///
-/// # Errors
-/// [`Error::Data`] or [`Error::Io`] when it cannot be read.
-pub fn picture_bytes(picture: &Path) -> Result<Vec<u8>> {
-    let around = picture.ancestors().skip(1).find(|path| path.is_file());
-    let Some(around) = around else { return listing::OneFile::new(picture).read(0) };
-    let Some(listing) = archive::open(around)? else {
-        return Err(Error::data(picture, "lies in no folder and no archive; look at the path"));
-    };
-    match (0..listing.files().len()).find(|&file| listing.locate(file) == picture) {
-        Some(file) => listing.read(file),
-        None => Err(Error::data(picture, "is not in the archive any more; look at the path")),
+/// Archives that a [`Finder`] has open, as far as memory is planned for.
+const FOUND_IN: usize = 64;
+
+/// Finds pictures by the names that [`load_unlabelled`] gives them. An archive is opened once, however many of them lie in
+/// it.
+#[derive(Default)]
+pub struct Finder {
+    archives: HashMap<PathBuf, Box<dyn Listing>>,
+}
+
+impl Finder {
+    /// The bytes of a picture, which may lie in an archive.
+    ///
+    /// # Errors
+    /// [`Error::Data`] or [`Error::Io`] when it cannot be read.
+    pub fn read(&mut self, picture: &Path) -> Result<Vec<u8>> {
+        let around = picture.ancestors().skip(1).find(|path| path.is_file());
+        let Some(around) = around else { return listing::OneFile::new(picture).read(0) };
+        let listing = match self.archives.entry(around.to_path_buf()) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(place) => place.insert(
+                archive::open(around, FOUND_IN)?
+                    .ok_or_else(|| Error::data(picture, "lies in no folder and no archive; look at the path"))?,
+            ),
+        };
+        match (0..listing.files().len()).find(|&file| listing.locate(file) == picture) {
+            Some(file) => listing.read(file),
+            None => Err(Error::data(picture, "is not in the archive any more; look at the path")),
+        }
     }
 }
 

@@ -28,6 +28,8 @@ mod folders;
 #[cfg(feature = "formats")]
 mod glyphs;
 #[cfg(feature = "formats")]
+mod gzip;
+#[cfg(feature = "formats")]
 mod idx;
 #[cfg(feature = "formats")]
 mod image_folder;
@@ -101,7 +103,7 @@ pub use left_out::LeftOut;
 #[cfg(feature = "formats")]
 pub use listing::is_image_name;
 #[cfg(feature = "formats")]
-pub use load::{load, load_unlabelled, picture_bytes, sample_unlabelled};
+pub use load::{Finder, load, load_unlabelled, sample_unlabelled};
 #[cfg(feature = "formats")]
 pub use look::Look;
 pub use official::official;
@@ -118,3 +120,7 @@ pub use split::{Split, class_split};
 #[cfg(feature = "resize")]
 pub use square::{fitted_side, square_words};
 pub use statistics::Statistics;
+#[cfg(feature = "formats")]
+pub(crate) use tar_archive::stem as tar_stem;
+#[cfg(feature = "formats")]
+pub(crate) use webdataset::split_of_shard;

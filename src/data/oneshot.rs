@@ -29,7 +29,7 @@ pub fn read_oneshot_runs(source: &str, options: &DataOptions) -> Result<Option<V
     if source == "glyphs" || (braces::is_pattern(source) && !path.exists()) {
         return Ok(None);
     }
-    let Some(listing) = archive::open(path)? else { return Ok(None) };
+    let Some(listing) = archive::open(path, 1)? else { return Ok(None) };
     let mut runs = Vec::new();
     for (file, name) in listing.files().iter().enumerate() {
         let Some(folder) = name.strip_suffix("/class_labels.txt") else { continue };

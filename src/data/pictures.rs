@@ -1,5 +1,6 @@
 //! Picture files among paths that are given, without labels: which they are, and each of them read when it is wanted.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -12,6 +13,7 @@ use super::left_out::LeftOut;
 use super::listing::{self, Listing, OneFile};
 use super::look::Look;
 use super::square::{square, words};
+use super::webdataset;
 use crate::{Error, Result};
 
 /// Picture files: paths and no pixels, so a hundred thousand of them take a few MB.
@@ -48,7 +50,7 @@ impl Pictures {
     fn collect(paths: &[PathBuf], strict: bool, may_be_empty: bool) -> Result<Pictures> {
         let mut pictures = Pictures { listings: Vec::new(), items: Vec::new(), left_out: Vec::new() };
         for path in paths {
-            let archive = archive::open(path)?;
+            let archive = archive::open(path, paths.len())?;
             let may_be_empty = may_be_empty && archive.is_some();
             let (listing, is_image) = match archive {
                 Some(listing) => (listing, false),
@@ -125,6 +127,18 @@ impl Pictures {
     pub fn name(&self, i: usize) -> &str {
         let (listing, file) = self.item(i);
         &listing.files()[file]
+    }
+
+    /// The class of each picture of a tar of samples, as webdataset has them: by the `.cls` or the `.json` beside it, where that
+    /// says one as it is to be. None where none does.
+    pub fn classes(&self) -> Option<Vec<Option<String>>> {
+        let is_tar = |listing: &dyn Listing| kind::of(listing.origin()).is_ok_and(|kind| kind == FileKind::Tar);
+        let of = |listing: &dyn Listing| if is_tar(listing) { webdataset::classes(listing) } else { None };
+        let mut classes: Vec<Option<HashMap<usize, String>>> =
+            self.listings.iter().map(|listing| of(listing.as_ref())).collect();
+        let mut class = |(listing, file): &(u32, u32)| classes[*listing as usize].as_mut()?.remove(&(*file as usize));
+        let said: Vec<Option<String>> = self.items.iter().map(&mut class).collect();
+        said.iter().any(Option::is_some).then_some(said)
     }
 
     /// Bytes of the file, and when it was changed last in nanoseconds since 1970, where that is known. It changes with

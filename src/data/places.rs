@@ -39,11 +39,31 @@ impl Places {
         };
         let named: Vec<Option<String>> =
             below.iter().zip(&inner).map(|(folder, inner)| class_of(of_split(folder), inner)).collect();
+        let split = below.iter().map(|folder| of_split(folder)).collect();
+        Places::named(&named, split)
+    }
+
+    /// Those of `n` pictures of which nothing is known.
+    pub fn none(n: usize) -> Places {
+        Places { classes: Vec::new(), class: vec![None; n], split: vec![None; n] }
+    }
+
+    /// With the classes that are said of pictures otherwise, in the same order; those of the others stay.
+    pub fn with_classes(self, said: &[Option<String>]) -> Places {
+        let own = |class: &Option<u32>| class.and_then(|class| self.classes.get(class as usize)).cloned();
+        let said = said.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+        let named: Vec<Option<String>> =
+            self.class.iter().zip(said).map(|(class, said)| said.cloned().or_else(|| own(class))).collect();
+        Places::named(&named, self.split)
+    }
+
+    /// With the class of each picture by its name.
+    fn named(named: &[Option<String>], split: Vec<Option<Split>>) -> Places {
         let classes: BTreeSet<String> = named.iter().flatten().cloned().collect();
         let ranks: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
         Places {
             class: named.iter().map(|name| name.as_deref().and_then(|name| ranks.get(name).copied())).collect(),
-            split: below.iter().map(|folder| of_split(folder)).collect(),
+            split,
             classes: classes.into_iter().collect(),
         }
     }
@@ -90,5 +110,14 @@ mod tests {
         assert_eq!(say(&["train/1.png", "cat/2.png"]), "train cat");
         assert_eq!(say(&["train/1.png", "train/2.png"]), "train:- train:-");
         assert_eq!(say(&[]), "");
+    }
+
+    #[test]
+    fn classes_that_are_said_go_before_folders() {
+        let said = |name: &str| Some(name.to_owned());
+        let places = Places::of(&["1.png", "2.png", "cat/3.png", "dog/4.png"]);
+        let places = places.with_classes(&[said("x/y"), None, said("ant"), None]);
+        assert_eq!(places.classes, ["ant", "dog", "x/y"]);
+        assert_eq!(places.class, [Some(2), None, Some(0), Some(1)]);
     }
 }

@@ -60,7 +60,7 @@ fn of_file(path: &Path) -> Result<Source> {
 }
 
 fn of_tar(path: &Path) -> Result<Source> {
-    let listing = TarListing::open(path)?;
+    let listing = TarListing::open(path, 1)?;
     if webdataset::holds_samples(&listing) {
         return Ok(Source::Shards(Box::new(Shards::open(path, &[(String::new(), path.to_path_buf())])?)));
     }

@@ -1,16 +1,19 @@
 //! Image folders inside a tar, as a listing: one pass over the headers finds the members, which are then read where they
-//! lie. Nothing is extracted to disk.
+//! lie. Nothing is extracted to disk, and a gzipped tar is not unpacked whole (`gzip`).
 //!
 //! Headers of the old, the POSIX (ustar, PAX) and GNU's kind are read. Only regular files have content; a link, a device
 //! or a sparse file is listed, and refused when it is read. As for other programs, an archive ends at its first block of
 //! zeros, so of several joined with `cat` the first counts.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tar::{EntryType, Header};
 
+use super::gzip::{self, Gzip, Pass};
 use super::index::{Index, Members};
 use super::listing::{HEAD_BYTES, Listing, MAX_FILE_BYTES};
 use crate::{Error, Result};
@@ -22,8 +25,27 @@ const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 
 /// The files of a tar archive.
 pub(super) struct TarListing {
-    path: PathBuf,
+    archive: Archive,
     index: Index<Member>,
+}
+
+/// A tar, gzipped or not.
+#[derive(Clone)]
+pub(super) struct Archive {
+    pub path: PathBuf,
+    gzip: Option<Arc<Gzip>>,
+}
+
+impl Archive {
+    /// Content from `offset` on. The file is opened each time: a data set may have more shards than a process may have open.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if let Some(gzip) = &self.gzip {
+            return gzip.read_at(offset, out);
+        }
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(out)
+    }
 }
 
 /// Where the content of a file lies.
@@ -35,27 +57,28 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// The first bytes of the file, `most` of them or all, from the archive at `archive`; `path` is for messages. The archive
-    /// is opened for every file: a data set may have more shards than a process may have open.
-    fn first(&self, archive: &Path, path: &Path, most: u64) -> Result<Vec<u8>> {
+    /// The first bytes of the file, `most` of them or all, from the archive that it lies in; `path` is for messages.
+    fn first(&self, archive: &Archive, path: &Path, most: u64) -> Result<Vec<u8>> {
         if let Some(why) = self.content.refusal() {
             return Err(Error::data(path, why));
         }
         let mut content = vec![0; self.bytes.min(most) as usize];
-        let read = File::open(archive).and_then(|mut file| {
-            file.seek(SeekFrom::Start(self.offset))?;
-            file.read_exact(&mut content)
-        });
+        let read = archive.read_at(self.offset, &mut content);
         read.map(|()| content).map_err(|source| Error::io(path, "cannot be read from the tar", source))
     }
 
+    /// As [`Listing::lies_at`], within the archive.
+    pub(super) fn lies_at(&self, archive: &Archive) -> u64 {
+        if archive.gzip.is_some() { self.offset } else { 0 }
+    }
+
     /// As [`Listing::head`].
-    pub(super) fn head(&self, archive: &Path, path: &Path) -> Result<Vec<u8>> {
+    pub(super) fn head(&self, archive: &Archive, path: &Path) -> Result<Vec<u8>> {
         self.first(archive, path, HEAD_BYTES)
     }
 
     /// As [`Listing::read`].
-    pub(super) fn read(&self, archive: &Path, path: &Path) -> Result<Vec<u8>> {
+    pub(super) fn read(&self, archive: &Archive, path: &Path) -> Result<Vec<u8>> {
         if self.bytes > MAX_FILE_BYTES {
             let message = format!("has more than {} MiB; make the image smaller", MAX_FILE_BYTES >> 20);
             return Err(Error::data(path, message));
@@ -98,6 +121,14 @@ pub(super) fn is_tar(head: &[u8], name: &str) -> bool {
     }
     let Ok(block) = <&[u8; BLOCK as usize]>::try_from(head) else { return false };
     name.ends_with(".tar") && (block.iter().all(|&byte| byte == 0) || sum_is_right(Header::from_byte_slice(block)))
+}
+
+/// The name of a tar without the ending that says so, `.tar`, `.tar.gz` or `.tgz`; none for other names.
+pub(crate) fn stem(name: &str) -> Option<&str> {
+    [".tar", ".tar.gz", ".tgz"].iter().find_map(|ending| {
+        let at = name.len().checked_sub(ending.len())?;
+        name.get(at..).filter(|own| own.eq_ignore_ascii_case(ending)).map(|_| &name[..at])
+    })
 }
 
 /// Whether a header is as long as the sum in it says. The field of the sum counts as blanks.
@@ -147,31 +178,67 @@ impl Extension {
     }
 }
 
-/// Reads headers one after the other.
-struct Headers<'a> {
-    path: &'a Path,
-    reader: BufReader<&'a File>,
-    /// Where the next header begins.
-    at: u64,
-    length: u64,
+/// What headers are read from.
+trait Stream: Read {
+    /// Goes `bytes` forwards, as far as the content reaches.
+    fn skip(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-impl Headers<'_> {
+impl Stream for BufReader<File> {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        // Within the buffer nothing is read again.
+        self.seek_relative(i64::try_from(bytes).map_err(io::Error::other)?)
+    }
+}
+
+impl Stream for Pass {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        io::copy(&mut self.take(bytes), &mut io::sink()).map(|_| ())
+    }
+}
+
+/// Reads headers one after the other.
+struct Headers<'a, S> {
+    path: &'a Path,
+    stream: S,
+    /// Bytes that were read or skipped.
+    position: u64,
+    /// Where the next header begins.
+    at: u64,
+    /// Of the content, where that is known.
+    length: Option<u64>,
+}
+
+/// An archive that cannot be read: damaged, or by the system.
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    let whole =
+        |why: &dyn Display| Error::data(path, format!("is no whole gzip file ({why}); copy or download it again"));
+    match source.kind() {
+        io::ErrorKind::InvalidData => whole(&source),
+        io::ErrorKind::UnexpectedEof => whole(&"it ends early"),
+        io::ErrorKind::FileTooLarge => Error::data(path, format!("{source}; gunzip it if it is to be trusted")),
+        _ => Error::io(path, "cannot read the tar", source),
+    }
+}
+
+impl<S: Stream> Headers<'_, S> {
     fn damaged(&self, why: &str) -> Error {
         let message = format!("is not a whole tar (at byte {}: {why}); copy or download it again", self.at);
         Error::data(self.path, message)
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
-        self.reader.read_exact(bytes).map_err(|source| match source.kind() {
+        self.stream.read_exact(bytes).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => self.damaged("the file ends early"),
-            _ => Error::io(self.path, "cannot read the tar", source),
-        })
+            _ => unreadable(self.path, source),
+        })?;
+        self.position += bytes.len() as u64;
+        Ok(())
     }
 
     /// The next header; `None` at the end of the archive.
     fn header(&mut self) -> Result<Option<Header>> {
-        if self.at >= self.length {
+        if self.length.is_some_and(|length| self.at >= length) {
             return Err(self.damaged("the file ends early, without the block of zeros that closes a tar"));
         }
         let mut header = Header::new_old();
@@ -197,13 +264,12 @@ impl Headers<'_> {
 
     /// Goes to the header behind content that begins at `offset`.
     fn skip(&mut self, offset: u64, bytes: u64) -> Result<()> {
-        let end = offset.checked_add(bytes).filter(|&end| end <= self.length);
-        let end = end.ok_or_else(|| self.damaged("a member is larger than what is left of the file"))?;
-        self.at = end.next_multiple_of(BLOCK);
-        let failed = |source| Error::io(self.path, "cannot read the tar", source);
-        let here = self.reader.stream_position().map_err(failed)?;
-        // Within the buffer nothing is read again. Files are shorter than 2^63.
-        self.reader.seek_relative(self.at as i64 - here as i64).map_err(failed)
+        let end = offset.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(BLOCK));
+        let end = end.filter(|_| self.length.is_none_or(|length| bytes <= length.saturating_sub(offset)));
+        self.at = end.ok_or_else(|| self.damaged("a member is larger than what is left of the file"))?;
+        self.stream.skip(self.at - self.position).map_err(|source| unreadable(self.path, source))?;
+        self.position = self.at;
+        Ok(())
     }
 
     /// The place of the content behind a header whose list of parts goes on in blocks of its own.
@@ -219,7 +285,7 @@ impl Headers<'_> {
         Ok(offset)
     }
 
-    fn members(mut self) -> Result<Members<Member>> {
+    fn members(&mut self) -> Result<Members<Member>> {
         let mut members = Members::new();
         let mut extension = Extension::default();
         while let Some(header) = self.header()? {
@@ -275,14 +341,27 @@ impl Headers<'_> {
 }
 
 impl TarListing {
-    /// Lists the archive at `path`.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    /// Lists the archive at `path`, one of `among` that are open together.
+    pub(super) fn open(path: &Path, among: usize) -> Result<Self> {
         let failed = |source| Error::io(path, "cannot open the tar", source);
-        let file = File::open(path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let headers = Headers { path, reader: BufReader::new(&file), at: 0, length };
-        let index = headers.members()?.index(path)?;
-        Ok(TarListing { path: path.to_path_buf(), index })
+        let (members, gzip) = if gzip::is_gzip(path).map_err(failed)? {
+            let pass = Pass::open(path, among).map_err(failed)?;
+            let mut headers = Headers { path, stream: pass, position: 0, at: 0, length: None };
+            let members = headers.members();
+            // Of a damaged file that is what is said, whatever it does to the headers.
+            let gzip = headers.stream.finish().map_err(|source| unreadable(path, source))?;
+            (members?, Some(Arc::new(gzip)))
+        } else {
+            let file = File::open(path).map_err(failed)?;
+            let length = Some(file.metadata().map_err(failed)?.len());
+            (Headers { path, stream: BufReader::new(file), position: 0, at: 0, length }.members()?, None)
+        };
+        Ok(TarListing { archive: Archive { path: path.to_path_buf(), gzip }, index: members.index(path)? })
+    }
+
+    /// The archive, for [`Member::read`].
+    pub(super) fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Where the content of a file lies.
@@ -293,7 +372,7 @@ impl TarListing {
 
 impl Listing for TarListing {
     fn origin(&self) -> &Path {
-        &self.path
+        &self.archive.path
     }
     fn files(&self) -> &[String] {
         &self.index.files
@@ -307,10 +386,13 @@ impl Listing for TarListing {
     fn size(&self, file: usize) -> u64 {
         self.index.places[file].bytes
     }
+    fn lies_at(&self, file: usize) -> (usize, u64) {
+        (0, self.member(file).lies_at(&self.archive))
+    }
     fn head(&self, file: usize) -> Result<Vec<u8>> {
-        self.member(file).head(&self.path, &self.locate(file))
+        self.member(file).head(&self.archive, &self.locate(file))
     }
     fn read(&self, file: usize) -> Result<Vec<u8>> {
-        self.member(file).read(&self.path, &self.locate(file))
+        self.member(file).read(&self.archive, &self.locate(file))
     }
 }

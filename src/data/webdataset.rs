@@ -1,4 +1,4 @@
-//! Shards as webdataset has them: tar archives of samples, each a picture and its class in files of one name.
+//! Shards as webdataset has them: tar archives, gzipped or not, of samples, each a picture and its class in files of one name.
 //!
 //! A sample's name is that of its members up to the first dot of the last component; what follows is the ending. The
 //! picture is known by its ending, the class is the text of `.cls`, or else `label` or `class` in `.json`. Shards that are
@@ -13,7 +13,7 @@ use super::labels::Label;
 use super::listing::{self, FolderListing, Listing};
 use super::selection::Selection;
 use super::split::Split;
-use super::tar_archive::{Member, TarListing};
+use super::tar_archive::{self, Archive, Member, TarListing};
 use super::{DataOptions, Warning, WarningKind, image_folder, table, text};
 use crate::{Error, Result};
 
@@ -47,15 +47,14 @@ fn common<'a>(one: &'a Path, other: &Path) -> &'a Path {
 
 /// The shards below a folder.
 pub(super) fn find(folder: &FolderListing) -> Vec<(String, PathBuf)> {
-    let is_tar = |name: &String| listing::extension(name) == "tar";
-    let tars = folder.files().iter().enumerate().filter(|(_, name)| is_tar(name));
+    let tars = folder.files().iter().enumerate().filter(|(_, name)| tar_archive::stem(name).is_some());
     tars.map(|(file, name)| (name.clone(), folder.locate(file))).collect()
 }
 
 /// The pictures of samples. As a listing it has these alone, under `SHARD/MEMBER`.
 pub(super) struct Shards {
     origin: PathBuf,
-    archives: Vec<PathBuf>,
+    archives: Vec<Archive>,
     /// Of each archive.
     splits: Vec<Option<Split>>,
     files: Vec<String>,
@@ -72,17 +71,25 @@ impl Shards {
     /// Opens archives, each with its name below `origin`; a single one has none.
     pub(super) fn open(origin: &Path, shards: &[(String, PathBuf)]) -> Result<Shards> {
         let (mut found, mut known, mut classes) = (Vec::new(), HashMap::new(), Vec::new());
-        let mut seen = BTreeSet::new();
+        let mut archives = Vec::new();
+        let mut seen: HashMap<&str, &Path> = HashMap::new();
         let mut without = 0;
         for (number, (name, path)) in shards.iter().enumerate() {
-            if !seen.insert(name) {
-                return Err(Error::data(path, "is named twice as a shard; name it once"));
+            match seen.insert(tar_archive::stem(name).unwrap_or(name), path) {
+                Some(twice) if twice == path => {
+                    return Err(Error::data(path, "is named twice as a shard; name it once"));
+                }
+                Some(other) => {
+                    let why = format!("lies beside {}, packed in another way; keep one of the two", other.display());
+                    return Err(Error::data(path, why));
+                }
+                None => {}
             }
             if kind::of(path)? != FileKind::Tar {
                 return Err(Error::data(path, "is no tar archive, as shards are; leave it out"));
             }
-            let listing = TarListing::open(path)?;
-            for sample in samples(listing.files()) {
+            let listing = TarListing::open(path, shards.len())?;
+            for sample in samples(&listing) {
                 let pictures = pictures(&listing, &sample)?;
                 let Some(&first) = pictures.first() else {
                     without += 1;
@@ -99,6 +106,7 @@ impl Shards {
                     found.push((full, (number as u32, listing.member(picture), class)));
                 }
             }
+            archives.push(listing.archive().clone());
         }
         if found.is_empty() {
             let why = format!("holds no sample with a picture ({} are read)", listing::IMAGE_KINDS);
@@ -106,7 +114,6 @@ impl Shards {
         }
         found.sort_by(|(one, _), (other, _)| one.cmp(other));
         let (files, places) = found.into_iter().unzip();
-        let archives: Vec<PathBuf> = shards.iter().map(|(_, path)| path.clone()).collect();
         let mut opened = Shards {
             origin: origin.to_path_buf(),
             splits: shards.iter().map(|(name, path)| split_of(name, path)).collect(),
@@ -143,8 +150,8 @@ impl Shards {
     fn check_splits(&mut self) -> Result<()> {
         let of = |split: bool| self.splits.iter().position(|own| own.is_some() == split);
         let (Some(named), Some(other)) = (of(true), of(false)) else { return Ok(()) };
-        let named = self.archives[named].display();
-        let other = self.archives[other].display();
+        let named = self.archives[named].path.display();
+        let other = self.archives[other].path.display();
         if self.splits.iter().flatten().collect::<BTreeSet<_>>().len() < 2 {
             return Err(Error::data(
                 &self.origin,
@@ -201,8 +208,9 @@ impl Shards {
     }
 }
 
-/// The members of every sample.
-fn samples(names: &[String]) -> impl Iterator<Item = Sample<'_>> {
+/// The members of every sample, in the order in which they are read fastest.
+fn samples(listing: &dyn Listing) -> Vec<Sample<'_>> {
+    let names = listing.files();
     // Sorted names of one sample need not stand together: `a.d/` comes between `a.cls` and `a.png`.
     let mut samples: BTreeMap<&str, Sample> = BTreeMap::new();
     for (member, name) in names.iter().enumerate() {
@@ -210,7 +218,25 @@ fn samples(names: &[String]) -> impl Iterator<Item = Sample<'_>> {
             samples.entry(key).or_default().push((ending, member));
         }
     }
-    samples.into_values()
+    let mut samples: Vec<Sample> = samples.into_values().collect();
+    samples.sort_by_key(|sample| sample.first().map(|(_, member)| listing.lies_at(*member)));
+    samples
+}
+
+/// The class of each file that is a picture of a sample, where one is said as it is to be; none where the archive holds class
+/// folders.
+pub(super) fn classes(listing: &dyn Listing) -> Option<HashMap<usize, String>> {
+    let of = |sample: Sample| {
+        let pictures = pictures(listing, &sample).ok()?;
+        let class = said(listing, &sample).ok().flatten()?;
+        Some(pictures.into_iter().map(move |picture| (picture, class.clone())))
+    };
+    holds_samples(listing).then(|| samples(listing).into_iter().filter_map(of).flatten().collect())
+}
+
+/// The split that the name of a shard says.
+pub(crate) fn split_of_shard(shard: &Path) -> Option<Split> {
+    split_of("", shard)
 }
 
 /// Whether endings differ by a number alone: `0.png` and `1.png`, `img1.jpg` and `img2.jpg`.
@@ -226,7 +252,7 @@ fn are_numbered(endings: &[(&str, usize)]) -> bool {
 
 /// The pictures of a sample. One whose ending has no further dot is preferred: `1.jpg` to `1.mask.png`. Of several such that
 /// are numbered each is a picture of the class.
-fn pictures(listing: &TarListing, sample: &Sample) -> Result<Vec<usize>> {
+fn pictures(listing: &dyn Listing, sample: &Sample) -> Result<Vec<usize>> {
     let pictures = sample.iter().filter(|(ending, _)| listing::is_image_name(&format!(".{ending}")));
     let (plain, further): (Vec<_>, Vec<_>) = pictures.partition(|(ending, _)| !ending.contains('.'));
     match if plain.is_empty() { &further[..] } else { &plain[..] } {
@@ -243,8 +269,8 @@ fn pictures(listing: &TarListing, sample: &Sample) -> Result<Vec<usize>> {
     }
 }
 
-/// The class of a sample.
-fn class(listing: &TarListing, sample: &Sample, picture: usize) -> Result<String> {
+/// The class that is said beside the pictures of a sample.
+fn said(listing: &dyn Listing, sample: &Sample) -> Result<Option<String>> {
     let member = |wanted: &str| sample.iter().find(|(ending, _)| ending.eq_ignore_ascii_case(wanted));
     let note = |member: usize| {
         let path = listing.locate(member);
@@ -255,7 +281,7 @@ fn class(listing: &TarListing, sample: &Sample, picture: usize) -> Result<String
     };
     if let Some(&(_, cls)) = member("cls") {
         let (text, path) = note(cls)?;
-        return checked(&path, text.trim());
+        return checked(&path, text.trim()).map(Some);
     }
     if let Some(&(_, json)) = member("json") {
         let (text, path) = note(json)?;
@@ -263,11 +289,19 @@ fn class(listing: &TarListing, sample: &Sample, picture: usize) -> Result<String
         let object: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&text).map_err(|_| wrong("is no object of JSON"))?;
         match object.get("label").or_else(|| object.get("class")) {
-            Some(serde_json::Value::String(class)) => return checked(&path, class.trim()),
-            Some(serde_json::Value::Number(class)) if !class.is_f64() => return Ok(class.to_string()),
+            Some(serde_json::Value::String(class)) => return checked(&path, class.trim()).map(Some),
+            Some(serde_json::Value::Number(class)) if !class.is_f64() => return Ok(Some(class.to_string())),
             Some(_) => return Err(wrong("has a class that is neither text nor a whole number")),
             None => {}
         }
+    }
+    Ok(None)
+}
+
+/// The class of a sample.
+fn class(listing: &dyn Listing, sample: &Sample, picture: usize) -> Result<String> {
+    if let Some(class) = said(listing, sample)? {
+        return Ok(class);
     }
     let is_cls = |name: &String| key(name).is_some_and(|(_, ending)| ending.eq_ignore_ascii_case("cls"));
     // Folders say no classes where a .cls does.
@@ -300,7 +334,8 @@ fn labels(classes: Vec<String>) -> Vec<Label> {
 /// The split that a shard is named after: by its folders, or else a word of its name.
 fn split_of(name: &str, path: &Path) -> Option<Split> {
     let file = listing::file_name(path);
-    let stem = file.rsplit_once('.').map_or(file.as_str(), |(stem, _)| stem);
+    let other = || file.rsplit_once('.').map_or(file.as_str(), |(stem, _)| stem);
+    let stem = tar_archive::stem(&file).unwrap_or_else(other);
     let folders = name.rsplit_once('/').map_or("", |(folders, _)| folders);
     folders.split('/').find_map(Split::from_name).or_else(|| Split::resembled(stem))
 }
@@ -317,6 +352,10 @@ impl Listing for Shards {
     }
     fn size(&self, file: usize) -> u64 {
         self.places[file].1.bytes
+    }
+    fn lies_at(&self, file: usize) -> (usize, u64) {
+        let (archive, member, _) = &self.places[file];
+        (*archive as usize, member.lies_at(&self.archives[*archive as usize]))
     }
     fn head(&self, file: usize) -> Result<Vec<u8>> {
         let (archive, member, _) = &self.places[file];

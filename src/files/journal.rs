@@ -44,14 +44,13 @@ impl From<io::Error> for Unusable {
     }
 }
 
-/// Locks the file, which is to be the one at `path`, for this process alone.
-pub(super) fn lock(file: &File, path: &Path) -> Result<(), Unusable> {
+/// Locks the file, which is to be the one at `path`, for this process alone; `false`: the file system has no locks.
+pub(super) fn lock(file: &File, path: &Path) -> Result<bool, Unusable> {
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(Unusable::Busy),
         // Its owner has removed it since it was opened: the lock is on no file.
         _ if !is_at(file, path)? => Err(io::Error::from(io::ErrorKind::NotFound).into()),
-        // Some file systems have no locks.
-        _ => Ok(()),
+        locked => Ok(locked.is_ok()),
     }
 }
 

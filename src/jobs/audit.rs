@@ -12,7 +12,7 @@ use super::table::{table_bytes, table_file};
 use super::{Session, data_options, distinct, look_options, model, sheet_file};
 use crate::data::embeddings::ShardStats;
 use crate::data::sheet::{Cell, Sheet, colours};
-use crate::data::{self, Pictures, Places, decode_rgb};
+use crate::data::{self, Finder, Pictures, Places, decode_rgb};
 use crate::files::replace_file;
 use crate::progress::Progress;
 use crate::train::Extractor;
@@ -181,7 +181,11 @@ fn of_pictures(
     let side = stored.side()?;
     let pictures = Pictures::open(&paths, false)?;
     let names: Vec<&str> = (0..pictures.len()).map(|i| pictures.name(i)).collect();
-    let places = Places::of(&names);
+    let places = match pictures.classes() {
+        // Folders of samples are no classes.
+        Some(said) => Places::none(names.len()).with_classes(&said),
+        None => Places::of(&names),
+    };
     note_of(pictures.len(), &places, progress);
     let mut kernels = session.open_for_features(progress)?;
     let (extractor, _) = Extractor::open(kernels.clone(), &stored.file, &stored.checkpoint, false)?;
@@ -232,11 +236,12 @@ fn of_shards(
 fn sheet(outcome: &AuditOutcome, pictures: Option<&Pictures>) -> Result<Vec<u8>> {
     let numbers: HashMap<PathBuf, (&Pictures, usize)> =
         pictures.into_iter().flat_map(|all| (0..all.len()).map(move |i| (all.path(i), (all, i)))).collect();
+    let mut finder = Finder::default();
     // One that cannot be read is a gray square.
-    let cell = |path: &Path, caption: &str| {
+    let mut cell = |path: &Path, caption: &str| {
         let file = match numbers.get(path) {
             Some((pictures, i)) => pictures.read(*i),
-            None => data::picture_bytes(path),
+            None => finder.read(path),
         };
         let picture = file.and_then(|file| decode_rgb(path, &file)).ok();
         Cell::new(picture.unwrap_or_else(|| RgbImage::from_pixel(32, 32, image::Rgb([200; 3]))), caption)

@@ -1,8 +1,6 @@
 //! `inspect`: what is in a run folder, a checkpoint, a data set or a file of embeddings, and what a careful colleague would
 //! say about it.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,6 +9,7 @@ use super::facts::{Facts, utc};
 use super::stored::Stored;
 use super::supply::Network;
 use super::{Session, data_options};
+use crate::data::embeddings::npy;
 use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::files::run_folder::{CHECKPOINT_FILE, is_held, is_run};
 use crate::progress::Progress;
@@ -388,14 +387,11 @@ fn look_at_split(images: &ImageSet, split: Split, found: &mut Findings) {
 
 /// An array of rows of floats; whether it is one.
 fn look_at_array(path: &Path, found: &mut Findings) -> Result<bool> {
-    let open =
-        || -> std::io::Result<npyz::NpyFile<BufReader<File>>> { npyz::NpyFile::new(BufReader::new(File::open(path)?)) };
     let cannot =
         |e: std::io::Error| Error::data(path, format!("is no .npy array that can be read ({e}): copy it again"));
-    let file = open().map_err(cannot)?;
-    let shape = file.shape().to_vec();
-    let &[rows, columns] = shape.as_slice() else { return Ok(false) };
-    let Ok(values) = file.data::<f32>() else { return Ok(false) };
+    let file = npy::open(path)?;
+    let &[rows, columns] = file.shape() else { return Ok(false) };
+    let Some(values) = npy::values(path, file)? else { return Ok(false) };
     let (mut not_finite, mut zeros, mut unit) = (0_u64, 0_u64, 0_u64);
     let (mut square, mut at, mut sum, mut fine) = (0.0_f64, 0_u64, 0.0_f64, true);
     let mut read = 0_u64;

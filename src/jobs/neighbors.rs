@@ -12,7 +12,7 @@ use super::table::{table_bytes, table_file};
 use super::{Session, data_options, distinct, look_options, model, sheet_file, within};
 use crate::data::embeddings::{Format, Reader, ShardStats};
 use crate::data::sheet::{Cell, Sheet, colours};
-use crate::data::{self, LeftOut, Pictures};
+use crate::data::{self, Finder, LeftOut, Pictures};
 use crate::fewshot::Nearest;
 use crate::fewshot::nearest::Neighbours;
 use crate::files::replace_file;
@@ -292,7 +292,8 @@ fn among_pictures(
 
 /// The picture, and those that are like it; gray where a file is gone.
 fn sheet(picture: &Path, neighbors: &[Neighbor]) -> Result<Vec<u8>> {
-    let read = |path: &Path| data::picture_bytes(path).and_then(|bytes| data::decode_rgb(path, &bytes));
+    let mut finder = Finder::default();
+    let mut read = |path: &Path| finder.read(path).and_then(|bytes| data::decode_rgb(path, &bytes));
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut sheet = Sheet::new();
     sheet.push(Cell::new(read(picture)?, name(picture)).framed(colours::GOOD));

@@ -1,6 +1,7 @@
 //! The rows of an extraction that are finished, in a file beside the output that grows batch by batch, and the output that
 //! is written from it.
 
+use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -351,6 +352,14 @@ impl<'s> Part<'s> {
         let of_item =
             |(item, why): &(usize, String)| LeftOut { path: self.source.path(*item).into(), why: why.clone() };
         self.source.left_out().iter().cloned().chain(self.left_out.iter().map(of_item)).collect()
+    }
+
+    /// The class of each row, as [`Pictures::classes`] has them.
+    pub fn classes(&self) -> Option<Vec<Option<String>>> {
+        let Source::Files(pictures) = self.source else { return None };
+        let left_out: HashSet<usize> = self.left_out.iter().map(|(item, _)| *item).collect();
+        let classes = pictures.classes()?.into_iter().enumerate();
+        Some(classes.filter(|(item, _)| !left_out.contains(item)).map(|(_, class)| class).collect())
     }
 
     /// Writes the rows to `out`, and beside an array the list of their paths. `shard`: what the file is to say of a shard.

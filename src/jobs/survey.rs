@@ -1,14 +1,14 @@
 //! What can be learnt of pictures and their embeddings, and what is probably wrong with them.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::rows::embed_each;
 use crate::data::embeddings::{Reader, ShardStats};
-use crate::data::{DataOptions, LeftOut, Look, Pictures, Places, ahead};
+use crate::data::{DataOptions, LeftOut, Look, Pictures, Places, ahead, split_of_shard};
 use crate::fewshot::{Features, Nearest, Prototypes, l2_normalise};
 use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
@@ -219,22 +219,34 @@ impl Survey {
     /// [`Error::Data`] or [`Error::Io`] where they cannot be read.
     pub fn of_shards(shards: &[(PathBuf, ShardStats)], progress: &mut dyn Progress) -> Result<Survey> {
         let (mut paths, mut names, mut rows, mut findings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut said, mut splits) = (Vec::new(), Vec::new());
         let columns = shards.first().map_or(1, |(_, stats)| stats.columns).max(1);
+        let has_samples = |stats: &ShardStats| !stats.class.is_empty();
         let mut row = Vec::new();
         for ((file, stats), done) in shards.iter().zip(1..) {
             progress.go_on()?;
             findings.extend(stats.left_out.iter().cloned().map(Finding::unreadable));
             let mut reader = Reader::of_shards(vec![(file.clone(), stats.clone())]);
+            let split = split_of_shard(&stats.shard).filter(|_| has_samples(stats));
+            let before = paths.len();
             while let Some(path) = reader.next(&mut row)? {
                 rows.extend_from_slice(&row);
                 let path = PathBuf::from(path);
                 let name = path.strip_prefix(&stats.shard).unwrap_or(&path);
+                // Folders of samples are no classes.
+                let name = if has_samples(stats) { Path::new(name.file_name().unwrap_or_default()) } else { name };
                 names.push(name.to_string_lossy().replace(std::path::MAIN_SEPARATOR, "/"));
+                said.push(stats.class_of(paths.len() - before).map(str::to_owned));
+                splits.push(split);
                 paths.push(path);
             }
             progress.advance("reading shard", done, shards.len() as u64);
         }
-        let places = Places::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut places = Places::of(&names).with_classes(&said);
+        for (of_folder, of_shard) in places.split.iter_mut().zip(splits) {
+            *of_folder = of_folder.or(of_shard);
+        }
         let n = paths.len();
         Survey { paths, places, looks: vec![None; n], findings, rows, rowed: (0..n).collect(), columns }.directed()
     }

@@ -70,6 +70,9 @@ pub(super) fn shorter_side(items: &[(&dyn Listing, usize)], options: &DataOption
     sides.get(sides.len() / 2).copied()
 }
 
+/// A file, and where the pixels of its picture go.
+type Item<'a> = (&'a (&'a dyn Listing, usize), &'a mut [u32]);
+
 /// Decodes one file of each pair in order, on all cores; the side, and the pixels back to back.
 pub(super) fn decode_all(items: &[(&dyn Listing, usize)], options: &DataOptions) -> Result<(usize, Vec<u32>)> {
     let Some(&(first, file)) = items.first() else { return Ok((options.side.unwrap_or(0), Vec::new())) };
@@ -83,8 +86,9 @@ pub(super) fn decode_all(items: &[(&dyn Listing, usize)], options: &DataOptions)
 
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(16);
     let share = items.len().div_ceil(workers);
-    let decode_share = |items: &[(&dyn Listing, usize)], out: &mut [u32]| -> Result<()> {
-        for (&(listing, file), out) in items.iter().zip(out.chunks_exact_mut(area)) {
+    let decode_share = |share: &mut [Item]| -> Result<()> {
+        for ((listing, file), out) in share {
+            let (listing, file) = (*listing, *file);
             let image = decode_one(listing, file, options)?;
             if image.width() as usize != side {
                 return Err(Error::data(
@@ -99,12 +103,10 @@ pub(super) fn decode_all(items: &[(&dyn Listing, usize)], options: &DataOptions)
         }
         Ok(())
     };
+    let mut work: Vec<Item> = items.iter().zip(pixels.chunks_exact_mut(area)).collect();
+    work.sort_by_key(|((listing, file), _)| listing.lies_at(*file));
     std::thread::scope(|scope| {
-        let running: Vec<_> = items
-            .chunks(share)
-            .zip(pixels.chunks_mut(share * area))
-            .map(|(items, out)| scope.spawn(move || decode_share(items, out)))
-            .collect();
+        let running: Vec<_> = work.chunks_mut(share).map(|share| scope.spawn(move || decode_share(share))).collect();
         // In order, so that the error reported is the same on every run.
         running.into_iter().try_for_each(|worker| {
             worker.join().unwrap_or_else(|_| Err(Error::Internal("an image decoder panicked".into())))

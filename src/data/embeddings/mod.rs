@@ -3,7 +3,7 @@
 //! Both ways are streams, so that a file may be larger than memory: [`write()`] takes rows from a [`Table`], [`Reader`]
 //! gives them one after the other.
 
-mod npy;
+pub(crate) mod npy;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod shards;

@@ -1,10 +1,11 @@
-//! NumPy arrays with a list of paths beside them.
+//! NumPy arrays with a list of paths beside them. Written as float32; float16, as which others keep them, is read, too.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
 
-use npyz::{NpyFile, NpyReader, WriterBuilder};
+use half::f16;
+use npyz::{NpyFile, Order, WriterBuilder};
 
 use super::{Table, damaged, line, list_beside};
 use crate::{Error, Result};
@@ -16,10 +17,42 @@ pub(super) fn write(table: &mut dyn Table, out: &mut dyn Write) -> io::Result<()
     writer.finish()
 }
 
+/// The numbers of an array, row by row.
+pub type Values = Box<dyn Iterator<Item = io::Result<f32>>>;
+
+/// Opens an array.
+///
+/// # Errors
+/// [`Error::Data`] or [`Error::Io`] where it cannot be read.
+pub fn open(path: &Path) -> Result<NpyFile<BufReader<File>>> {
+    let file = File::open(path).map_err(|e| Error::io(path, "cannot read the embeddings", e))?;
+    // The parser draws what it stopped at in further lines.
+    NpyFile::new(BufReader::new(file)).map_err(|e| damaged(path, e.to_string().lines().next().unwrap_or_default()))
+}
+
+/// The numbers of an array; none where it holds neither float32 nor float16.
+///
+/// # Errors
+/// [`Error::Data`] where columns lie one after the other.
+pub fn values(path: &Path, array: NpyFile<BufReader<File>>) -> Result<Option<Values>> {
+    let order = array.order();
+    let values: Values = match array.try_data::<f16>() {
+        Ok(halves) => Box::new(halves.map(|value| value.map(f32::from))),
+        Err(array) => match array.try_data::<f32>() {
+            Ok(values) => Box::new(values),
+            Err(_) => return Ok(None),
+        },
+    };
+    match order {
+        Order::C => Ok(Some(values)),
+        _ => Err(Error::data(path, "is stored column by column: save it with numpy.ascontiguousarray")),
+    }
+}
+
 pub(super) struct Rows {
     array: PathBuf,
     list: PathBuf,
-    values: NpyReader<f32, BufReader<File>>,
+    values: Values,
     lines: Lines<BufReader<File>>,
     columns: usize,
     left: u64,
@@ -27,9 +60,7 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn open(array: &Path) -> Result<Rows> {
-        let io = |path: &Path, what: &str, e| Error::io(path, what, e);
-        let file = File::open(array).map_err(|e| io(array, "cannot read the embeddings", e))?;
-        let npy = NpyFile::new(BufReader::new(file)).map_err(|e| damaged(array, e))?;
+        let npy = open(array)?;
         let &[rows, columns] = npy.shape() else {
             let shape = npy.shape();
             return Err(Error::data(
@@ -37,12 +68,11 @@ impl Rows {
                 format!("holds an array of shape {shape:?}, and embeddings are rows x columns"),
             ));
         };
-        let values = npy.data::<f32>().map_err(|e| {
-            Error::data(array, format!("does not hold float32 ({e}): save it with astype(\"float32\")"))
-        })?;
+        let values = values(array, npy)?
+            .ok_or_else(|| Error::data(array, "holds neither float32 nor float16: save it with astype(\"float32\")"))?;
         let list = list_beside(array);
         let what = "cannot read the list of paths, which lies beside an array";
-        let lines = BufReader::new(File::open(&list).map_err(|e| io(&list, what, e))?).lines();
+        let lines = BufReader::new(File::open(&list).map_err(|e| Error::io(&list, what, e))?).lines();
         let columns = usize::try_from(columns).map_err(|e| damaged(array, e))?;
         Ok(Rows { array: array.to_owned(), list, values, lines, columns, left: rows })
     }

@@ -3,12 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
@@ -150,6 +152,14 @@ impl<T: DataType> Column<T> {
     }
 }
 
+/// Whether a column of a row group lies in a file of `bytes` bytes, which its reader takes for granted.
+fn check(column: &ColumnChunkMetaData, bytes: u64) -> std::result::Result<(), &'static str> {
+    let begin = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+    let begin = u64::try_from(begin).ok();
+    let end = begin.zip(u64::try_from(column.compressed_size()).ok()).and_then(|(begin, size)| begin.checked_add(size));
+    if end.is_none_or(|end| end > bytes) { Err("a column lies outside of it") } else { Ok(()) }
+}
+
 pub(super) struct Rows {
     path: PathBuf,
     file: SerializedFileReader<File>,
@@ -163,9 +173,19 @@ pub(super) struct Rows {
     columns: usize,
 }
 
+/// The reader of hostile files may still have a panic in it.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(damaged(path, "its content confuses the reader")))
+}
+
 impl Rows {
     pub(super) fn open(path: &Path) -> Result<Rows> {
+        guarded(path, || Rows::unguarded(path))
+    }
+
+    fn unguarded(path: &Path) -> Result<Rows> {
         let file = File::open(path).map_err(|e| Error::io(path, "cannot read the embeddings", e))?;
+        let bytes = file.metadata().map_err(|e| Error::io(path, "cannot read the embeddings", e))?.len();
         let file = SerializedFileReader::new(file).map_err(|e| damaged(path, e))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let place = |name: &str| {
@@ -175,6 +195,11 @@ impl Rows {
             })
         };
         let places = (place("path")?, place("embedding")?);
+        for group in file.metadata().row_groups() {
+            for place in [places.0, places.1] {
+                check(group.column(place), bytes).map_err(|why| damaged(path, why))?;
+            }
+        }
         let is_shard = place("error").is_ok();
         let mut rows =
             Rows { path: path.to_owned(), file, places, is_shard, next_group: 0, group: None, first: None, columns: 0 };
@@ -225,7 +250,7 @@ impl super::Rows for Rows {
     fn next(&mut self, row: &mut Vec<f32>) -> Result<Option<String>> {
         let next = match self.first.take() {
             Some(first) => Some(first),
-            None => self.read()?,
+            None => guarded(&self.path.clone(), || self.read())?,
         };
         let Some((path, numbers)) = next else { return Ok(None) };
         if numbers.len() != self.columns {

@@ -47,12 +47,24 @@ pub struct ShardStats {
     pub rows: usize,
     /// Files that could not.
     pub left_out: Vec<LeftOut>,
+    /// Names of the classes that are said beside the pictures of a tar of samples, sorted bytewise; empty for other shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Of each row its place among them; none where none is said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class: Vec<Option<u32>>,
 }
 
 impl ShardStats {
     /// What [`ShardStats::kind`] is to say.
     pub fn kind() -> String {
         KIND.into()
+    }
+
+    /// The class of row `row` by name.
+    pub fn class_of(&self, row: usize) -> Option<&str> {
+        let class = (*self.class.get(row)?)? as usize;
+        self.classes.get(class).map(String::as_str)
     }
 
     /// Reads such a file; none where there is none.

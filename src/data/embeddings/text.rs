@@ -81,7 +81,11 @@ impl super::Rows for CsvRows {
         }
         row.clear();
         for field in self.record.iter().skip(1) {
-            row.push(field.parse().map_err(|_| damaged(&self.path, format!("`{field}` is no number")))?);
+            row.push(field.parse().map_err(|_| {
+                // It may be anything.
+                let shown: String = field.chars().take(20).flat_map(char::escape_debug).collect();
+                damaged(&self.path, format!("`{shown}` is no number"))
+            })?);
         }
         Ok(self.record.get(0).map(line))
     }

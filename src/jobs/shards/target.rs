@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{Done, ShardsRequest};
 use crate::data::embeddings::{Format, Reader, ShardStats, list_of, stats_beside};
-use crate::data::{LeftOut, Pictures};
+use crate::data::{LeftOut, Pictures, Places, tar_stem};
 use crate::jobs::part::{Begun, Part, Source};
 use crate::{Error, Result};
 
@@ -30,11 +30,10 @@ pub(super) struct Target {
 
 /// What the names of a shard's files begin with.
 pub(super) fn stem(shard: &Path) -> Result<String> {
-    let is_archive = shard.extension().is_some_and(|ending| ending == "tar" || ending == "zip");
-    let stem = if is_archive { shard.file_stem() } else { shard.file_name() };
-    stem.map(|stem| stem.to_string_lossy().into_owned()).ok_or_else(|| {
+    let name = shard.file_name().map(|name| name.to_string_lossy()).ok_or_else(|| {
         Error::data(shard, "this names no shard: give the path of an archive, as in shards/x-000000.tar")
-    })
+    })?;
+    Ok(tar_stem(&name).or_else(|| name.strip_suffix(".zip")).unwrap_or(&name).to_owned())
 }
 
 impl Target {
@@ -165,6 +164,7 @@ impl Target {
     pub fn stats(&self, request: &ShardsRequest, begun: &Begun, part: &Part, stamp: String) -> ShardStats {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Begun { program, adapter, checkpoint, layer, normalise, side, columns, .. } = begun.clone();
+        let places = part.classes().map(|said| Places::none(said.len()).with_classes(&said)).unwrap_or_default();
         ShardStats {
             kind: ShardStats::kind(),
             program,
@@ -180,6 +180,8 @@ impl Target {
             columns,
             rows: part.rows,
             left_out: part.all_left_out(),
+            classes: places.classes,
+            class: places.class,
         }
     }
 }
