@@ -38,9 +38,9 @@ const HEAD: i32 = 1;
 const BODY: i32 = 2;
 const LIFE: i32 = 3;
 const HEAD_BYTES: usize = 16;
-/// Bytes of a message. A piece that has come is a sign of life, and the byte that is one does not wait behind more than
-/// this on its way.
-const PIECE: usize = 1 << 20;
+/// Bytes of a message. Open MPI sends up to 64 KiB to another machine without asking first; its question and the answer to it
+/// would wait behind the bytes that go the same way already, and so would the two directions of a link for each other.
+const PIECE: usize = 60 << 10;
 
 static SIGN: [u8; 1] = [0];
 
