@@ -140,11 +140,11 @@ impl Exchange {
         Ok(Exchange { join, sum, part_piece, piece, small, gradients, staging })
     }
 
-    /// Reads what the micro-batch that was submitted last made, the gradients first; waits for it.
+    /// Asks for what the micro-batch that was submitted last makes; waits for nothing.
     ///
     /// # Errors
     /// [`Error::Device`] when the device failed.
-    pub(super) async fn made_async(&self, arenas: &Arenas) -> Result<Vec<u32>> {
+    pub(super) fn copy(&self, arenas: &Arenas) -> Result<()> {
         let gpu = self.join.gpu();
         let mut encoder = gpu.encoder();
         let gradients = (format!("{PART}{GRADIENTS}"), self.gradients);
@@ -153,44 +153,38 @@ impl Exchange {
             encoder.copy_buffer_to_buffer(arenas.get(arena)?, 0, &self.staging, end, *bytes);
             end += bytes;
         }
-        gpu.submit(encoder)?;
-        gpu.read_staging_async(&self.staging, (end / 4) as usize).await
+        gpu.submit(encoder).map(drop)
     }
 
-    /// Gives the other ranks what this one's micro-batches made; returns what all made, in the order of the batch.
+    /// Waits for what [`Exchange::copy`] asked for, and gives it to the other ranks; returns what a micro-batch of each made, by
+    /// rank.
     ///
     /// # Errors
-    /// As [`Ranks::exchange`].
-    pub(super) fn gather(&self, ranks: &Ranks, own: &[Vec<u32>]) -> Result<Vec<Made>> {
-        let gradients = (self.gradients / 4) as usize;
-        let (piece, small) =
-            (self.piece_elements(), self.small.iter().map(|(_, bytes)| bytes / 4).sum::<u64>() as usize);
+    /// As [`Ranks::exchange`]; [`Error::Device`] when the device failed.
+    pub(super) async fn gather_async(&self, ranks: &Ranks) -> Result<Vec<Made>> {
+        let words = (self.staging.size() / 4) as usize;
+        let own: Vec<u32> = self.join.gpu().read_staging_async(&self.staging, words).await?;
+        let (flat, rest) = own.split_at((self.gradients / 4) as usize);
+        let piece = self.piece_elements();
         let message = |rank: usize| {
-            let mut words: Vec<u32> = Vec::with_capacity(own.len() * (piece + small));
-            for made in own {
-                let (flat, rest) = made.split_at(gradients);
-                let cut = flat.len().min(rank * piece)..flat.len().min((rank + 1) * piece);
-                let padding = piece - cut.len();
-                words.extend(&flat[cut]);
-                words.extend(std::iter::repeat_n(0, padding));
-                words.extend(rest);
-            }
+            let cut = flat.len().min(rank * piece)..flat.len().min((rank + 1) * piece);
+            let mut words = Vec::with_capacity(piece + rest.len());
+            words.extend(&flat[cut]);
+            words.resize(piece, 0);
+            words.extend(rest);
             words
         };
         let messages: Vec<Vec<u32>> = (0..ranks.size()).map(message).collect();
         let bytes: Vec<&[u8]> = messages.iter().map(|words| bytemuck::cast_slice(words)).collect();
-        let given = ranks.exchange(&bytes)?;
-        let mut all = Vec::new();
-        for (rank, bytes) in given.iter().enumerate() {
-            let words: Vec<u32> = bytemuck::pod_collect_to_vec(bytes.get(..bytes.len() / 4 * 4).unwrap_or_default());
-            if words.len() != own.len() * (piece + small) {
+        let made = |(rank, bytes): (usize, Vec<u8>)| {
+            if bytes.len() != 4 * (piece + rest.len()) {
                 return Err(Error::Ranks(format!(
                     "rank {rank} computes another step: start all ranks with one command"
                 )));
             }
-            all.extend(words.chunks(piece + small).map(|words| Made { words: words.to_vec(), piece }));
-        }
-        Ok(all)
+            Ok(Made { words: bytemuck::pod_collect_to_vec(&bytes), piece })
+        };
+        ranks.exchange(&bytes)?.into_iter().enumerate().map(made).collect()
     }
 
     fn piece_elements(&self) -> usize {

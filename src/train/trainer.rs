@@ -575,19 +575,17 @@ impl Trainer {
         let most_parts = self.stages.iter().map(|stage| stage.spec.parts as u32).max().unwrap_or(1);
         let mut submission = None;
         let shares: Vec<(u32, &[u32])> = (0..).zip(batch.chunks(spec.images())).collect();
-        let own = match &self.ranks {
-            None => 0..spec.parts,
-            Some(ranks) => {
-                let each = spec.parts / ranks.size();
-                ranks.rank() * each..(ranks.rank() + 1) * each
-            }
-        };
+        let (rank, size) = self.ranks.as_ref().map_or((0, 1), |ranks| (ranks.rank(), ranks.size()));
+        let each = spec.parts / size;
+        let own = rank * each..(rank + 1) * each;
         let block = |part: u32| {
             // Every micro-batch has dropout of its own: the device draws by this number.
             let draw = step.wrapping_mul(most_parts).wrapping_add(part);
             StepBlock::new(draw, seed, self.schedule.lr_at(step) as f32, drop as f32).part(part).at(step)
         };
+        // What all ranks made: the first micro-batch of each, the second of each ...
         let mut made = Vec::new();
+        let mut copied = false;
         for &(part, images) in shares.get(own).unwrap_or_default() {
             ex.write_async(inputs.step, &[block(part)]).await?;
             let rows = Rows::new(spec, &self.sampler, step, part as usize);
@@ -610,13 +608,19 @@ impl Trainer {
                 }
             }
             submission = Some(ex.submit_async().await?);
-            if let Some(exchange) = &stage.exchange {
-                made.push(exchange.made_async(&self.arenas).await?);
+            if let (Some(exchange), Some(ranks)) = (&stage.exchange, &self.ranks) {
+                // The one before is exchanged while the device computes this one.
+                if copied {
+                    made.push(exchange.gather_async(ranks).await?);
+                }
+                exchange.copy(&self.arenas)?;
+                copied = true;
             }
         }
         if let (Some(exchange), Some(ranks)) = (&stage.exchange, &self.ranks) {
-            let all = exchange.gather(ranks, &made)?;
-            for (&(part, images), made) in shares.iter().zip(&all) {
+            made.push(exchange.gather_async(ranks).await?);
+            for &(part, images) in &shares {
+                let made = &made[part as usize % each][part as usize / each];
                 ex.write_async(inputs.step, &[block(part)]).await?;
                 ex.write_async(inputs.index, images).await?;
                 if let (Some(counted), Some(history)) = (inputs.counted, &self.history) {
