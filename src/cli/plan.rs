@@ -107,6 +107,9 @@ fn shared_text(shared: &Shared) -> String {
     if let Some(seconds) = shared.exchange_s {
         text += &format!(", which takes {:.1} ms", 1e3 * seconds);
     }
+    if let Some(seconds) = shared.overlapped_s.filter(|seconds| *seconds > 0.0) {
+        text += &format!(", {:.1} of them while it computes", 1e3 * seconds);
+    }
     if let Some((step, times)) = shared.step_s.zip(shared.speed_up) {
         text += &format!("; a step takes {:.1} ms, {times:.2} times as fast as one process", 1e3 * step);
     }

@@ -2,7 +2,7 @@
 //! that (`plan --ranks`).
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +20,8 @@ const SIZES: [u64; 5] = [1 << 12, 1 << 16, 1 << 20, 1 << 23, 1 << 26];
 const SAMPLES: usize = 7;
 const LONG: f64 = 1.0;
 
-/// Messages after each other in a step. Its exchanges are the shares of gradients with all the rest, the sums, and whether
-/// the run goes on; each has a head and a body. An exchange of nothing is a head.
-const MESSAGES: f64 = 6.0;
+/// What a step computes between two exchanges: after so long TCP begins slowly again. It begins a new time at 0.2 s.
+const COMPUTING: Duration = Duration::from_millis(250);
 
 /// What was measured between ranks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,12 +30,32 @@ pub struct LinkOutcome {
     pub ranks: usize,
     /// Seconds of an exchange of nothing among all ranks.
     pub latency_s: f64,
-    /// Bytes per second that a rank sends, and as many that it receives, of the largest exchange; by it `plan` goes.
+    /// Bytes per second that a rank sends, and as many that it receives, of the largest all-reduce.
     pub bytes_per_second: f64,
     /// Bytes per second from the device to this process, and back, on rank 0.
     pub device_bytes_per_second: [f64; 2],
-    /// All-reduces of vectors of each size.
+    /// Whether rank 0's device is a program on the processor. Then what is exchanged meanwhile takes time from it.
+    pub software_adapter: bool,
+    /// All-reduces of vectors of each size, from the smallest to the largest, each after a pause as long as computing.
     pub all_reduce: Vec<AllReduce>,
+}
+
+impl LinkOutcome {
+    /// Seconds of an exchange in which each rank sends so many bytes: in proportion between the sizes that were measured, and
+    /// as fast as the largest beyond it.
+    pub fn seconds(&self, sent: u64) -> f64 {
+        // An all-reduce is two exchanges of one size.
+        let sent = 2.0 * sent as f64;
+        let mut below = (0.0, 2.0 * self.latency_s);
+        for it in &self.all_reduce {
+            let (most, seconds) = (it.sent as f64, it.seconds);
+            if sent <= most {
+                return 0.5 * (below.1 + (seconds - below.1) * (sent - below.0) / (most - below.0));
+            }
+            below = (most, seconds);
+        }
+        0.5 * below.1 * sent / below.0.max(1.0)
+    }
 }
 
 /// An all-reduce as a step does it.
@@ -59,6 +78,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 fn timed(ranks: &Ranks, mut exchange: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut times = Vec::new();
     while times.len() < SAMPLES {
+        std::thread::sleep(COMPUTING);
         ranks.all_gather(&[])?;
         let begun = Instant::now();
         exchange()?;
@@ -97,15 +117,22 @@ pub fn measure(session: &Session, progress: &mut dyn Progress) -> Result<LinkOut
             break;
         }
     }
-    let device_bytes_per_second = device(session, progress)?;
+    let (device_bytes_per_second, software_adapter) = device(session, progress)?;
     // Two exchanges of a head and a body.
     let per_second = |it: &AllReduce| it.sent as f64 / (it.seconds - 4.0 * latency_s).max(1e-9);
     let bytes_per_second = all_reduce.last().map_or(0.0, per_second);
-    Ok(LinkOutcome { ranks: ranks.size(), latency_s, bytes_per_second, device_bytes_per_second, all_reduce })
+    Ok(LinkOutcome {
+        ranks: ranks.size(),
+        latency_s,
+        bytes_per_second,
+        device_bytes_per_second,
+        software_adapter,
+        all_reduce,
+    })
 }
 
-/// Bytes per second from the session's device and to it.
-fn device(session: &Session, progress: &mut dyn Progress) -> Result<[f64; 2]> {
+/// Bytes per second from the session's device and to it, and whether it is a program.
+fn device(session: &Session, progress: &mut dyn Progress) -> Result<([f64; 2], bool)> {
     let kernels = session.open(crate::settings::Tune::Off, progress)?;
     let (gpu, words) = (kernels.gpu(), vec![0_u32; 1 << 22]);
     let bytes = size_of_val(words.as_slice()) as u64;
@@ -120,7 +147,7 @@ fn device(session: &Session, progress: &mut dyn Progress) -> Result<[f64; 2]> {
         gpu.read::<u32>(&buffer, 0, words.len())?;
         reads.push(begun.elapsed().as_secs_f64());
     }
-    Ok([reads, writes].map(|times| bytes as f64 / median(times).max(1e-9)))
+    Ok(([reads, writes].map(|times| bytes as f64 / median(times).max(1e-9)), gpu.is_software()))
 }
 
 /// What is known of a run that several ranks are to share.
@@ -147,8 +174,10 @@ pub struct Shared {
     pub pictures_bytes: u64,
     /// Bytes that a rank sends in a step, and as many that it receives: what its link carries in each direction.
     pub sent_bytes: u64,
-    /// Seconds of the exchange of a step.
+    /// Seconds of the exchanges of a step.
     pub exchange_s: Option<f64>,
+    /// Those of them in which the device computes.
+    pub overlapped_s: Option<f64>,
     /// Seconds of a step.
     pub step_s: Option<f64>,
     /// How many times as fast as one process.
@@ -166,9 +195,13 @@ pub fn read(path: &Path) -> Result<LinkOutcome> {
     };
     let link: LinkOutcome = serde_json::from_str(&text).map_err(|e| wrong(&e.to_string()))?;
     let [read, write] = link.device_bytes_per_second;
+    let begin = AllReduce { bytes: 0, sent: 0, seconds: 0.0 };
+    let sizes = [&begin].into_iter().chain(&link.all_reduce).zip(&link.all_reduce);
+    let rising = sizes.fold(true, |rising, (a, b)| rising && a.sent < b.sent && b.seconds > 0.0);
     match [link.bytes_per_second, read, write].iter().all(|speed| *speed > 0.0) && link.latency_s >= 0.0 {
-        true => Ok(link),
         false => Err(wrong("a speed in it is not above 0")),
+        true if !rising || link.all_reduce.is_empty() => Err(wrong("it has no all-reduces, or not in order of size")),
+        true => Ok(link),
     }
 }
 
@@ -182,14 +215,24 @@ impl Sharing {
         let parts_per_rank = parts / self.ranks.max(1);
         let sent_bytes = made.sent(parts_per_rank, self.ranks);
         let link = self.link.as_deref().map(read).transpose()?;
-        let exchange_s = link.map(|link| {
+        let alone_s = self.images_per_second.map(|images| batch as f64 / images.max(1e-9));
+        // Of a micro-batch of each rank.
+        let others = (self.ranks as u64).saturating_sub(1);
+        let one_s = link.as_ref().map(|link| link.seconds(others * (made.piece(self.ranks) + made.rest)));
+        let exchange_s = link.as_ref().zip(one_s).map(|(link, one)| {
             let [read, write] = link.device_bytes_per_second;
             let own = (parts_per_rank as u64 * (made.gradients + made.rest) + made.piece(self.ranks)) as f64;
             let all = (parts as u64 * (made.piece(self.ranks) + made.rest) + made.gradients) as f64;
-            MESSAGES * link.latency_s + sent_bytes as f64 / link.bytes_per_second.max(1.0) + own / read + all / write
+            // The last is whether the run goes on: a head and a body.
+            let rest = link.seconds(others * made.piece(self.ranks)) + 2.0 * link.latency_s;
+            parts_per_rank as f64 * one + rest + own / read + all / write
         });
-        let alone_s = self.images_per_second.map(|images| batch as f64 / images.max(1e-9));
-        let step_s = exchange_s.zip(alone_s).map(|(exchange, alone)| alone / self.ranks as f64 + exchange);
+        let overlapped_s = link.zip(one_s).zip(alone_s).map(|((link, one), alone)| match link.software_adapter {
+            true => 0.0,
+            false => parts_per_rank.saturating_sub(1) as f64 * one.min(alone / parts.max(1) as f64),
+        });
+        let step_s = exchange_s.zip(overlapped_s).zip(alone_s);
+        let step_s = step_s.map(|((exchange, overlapped), alone)| alone / self.ranks as f64 + exchange - overlapped);
         Ok(Shared {
             ranks: self.ranks,
             parts_per_rank,
@@ -197,8 +240,82 @@ impl Sharing {
             pictures_bytes: pictures,
             sent_bytes,
             exchange_s,
+            overlapped_s,
             step_s,
             speed_up: alone_s.zip(step_s).map(|(alone, step)| alone / step),
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    /// 1 ms for nothing; sizes of which the larger ones are slower than they would be in proportion.
+    fn measured() -> LinkOutcome {
+        let all_reduce = [(1 << 20, 0.012), (1 << 23, 0.132)];
+        LinkOutcome {
+            ranks: 2,
+            latency_s: 0.001,
+            bytes_per_second: 6.4e7,
+            device_bytes_per_second: [1e9, 2e9],
+            software_adapter: false,
+            all_reduce: all_reduce.map(|(bytes, seconds)| AllReduce { bytes, sent: bytes, seconds }).to_vec(),
+        }
+    }
+
+    fn close(a: f64, b: f64) -> bool {
+        (a - b).abs() < 1e-12
+    }
+
+    #[test]
+    fn an_exchange_is_interpolated_between_the_measured_sizes() {
+        let link = measured();
+        // Half an all-reduce: of 1 MiB 6 ms, of 8 MiB 66 ms.
+        for (sent, seconds) in
+            [(0, 0.001), (1 << 18, 0.0035), (1 << 19, 0.006), (9 << 18, 0.036), (1 << 22, 0.066), (1 << 23, 0.132)]
+        {
+            assert!(close(link.seconds(sent), seconds), "{sent}: {}", link.seconds(sent));
+        }
+    }
+
+    #[test]
+    fn a_plan_counts_each_exchange_by_its_size_and_those_behind_computing_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("link.json");
+        // 2 ranks, 8 micro-batches: 4 exchanges of half of 2 MiB less 64 KiB and these, and one of that half.
+        let made = Exchanged { gradients: (1 << 21) - (1 << 17), rest: 1 << 16 };
+        let plan = |link: &LinkOutcome, images_per_second: f64| {
+            std::fs::write(&file, serde_json::to_vec(link).unwrap()).unwrap();
+            let (link, images_per_second) = (Some(file.clone()), Some(images_per_second));
+            Sharing { ranks: 2, link, images_per_second }.plan(16, 8, made, 0).unwrap()
+        };
+        let mut link = measured();
+        let (one, sums) = (link.seconds(1 << 20), link.seconds((1 << 20) - (1 << 16)));
+        let (read, written) = (4 * ((1 << 21) - (1 << 16)) + (1 << 20) - (1 << 16), (8 << 20) + (1 << 21) - (1 << 17));
+        let exchange = 4.0 * one + sums + 0.002 + f64::from(read) / 1e9 + f64::from(written) / 2e9;
+        // Micro-batches of 0.1 s are longer than an exchange, those of 1 ms are not.
+        for (images_per_second, alone, overlapped) in [(20.0, 0.8, 3.0 * one), (2000.0, 0.008, 0.003)] {
+            let shared = plan(&link, images_per_second);
+            assert!(close(shared.exchange_s.unwrap(), exchange), "{shared:?} {exchange}");
+            assert!(close(shared.overlapped_s.unwrap(), overlapped), "{shared:?} {overlapped}");
+            assert!(close(shared.step_s.unwrap(), alone / 2.0 + exchange - overlapped), "{shared:?}");
+            assert!(close(shared.speed_up.unwrap(), alone / shared.step_s.unwrap()), "{shared:?}");
+        }
+        // A program computes with what exchanges, and neither is hidden behind the other.
+        link.software_adapter = true;
+        let shared = plan(&link, 20.0);
+        assert!(close(shared.step_s.unwrap(), 0.4 + exchange), "{shared:?}");
+        link.all_reduce.reverse();
+        std::fs::write(&file, serde_json::to_vec(&link).unwrap()).unwrap();
+        assert!(read_error(&file).contains("not in order of size"));
+        link.all_reduce.clear();
+        std::fs::write(&file, serde_json::to_vec(&link).unwrap()).unwrap();
+        assert!(read_error(&file).contains("it has no all-reduces"));
+    }
+
+    fn read_error(file: &Path) -> String {
+        read(file).unwrap_err().to_string()
     }
 }
