@@ -9,12 +9,22 @@
 #[path = "common/runs.rs"]
 mod runs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ieq_wgpu::data::{DataOptions, Split, load};
+use ieq_wgpu::gpu::device::{Gpu, Options};
+use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::random::{Rng, Stream};
-use runs::{assert_same_run, checkpoint, steps_logged};
+use ieq_wgpu::ranks::mpi;
+use ieq_wgpu::settings::{Backbone, BatchStatistics, Config, Length, OnDeviceLost};
+use ieq_wgpu::train::Trainer;
+use ieq_wgpu::train::run::{follow_reopening, run_reopening};
+use runs::{assert_same_run, checkpoint, metrics, steps_logged};
 
 /// A run of seconds with everything in it that has state; a batch is four micro-batches.
 const TINY: [&str; 20] = [
@@ -354,4 +364,90 @@ fn a_measured_link_says_what_a_run_comes_to() {
     let output = Command::new(PROGRAM).args(["bench", "--link"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no link to measure"));
+}
+
+/// Where the ranks of [`processes_open_a_lost_device_again`] train, and which of them loses its device.
+const FOLDER_VARIABLE: &str = "IEQ_RANKS_FOLDER";
+const LOSER_VARIABLE: &str = "IEQ_RANKS_LOSER";
+
+/// Says what it is told.
+struct Loud;
+
+impl Progress for Loud {
+    fn step(&mut self, _: &StepReport) {}
+    fn advance(&mut self, _: &str, _: u64, _: u64) {}
+    fn note(&mut self, sentence: &str) {
+        eprintln!("{sentence}");
+    }
+    fn warn(&mut self, sentence: &str) {
+        eprintln!("{sentence}");
+    }
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// No program takes its own device away, so `mpirun` starts this test in the place of one. Some time after step 12 the rank that
+/// is to lose its device does, whatever it is at.
+#[test]
+#[ignore = "a rank of another test"]
+fn a_rank_whose_device_may_go() {
+    let Some(folder) = std::env::var_os(FOLDER_VARIABLE).map(PathBuf::from) else { return };
+    let loser: Option<usize> = std::env::var(LOSER_VARIABLE).ok().and_then(|text| text.parse().ok());
+    let ranks = mpi::begin(|words| eprintln!("error: {words}"), 1).unwrap();
+    let mut config = Config::from_preset("demo").unwrap();
+    (config.model.backbone, config.model.widths) = (Backbone::Conv4, vec![4; 4]);
+    (config.optimiser.batch, config.optimiser.length) = (8, Length::Steps(60));
+    (config.run.micro_batch, config.run.batch_norm) = (Some(2), BatchStatistics::Micro);
+    (config.run.slice_ms, config.run.log_every, config.run.checkpoint_every) = (0, 1, 5);
+    config.run.on_device_lost = OnDeviceLost::Resume;
+    let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
+    let open = || Gpu::open(&Options { choice: choice.clone(), ..Options::default() });
+    let data = load("glyphs", Split::Train, &DataOptions { side: Some(28), ..DataOptions::default() }).unwrap();
+    let own = open().unwrap();
+    let mut trainer = Trainer::among(own.clone(), &config, Arc::new(data), None, Some(ranks.clone())).unwrap();
+    trainer.share().unwrap();
+    if loser == Some(ranks.rank()) {
+        let folder = folder.clone();
+        std::thread::spawn(move || {
+            while steps_logged(&folder) < 12 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            own.device().destroy();
+        });
+    }
+    let reopen = || open().map(Kernels::new);
+    match ranks.leads() {
+        true => run_reopening(&mut trainer, &|_| reopen(), &folder, "resume", &mut Loud).map(drop).unwrap(),
+        false => follow_reopening(&mut trainer, &reopen).unwrap(),
+    }
+    ranks.end().unwrap();
+}
+
+/// `run.on_device_lost = resume` across processes, whichever loses its device: all open theirs again, and end in the bits of a
+/// run that lost none.
+#[test]
+fn processes_open_a_lost_device_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = std::env::current_exe().unwrap();
+    let train = |name: &str, loser: &str| {
+        let out = folder.path().join(name);
+        std::fs::create_dir(&out).unwrap();
+        let mut command = Command::new("mpirun");
+        command.args(["--allow-run-as-root", "--oversubscribe", "-q", "-n", "2"]).arg(&own);
+        command.args(["--exact", "a_rank_whose_device_may_go", "--ignored", "--nocapture"]);
+        command.env(FOLDER_VARIABLE, &out).env(LOSER_VARIABLE, loser);
+        let said = String::from_utf8(finish(piped(command)).stderr).unwrap();
+        (out, said)
+    };
+    let (whole, said) = train("whole", "none");
+    assert!(!said.contains("opening the device again"), "{said}");
+    for loser in ["0", "1"] {
+        let (out, said) = train(loser, loser);
+        assert_eq!(said.matches("opening the device again (1 of 3)").count(), 1, "{loser}: {said}");
+        assert_eq!(said.contains("rank 1: "), loser == "1", "{loser}: {said}");
+        assert!(!said.contains("continuing at step 0 ") && said.contains("continuing at step "), "{loser}: {said}");
+        assert!(checkpoint(&out) == checkpoint(&whole), "{loser}: the checkpoints differ");
+        assert_eq!(metrics(&out), metrics(&whole), "{loser}");
+    }
 }
