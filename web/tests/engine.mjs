@@ -2,6 +2,7 @@
 //
 //     node engine.mjs ../dist PROGRAM [part of a test's name]
 //
+// BROWSER=firefox tries it in Debian's firefox-esr, on the Vulkan driver that VK_DRIVER_FILES names.
 // PROGRAM is a native build of ieq-wgpu: pictures, projects and checkpoints go back and forth between both. Figures that the
 // issue of a release asks for are printed. It takes some minutes on two cores.
 
