@@ -120,7 +120,7 @@ pub use split::{Split, class_split};
 #[cfg(feature = "resize")]
 pub use square::{fitted_side, square_words};
 pub use statistics::Statistics;
-#[cfg(feature = "formats")]
+#[cfg(feature = "jobs")]
 pub(crate) use tar_archive::stem as tar_stem;
-#[cfg(feature = "formats")]
+#[cfg(feature = "jobs")]
 pub(crate) use webdataset::split_of_shard;

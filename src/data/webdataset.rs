@@ -235,6 +235,7 @@ pub(super) fn classes(listing: &dyn Listing) -> Option<HashMap<usize, String>> {
 }
 
 /// The split that the name of a shard says.
+#[cfg(feature = "jobs")]
 pub(crate) fn split_of_shard(shard: &Path) -> Option<Split> {
     split_of("", shard)
 }
