@@ -142,7 +142,7 @@ async function embedAll(since) {
   try {
     while ((await inTurn(part)) > 0);
   } finally {
-    on(done, done);
+    if (done) on(done, done);
   }
   if (unread.size) trouble(`Pictures that could not be read from the browser’s files: ${unread.size}. No answer counts them; delete them and add them again.`);
 }
