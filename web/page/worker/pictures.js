@@ -46,6 +46,7 @@ export async function addPictures(items, since) {
       for (const id of ids) squares.push([id, await project.pixels(id, embedding.side)]);
       await embedSquares(embedding, squares);
     } catch (error) {
+      if (error instanceof WebAssembly.RuntimeError) throw error;
       failed = await state.device.known(error);
     }
   };
