@@ -68,6 +68,20 @@ export function watch(page, url, expected = []) {
   return faults;
 }
 
+/**
+ * Milliseconds of a processor of each task of a page's main thread while `work` is done, by a trace of Chromium: what a task waits
+ * for a processor, or for the threads of a GPU that is a program, says nothing of the page.
+ */
+export async function tasks(browser, page, work) {
+  await browser.startTracing(page, { categories: ['toplevel', 'blink.user_timing'] });
+  await work();
+  await page.evaluate(() => performance.mark('of this page'));
+  const { traceEvents } = JSON.parse(await browser.stopTracing());
+  const { pid, tid } = traceEvents.find(({ name }) => name === 'of this page');
+  const own = traceEvents.filter((one) => one.pid === pid && one.tid === tid && one.ph === 'X' && one.name.endsWith('RunTask'));
+  return own.map(({ tdur, dur }) => (tdur ?? dur ?? 0) / 1e3);
+}
+
 /** Runs in a page: gives it `draw(kind, i, [width, height], type)`, a picture of a class as a blob. */
 export function drawing() {
   // Shapes in a colour, at places and under angles that differ from picture to picture.
