@@ -1,13 +1,13 @@
 //! Class folders, on disk or in an archive: `split/class/*.png`, or `class/*.png` with a split by seed.
 //!
-//! What folders mean is in [`super::folders`]. Classes and images are sorted bytewise by name. A single folder around
-//! everything is looked through, and a top folder `oneshot` is left to [`super::read_oneshot_runs`].
+//! A class is the outermost folder that directly holds images, with all that is below it; its name is the path below the
+//! split, so Omniglot's `alphabet/character` works. Classes and images are sorted bytewise by name. A single folder
+//! around everything is looked through, and a top folder `oneshot` is left to [`super::read_oneshot_runs`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::choose::{Chosen, choose};
-use super::folders::{class_folder, common_folder, holding};
 use super::image_set::few;
 use super::listing::{self, Listing};
 use super::selection::Selection;
@@ -204,7 +204,7 @@ impl<'a> Layout<'a> {
                 ));
             }
         }
-        let holding = holding(images.iter().map(|&i| &files[i][prefix..]));
+        let holding = images.iter().filter_map(|&i| Some(files[i][prefix..].rsplit_once('/')?.0)).collect();
         Ok(Layout { listing, prefix, has_splits, images, holding, warnings })
     }
 
@@ -213,9 +213,12 @@ impl<'a> Layout<'a> {
         &self.listing.files()[file][self.prefix..]
     }
 
-    /// The class of an image.
+    /// The class of an image: the outermost folder above it that directly holds images, below the split.
     fn class(&self, file: usize) -> &'a str {
-        class_folder(self.name(file), &self.holding, self.has_splits)
+        let name = self.name(file);
+        let ends = name.match_indices('/').map(|(end, _)| &name[..end]);
+        let folder = ends.into_iter().find(|folder| self.holding.contains(folder)).unwrap_or_default();
+        if self.has_splits { folder.split_once('/').map_or("", |(_, class)| class) } else { folder }
     }
 
     /// The split folder an image lies in.
@@ -324,4 +327,30 @@ fn refuse_resembling(listing: &dyn Listing, tops: &BTreeSet<&str>, all_nested: b
             few(&names.iter().collect::<Vec<_>>())
         ),
     ))
+}
+
+/// Length of the folders (with their slashes) that hold everything and are neither split nor class.
+fn common_folder<'a>(names: impl Iterator<Item = &'a str> + Clone) -> usize {
+    let mut prefix = 0;
+    loop {
+        let mut inner = names.clone().map(|name| &name[prefix..]);
+        let Some((top, _)) = inner.next().and_then(|name| name.split_once('/')) else { return prefix };
+        let below = |name: &'a str| name[prefix..].strip_prefix(top)?.strip_prefix('/');
+        let around = names.clone().all(|name| below(name).is_some_and(|rest| rest.contains('/')));
+        // A folder `test` around train/, val/ and test/ is no split.
+        let splits_below = || {
+            let mut found = BTreeSet::new();
+            let all = names.clone().all(|name| {
+                let rest = below(name).unwrap_or_default();
+                let split = rest.split_once('/').and_then(|(top, _)| Split::from_name(top));
+                found.extend(split);
+                split.is_some() && rest.split('/').count() >= 3
+            });
+            all && found.len() >= 2
+        };
+        if !around || (Split::from_name(top).is_some() && !splits_below()) {
+            return prefix;
+        }
+        prefix += top.len() + 1;
+    }
 }

@@ -23,8 +23,6 @@ mod decode;
 #[cfg(feature = "formats")]
 pub mod embeddings;
 mod episodes;
-#[cfg_attr(not(feature = "formats"), allow(dead_code, reason = "readers use all of it"))]
-mod folders;
 #[cfg(feature = "formats")]
 mod glyphs;
 #[cfg(feature = "formats")]
@@ -63,7 +61,6 @@ mod parts;
 mod pickle;
 #[cfg(feature = "formats")]
 mod pictures;
-#[cfg(feature = "formats")]
 mod places;
 #[cfg(feature = "formats")]
 mod selection;
@@ -94,7 +91,6 @@ pub use braces::braces;
 #[cfg(feature = "formats")]
 pub use decode::decode_rgb;
 pub use episodes::{Episode, draw, read_episodes, room, shortage};
-pub use folders::folder_classes;
 #[cfg(feature = "formats")]
 pub use glyphs::{GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE};
 pub use image_set::{ImageSet, Warning, WarningKind};
@@ -114,7 +110,6 @@ pub use options::DataOptions;
 pub use order::epoch_order;
 #[cfg(feature = "formats")]
 pub use pictures::Pictures;
-#[cfg(feature = "formats")]
 pub use places::Places;
 pub use split::{Split, class_split};
 #[cfg(feature = "resize")]

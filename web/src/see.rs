@@ -1,17 +1,23 @@
 //! Names of pictures, and rows for people to look at.
 
-use ieq_wgpu::data;
+use ieq_wgpu::data::Places;
 use ieq_wgpu::fewshot::projection::principal;
 use ieq_wgpu::fewshot::{Features, l2_normalise};
 use wasm_bindgen::prelude::*;
 
 use crate::{Answer, json, of_engine};
 
-/// For each name of a picture, with its folders, the class that they say, or null, as JSON.
+/// For each name of a picture, with its folders, the class that they say, or null, as JSON. A folder that is named like a split
+/// and directly holds pictures is a class here.
 #[wasm_bindgen]
 pub fn folder_classes(names: Vec<String>) -> Answer<String> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    json(&data::folder_classes(&names))
+    let places = Places::of(&names);
+    let class = |(name, class): (&&str, Option<u32>)| match class {
+        Some(class) => places.classes.get(class as usize).cloned(),
+        None => Some(name.rsplit('/').nth(1)?.to_owned()),
+    };
+    json(&names.iter().zip(places.class.iter().copied()).map(class).collect::<Vec<_>>())
 }
 
 /// The two coordinates of each row along its principal components, and behind them the shares of the variance that both

@@ -173,14 +173,18 @@ pub(super) struct Rows {
     columns: usize,
 }
 
-/// The reader of hostile files may still have a panic in it.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(damaged(path, "its content confuses the reader")))
+/// The reader of hostile files may still have a panic in it: none.
+fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Option<Result<T>> {
+    catch_unwind(AssertUnwindSafe(read)).ok()
+}
+
+fn confused<T>(path: &Path) -> Result<T> {
+    Err(damaged(path, "its content confuses the reader"))
 }
 
 impl Rows {
     pub(super) fn open(path: &Path) -> Result<Rows> {
-        guarded(path, || Rows::unguarded(path))
+        guarded(|| Rows::unguarded(path)).unwrap_or_else(|| confused(path))
     }
 
     fn unguarded(path: &Path) -> Result<Rows> {
@@ -250,7 +254,7 @@ impl super::Rows for Rows {
     fn next(&mut self, row: &mut Vec<f32>) -> Result<Option<String>> {
         let next = match self.first.take() {
             Some(first) => Some(first),
-            None => guarded(&self.path.clone(), || self.read())?,
+            None => guarded(|| self.read()).unwrap_or_else(|| confused(&self.path))?,
         };
         let Some((path, numbers)) = next else { return Ok(None) };
         if numbers.len() != self.columns {
