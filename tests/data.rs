@@ -5,6 +5,8 @@
 
 #[path = "common/damage.rs"]
 mod damage;
+#[path = "common/gzip.rs"]
+mod gzip;
 #[path = "common/says.rs"]
 mod says;
 
@@ -12,6 +14,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
+use gzip::gzip;
 use ieq_wgpu::data::{
     DataOptions, GLYPH_CLASSES, GLYPH_INSTANCES, GLYPH_SIDE, ImageSet, Split, WarningKind, draw, load, load_unlabelled,
     read_episodes, read_oneshot_runs,
@@ -718,12 +721,6 @@ fn idx(dims: &[u32], bytes: &[u8]) -> Vec<u8> {
     out.extend(dims.iter().flat_map(|n| n.to_be_bytes()));
     out.extend(bytes);
     out
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    writer.write_all(bytes).unwrap();
-    writer.finish().unwrap()
 }
 
 #[test]

@@ -5,13 +5,16 @@
 
 #[path = "common/damage.rs"]
 mod damage;
+#[path = "common/gzip.rs"]
+mod gzip;
 #[path = "common/says.rs"]
 mod says;
 
 use std::fs;
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use gzip::gzip;
 use ieq_wgpu::data::{DataOptions, Finder, ImageSet, Pictures, Split, load, load_unlabelled};
 use ieq_wgpu::{Error, Result};
 use image::{ImageFormat, Rgb, RgbImage};
@@ -166,12 +169,6 @@ fn a_tar_of_split_folders_is_the_same_set_as_the_folders() {
 }
 
 // ---- gzipped ---------------------------------------------------------------------------------------
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    writer.write_all(bytes).unwrap();
-    writer.finish().unwrap()
-}
 
 #[test]
 fn every_program_s_tars_are_the_same_gzipped() {
