@@ -14,9 +14,6 @@ let adding = null;
 
 const isZip = (file) => /\.zip$/i.test(file.name) || file.type === 'application/zip';
 
-/** Whether a file may be a picture: what is something else is left to the worker to refuse. */
-export const isPicture = (file) => file.type.startsWith('image/');
-
 /** The files of a drop, with the folders that they lie in: [{file, name}]. Must be called within the event. */
 export async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);

@@ -4,10 +4,10 @@ import init, * as wasm from './engine/ieq_wgpu_page.js';
 import { answers, forget } from './worker/answers.js';
 import { decode } from './worker/decode.js';
 import { Device } from './worker/device.js';
-import { Fault, described } from './worker/fault.js';
-import { removeFile, root } from './worker/files.js';
+import { Fault, described, isStop } from './worker/fault.js';
+import { namesIn, removeFile, root } from './worker/files.js';
 import { Networks } from './worker/networks.js';
-import { addPictures, embedLater, embedMissing, folderClasses, tellFailed } from './worker/pictures.js';
+import { addPictures, embedLater, embedMissing, folderClasses, tellLater } from './worker/pictures.js';
 import { Project } from './worker/project.js';
 import { planned } from './worker/runs.js';
 import { state, tell, trouble } from './worker/state.js';
@@ -89,8 +89,6 @@ async function openDevice() {
   embedLater();
   return opened();
 }
-
-const tellLater = async (error) => tellFailed(await state.device.known(error));
 
 /** What the page is told once all is open. */
 async function opened() {
@@ -311,7 +309,7 @@ const calls = {
   },
 
   exportCheckpoint: () => inTurn(async () => {
-    const bytes = await state.networks.bytes(state.networks.current?.name ?? 'shipped');
+    const { bytes } = await state.networks.read(state.networks.current?.name ?? 'shipped');
     return { file: new Blob([bytes], { type: 'application/octet-stream' }), name: 'network.safetensors' };
   }),
 
@@ -333,9 +331,7 @@ const calls = {
     await state.training.drop();
     await state.project.erase();
     await state.networks.erase();
-    const names = [];
-    for await (const name of state.folder.keys()) names.push(name);
-    for (const name of names) await removeFile(state.folder, name);
+    for (const name of await namesIn(state.folder)) await removeFile(state.folder, name);
   }),
 
   /** Gives the device back, as a browser does that takes it away: to try what follows. */
@@ -365,10 +361,10 @@ function stopped(error) {
 
 // A task of the engine that nobody waits for directly stops here.
 self.addEventListener('unhandledrejection', (event) => {
-  if (event.reason instanceof WebAssembly.RuntimeError) stopped(event.reason);
+  if (isStop(event.reason)) stopped(event.reason);
 });
 self.addEventListener('error', (event) => {
-  if (event.error instanceof WebAssembly.RuntimeError) stopped(event.error);
+  if (isStop(event.error)) stopped(event.error);
 });
 
 onmessage = async ({ data: { id, call, args } }) => {
@@ -382,7 +378,7 @@ onmessage = async ({ data: { id, call, args } }) => {
     if (untold) tellProject();
     return answer({ result });
   } catch (error) {
-    if (error instanceof WebAssembly.RuntimeError) return stopped(error);
+    if (isStop(error)) return stopped(error);
     const fault = state.device ? await state.device.known(error) : described(error);
     if (untold) tellProject();
     answer({ error: fault });

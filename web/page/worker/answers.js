@@ -1,5 +1,6 @@
 // Answers on pictures, and what people look at, from the rows of the pictures in classes.
 
+import { isStop } from './fault.js';
 import { state } from './state.js';
 import { progress } from './turns.js';
 
@@ -94,7 +95,7 @@ class Answers {
     for (const id of this.#ids.filter((_, i) => i % step === 0).slice(0, LOOKED_AT)) {
       // One that cannot be read says nothing here.
       const pixels = await state.project.pixels(id, embedding.side).catch((error) => {
-        if (error instanceof WebAssembly.RuntimeError) throw error;
+        if (isStop(error)) throw error;
       });
       if (pixels) squares.push(pixels);
     }

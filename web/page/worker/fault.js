@@ -6,10 +6,13 @@ export class Fault extends Error {
   }
 }
 
+/** Whether an error is the end of the module of the engine, of which nothing can be trusted then. */
+export const isStop = (error) => error instanceof WebAssembly.RuntimeError;
+
 /** What an error is for the page. A fault of the engine carries its kind; a module that stopped has none. */
 export function described(error) {
   if (error?.kind) return { message: sentence(error.message), kind: error.kind };
-  if (error instanceof WebAssembly.RuntimeError) {
+  if (isStop(error)) {
     return { message: `The engine stopped (${error.message}). Load the page again; what was stored is still there.`, kind: 'internal' };
   }
   return { message: sentence(String(error?.message ?? error)), kind: 'internal' };

@@ -23,6 +23,13 @@ export function storageFault(error) {
   return new Fault('storage', `The browser could not read or write a file of this page (${error.message}).`);
 }
 
+/** The names of what is in a folder. */
+export async function namesIn(folder) {
+  const names = [];
+  for await (const name of folder.keys()) names.push(name);
+  return names;
+}
+
 /** Opens a file for reading and writing at once; it is made where it is not there. */
 export async function openFile(folder, name) {
   try {
@@ -48,13 +55,20 @@ export async function readFile(folder, name) {
 export async function writeFile(folder, name, bytes) {
   const file = await openFile(folder, name);
   try {
+    replace(file, bytes);
+  } finally {
+    file.close();
+  }
+}
+
+/** Makes these bytes the whole content of an open file, and has them on the disk. */
+export function replace(file, bytes) {
+  try {
     writeAll(file, bytes, 0);
     file.truncate(bytes.byteLength);
     file.flush();
   } catch (error) {
     throw storageFault(error);
-  } finally {
-    file.close();
   }
 }
 

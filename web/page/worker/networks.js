@@ -2,7 +2,7 @@
 // which ones there are, and which is in use, is one document.
 
 import { Fault, described } from './fault.js';
-import { Document, Pack, readFile, removeFile, writeFile } from './files.js';
+import { Document, Pack, namesIn, readFile, removeFile, writeFile } from './files.js';
 import { state, tell, trouble } from './state.js';
 
 /** The file that the page ships. */
@@ -33,11 +33,11 @@ class Embedding {
   #rows;
 
   /** `before` was in use, and is closed once the network is known to be one: both may have their rows in one file. */
-  static async open(name, bytes, before) {
+  static async open({ name, bytes, print }, before) {
     const one = new Embedding();
     one.name = name;
     one.bytes = bytes.length;
-    one.print = await fingerprint(bytes);
+    one.print = print;
     one.#network = await state.wasm.Network.open(state.device.need(), titled(name), bytes);
     one.about = JSON.parse(one.#network.about());
     try {
@@ -90,10 +90,6 @@ class Embedding {
 
   keep(id, row) {
     this.#rows.put(id, row);
-  }
-
-  drop(id) {
-    this.#rows.drop(id);
   }
 
   close() {
@@ -149,28 +145,26 @@ export class Networks {
     return this.current;
   }
 
-  /** The bytes of a network by name. */
-  async bytes(name) {
-    if (name === 'shipped') return shippedBytes();
+  /** A network by name: {name, bytes, print}. */
+  async read(name) {
     const entry = this.#all.find((one) => one.name === name);
-    if (!entry) throw new Fault('usage', `There is no such network here: ${titled(name)}.`);
-    const bytes = await readFile(state.folder, fileOf(entry.print));
-    if (!bytes || (await fingerprint(bytes)) !== entry.print) {
+    if (!entry && name !== 'shipped') throw new Fault('usage', `There is no such network here: ${titled(name)}.`);
+    const bytes = name === 'shipped' ? await shippedBytes() : await readFile(state.folder, fileOf(entry.print));
+    const print = bytes && (await fingerprint(bytes));
+    if (name !== 'shipped' && print !== entry.print) {
       throw new Fault('storage', `The file of ${titled(name)} is missing or damaged in the browser. Train or import it again.`);
     }
-    return bytes;
+    return { name, bytes, print };
   }
 
-  /** The name of the network that a run starts from, and its bytes; null from scratch. `print`: the one that it must be. */
+  /** The network that a run starts from, as `read` has it; null from scratch. `print`: the one that it must be. */
   async start(from, print = null) {
     if (from === 'scratch') return null;
-    const name = from === 'current' ? this.need().name : from;
-    const bytes = await this.bytes(name);
-    const own = await fingerprint(bytes);
-    if (print && print !== own) {
+    const found = await this.read(from === 'current' ? this.need().name : from);
+    if (print && print !== found.print) {
       throw new Fault('usage', 'The network that this run began with is not here any more, and no checkpoint was written yet: drop the run and begin another.');
     }
-    return { name, bytes, print: own };
+    return found;
   }
 
   /** Keeps a network and chooses it: it is in use after `use`, or when the page is opened again. */
@@ -200,8 +194,7 @@ export class Networks {
 
   /** Uses a network from now on. */
   async use(name) {
-    const bytes = await this.bytes(name);
-    this.current = await Embedding.open(name, bytes, this.current);
+    this.current = await Embedding.open(await this.read(name), this.current);
     this.why = null;
     this.#changed();
     this.#choose(this.current.shown());
@@ -242,9 +235,7 @@ export class Networks {
 
   /** Removes what belongs to no network that there is. */
   async #sweep() {
-    const names = [];
-    for await (const name of state.folder.keys()) names.push(name);
-    for (const name of names.filter((name) => /^(network|rows)-/.test(name))) {
+    for (const name of (await namesIn(state.folder)).filter((name) => /^(network|rows)-/.test(name))) {
       // Looked at each time: one may be kept meanwhile.
       const prints = [...this.#all.map((one) => one.print), ...this.#writing];
       if (!prints.some((print) => [fileOf(print), rowsOf(print)].includes(name))) await removeFile(state.folder, name).catch(() => {});

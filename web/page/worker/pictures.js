@@ -1,6 +1,6 @@
 // Pictures on their way into classes, and into rows of the network in use.
 
-import { Fault, described } from './fault.js';
+import { Fault, described, isStop } from './fault.js';
 import { isHidden, isPictureName } from '../names.js';
 import { state, trouble } from './state.js';
 import { clearExports } from './transfer.js';
@@ -46,7 +46,7 @@ export async function addPictures(items, since) {
       for (const id of ids) squares.push([id, await project.pixels(id, embedding.side)]);
       await embedSquares(embedding, squares);
     } catch (error) {
-      if (error instanceof WebAssembly.RuntimeError) throw error;
+      if (isStop(error)) throw error;
       failed = await state.device.known(error);
     }
   };
@@ -78,7 +78,7 @@ export async function addPictures(items, since) {
         added += 1;
         project.touch();
       } catch (error) {
-        if (error.kind === 'full' || error instanceof WebAssembly.RuntimeError) throw error;
+        if (error.kind === 'full' || isStop(error)) throw error;
         refused.push({ name: item.name, why: described(error).message });
       }
       if (waiting.length >= (embedding?.batch ?? Infinity)) await embedNow();
@@ -97,8 +97,14 @@ export async function addPictures(items, since) {
   return { added, refused };
 }
 
-/** A failure of work that nobody waits for. */
-export function tellFailed({ message, kind }) {
+/** Says what work failed with that nobody waits for. */
+export async function tellLater(error) {
+  // It ends all, and not this alone.
+  if (isStop(error)) throw error;
+  tellFailed(await state.device.known(error));
+}
+
+function tellFailed({ message, kind }) {
   if (kind === 'lost') state.lost(message);
   else trouble(message);
 }
@@ -127,7 +133,7 @@ async function embedAll(since) {
       try {
         squares.push([id, await project.pixels(id, embedding.side)]);
       } catch (error) {
-        if (error instanceof WebAssembly.RuntimeError) throw error;
+        if (isStop(error)) throw error;
         unread.add(id);
       }
     }
@@ -150,9 +156,5 @@ async function embedAll(since) {
 
 /** The same, where nobody waits for it. */
 export function embedLater() {
-  embedMissing().catch(async (error) => {
-    // It ends all, and not this alone.
-    if (error instanceof WebAssembly.RuntimeError) throw error;
-    tellFailed(await state.device.known(error));
-  });
+  embedMissing().catch(tellLater);
 }

@@ -1,7 +1,7 @@
 // Classes and their pictures, as they are kept in the browser.
 
 import { Fault } from './fault.js';
-import { Document, Pack, removeFile, storageFault, writeFile } from './files.js';
+import { Document, Pack, namesIn, removeFile, storageFault, writeFile } from './files.js';
 import { decode, middle, thumbnail } from './decode.js';
 
 const LONGEST_NAME = 200;
@@ -219,8 +219,7 @@ export class Project {
 
   /** Removes the pixels that are kept at other sides than these: they are made anew when they are wanted. How many packs. */
   async keepSides(sides) {
-    const names = [];
-    for await (const name of this.#folder.keys()) names.push(name);
+    const names = await namesIn(this.#folder);
     const old = names.map((name) => Number(/^pixels-(\d+)$/.exec(name)?.[1] ?? NaN)).filter((side) => side && !sides.includes(side));
     for (const side of old) {
       (await this.#pixels.get(side)?.catch(() => null))?.close();

@@ -2,7 +2,7 @@
 // happened to the pictures meanwhile.
 
 import { Fault } from './fault.js';
-import { Document, openFile, readFile, removeFile, storageFault, writeAll } from './files.js';
+import { Document, openFile, readFile, removeFile, replace, storageFault, writeAll } from './files.js';
 import { startingNetwork } from './runs.js';
 import { state, tell } from './state.js';
 import { Turns } from './turns.js';
@@ -216,17 +216,6 @@ export class Training {
     this.#slots = {};
   }
 
-  #put(name, bytes) {
-    const file = this.#slots[name];
-    try {
-      writeAll(file, bytes, 0);
-      file.truncate(bytes.byteLength);
-      file.flush();
-    } catch (error) {
-      throw storageFault(error);
-    }
-  }
-
   /** Trains until it is over or stopped; resolves when the first step is done. */
   async #train() {
     this.kept.state = 'training';
@@ -336,12 +325,12 @@ export class Training {
 
   #onCheckpoint(bytes, best) {
     if (best) {
-      this.#put('best', bytes);
+      replace(this.#slots.best, bytes);
       this.kept.best = { step: this.kept.score?.step ?? this.kept.step };
       return;
     }
     const slot = this.kept.checkpoint?.slot === 'a' ? 'b' : 'a';
-    this.#put(slot, bytes);
+    replace(this.#slots[slot], bytes);
     this.kept.next = { slot, step: this.kept.step };
   }
 

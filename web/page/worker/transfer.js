@@ -2,7 +2,7 @@
 
 import { isHidden } from '../names.js';
 import { decode, png } from './decode.js';
-import { described } from './fault.js';
+import { described, isStop } from './fault.js';
 import { openFile, removeFile, storageFault, writeAll } from './files.js';
 import { state } from './state.js';
 import { progress } from './turns.js';
@@ -89,7 +89,7 @@ export async function exportZip(since) {
           const picture = await forProgram(await project.original(id), own);
           zip.add(`${name}/${unique(safe(picture.name, extensionOf(picture.name)), used)}`, picture.bytes);
         } catch (error) {
-          if (failed || error instanceof WebAssembly.RuntimeError) throw error;
+          if (failed || isStop(error)) throw error;
           refused.push({ name: `${one.name}/${own}`, why: described(error).message });
         }
         done += 1;
