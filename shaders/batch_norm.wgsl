@@ -6,13 +6,13 @@
 //   dgamma = sum du xhat,  dbeta = sum du,  xhat = (x - mean) rstd
 //   dx = scale (du - dbeta / count - xhat dgamma / count)      batch statistics (TRAIN)
 //   dx = scale du                                              running statistics
-// statistics [5, channels]: mean, rstd, var, scale, shift. x may be stored in half precision (X_HALF).
+// statistics [5, channels]: mean, rstd, var, scale, shift. Moments: mean, var, of a part of a batch. x may be stored in half precision (X_HALF).
 //
 // Means and variances are exact in the way f32 allows: a workgroup takes the mean of its chunk (some images
 // of one channel), then the squares around that mean (two passes); chunks are joined with Chan's formula in
 // order. E[x^2] - E[x]^2 would lose all digits where the mean is large.
 //   partial_statistics, partial_gradients: one workgroup per channel and chunk
-//   combine_statistics, combine_gradients, from_running, running: one invocation per channel
+//   combine_statistics, combine_moments, combine_gradients, from_running, running: one invocation per channel
 //   apply, backward, backward_in_place (y holds dy and gets dx): one workgroup per run of 16 x WG elements
 //   ..._by_channel: the same, one workgroup per channel and chunk, which loads the channel's numbers once
 #import common/half
@@ -138,24 +138,41 @@ fn store_statistics(c: u32, mean: f32, variance: f32) {
     y[4u * params.channels + c] = beta[c];
 }
 
+// Mean and variance of a channel.
+fn combined(c: u32) -> vec2<f32> {
+    var count = 0.0;
+    var mean = 0.0;
+    var squares = 0.0;
+    for (var chunk = 0u; chunk < params.chunks; chunk++) {
+        let part = partial[c * params.chunks + chunk];
+        let part_count = f32(images_of(chunk) * params.size);
+        let total = count + part_count;
+        let delta = part.x - mean;
+        mean += delta * (part_count / total);
+        squares += part.y + delta * delta * (count * part_count / total);
+        count = total;
+    }
+    return vec2<f32>(mean, squares / count);
+}
+
 @compute @workgroup_size(WG)
 fn combine_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                       @builtin(local_invocation_index) local: u32) {
     let c = item_index(group, groups, local);
     if c < params.n {
-        var count = 0.0;
-        var mean = 0.0;
-        var squares = 0.0;
-        for (var chunk = 0u; chunk < params.chunks; chunk++) {
-            let part = partial[c * params.chunks + chunk];
-            let part_count = f32(images_of(chunk) * params.size);
-            let total = count + part_count;
-            let delta = part.x - mean;
-            mean += delta * (part_count / total);
-            squares += part.y + delta * delta * (count * part_count / total);
-            count = total;
-        }
-        store_statistics(c, mean, squares / count);
+        let both = combined(c);
+        store_statistics(c, both.x, both.y);
+    }
+}
+
+@compute @workgroup_size(WG)
+fn combine_moments(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
+    let c = item_index(group, groups, local);
+    if c < params.n {
+        let both = combined(c);
+        running_mean[c] = both.x;
+        running_var[c] = both.y;
     }
 }
 

@@ -30,6 +30,7 @@ fn spec(backbone: Backbone, widths: &[usize], cross_entropy: bool) -> StepSpec {
         batch: 2,
         parts: 1,
         exchanged: false,
+        joined: false,
         copies: 2,
         viewed: 2,
         drawn: false,

@@ -164,29 +164,41 @@ fn below(rng: &mut Rng, bound: usize) -> usize {
 
 const RESUME: [&str; 4] = ["train", "--no-eval", "--quiet", "--resume"];
 
+/// The same run with this kind of batch norm.
+fn tiny(batch_norm: &'static str) -> Vec<&'static str> {
+    TINY.into_iter().map(|word| if word.starts_with("--bn=") { batch_norm } else { word }).collect()
+}
+
 #[test]
 fn any_number_of_ranks_trains_to_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = folder.path().join("whole");
-    finish(alone(&TINY, &whole));
-    for ranks in [1, 2, 4] {
-        let out = folder.path().join(format!("{ranks} ranks"));
-        finish(among(ranks, &TINY, &out, ""));
-        assert_same_run(&out, &whole, &format!("{ranks} ranks"));
+    let mut ends = Vec::new();
+    for batch_norm in ["--bn=micro", "--bn=exact"] {
+        let words = tiny(batch_norm);
+        let whole = folder.path().join(batch_norm);
+        finish(alone(&words, &whole));
+        for ranks in [1, 2, 4] {
+            let out = folder.path().join(format!("{ranks} ranks {batch_norm}"));
+            finish(among(ranks, &words, &out, ""));
+            assert_same_run(&out, &whole, &format!("{ranks} ranks, {batch_norm}"));
+        }
+        ends.push(checkpoint(&whole));
     }
+    assert!(ends[0] != ends[1], "both kinds of batch norm are the same");
 }
 
 /// Kills a rank at random moments, and goes on with another number of ranks each time.
-fn kill_and_resume(times: usize) {
+fn kill_and_resume(times: usize, batch_norm: &'static str) {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
-    finish(alone(&TINY, &whole));
+    let tiny = tiny(batch_norm);
+    finish(alone(&tiny, &whole));
     let mut rng = rng(0);
     let mut killed = 0;
     for attempt in 0..times {
         let out = folder.path().join(format!("killed-{attempt}"));
         let (ranks, steps) = ([2, 4][attempt % 2], 1 + below(&mut rng, 26));
-        let mut child = among(ranks, &TINY, &out, "").spawn().unwrap();
+        let mut child = among(ranks, &tiny, &out, "").spawn().unwrap();
         wait_for(&mut child, &out, steps);
         std::thread::sleep(Duration::from_millis(below(&mut rng, 60) as u64));
         let victim = below(&mut rng, ranks);
@@ -201,7 +213,7 @@ fn kill_and_resume(times: usize) {
         let (code, words) = end_of(child, &out, &what);
         assert_ne!(code, Some(0), "{what}: {words}");
         let others = [1, 2, 4][below(&mut rng, 3)];
-        let again = if out.join("checkpoint.safetensors").exists() { &RESUME[..] } else { &TINY };
+        let again = if out.join("checkpoint.safetensors").exists() { &RESUME[..] } else { &tiny };
         let words = if again == RESUME { again.to_vec() } else { [&["train", "--overwrite"], &again[1..]].concat() };
         finish_later(|| if others == 1 { alone(&words, &out) } else { among(others, &words, &out, "") });
         assert_same_run(&out, &whole, &format!("{what}, resumed by {others}"));
@@ -211,13 +223,15 @@ fn kill_and_resume(times: usize) {
 
 #[test]
 fn a_killed_rank_ends_all_and_the_run_goes_on_with_other_ranks() {
-    kill_and_resume(3);
+    kill_and_resume(3, "--bn=micro");
+    kill_and_resume(2, "--bn=exact");
 }
 
 #[test]
 #[ignore = "minutes: twenty deaths"]
 fn twenty_killed_ranks_lose_nothing() {
-    kill_and_resume(20);
+    kill_and_resume(10, "--bn=micro");
+    kill_and_resume(10, "--bn=exact");
 }
 
 /// Where nobody says how a batch is split, as many micro-batches as ranks are chosen, and kept with the run.

@@ -3,7 +3,9 @@
 //! has processes.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stderr, reason = "a test reports what it saw")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use ieq_wgpu::jobs::train::{self, Begin, TrainRequest};
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::ranks::{Ranks, local};
 use ieq_wgpu::settings::{Backbone, BatchStatistics, ByteSize, Config, Length, Method, MethodConfig, OnDeviceLost};
-use ieq_wgpu::train::checkpoint::Checkpoint;
+use ieq_wgpu::train::checkpoint::{Checkpoint, Tensor, TensorData};
 use ieq_wgpu::train::memory::Memory;
 use ieq_wgpu::train::record::DataShape;
 use ieq_wgpu::train::run::{follow_reopening, run_reopening};
@@ -168,20 +170,114 @@ fn any_number_of_ranks_ends_in_the_same_bits() {
     }
 }
 
+/// As [`everything`], with batch norm by the whole batch.
+fn exact() -> Config {
+    let mut config = everything();
+    config.run.batch_norm = BatchStatistics::Exact;
+    config.run.slice_ms = 1;
+    config.validate().unwrap();
+    config
+}
+
+#[test]
+fn batch_norm_by_the_whole_batch_has_the_same_bits_at_any_number_of_ranks() {
+    let data = glyphs();
+    let mut plain = tiny(Method::Ier);
+    plain.run.batch_norm = BatchStatistics::Exact;
+    for (what, config) in [("the method", plain), ("everything", exact())] {
+        let whole = alone(&config, &data);
+        for size in [1, 2, 4] {
+            let (told, ends) = train(&config, &data, local::threads(size), None, Told::default());
+            assert!(ends.iter().all(|end| matches!(end, Ok(true))), "{what}, {size} ranks: {ends:?}");
+            assert_same(&told, &whole, &format!("{what}, {size} ranks"));
+        }
+        let begin = &whole.checkpoints[0].1;
+        for size in [1, 4] {
+            let (told, _) = train(&config, &data, local::threads(size), Some(begin), Told::default());
+            assert_eq!(told.lines(), whole.lines()[2..], "{what}, resumed by {size} ranks");
+            assert!(told.checkpoints.last() == whole.checkpoints.last(), "{what}, resumed by {size} ranks");
+        }
+    }
+}
+
+/// A batch in four parts with batch norm by all of it makes the step of the batch in one piece: gradients, running statistics
+/// and losses are alike within rounding, which those of micro-batches with their own statistics are not.
+#[test]
+fn batch_norm_by_the_whole_batch_is_that_of_the_batch_in_one_piece() {
+    let data = glyphs();
+    for (what, mut config) in [("cross-entropy", tiny(Method::Baseline)), ("the method", tiny(Method::Ier))] {
+        (config.model.backbone, config.model.widths) = (Backbone::Resnet12, vec![4, 4, 6, 6]);
+        (config.model.dropout, config.model.drop_block.rate) = (0.0, 0.0);
+        config.optimiser.length = Length::Steps(2);
+        let mut end = |micro_batch: Option<usize>, batch_norm: BatchStatistics| {
+            (config.run.micro_batch, config.run.batch_norm) = (micro_batch, batch_norm);
+            let told = alone(&config, &data);
+            let tensors = Checkpoint::from_bytes("end", &told.checkpoints[0].1).unwrap().tensors;
+            (told.reports[1].terms.clone(), tensors)
+        };
+        let (losses, whole) = end(None, BatchStatistics::Exact);
+        let numbers = |tensor: &Tensor| match &tensor.data {
+            TensorData::F32(values) => values.clone(),
+            TensorData::I64(_) => Vec::new(),
+        };
+        let far = |other: &BTreeMap<String, Tensor>| {
+            let mut most = 0.0_f32;
+            for (name, tensor) in &whole {
+                let (a, b) = (numbers(tensor), numbers(&other[name]));
+                let scale = a.iter().fold(1e-3_f32, |most, value| most.max(value.abs()));
+                most = a.iter().zip(&b).fold(most, |most, (a, b)| most.max((a - b).abs() / scale));
+            }
+            most
+        };
+        let (parts, in_parts) = end(Some(2), BatchStatistics::Exact);
+        let (_, micro) = end(Some(2), BatchStatistics::Micro);
+        let (exact, other) = (far(&in_parts), far(&micro));
+        eprintln!("{what}: {exact} in parts, {other} by micro-batches; losses {losses:?} and {parts:?}");
+        assert!(exact < 1e-3 && other > 1e-2, "{what}: {exact} in parts, {other} by micro-batches");
+        for ((name, a), (_, b)) in losses.iter().zip(&parts) {
+            assert!((a - b).abs() < 1e-4 * a.abs().max(1.0), "{what}: {name} {a} and {b}");
+        }
+    }
+}
+
+/// What the plan says is on a device is what is: all micro-batches of a rank at once.
+#[test]
+fn micro_batches_that_are_computed_at_once_count_in_the_memory() {
+    let (mut config, data) = (exact(), glyphs());
+    config.model.widths = vec![16, 24, 32, 32];
+    let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
+    let memory = |ranks: usize| Memory::among(&config, shape, false, true, ranks).unwrap();
+    let trainer = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
+    assert_eq!(trainer.fitted().memory, memory(1));
+    assert!(trainer.fitted().choices.iter().any(|choice| choice.contains("all 4 micro-batches")), "no sentence");
+    if let Some(report) = trainer.gpu().device().generate_allocator_report() {
+        let (measured, planned) = (report.total_allocated_bytes as f64, memory(1).peak_bytes as f64);
+        // The features that score the network are counted and not made here.
+        assert!(measured <= 1.1 * planned && measured >= 0.8 * planned, "{measured} of {planned}");
+    }
+    assert_eq!(memory(4).kept_activations * 4, memory(1).kept_activations);
+    let ranks = local::threads(4).remove(0);
+    let one = Trainer::among(gpu(), &config, data.clone(), None, Some(ranks)).unwrap();
+    assert_eq!(one.fitted().memory, memory(4));
+    assert!(one.fitted().choices.is_empty(), "{:?}", one.fitted().choices);
+}
+
 #[test]
 fn streamed_images_and_recomputed_convolutions_change_no_bit() {
-    let (mut config, data) = (everything(), glyphs());
-    let whole = alone(&config, &data);
-    let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
-    config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape, false, false).unwrap().peak_bytes - 1));
-    // Less than what streaming alone comes to.
-    let ranks = local::threads(1).remove(0);
-    let fitted = Trainer::among(gpu(), &config, data.clone(), None, Some(ranks)).unwrap().fitted().clone();
-    assert!(!fitted.resident && fitted.config.run.recompute > 0, "{:?}", fitted.choices);
-    let (told, _) = train(&config, &data, local::threads(2), None, Told::default());
-    assert_eq!(told.lines(), whole.lines());
-    let tensors = |told: &Told| Checkpoint::from_bytes("end", &told.checkpoints.last().unwrap().1).unwrap().tensors;
-    assert!(tensors(&told) == tensors(&whole));
+    for mut config in [everything(), exact()] {
+        let data = glyphs();
+        let whole = alone(&config, &data);
+        let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
+        config.run.memory_budget = Some(ByteSize(Memory::of(&config, shape, false, false).unwrap().peak_bytes - 1));
+        // Less than what streaming alone comes to.
+        let ranks = local::threads(1).remove(0);
+        let fitted = Trainer::among(gpu(), &config, data.clone(), None, Some(ranks)).unwrap().fitted().clone();
+        assert!(!fitted.resident && fitted.config.run.recompute > 0, "{:?}", fitted.choices);
+        let (told, _) = train(&config, &data, local::threads(2), None, Told::default());
+        assert_eq!(told.lines(), whole.lines());
+        let tensors = |told: &Told| Checkpoint::from_bytes("end", &told.checkpoints.last().unwrap().1).unwrap().tensors;
+        assert!(tensors(&told) == tensors(&whole));
+    }
 }
 
 #[test]

@@ -16,6 +16,9 @@ pub struct StepSpec {
     pub parts: usize,
     /// Whether other ranks compute some of the micro-batches: then a pass leaves what it made for them to have.
     pub exchanged: bool,
+    /// Whether batch norm has the statistics of the whole batch where it is split: then all micro-batches are computed at
+    /// once.
+    pub joined: bool,
     /// Views of an image, the plain one among them.
     pub copies: usize,
     /// Images of a pass that get more than the plain view: the first ones.

@@ -31,8 +31,6 @@ pub const PART: &str = "part ";
 /// What a micro-batch leaves in arenas, where ranks exchange it: see [`record_join`].
 #[derive(Clone, Debug)]
 pub struct Made {
-    /// The running statistics that its batch norms move.
-    pub moves: Vec<Move>,
     /// Its scalars, each with the sum that it joins: the losses, the total first, and the accuracy.
     pub scalars: Vec<(ValueId, ValueId)>,
 }
@@ -77,6 +75,9 @@ pub struct Step {
     pub health: ValueId,
     /// What a micro-batch leaves for all ranks to have, where they exchange it.
     pub made: Option<Made>,
+    /// The running statistics that its batch norms do not move themselves: where ranks exchange what a micro-batch makes
+    /// [`record_join`] moves them for each, and where all micro-batches have one statistics [`record_update`], once.
+    pub moves: Vec<Move>,
 }
 
 /// a x + b y over scalars, leaving out what has no weight.
@@ -115,7 +116,7 @@ fn record_terms(graph: &mut Graph, given: &Given, side: Side) -> Result<(Option<
 /// Where the batch is split, this is the step of one micro-batch: it ends by adding its share of the gradients and
 /// losses to their sums, and [`record_update`] is the optimiser's graph, to be run after the last one. Each
 /// micro-batch normalises with its own statistics and moves the running ones, as accumulating gradients does in
-/// PyTorch. The bank is as old for the last one as for the first: a batch's images are distinct, and its negatives
+/// PyTorch; or with those of the whole batch ([`StepSpec::joined`]), which the optimiser's graph moves the running ones by. The bank is as old for the last one as for the first: a batch's images are distinct, and its negatives
 /// are none of them, so no micro-batch reads a row that another has written.
 ///
 /// Where ranks share the micro-batches out, a pass changes nothing but arenas that begin with [`PART`]; [`record_join`]
@@ -134,7 +135,10 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         }
     };
     let mut net = Net::new(graph, "", Mode::Train).with_frozen(spec.optimiser.freeze);
-    if spec.exchanged {
+    if spec.joined {
+        net = net.with_joined_parts(spec.parts);
+    }
+    if spec.exchanged || spec.joined {
         net = net.with_statistics_in(format!("{PART}{STATISTICS}"));
     }
     let (outputs, maps) = net.forward(inputs.x, &spec.net, spec.heads(), drop)?;
@@ -214,7 +218,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
             *scalar = sum;
         }
         if spec.exchanged {
-            made = Some(Made { moves, scalars: own.into_iter().zip(scalars.iter().copied()).collect() });
+            made = Some(Made { scalars: own.into_iter().zip(scalars.iter().copied()).collect() });
         }
     }
     graph.set_scope("");
@@ -242,6 +246,7 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         average,
         health,
         made,
+        moves,
     })
 }
 
@@ -268,10 +273,8 @@ pub fn record_join(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Resul
     let same = |graph: &mut Graph, id: ValueId| graph.shared(graph_of_step, id);
     let block = same(graph, step.inputs.step)?;
     let health = same(graph, step.health)?;
-    for moved in &made.moves {
-        let statistics = same(graph, moved.statistics)?;
-        let running = [same(graph, moved.running[0])?, same(graph, moved.running[1])?];
-        moved.record(graph, statistics, running)?;
+    if !spec.joined {
+        record_moves(graph, graph_of_step, step)?;
     }
     if let Some(z) = step.outputs.invariant {
         graph.set_scope("bank");
@@ -292,6 +295,17 @@ pub fn record_join(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Resul
         graph.update(share(spec), &[own, block], &[sum])?;
     }
     Ok(std::mem::take(graph))
+}
+
+/// Moves the running statistics of `step`, recorded in `graph_of_step`, by those that it left.
+fn record_moves(graph: &mut Graph, graph_of_step: &Graph, step: &Step) -> Result<()> {
+    for moved in &step.moves {
+        let statistics = graph.shared(graph_of_step, moved.statistics)?;
+        let [mean, variance] = moved.running;
+        let running = [graph.shared(graph_of_step, mean)?, graph.shared(graph_of_step, variance)?];
+        moved.record(graph, statistics, running)?;
+    }
+    Ok(())
 }
 
 /// The graph that adds a micro-batch's share of a piece of the gradients, floats `[elements]`, to their sum, where each
@@ -322,6 +336,9 @@ pub fn record_update(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Res
         if let Some(&bytes) = graph_of_step.arenas().get(&arena).filter(|_| !step.average.is_empty()) {
             graph.arenas.insert(arena, bytes);
         }
+    }
+    if spec.joined {
+        record_moves(&mut graph, graph_of_step, step)?;
     }
     let flat = flat_vectors(&mut graph, graph_of_step.arenas().get(PARAMETERS).copied().unwrap_or(0));
     let rates = step.rates.iter().map(|rates| rates_input(&mut graph, &rates.tensors)).collect();

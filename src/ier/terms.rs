@@ -140,6 +140,7 @@ mod tests {
         };
         let spec = StepSpec {
             exchanged: false,
+            joined: false,
             net,
             batch: 2,
             parts: 1,

@@ -225,12 +225,17 @@ impl Sharing {
             let all = (parts as u64 * (made.piece(self.ranks) + made.rest) + made.gradients) as f64;
             // The last is whether the run goes on: a head and a body.
             let rest = link.seconds(others * made.piece(self.ranks)) + 2.0 * link.latency_s;
-            parts_per_rank as f64 * one + rest + own / read + all / write
+            let (bytes, times) = made.joined;
+            // Of each batch norm, forward and backward, those of all micro-batches of a rank at once.
+            let join = link.seconds(others * parts_per_rank as u64 * bytes / times.max(1));
+            parts_per_rank as f64 * one + rest + own / read + all / write + times as f64 * join
         });
-        let overlapped_s = link.zip(one_s).zip(alone_s).map(|((link, one), alone)| match link.software_adapter {
-            true => 0.0,
-            false => parts_per_rank.saturating_sub(1) as f64 * one.min(alone / parts.max(1) as f64),
-        });
+        let overlapped_s =
+            link.zip(one_s).zip(alone_s).map(|((link, one), alone)| match link.software_adapter || made.joined.1 > 0 {
+                // Where statistics are joined, all micro-batches are done at once.
+                true => 0.0,
+                false => parts_per_rank.saturating_sub(1) as f64 * one.min(alone / parts.max(1) as f64),
+            });
         let step_s = exchange_s.zip(overlapped_s).zip(alone_s);
         let step_s = step_s.map(|((exchange, overlapped), alone)| alone / self.ranks as f64 + exchange - overlapped);
         Ok(Shared {
@@ -285,8 +290,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("link.json");
         // 2 ranks, 8 micro-batches: 4 exchanges of half of 2 MiB less 64 KiB and these, and one of that half.
-        let made = Exchanged { gradients: (1 << 21) - (1 << 17), rest: 1 << 16 };
-        let plan = |link: &LinkOutcome, images_per_second: f64| {
+        let mut made = Exchanged { gradients: (1 << 21) - (1 << 17), rest: 1 << 16, joined: (0, 0) };
+        let plan = |link: &LinkOutcome, images_per_second: f64, made: Exchanged| {
             std::fs::write(&file, serde_json::to_vec(link).unwrap()).unwrap();
             let (link, images_per_second) = (Some(file.clone()), Some(images_per_second));
             Sharing { ranks: 2, link, images_per_second }.plan(16, 8, made, 0).unwrap()
@@ -297,7 +302,7 @@ mod tests {
         let exchange = 4.0 * one + sums + 0.002 + f64::from(read) / 1e9 + f64::from(written) / 2e9;
         // Micro-batches of 0.1 s are longer than an exchange, those of 1 ms are not.
         for (images_per_second, alone, overlapped) in [(20.0, 0.8, 3.0 * one), (2000.0, 0.008, 0.003)] {
-            let shared = plan(&link, images_per_second);
+            let shared = plan(&link, images_per_second, made);
             assert!(close(shared.exchange_s.unwrap(), exchange), "{shared:?} {exchange}");
             assert!(close(shared.overlapped_s.unwrap(), overlapped), "{shared:?} {overlapped}");
             assert!(close(shared.step_s.unwrap(), alone / 2.0 + exchange - overlapped), "{shared:?}");
@@ -305,8 +310,14 @@ mod tests {
         }
         // A program computes with what exchanges, and neither is hidden behind the other.
         link.software_adapter = true;
-        let shared = plan(&link, 20.0);
+        let shared = plan(&link, 20.0, made);
         assert!(close(shared.step_s.unwrap(), 0.4 + exchange), "{shared:?}");
+        // Two joined statistics of 128 KiB a micro-batch, of the four of a rank at once; nothing is hidden behind them.
+        link.software_adapter = false;
+        made.joined = (1 << 18, 2);
+        let (joined, sent) = (plan(&link, 20.0, made), shared.sent_bytes);
+        assert_eq!(joined.sent_bytes, sent + 4 * (1 << 18));
+        assert!(close(joined.step_s.unwrap(), 0.4 + exchange + 2.0 * link.seconds(1 << 19)), "{joined:?}");
         link.all_reduce.reverse();
         std::fs::write(&file, serde_json::to_vec(&link).unwrap()).unwrap();
         assert!(read_error(&file).contains("not in order of size"));

@@ -206,8 +206,9 @@ pub fn run_among(
     }
     config.validate()?;
     validate(&config, shape)?;
-    let plan =
-        outcome(&crate::train::budget::fit(&config, shape, request.distill, Room::LARGE)?, shape, request.distill)?;
+    let room = Room { ranks: sharing.map_or(1, |sharing| sharing.ranks), ..Room::LARGE };
+    let fitted = crate::train::budget::fit(&config, shape, request.distill, room)?;
+    let plan = outcome(&fitted, shape, request.distill)?;
     let shared = sharing.map(|sharing| shared(sharing, &plan, shape)).transpose()?;
     Ok(PlanOutcome { chosen: fit.choices, shared, ..plan })
 }

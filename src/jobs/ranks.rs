@@ -66,13 +66,6 @@ pub(super) fn check(config: &Config, given: Option<&Given>, size: usize) -> Resu
         });
     }
     let layer = given.map_or(&none, |given| &given.layer);
-    if is_given(layer, "run.batch_norm") && config.run.batch_norm == BatchStatistics::Exact {
-        return Err(Error::Conflict {
-            keys: vec!["run.batch_norm"],
-            why: format!("run.batch_norm = exact needs the whole batch on one device, and {size} ranks share it"),
-            changes: vec![Change::Set("run.batch_norm", "micro".into())],
-        });
-    }
     // Where the recipe is to choose the batch it is not known yet.
     let known = given.is_none_or(|given| !given.recipe) || is_given(layer, "optimiser.batch");
     match config.run.micro_batch.is_some() && known {
@@ -81,7 +74,8 @@ pub(super) fn check(config: &Config, given: Option<&Given>, size: usize) -> Resu
     }
 }
 
-/// Chooses how a new run is split, where nobody has said it: into as few micro-batches as the ranks can share.
+/// Chooses how a new run is split, where nobody has said it: into as few micro-batches as the ranks can share, with
+/// statistics of their own. Where there is no layer, settings that split the batch say both.
 ///
 /// # Errors
 /// [`Error::Conflict`] where the batch cannot be shared, with the numbers of ranks that could; what [`check`] refuses.
@@ -89,16 +83,21 @@ pub(super) fn split(config: &mut Config, given: Option<&Given>, size: usize, fit
     check(config, given, size)?;
     let none = Table::new();
     let layer = given.map_or(&none, |given| &given.layer);
-    let mut choices = vec![Choice::new("run.batch_norm", "micro", format!("{size} ranks share a batch"))];
+    let says_statistics = is_given(layer, "run.batch_norm") || (given.is_none() && config.run.micro_batch.is_some());
+    let exact = says_statistics && config.run.batch_norm == BatchStatistics::Exact;
+    let mut choices = Vec::new();
+    if !says_statistics {
+        choices.push(Choice::new("run.batch_norm", "micro", format!("{size} ranks share a batch")));
+    }
     if config.run.micro_batch.is_none() {
         let phases = config.phases()?;
-        // The largest that divides every phase's batch into shares; batch norm needs two rows.
+        // The largest that divides every phase's batch into shares; statistics of their own need two rows.
         let suits = |images: &usize, ranks: usize| {
             phases.iter().all(|(_, phase)| {
                 let batch = phase.optimiser.batch;
                 batch.is_multiple_of(*images)
                     && (batch / images).is_multiple_of(ranks)
-                    && phase.method.rows_of(*images) > 1
+                    && (exact || phase.method.rows_of(*images) > 1)
             })
         };
         let largest = |ranks: usize| (1..=config.optimiser.batch / ranks.max(1)).rev().find(|n| suits(n, ranks));
@@ -232,10 +231,15 @@ pub(super) fn note(trainer: &Trainer, adapters: &str, progress: &mut dyn Progres
     let (batch, parts) = (config.optimiser.batch, config.parts());
     let Some(ranks) = trainer.ranks() else { return };
     progress.note(adapters);
+    let statistics = match config.run.batch_norm {
+        BatchStatistics::Exact => "the whole batch",
+        BatchStatistics::Micro => "a micro-batch",
+    };
     progress.note(&format!(
-        "each rank computes {} of the {parts} micro-batches of {} images; batch norm uses the statistics of a micro-batch \
-         (run.batch_norm = micro)",
+        "each rank computes {} of the {parts} micro-batches of {} images; batch norm uses the statistics of {statistics} \
+         (run.batch_norm = {})",
         parts / ranks.size(),
-        batch / parts
+        batch / parts,
+        config.run.batch_norm
     ));
 }

@@ -6,7 +6,7 @@
 
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormRunning};
+use crate::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormMoments, BatchNormRunning};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dropout;
 use crate::ops::elementwise::Reshape;
@@ -168,6 +168,7 @@ pub struct Net<'g> {
     mode: Mode,
     frozen: usize,
     left_in: Option<String>,
+    parts: usize,
 }
 
 /// Running statistics of a batch norm, and the statistics of a batch that move them.
@@ -196,12 +197,18 @@ impl<'g> Net<'g> {
     pub fn new(graph: &'g mut Graph, prefix: &str, mode: Mode) -> Self {
         let arenas = [PARAMETERS, STATISTICS].map(|a| format!("{prefix}{a}"));
         let (moves, left_in) = (Vec::new(), None);
-        Net { graph, parameters: Vec::new(), statistics: Vec::new(), moves, arenas, mode, frozen: 0, left_in }
+        Net { graph, parameters: Vec::new(), statistics: Vec::new(), moves, arenas, mode, frozen: 0, left_in, parts: 1 }
     }
 
     /// With the statistics of the batch left in `arena` instead of moving the running ones: see [`Net::moves`].
     pub fn with_statistics_in(self, arena: impl Into<String>) -> Self {
         Net { left_in: Some(arena.into()), ..self }
+    }
+
+    /// As one of `parts` parts of a batch, of one size, with the statistics of the whole batch:
+    /// [`BatchNormMoments`]. More parts than one have to be computed at once.
+    pub fn with_joined_parts(self, parts: usize) -> Self {
+        Net { parts: parts.max(1), ..self }
     }
 
     /// With the first `blocks` blocks as they are: not trained, and in evaluation mode, without dropout and with the
@@ -247,10 +254,19 @@ impl<'g> Net<'g> {
         let channels = shape[1];
         let [gamma, beta, mean, var] = self.batch_norm_tensors(name, channels);
         match self.mode {
-            Mode::Eval => self.graph.one(BatchNormEval { slope, apply: true }, &[x, gamma, beta, mean, var]),
+            Mode::Eval => {
+                self.graph.one(BatchNormEval { slope, apply: true, joined: false }, &[x, gamma, beta, mean, var])
+            }
             Mode::Train => {
-                let made = self.graph.apply(BatchNorm { slope, apply: true }, &[x, gamma, beta])?;
-                let count = shape.iter().product::<usize>() / channels;
+                let made = match self.parts {
+                    1 => self.graph.apply(BatchNorm { slope, apply: true }, &[x, gamma, beta])?,
+                    _ => {
+                        let moments = self.graph.apply(BatchNormMoments, &[x])?;
+                        let op = BatchNormEval { slope, apply: true, joined: true };
+                        self.graph.apply(op, &[x, gamma, beta, moments[0], moments[1]])?
+                    }
+                };
+                let count = shape.iter().product::<usize>() / channels * self.parts;
                 let moved = Move { statistics: made[1], running: [mean, var], count };
                 match &self.left_in {
                     None => moved.record(self.graph, moved.statistics, moved.running)?,

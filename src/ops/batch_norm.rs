@@ -1,5 +1,6 @@
 //! Batch normalisation of images (per channel) and vectors (per feature) with the LeakyReLU behind it: training,
-//! evaluation, running statistics and gradients (Ioffe and Szegedy 2015; PyTorch's conventions).
+//! evaluation, running statistics, joined statistics of a batch in parts, and gradients (Ioffe and Szegedy 2015; PyTorch's
+//! conventions).
 //!
 //! The statistics [5, channels] (mean, rstd, biased variance, scale, shift) are all that a reader needs to make y from
 //! x where it loads x: [`crate::tape::fuse`] gives convolutions and pooling x and the statistics, and y is never stored.
@@ -8,7 +9,7 @@ use std::ops::Range;
 
 use super::case::{Case, Elements, Input};
 use super::operand::{ROW, WHOLE, by_rows};
-use super::{ByRows, Cost, Host, Norm, Op, Operand, Operation, PartialSums, Rewrites, shape};
+use super::{ByRows, Cost, Host, Joined, Norm, Op, Operand, Operation, PartialSums, Rewrites, shape};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -119,6 +120,15 @@ impl Sizes {
         })
     }
 
+    /// Mean and biased variance of every channel.
+    fn moments(&self, x: &[f64]) -> [Vec<f64>; 2] {
+        let count = self.count() as f64;
+        let mean: Vec<f64> = (0..self.channels).map(|c| self.elements(c).map(|i| x[i]).sum::<f64>() / count).collect();
+        let squares = |c: usize| self.elements(c).map(|i| (x[i] - mean[c]).powi(2)).sum::<f64>();
+        let var = (0..self.channels).map(|c| squares(c) / count).collect();
+        [mean, var]
+    }
+
     /// u of every element, before the LeakyReLU.
     fn normalised(&self, x: &[f64], statistics: &[f64]) -> Vec<f64> {
         let mut u = vec![0.0; x.len()];
@@ -192,15 +202,12 @@ impl Operation for BatchNorm {
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
         let s = Sizes::of(inputs[0].shape);
-        let (x, count) = (inputs[0].data, s.count() as f64);
-        let mean: Vec<f64> = (0..s.channels).map(|c| s.elements(c).map(|i| x[i]).sum::<f64>() / count).collect();
-        let var: Vec<f64> =
-            (0..s.channels).map(|c| s.elements(c).map(|i| (x[i] - mean[c]).powi(2)).sum::<f64>() / count).collect();
+        let [mean, var] = s.moments(inputs[0].data);
         s.outputs(self.apply, &inputs[0], &mean, &var, [inputs[1].data, inputs[2].data], self.slope)
     }
 
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
-        gradients(graph, node, upstream, self.slope, true)
+        gradients(graph, node, upstream, self.slope, Statistics::Batch)
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
@@ -238,12 +245,7 @@ impl PartialSums for BatchNorm {
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
         let partial = outputs[usize::from(self.apply) + 1].id;
-        let launch = Sizes::of(inputs[0].shape)
-            .by_chunk("partial_statistics", 1.0, rows)
-            .constant("X_HALF", inputs[0].half())
-            .bind("x", inputs[0].id)
-            .bind("partial_out", partial);
-        vec![launch]
+        vec![partial_statistics(&inputs[0], partial, rows)]
     }
 
     fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
@@ -269,6 +271,14 @@ impl Rewrites for BatchNorm {
     }
 }
 
+fn partial_statistics(x: &Operand, partial: ValueId, rows: Range<usize>) -> Launch<ValueId> {
+    Sizes::of(x.shape)
+        .by_chunk("partial_statistics", 1.0, rows)
+        .constant("X_HALF", x.half())
+        .bind("x", x.id)
+        .bind("partial_out", partial)
+}
+
 fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand], slope: f32) -> Launch<ValueId> {
     s.by_element(["apply", "apply_by_channel"], slope)
         .constant("X_HALF", inputs[0].half())
@@ -277,18 +287,29 @@ fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand], slope: f32) -> Laun
         .bind("y", outputs[0].id)
 }
 
+/// Whose statistics a batch norm has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Statistics {
+    /// Those of its x.
+    Batch,
+    /// Those of its x and of the other parts of the batch.
+    Joined,
+    /// The running ones, which do not depend on x.
+    Running,
+}
+
 fn gradients(
     graph: &mut Graph,
     node: &Node,
     upstream: &[Option<ValueId>],
     slope: f32,
-    train: bool,
+    of: Statistics,
 ) -> Result<Vec<Option<ValueId>>> {
     let mut all = vec![None; node.inputs.len()];
     if let Some(dy) = upstream[0] {
         let (x, statistics) = (node.inputs[0], node.outputs[1]);
-        let sums = graph.apply(BatchNormSums { slope }, &[x, dy, statistics])?;
-        let backward = BatchNormBackward { slope, train, in_place: false };
+        let sums = graph.apply(BatchNormSums { slope, joined: of == Statistics::Joined }, &[x, dy, statistics])?;
+        let backward = BatchNormBackward { slope, train: of != Statistics::Running, in_place: false };
         all[0] = Some(graph.one(backward, &[x, statistics, sums[2], dy])?);
         all[1] = Some(sums[0]);
         all[2] = Some(sums[1]);
@@ -296,24 +317,120 @@ fn gradients(
     Ok(all)
 }
 
-/// Evaluation mode. Inputs: x, gamma, beta, running mean, running variance. Outputs: as [`BatchNorm`].
+/// Mean and biased variance of each channel, in training mode where a batch is computed in several parts at once: the parts
+/// are of one size, and their moments are joined. Input: x. Outputs: mean, variance [channels] each.
+#[derive(Clone, Debug)]
+pub struct BatchNormMoments;
+
+impl Operation for BatchNormMoments {
+    fn name(&self) -> &'static str {
+        "batch_norm.moments"
+    }
+
+    fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let [x] = shape::exactly(self.name(), inputs, ["x"])?;
+        let s = Sizes::check(self.name(), x, &[])?;
+        let vector = Type::f32([s.channels]);
+        Ok(vec![vector.clone(), vector, Type::f32([s.channels, s.chunks().0, 2])])
+    }
+
+    fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
+        Sizes::of(inputs[0].shape).moments(inputs[0].data).into()
+    }
+
+    fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let batch = Sizes::of(inputs[0].shape).batch;
+        [self.part_launches(inputs, outputs, 0..batch), self.joining_launches(inputs, outputs)].concat()
+    }
+
+    fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+        Cost::moving(inputs.iter().chain(&outputs[..2]))
+    }
+
+    fn by_rows(&self, _: usize) -> Option<ByRows> {
+        by_rows(&[ROW], &[WHOLE, WHOLE, WHOLE])
+    }
+
+    fn partial_sums(&self) -> Option<&dyn PartialSums> {
+        Some(self)
+    }
+
+    fn joined(&self) -> Option<Joined> {
+        Some(Joined { outputs: 0..2, join: join_moments })
+    }
+
+    fn rewrites(&self) -> &dyn Rewrites {
+        self
+    }
+}
+
+impl PartialSums for BatchNormMoments {
+    fn rows_per_part(&self, inputs: &[Operand]) -> usize {
+        Sizes::of(inputs[0].shape).chunks().1
+    }
+
+    fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
+        vec![partial_statistics(&inputs[0], outputs[2].id, rows)]
+    }
+
+    fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
+        let launch = Sizes::of(inputs[0].shape)
+            .by_channel("combine_moments")
+            .bind("partial", outputs[2].id)
+            .bind("running_mean", outputs[0].id)
+            .bind("running_var", outputs[1].id);
+        vec![launch]
+    }
+}
+
+impl Rewrites for BatchNormMoments {
+    fn reads_half(&self, index: usize) -> bool {
+        index == 0
+    }
+}
+
+/// Means and variances of parts of one size, as those of all of them (Chan's formula), in f64.
+fn join_moments(parts: &[&[f32]]) -> Vec<f32> {
+    let channels = parts.first().map_or(0, |part| part.len() / 2);
+    let n = parts.len() as f64;
+    let mean_of = |values: &dyn Fn(&[f32]) -> f64| parts.iter().map(|part| values(part)).sum::<f64>() / n;
+    let means: Vec<f64> = (0..channels).map(|c| mean_of(&|part| f64::from(part[c]))).collect();
+    let variance = |c: usize| {
+        mean_of(&|part| f64::from(part[channels + c]) + (f64::from(part[c]) - means[c]).powi(2))
+    };
+    let variances: Vec<f64> = (0..channels).map(variance).collect();
+    means.into_iter().chain(variances).map(|value| value as f32).collect()
+}
+
+/// The means of parts of one size, as those of all of them, in f64.
+fn join_means(parts: &[&[f32]]) -> Vec<f32> {
+    let elements = parts.first().map_or(0, |part| part.len());
+    let mean = |i: usize| parts.iter().map(|part| f64::from(part[i])).sum::<f64>() / parts.len() as f64;
+    (0..elements).map(|i| mean(i) as f32).collect()
+}
+
+/// With a given mean and variance. Inputs: x, gamma, beta, mean, variance. Outputs: as [`BatchNorm`].
 #[derive(Clone, Debug)]
 pub struct BatchNormEval {
     /// Slope of the LeakyReLU behind it: 1 for none, 0 for a ReLU.
     pub slope: f32,
     /// Whether y is an output.
     pub apply: bool,
+    /// Whether mean and variance are those that [`BatchNormMoments`] makes of x and the other parts of the batch, in training
+    /// mode; the gradient of x is then that through them, too, and they have none of their own. Else they are the running
+    /// ones, in evaluation mode.
+    pub joined: bool,
 }
 
 impl Operation for BatchNormEval {
     fn name(&self) -> &'static str {
-        "batch_norm.eval"
+        if self.joined { "batch_norm.joined" } else { "batch_norm.eval" }
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
-        let names = ["x", "gamma", "beta", "running mean", "running variance"];
+        let names = ["x", "gamma", "beta", "mean", "variance"];
         let [x, gamma, beta, mean, var] = shape::exactly(self.name(), inputs, names)?;
-        let vectors = [("gamma", gamma), ("beta", beta), ("the running mean", mean), ("the running variance", var)];
+        let vectors = [("gamma", gamma), ("beta", beta), ("the mean", mean), ("the variance", var)];
         let s = Sizes::check(self.name(), x, &vectors)?;
         let y = self.apply.then(|| Type::f32(x.shape.clone()));
         Ok(y.into_iter().chain([Type::f32([ROWS, s.channels])]).collect())
@@ -326,7 +443,8 @@ impl Operation for BatchNormEval {
     }
 
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
-        gradients(graph, node, upstream, self.slope, false)
+        let of = if self.joined { Statistics::Joined } else { Statistics::Running };
+        gradients(graph, node, upstream, self.slope, of)
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
@@ -369,6 +487,8 @@ impl Rewrites for BatchNormEval {
 pub struct BatchNormSums {
     /// Slope of the LeakyReLU between y and u.
     pub slope: f32,
+    /// Whether the means are those of all parts of a batch that is computed in several at once.
+    pub joined: bool,
 }
 
 impl Operation for BatchNormSums {
@@ -414,6 +534,10 @@ impl Operation for BatchNormSums {
 
     fn partial_sums(&self) -> Option<&dyn PartialSums> {
         Some(self)
+    }
+
+    fn joined(&self) -> Option<Joined> {
+        self.joined.then_some(Joined { outputs: 2..3, join: join_means })
     }
 
     fn rewrites(&self) -> &dyn Rewrites {
@@ -605,7 +729,17 @@ pub fn cases() -> Vec<Case> {
         let running =
             [Input::constant([c], Elements::Normal(0.0, 0.3)), Input::constant([c], Elements::Uniform(0.5, 2.0))];
         let all: Vec<Input> = affine().into_iter().chain(running).collect();
-        cases.push(Case::new(&what, BatchNormEval { slope, apply: true }, all).tolerance(5e-6));
+        cases.push(Case::new(&what, BatchNormEval { slope, apply: true, joined: false }, all).tolerance(5e-6));
+    }
+    // Parts of a batch: x is constant, since its gradient goes through the moments, too.
+    for (shape, slope) in [(vec![1, 3], 1.0), (vec![6, 9], 0.0), (vec![4, 6, 5, 7], 0.1), (vec![9, 3, 28, 28], 1.0)] {
+        let (what, c) = (format!("{shape:?}, slope {slope}"), shape[1]);
+        let x = Input::constant(shape, Elements::Normal(0.3, 1.0));
+        cases.push(Case::new(&what, BatchNormMoments, vec![x.clone()]).tolerance(1e-5));
+        let moments =
+            [Input::constant([c], Elements::Normal(0.0, 0.3)), Input::constant([c], Elements::Uniform(0.5, 2.0))];
+        let inputs = [vec![x, positive(c), Input::normal([c])], moments.to_vec()].concat();
+        cases.push(Case::new(&what, BatchNormEval { slope, apply: true, joined: true }, inputs).tolerance(5e-6));
     }
     // What is left of them where y is not stored, and the gradient that takes the place of dy.
     let constants = |shapes: &[&[usize]]| -> Vec<Input> {
@@ -614,7 +748,7 @@ pub fn cases() -> Vec<Case> {
     let x: &[usize] = &[5, 7, 3, 3];
     let statistics_only = BatchNorm { slope: 0.1, apply: false };
     cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7]])).tolerance(1e-5));
-    let statistics_only = BatchNormEval { slope: 0.1, apply: false };
+    let statistics_only = BatchNormEval { slope: 0.1, apply: false, joined: false };
     cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7], &[7], &[7]])));
     for (x, train) in [x, &[9, 7, 5, 8]].into_iter().flat_map(|x| [(x, true), (x, false)]) {
         let op = BatchNormBackward { slope: 0.1, train, in_place: true };
@@ -627,8 +761,9 @@ pub fn cases() -> Vec<Case> {
     let affine = constants(&[&[7], &[7]]);
     let norm = BatchNorm { slope: 0.1, apply: true };
     cases.push(Case::new("x in half precision", norm, [vec![x()], affine].concat()).tolerance(1e-5));
+    cases.push(Case::new("x in half precision", BatchNormMoments, vec![x()]).tolerance(1e-5));
     let inputs = vec![x(), dy.clone(), statistics.clone()];
-    cases.push(Case::new("x in half precision", BatchNormSums { slope: 0.1 }, inputs).tolerance(1e-5));
+    cases.push(Case::new("x in half precision", BatchNormSums { slope: 0.1, joined: false }, inputs).tolerance(1e-5));
     for in_place in [false, true] {
         let op = BatchNormBackward { slope: 0.1, train: true, in_place };
         let inputs = vec![x(), statistics.clone(), means.clone(), dy.clone()];
@@ -638,6 +773,8 @@ pub fn cases() -> Vec<Case> {
     let far = Input::normal([8, 5, 3, 3]).with(Elements::Normal(30.0, 0.5));
     let inputs = vec![far, positive(5), Input::normal([5])];
     cases.push(Case::new("mean 60 sd from 0", BatchNorm { slope: 1.0, apply: true }, inputs).tolerance(1e-4));
+    let far = Input::constant([8, 5, 3, 3], Elements::Normal(30.0, 0.5));
+    cases.push(Case::new("mean 60 sd from 0", BatchNormMoments, vec![far]).tolerance(1e-4));
     let targets = vec![
         Input::constant([ROWS, 7], Elements::Uniform(0.2, 2.0)),
         Input::constant([7], Elements::Normal(0.0, 1.0)),
@@ -645,4 +782,29 @@ pub fn cases() -> Vec<Case> {
     ];
     cases.push(Case::new("7 channels", BatchNormRunning { count: 12 }, targets));
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Moments and means of parts are joined to those of the whole, also where a mean is far from 0; alone they stay.
+    #[test]
+    fn parts_are_joined_to_the_whole() {
+        let whole = Sizes { batch: 6, channels: 3, size: 4 };
+        let x: Vec<f64> = (0..72_u32).map(|i| 50.0 + f64::from(i * 7919 % 101) / 16.0).collect();
+        let part = Sizes { batch: 2, ..whole };
+        let parts: Vec<Vec<f32>> = x
+            .chunks(24)
+            .map(|x| part.moments(x).concat().into_iter().map(|v| v as f32).collect())
+            .collect();
+        let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+        for (got, wanted) in join_moments(&parts).into_iter().zip(whole.moments(&x).concat()) {
+            assert!((f64::from(got) - wanted).abs() <= 1e-5 * wanted, "{got} and {wanted}");
+        }
+        assert_eq!(join_moments(&parts[..1]), parts[0]);
+        assert_eq!(join_means(&[&[1.0, 5.0], &[2.0, -1.0], &[6.0, 2.0]]), [3.0, 2.0]);
+        assert_eq!(join_means(&parts[..1]), parts[0]);
+        assert!(join_means(&[&[1.0], &[f32::NAN]])[0].is_nan());
+    }
 }

@@ -19,7 +19,7 @@ pub mod shape;
 pub mod step_block;
 mod tile;
 
-pub use crate::tape::graph::{Norm, Op, Operation, Rewrites};
+pub use crate::tape::graph::{Joined, Norm, Op, Operation, Rewrites};
 pub use case::Case;
 pub use elements::Elements;
 pub use operand::{ByRows, Cost, Host, Operand, PartialSums, Pieces};

@@ -485,8 +485,8 @@ settings! {
         /// Images per pass; the gradients of a batch's passes add up
         ///
         /// Splits the batch into micro-batches, which need less memory; it must divide --batch. The losses are means over
-        /// the whole batch. Needs --bn micro. Several ranks (mpirun) share the micro-batches out; without this flag as many
-        /// as there are ranks.
+        /// the whole batch. Only with --bn micro do they take less memory. Several ranks (mpirun) share the micro-batches
+        /// out; without this flag as many as there are ranks.
         micro_batch: Option<usize> = None, [Numbers, Budget, flag("micro-batch", "N").whole(1, MAX_SEED, &["8"])];
         /// Convolutions to compute again instead of keeping them
         ///
@@ -500,8 +500,9 @@ settings! {
         activations: Activations = Activations::F32, [Numbers, Budget, flag("activations", "TYPE")];
         /// Batch norm of a split batch: exact or micro
         ///
-        /// exact: statistics of the whole batch, so a batch is not split, nor shared by ranks. micro: statistics of each micro-batch, as the
-        /// replicas of the authors' runs on several GPUs have them; each moves the running statistics in turn.
+        /// exact: statistics of the whole batch, so that all its micro-batches are computed at once. micro: statistics of each
+        /// micro-batch, as the replicas of the authors' runs on several GPUs have them; each moves the running statistics in
+        /// turn. Ranks have micro where neither is given.
         batch_norm: BatchStatistics = BatchStatistics::Exact, [Numbers, User, flag("bn", "KIND")];
         /// Winograd's convolution: auto, on or off
         ///

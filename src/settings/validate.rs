@@ -3,7 +3,7 @@
 use super::layers::preset_text;
 use super::row::Flag;
 use super::table::{Config, Setting, setting, settings};
-use super::{Backbone, BatchStatistics, LrSchedule, MAX_ROWS, MAX_SIDE, Method, Recipe};
+use super::{Backbone, LrSchedule, MAX_ROWS, MAX_SIDE, Method, Recipe};
 use crate::error::Change;
 use crate::{Error, Result};
 
@@ -326,16 +326,6 @@ impl Config {
                     divisors.join(", ")
                 ),
                 changes: vec![],
-            });
-        }
-        if images < batch && self.run.batch_norm == BatchStatistics::Exact {
-            return Err(Error::Conflict {
-                keys: vec!["run.micro_batch", "run.batch_norm"],
-                why: format!(
-                    "run.micro_batch {images} splits the batch of {batch}, and run.batch_norm = exact needs statistics \
-                     over all of it, so the whole batch in one pass"
-                ),
-                changes: vec![Change::Set("run.batch_norm", "micro".into()), Change::Unset("run.micro_batch")],
             });
         }
         Ok(())

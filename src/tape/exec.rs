@@ -74,6 +74,19 @@ impl Arenas {
         Ok(taken)
     }
 
+    /// Arenas that share all buffers with these, except for slots and the arenas of these names, which are new and of the same
+    /// sizes: for a second execution of a graph beside the first.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device has no memory left.
+    pub async fn beside_async(&self, gpu: &Gpu, own: &BTreeSet<String>) -> Result<Self> {
+        let mut buffers = self.buffers.clone();
+        for (name, buffer) in buffers.iter_mut().filter(|(name, _)| own.contains(*name)) {
+            *buffer = gpu.buffer_async(name, buffer.size()).await?;
+        }
+        Ok(Arenas { buffers, slots: Vec::new() })
+    }
+
     /// Fills an arena, where there is one of this name, with zeros: after what was submitted before and before what is
     /// submitted next.
     ///
@@ -93,6 +106,17 @@ impl Arenas {
     pub fn get(&self, name: &str) -> Result<&Buffer> {
         self.buffers.get(name).ok_or_else(|| Error::Internal(format!("there is no arena {name}")))
     }
+}
+
+/// A run of dispatches of an executor, up to values that all parts of a batch have in common:
+/// [`Operation::joined`](crate::ops::Operation::joined).
+#[derive(Clone, Debug)]
+pub struct Segment {
+    dispatches: Range<usize>,
+    /// The values that are then joined with those of the other parts; none at the end of the graph.
+    pub values: Vec<ValueId>,
+    /// How they are joined.
+    pub join: Option<fn(&[&[f32]]) -> Vec<f32>>,
 }
 
 /// A graph on a device: pipelines, bind groups and parameters are made; a step only encodes them.
@@ -310,23 +334,52 @@ impl Executor {
     /// # Errors
     /// As [`Gpu::submit`]; the work itself may fail later, which the next wait or read tells.
     pub async fn submit_async(&self) -> Result<Submission> {
+        self.submit_dispatches_async(0..self.dispatches.len()).await
+    }
+
+    /// The runs of dispatches of which an execution consists, in order; one where the graph joins nothing.
+    pub fn segments(&self) -> Vec<Segment> {
+        let (mut segments, mut begin) = (Vec::new(), 0);
+        for (node, &end) in self.graph.nodes.iter().zip(&self.ends) {
+            if let Some(joined) = node.op.operation().joined() {
+                let values = node.outputs[joined.outputs].to_vec();
+                segments.push(Segment { dispatches: begin..end, values, join: Some(joined.join) });
+                begin = end;
+            }
+        }
+        segments.push(Segment { dispatches: begin..self.dispatches.len(), values: Vec::new(), join: None });
+        segments
+    }
+
+    /// As [`Executor::submit_async`], of one segment. All segments in order are an execution.
+    ///
+    /// # Errors
+    /// As [`Executor::submit_async`].
+    pub async fn submit_segment_async(&self, segment: &Segment) -> Result<Submission> {
+        self.submit_dispatches_async(segment.dispatches.clone()).await
+    }
+
+    async fn submit_dispatches_async(&self, dispatches: Range<usize>) -> Result<Submission> {
         let measuring = self.cuts.borrow().measuring();
         if let Some(clock) = measuring {
             // What was submitted before must not count.
             self.gpu.wait_async().await?;
             let mut times = Vec::new();
-            for i in 0..self.dispatches.len() {
+            for i in dispatches {
                 let begun = clock();
                 let submission = self.submit_range(i..i + 1)?;
                 self.gpu.wait_for_async(&submission).await?;
                 times.push(clock().saturating_sub(begun));
             }
-            self.cuts.borrow_mut().cut(&times);
+            self.cuts.borrow_mut().note(times);
             return self.submit_range(0..0);
         }
         let mut last = None;
         for range in self.cuts.borrow().ranges() {
-            last = Some(self.submit_range(range.clone())?);
+            let range = range.start.max(dispatches.start)..range.end.min(dispatches.end);
+            if !range.is_empty() {
+                last = Some(self.submit_range(range)?);
+            }
         }
         last.map_or_else(|| self.submit_range(0..0), Ok)
     }

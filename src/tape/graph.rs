@@ -83,12 +83,28 @@ pub trait Operation: fmt::Debug + Any + Send + Sync {
         &NoRewrites
     }
 
+    /// What the parts of a batch have in common, where a batch is computed in several at once; none where each has its own.
+    /// Alone an operation leaves what its own part makes. See `train::joint`.
+    fn joined(&self) -> Option<Joined> {
+        None
+    }
+
     /// What output `index` holds, roughly: `bench` makes the inputs of the operations behind it alike. Unless told
     /// otherwise the first is normal; what is made beside it is saved for a gradient, and positive: norms, deviations,
     /// sums of exponentials.
     fn output_elements(&self, index: usize) -> Elements {
         if index == 0 { Elements::Normal(0.0, 1.0) } else { Elements::Uniform(0.5, 1.5) }
     }
+}
+
+/// Outputs of an operation that all parts of a batch have in common: see [`Operation::joined`].
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// The outputs, all of them floats.
+    pub outputs: Range<usize>,
+    /// Makes of the floats of these outputs, one output behind the other, of each part in order, those that all parts then
+    /// have. All parts have as many; a part alone is what it was.
+    pub join: fn(&[&[f32]]) -> Vec<f32>,
 }
 
 /// An operation of a graph, whichever it is.

@@ -17,6 +17,8 @@ pub struct SubmissionCuts {
     clock: Option<Clock>,
     left: usize,
     times: Vec<Duration>,
+    /// Of the execution that is being measured.
+    noted: Vec<Duration>,
     ranges: Vec<Range<usize>>,
 }
 
@@ -24,7 +26,7 @@ impl SubmissionCuts {
     /// All `n` dispatches in one submission.
     pub fn whole(n: usize) -> SubmissionCuts {
         let ranges = std::iter::once(0..n).collect();
-        SubmissionCuts { target: Duration::MAX, clock: None, left: 0, times: Vec::new(), ranges }
+        SubmissionCuts { target: Duration::MAX, clock: None, left: 0, times: Vec::new(), noted: Vec::new(), ranges }
     }
 
     /// To be measured first.
@@ -38,9 +40,18 @@ impl SubmissionCuts {
         self.clock.filter(|_| self.left > 0)
     }
 
+    /// Notes what the next dispatches of a measured execution took. The last of them end it: see [`SubmissionCuts::cut`].
+    pub fn note(&mut self, times: Vec<Duration>) {
+        self.noted.extend(times);
+        if self.noted.len() >= self.times.len() {
+            let times = std::mem::take(&mut self.noted);
+            self.cut(&times);
+        }
+    }
+
     /// Ends a measured execution, whose dispatches took `times`. From now on every submission is the longest run of
     /// dispatches within the target. A dispatch that exceeds it alone is a submission of its own.
-    pub fn cut(&mut self, times: &[Duration]) {
+    fn cut(&mut self, times: &[Duration]) {
         self.left = self.left.saturating_sub(1);
         self.times.iter_mut().zip(times).for_each(|(least, time)| *least = (*least).min(*time));
         self.ranges.clear();
@@ -76,7 +87,10 @@ mod tests {
         for slower in [3, 1, 2] {
             assert!(cuts.measuring().is_some());
             let measured: Vec<_> = times.iter().map(|t| Duration::from_millis(slower * t)).collect();
-            cuts.cut(&measured);
+            // In two segments.
+            let (first, second) = measured.split_at(measured.len() / 2);
+            cuts.note(first.to_vec());
+            cuts.note(second.to_vec());
             assert!(cuts.measuring().is_none() || cuts.over_target().is_none());
         }
         assert!(cuts.measuring().is_none());

@@ -10,23 +10,25 @@ use crate::tape::Graph;
 use crate::tape::recompute::candidates;
 use crate::{Error, Result};
 
-/// What of a device decides how a run is done on it.
+/// What decides how a run is done, of its device and of those who share the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// Bytes that one buffer may have.
     pub buffer: u64,
     /// Whether it is a program on the CPU.
     pub software: bool,
+    /// The ranks that share the micro-batches of each batch; 1 for a run that is not shared.
+    pub ranks: usize,
 }
 
 impl Room {
     /// Used without a device: 2 GiB buffers, and Winograd as on software adapters, which takes slightly more memory.
-    pub const LARGE: Room = Room { buffer: (1 << 31) - 1, software: true };
+    pub const LARGE: Room = Room { buffer: (1 << 31) - 1, software: true, ranks: 1 };
 
-    /// That of a device.
+    /// That of a device, for a run that is not shared.
     pub fn of(gpu: &Gpu) -> Room {
         let buffer = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
-        Room { buffer, software: gpu.is_software() }
+        Room { buffer, software: gpu.is_software(), ranks: 1 }
     }
 }
 
@@ -52,11 +54,13 @@ struct Attempt {
     data: DataShape,
     /// Whether there is a teacher; as the data, the same in every attempt.
     distill: bool,
+    /// As [`Room::ranks`].
+    ranks: usize,
 }
 
 impl Attempt {
     fn memory(&self) -> Result<Memory> {
-        Memory::of(&self.config, self.data, self.distill, self.resident)
+        Memory::among(&self.config, self.data, self.distill, self.resident, self.ranks)
     }
 
     fn step(&self) -> Result<Graph> {
@@ -99,6 +103,13 @@ impl Attempt {
                 "run.micro_batch = {images}: {} passes per step over {images} of the {batch} images, each with batch \
                  statistics of its own",
                 batch / images
+            ));
+        }
+        if self.ranks == 1 && self.config.parts() > 1 && chosen.batch_norm == BatchStatistics::Exact {
+            choices.push(format!(
+                "run.batch_norm = exact: all {} micro-batches of a batch are on the device at once, so they take no less memory \
+                 than the batch in one piece; with run.batch_norm = micro they would",
+                self.config.parts()
             ));
         }
         Ok(choices)
@@ -182,7 +193,8 @@ fn mebibytes(bytes: u64) -> f64 {
 pub fn fit(config: &Config, data: DataShape, distill: bool, room: Room) -> Result<Fitted> {
     let set_bytes = (4 * data.images * data.side * data.side) as u64;
     let given = config.as_given()?;
-    let mut base = Attempt { config: given.clone(), resident: set_bytes <= room.buffer, data, distill };
+    let mut base =
+        Attempt { config: given.clone(), resident: set_bytes <= room.buffer, data, distill, ranks: room.ranks };
     base.config.run.micro_batch = config.run.micro_batch;
     base.config.run.activations = config.run.activations;
     base.config.run.winograd = config.run.winograd.resolved(room.software);

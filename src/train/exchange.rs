@@ -8,6 +8,7 @@ use crate::gpu::kernel::Kernels;
 use crate::ier::optimise::GRADIENTS;
 use crate::ier::spec::StepSpec;
 use crate::ier::step::{EMBEDDINGS, PART, record_join, record_sum};
+use crate::nn::STATISTICS;
 use crate::ranks::Ranks;
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::{Graph, ValueId};
@@ -20,24 +21,31 @@ pub struct Exchanged {
     pub gradients: u64,
     /// Statistics, embeddings and scalars.
     pub rest: u64,
+    /// Statistics and sums that all ranks join within the step, and how often: see [`crate::ops::Operation::joined`].
+    pub joined: (u64, u64),
 }
 
 impl Exchanged {
     /// That of a step recorded for ranks.
     pub fn of(graph: &Graph, spec: &StepSpec) -> Exchanged {
         let (gradients, small) = made(graph, spec);
-        Exchanged { gradients, rest: small.iter().map(|(_, bytes)| bytes).sum() }
+        let joined = graph.nodes().iter().filter_map(|node| Some((node, node.op.operation().joined()?)));
+        let bytes = joined.map(|(node, joined)| {
+            node.outputs[joined.outputs].iter().map(|&id| graph.value(id).ty.bytes()).sum::<u64>()
+        });
+        let joined = bytes.fold((0, 0), |(bytes, times), more| (bytes + more, times + 1));
+        Exchanged { gradients, rest: small.iter().map(|(_, bytes)| bytes).sum(), joined }
     }
 
     /// Bytes of the piece of the gradients that each of `ranks` sums.
     pub fn piece(&self, ranks: usize) -> u64 {
-        4 * (self.gradients / 4).div_ceil(ranks.max(1) as u64)
+        piece_bytes(self.gradients, ranks)
     }
 
     /// Bytes that a rank sends in a step in which it computes `parts` micro-batches.
     pub fn sent(&self, parts: usize, ranks: usize) -> u64 {
         let piece = self.piece(ranks);
-        (ranks as u64).saturating_sub(1) * (parts as u64 * (piece + self.rest) + piece)
+        (ranks as u64).saturating_sub(1) * (parts as u64 * (piece + self.rest + self.joined.0) + piece)
     }
 
     /// Bytes on a rank's device that a single process does not have there.
@@ -46,12 +54,19 @@ impl Exchanged {
     }
 }
 
+/// Bytes of the piece of so many bytes of gradients that each of `ranks` sums.
+fn piece_bytes(gradients: u64, ranks: usize) -> u64 {
+    4 * (gradients / 4).div_ceil(ranks.max(1) as u64)
+}
+
 /// The bytes of a micro-batch's gradients, and the arenas of what else it makes, with the bytes of them that matter.
 fn made(graph: &Graph, spec: &StepSpec) -> (u64, Vec<(String, u64)>) {
     let (mut gradients, mut small) = (0, Vec::new());
     for (arena, &bytes) in graph.arenas().iter().filter(|(arena, _)| arena.starts_with(PART)) {
         match arena.strip_prefix(PART) {
             Some(GRADIENTS) => gradients = bytes,
+            // All ranks have the same.
+            Some(STATISTICS) if spec.joined => {}
             // Of all rows those of the plain images go to the bank.
             Some(EMBEDDINGS) => {
                 let width = spec.net.projection.unwrap_or(1);
@@ -129,7 +144,7 @@ impl Exchange {
     ) -> Result<Exchange> {
         let graph = executor.graph();
         let (gradients, small) = made(graph, spec);
-        let piece = Exchanged { gradients, rest: 0 }.piece(ranks.size());
+        let piece = piece_bytes(gradients, ranks.size());
         let (sum, part_piece, piece) = record_sum(spec, (piece / 4).max(1) as usize)?;
         let join = record_join(graph, &recorded.step, spec)?;
         let join = Executor::new_async(kernels, arenas, join).await?;

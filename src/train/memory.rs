@@ -1,10 +1,11 @@
 //! What a run holds on the device, byte by byte, known before it begins. Needs no device.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::features::evaluation;
+use super::joint::own_arenas;
 use super::phases::Phases;
 use super::record::{DataShape, UPLOADS, phase_spec, phase_step};
 use crate::Result;
@@ -71,19 +72,37 @@ impl Memory {
     /// # Errors
     /// As [`training_step`](super::record::training_step).
     pub fn of(config: &Config, data: DataShape, distill: bool, resident: bool) -> Result<Memory> {
+        Memory::among(config, data, distill, resident, 1)
+    }
+
+    /// As [`Memory::of`], of one of `ranks` that share the micro-batches of each batch, without what they exchange. It matters
+    /// where all micro-batches of a process are computed at once.
+    ///
+    /// # Errors
+    /// As [`Memory::of`].
+    pub fn among(config: &Config, data: DataShape, distill: bool, resident: bool, ranks: usize) -> Result<Memory> {
         let phases = Phases::new(config, data)?;
         let mut memory = Memory::default();
         let (mut graphs, mut alive, mut rows, mut images) = (Vec::new(), 0, None, 0);
+        // Micro-batches beside the first, and the arenas of which each has its own.
+        let (mut beside, mut own) = (Vec::new(), BTreeSet::new());
         for (number, phase) in phases.all().iter().enumerate() {
             let spec = phase_spec(&phases.net, &phase.config, data, distill);
             let (step, recorded) = phase_step(&spec, &phase.config, data, resident)?;
             let plan = Plan::new(&step);
+            let parts = if spec.joined { (spec.parts / ranks.max(1)).max(1) } else { 1 };
+            if parts > 1 {
+                beside.push((plan.slot_bytes.clone(), parts - 1));
+                own.extend(own_arenas(&step, &recorded));
+            }
+            memory.inputs += (parts as u64 - 1) * params_bytes(&step);
             let (most, node) = plan.peak_live(&step);
+            let most = parts as u64 * most;
             if number == 0 || most > alive {
                 let live = plan.live_at(&step, node);
                 (alive, memory.peak_phase, memory.peak_node) = (most, number, node);
-                (memory.kept_activations, memory.transient, memory.workspace) =
-                    (live.kept, live.passing, live.workspace);
+                [memory.kept_activations, memory.transient, memory.workspace] =
+                    [live.kept, live.passing, live.workspace].map(|bytes| parts as u64 * bytes);
                 let operation =
                     step.nodes.get(node).map(|node| format!("{} {}", node.scope, node.op.operation().name()));
                 memory.peak_operation = operation.unwrap_or_default().trim().to_owned();
@@ -106,15 +125,18 @@ impl Memory {
                 let arena = arenas.entry(name).or_default();
                 *arena = (*arena).max(bytes);
             }
-            for (&bytes, place) in plan.slot_bytes.iter().zip(pooled(&slots, &plan.slot_bytes)) {
-                if place == slots.len() {
-                    slots.push(bytes);
-                }
-            }
+            add_slots(&mut slots, &plan.slot_bytes);
             memory.inputs += params_bytes(graph);
         }
+        let most = beside.iter().map(|(_, parts)| *parts).max().unwrap_or(0);
+        for part in 0..most {
+            let mut further = Vec::new();
+            beside.iter().filter(|(_, parts)| part < *parts).for_each(|(wanted, _)| add_slots(&mut further, wanted));
+            slots.extend(further);
+        }
         for (&name, &bytes) in &arenas {
-            *memory.class_of(name) += bytes;
+            let times = if own.contains(name) { 1 + most as u64 } else { 1 };
+            *memory.class_of(name) += times * bytes;
         }
         if !resident {
             memory.images += (UPLOADS * 4 * images * data.side * data.side) as u64;
@@ -135,6 +157,15 @@ impl Memory {
             "bank" => &mut self.bank,
             _ if arena.ends_with("images") => &mut self.images,
             _ => &mut self.inputs,
+        }
+    }
+}
+
+/// Makes the slots that a graph wants and `slots` do not have yet.
+fn add_slots(slots: &mut Vec<u64>, wanted: &[u64]) {
+    for (&bytes, place) in wanted.iter().zip(pooled(slots, wanted)) {
+        if place == slots.len() {
+            slots.push(bytes);
         }
     }
 }

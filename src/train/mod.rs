@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod features;
 pub mod init;
 pub mod inputs;
+mod joint;
 pub mod memory;
 pub mod metrics;
 mod names;

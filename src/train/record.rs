@@ -9,7 +9,7 @@ use crate::nn::{Drop, NetSpec};
 use crate::ops::adaptive_pool::AdaptiveAveragePool;
 use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
-use crate::settings::{Activations, Config, DataConfig, Method, Schedule, TransformSet, Winograd};
+use crate::settings::{Activations, BatchStatistics, Config, DataConfig, Method, Schedule, TransformSet, Winograd};
 use crate::tape::passes::Passes;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
@@ -144,6 +144,7 @@ pub fn phase_spec(net: &NetSpec, config: &Config, data: DataShape, distill: bool
         batch,
         parts,
         exchanged: false,
+        joined: parts > 1 && config.run.batch_norm == BatchStatistics::Exact,
         copies,
         viewed,
         drawn: copies < method.n_transforms() || (copies > 1 && viewed < batch / parts),

@@ -21,9 +21,10 @@ use super::exchange::check_shares;
 use super::features::Extractor;
 use super::init::{Init, TakenOver, choose};
 use super::inputs::{Negatives, Rows, counted_rows};
+use super::joint::own_arenas;
 use super::phases::Phases;
 use super::record::{DataShape, UPLOADS, phase_spec, phase_step, validate, view_sampler};
-use super::stage::Stage;
+use super::stage::{Stage, own_parts};
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
     number, stored_config, trained_weights,
@@ -134,6 +135,8 @@ pub struct Trainer {
     sampler: ViewSampler,
     kernels: Kernels,
     arenas: Arenas,
+    /// Those of the micro-batches that are computed beside the first.
+    beside: Vec<Arenas>,
     uploads: Option<UploadRing>,
     order: (u32, Vec<u32>),
     /// What has been written to the bank, where only recent rows count.
@@ -188,7 +191,8 @@ impl Trainer {
         data.validate_labelled()?;
         let shape = DataShape::of(&data);
         let schedule = validate(config, shape)?;
-        let fitted = fit(config, shape, teacher.is_some(), Room::of(&gpu))?;
+        let room = Room { ranks: ranks.as_ref().map_or(1, Ranks::size), ..Room::of(&gpu) };
+        let fitted = fit(config, shape, teacher.is_some(), room)?;
         let config = &fitted.config;
         let phases = Phases::new(config, shape)?;
         let mut steps = Vec::new();
@@ -214,9 +218,17 @@ impl Trainer {
             let most = steps.iter().filter_map(|(_, graph, _)| graph.arenas().get(name)).max().unwrap_or(bytes);
             arenas.ensure_async(&gpu, name, *most).await?;
         }
+        let joined = || steps.iter().filter(|(spec, ..)| spec.joined);
+        let own = joined().flat_map(|(_, graph, recorded)| own_arenas(graph, recorded)).collect();
+        let most = joined().map(|(spec, ..)| own_parts(spec, ranks.as_ref())).max().unwrap_or(1);
+        let mut beside = Vec::new();
+        for _ in 1..most {
+            beside.push(arenas.beside_async(&gpu, &own).await?);
+        }
         let mut stages = Vec::new();
         for step in steps {
-            stages.push(Stage::new_async(&mut kernels, &mut arenas, step, config, clock, ranks.as_ref()).await?);
+            let arenas = (&mut arenas, beside.as_mut_slice());
+            stages.push(Stage::new_async(&mut kernels, arenas, step, config, clock, ranks.as_ref()).await?);
         }
         let sampler = view_sampler(config, shape.side);
         let origins = Origins::of(&data, teacher.as_ref().map(|teacher| &teacher.weights));
@@ -234,6 +246,7 @@ impl Trainer {
             sampler,
             kernels,
             arenas,
+            beside,
             uploads,
             order: (u32::MAX, Vec::new()),
             history,
@@ -514,8 +527,10 @@ impl Trainer {
             for rates in &stage.recorded.step.rates {
                 stage.executor.write_async(rates.value, &rates.table()).await?;
             }
-            for arena in [GRADIENTS.to_owned(), format!("{PART}{GRADIENTS}")] {
-                self.arenas.clear(stage.executor.gpu(), &arena)?;
+            for arenas in [&self.arenas].into_iter().chain(&self.beside) {
+                for arena in [GRADIENTS.to_owned(), format!("{PART}{GRADIENTS}")] {
+                    arenas.clear(stage.executor.gpu(), &arena)?;
+                }
             }
             self.entered = number;
         }
@@ -586,7 +601,9 @@ impl Trainer {
         // What all ranks made: the first micro-batch of each, the second of each ...
         let mut made = Vec::new();
         let mut copied = false;
-        for &(part, images) in shares.get(own).unwrap_or_default() {
+        let executors = stage.executors();
+        for (i, &(part, images)) in shares.get(own).unwrap_or_default().iter().enumerate() {
+            let ex = executors.get(i).copied().unwrap_or(ex);
             ex.write_async(inputs.step, &[block(part)]).await?;
             let rows = Rows::new(spec, &self.sampler, step, part as usize);
             ex.write_async(recorded.view_parameters, &rows.view_words).await?;
@@ -607,6 +624,9 @@ impl Trainer {
                     ring.upload_async(ex.gpu(), ex.locate(recorded.images).0, pixels).await?;
                 }
             }
+            if stage.joint.is_some() {
+                continue;
+            }
             submission = Some(ex.submit_async().await?);
             if let (Some(exchange), Some(ranks)) = (&stage.exchange, &self.ranks) {
                 // The one before is exchanged while the device computes this one.
@@ -617,8 +637,19 @@ impl Trainer {
                 copied = true;
             }
         }
+        if let Some(joint) = &stage.joint {
+            joint.compute_async(&executors, self.ranks.as_ref()).await?;
+        }
         if let (Some(exchange), Some(ranks)) = (&stage.exchange, &self.ranks) {
-            made.push(exchange.gather_async(ranks).await?);
+            match stage.joint {
+                None => made.push(exchange.gather_async(ranks).await?),
+                Some(_) => {
+                    for arenas in [&self.arenas].into_iter().chain(&self.beside).take(each) {
+                        exchange.copy(arenas)?;
+                        made.push(exchange.gather_async(ranks).await?);
+                    }
+                }
+            }
             for &(part, images) in &shares {
                 let made = &made[part as usize % each][part as usize / each];
                 ex.write_async(inputs.step, &[block(part)]).await?;

@@ -252,8 +252,10 @@ fn batch_norm(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     let (x, gamma, beta) = (r.input("x")?, r.input("gamma")?, r.input("beta")?);
     let (mean, var) = (r.input("rm")?, r.input("rv")?);
     // With the statistics before the step: recorded before they move.
-    let evaluated =
-        r.graph.one(BatchNormEval { slope: 1.0, apply: true }, &[x, gamma, beta, mean, var]).map_err(say)?;
+    let evaluated = r
+        .graph
+        .one(BatchNormEval { slope: 1.0, apply: true, joined: false }, &[x, gamma, beta, mean, var])
+        .map_err(say)?;
     let made = r.graph.apply(BatchNorm { slope: 1.0, apply: true }, &[x, gamma, beta]).map_err(say)?;
     let count = r.graph.value(x).ty.len() / r.graph.shape(x)[1];
     r.graph.update(BatchNormRunning { count }, &[made[1]], &[mean, var]).map_err(say)?;

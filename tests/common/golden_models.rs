@@ -124,6 +124,7 @@ fn step_spec(golden: &Golden) -> Result<StepSpec, String> {
         class_rotations: given("class_rotations")?.map_or(1, |rotations| rotations as usize),
         parts: 1,
         exchanged: false,
+        joined: false,
         bank_rows: rows("bank")?,
         negatives: given("negatives")?.map_or_else(|| rows("neg_idx"), |places| Ok(places as usize))?,
         method,
