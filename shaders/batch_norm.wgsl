@@ -6,7 +6,7 @@
 //   dgamma = sum du xhat,  dbeta = sum du,  xhat = (x - mean) rstd
 //   dx = scale (du - dbeta / count - xhat dgamma / count)      batch statistics (TRAIN)
 //   dx = scale du                                              running statistics
-// statistics [5, channels]: mean, rstd, var, scale, shift. Moments: mean, var, of a part of a batch. x may be stored in half precision (X_HALF).
+// statistics [5, channels]: mean, rstd, var, scale, shift. Moments are mean and var alone. x may be stored in half precision (X_HALF).
 //
 // Means and variances are exact in the way f32 allows: a workgroup takes the mean of its chunk (some images
 // of one channel), then the squares around that mean (two passes); chunks are joined with Chan's formula in
@@ -176,7 +176,7 @@ fn combine_moments(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     }
 }
 
-// Statistics for evaluation, from the running ones.
+// Statistics from a given mean and variance: the running ones, or those of a batch in parts.
 @compute @workgroup_size(WG)
 fn from_running(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                 @builtin(local_invocation_index) local: u32) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ieq_wgpu::ops::batch_norm::{BatchNorm, BatchNormEval};
+use ieq_wgpu::ops::batch_norm::{BatchNorm, BatchNormGiven};
 use ieq_wgpu::ops::conv2d::Conv2d;
 use ieq_wgpu::ops::elementwise::{Add, Scale};
 use ieq_wgpu::ops::pool::MaxPool;
@@ -45,7 +45,7 @@ fn build(steps: &[Step], kept: &[u16]) -> (Graph, Vec<ValueId>) {
                 if b % 5 == 0 {
                     let [mean, var] = [(); 2].map(|()| graph.in_arena("statistics", "s", Type::f32([CHANNELS]), false));
                     let inputs = [a, affine[0], affine[1], mean, var];
-                    graph.one(BatchNormEval { slope, apply: true, joined: false }, &inputs)
+                    graph.one(BatchNormGiven { slope, apply: true, joined: false }, &inputs)
                 } else {
                     graph.one(BatchNorm { slope, apply: true }, &[a, affine[0], affine[1]])
                 }

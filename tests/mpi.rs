@@ -252,6 +252,16 @@ fn ranks_choose_how_a_batch_is_split_and_a_single_process_goes_on() {
         // Rank 0 alone speaks.
         assert_eq!(said.matches(sentence.split(':').next_back().unwrap().trim()).count(), 1, "{sentence}: {said}");
     }
+    // What is said of batch norm stays.
+    let told = [&["train", "--bn=exact"], &loud[1..]].concat();
+    let said = String::from_utf8(finish(among(2, &told, &folder.path().join("exact"), "")).stderr).unwrap();
+    for (sentence, times) in [
+        ("one of 2 micro-batches, which 2 ranks share", 1),
+        ("batch norm uses the statistics of the whole batch (run.batch_norm = exact)", 1),
+        ("2 ranks share a batch", 0),
+    ] {
+        assert_eq!(said.matches(sentence).count(), times, "{sentence}: {said}");
+    }
     let mut child = among(2, &words, &out, "").spawn().unwrap();
     wait_for(&mut child, &out, 7);
     let Some((_, pid)) = ranks_of(&out).first().copied() else { panic!("the run was too fast") };
@@ -337,7 +347,6 @@ fn bad_words_are_refused_once() {
             ],
             "2 ranks cannot share out the 3 micro-batches",
         ),
-        (&["train", "--preset=demo", "--bn=exact", "--steps=3", "--out"], "needs the whole batch on one device"),
         (&["train", "--preset=demo", "--time=5m", "--out"], "measures one device"),
         (&["train", "--nonsense", "--out"], "--nonsense"),
     ] {

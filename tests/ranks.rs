@@ -18,10 +18,13 @@ use ieq_wgpu::jobs::ranks::follow;
 use ieq_wgpu::jobs::train::{self, Begin, TrainRequest};
 use ieq_wgpu::progress::{Progress, StepReport};
 use ieq_wgpu::ranks::{Ranks, local};
-use ieq_wgpu::settings::{Backbone, BatchStatistics, ByteSize, Config, Length, Method, MethodConfig, OnDeviceLost};
+use ieq_wgpu::settings::{
+    Activations, Backbone, BatchStatistics, ByteSize, Config, Length, Method, MethodConfig, OnDeviceLost, Winograd,
+};
+use ieq_wgpu::tape::recompute::candidates;
 use ieq_wgpu::train::checkpoint::{Checkpoint, Tensor, TensorData};
 use ieq_wgpu::train::memory::Memory;
-use ieq_wgpu::train::record::DataShape;
+use ieq_wgpu::train::record::{DataShape, training_step};
 use ieq_wgpu::train::run::{follow_reopening, run_reopening};
 use ieq_wgpu::train::{Observer, Trainer};
 use ieq_wgpu::{Error, Result};
@@ -240,6 +243,39 @@ fn batch_norm_by_the_whole_batch_is_that_of_the_batch_in_one_piece() {
     }
 }
 
+/// Phases whose batches are of other sizes, one of which is not split, frozen blocks and half precision; and images that are
+/// streamed, by one process.
+#[test]
+fn batch_norm_by_the_whole_batch_goes_with_the_other_settings() {
+    let (mut config, data) = (exact(), glyphs());
+    config.optimiser.freeze = 1;
+    config.run.activations = Activations::F16;
+    config.run.winograd = Winograd::On;
+    config.run.recompute = 9;
+    config.validate().unwrap();
+    let whole = alone(&config, &data);
+    for size in [2, 4] {
+        let (told, ends) = train(&config, &data, local::threads(size), None, Told::default());
+        assert!(ends.iter().all(|end| matches!(end, Ok(true))), "{size} ranks: {ends:?}");
+        assert_same(&told, &whole, &format!("{size} ranks"));
+    }
+    // As many convolutions can be computed again as in one piece.
+    let shape = DataShape { side: data.side, classes: data.n_classes(), images: data.len() };
+    let candidates = |micro_batch: Option<usize>| {
+        let mut config = exact();
+        config.run.micro_batch = micro_batch;
+        candidates(&training_step(&config, shape, false, true).unwrap().0).len()
+    };
+    assert_eq!(candidates(Some(2)), candidates(None));
+    // A run of the one kind does not go on as one of the other.
+    let begin = Checkpoint::from_bytes("begin", &whole.checkpoints[0].1).unwrap();
+    let mut other = config.clone();
+    other.run.batch_norm = BatchStatistics::Micro;
+    let mut trainer = Trainer::new(gpu(), &other, data, None).unwrap();
+    let refusal = trainer.restore(Path::new("begin"), &begin).unwrap_err().to_string();
+    assert!(refusal.contains("the run has run.batch_norm = exact"), "{refusal}");
+}
+
 /// What the plan says is on a device is what is: all micro-batches of a rank at once.
 #[test]
 fn micro_batches_that_are_computed_at_once_count_in_the_memory() {
@@ -249,7 +285,10 @@ fn micro_batches_that_are_computed_at_once_count_in_the_memory() {
     let memory = |ranks: usize| Memory::among(&config, shape, false, true, ranks).unwrap();
     let trainer = Trainer::new(gpu(), &config, data.clone(), None).unwrap();
     assert_eq!(trainer.fitted().memory, memory(1));
-    assert!(trainer.fitted().choices.iter().any(|choice| choice.contains("all 4 micro-batches")), "no sentence");
+    assert!(
+        trainer.fitted().choices.iter().any(|choice| choice.contains("4 micro-batches are on the device at once")),
+        "no sentence"
+    );
     if let Some(report) = trainer.gpu().device().generate_allocator_report() {
         let (measured, planned) = (report.total_allocated_bytes as f64, memory(1).peak_bytes as f64);
         // The features that score the network are counted and not made here.
@@ -404,10 +443,15 @@ fn a_job_that_fails_anywhere_leaves_no_rank_waiting() {
 /// what rank 0 has saved.
 #[test]
 fn a_lost_device_is_one_for_all_ranks() {
-    let (config, data) = (everything(), glyphs());
-    let whole = alone(&config, &data);
+    lose_a_device(&everything());
+    lose_a_device(&exact());
+}
+
+fn lose_a_device(config: &Config) {
+    let data = glyphs();
+    let whole = alone(config, &data);
     let run = |ranks: Ranks| {
-        let mut trainer = Trainer::among(gpu(), &config, data.clone(), None, Some(ranks.clone())).unwrap();
+        let mut trainer = Trainer::among(gpu(), config, data.clone(), None, Some(ranks.clone())).unwrap();
         trainer.share().unwrap();
         let (gone, mut told) = (trainer.gpu().clone(), Told::default());
         let error = match ranks.rank() {

@@ -131,8 +131,11 @@ pub async fn run_async(
     let data = Arc::new(noise(recording));
     let mut trainer = Trainer::new_async(kernels.clone(), &recording.config, data, None, Some(clock)).await?;
     kernels.tuning_mut().clone_from(trainer.kernels().tuning());
-    // The first step writes the inputs.
+    // The first step writes the inputs. Of micro-batches that are computed at once each has an executor.
     trainer.submit_async().await?;
+    while trainer.is_measuring() {
+        trainer.submit_async().await?;
+    }
     trainer.read_metrics_async().await?;
     let samples = options.samples_of(warm_up_async(trainer.executor(), clock).await?);
     let what = format!("step of {} rows at {} px, sample", recording.rows, recording.data.side);

@@ -148,7 +148,7 @@ pub fn text(plan: &PlanOutcome) -> String {
     for (name, n) in plan.memory.classes().into_iter().chain([("peak", plan.peak_bytes)]) {
         memory.push(vec![name.into(), n.to_string(), ByteSize(n).rounded()]);
     }
-    let passes = if plan.parts > 1 { format!(" in {} passes", plan.parts) } else { String::new() };
+    let passes = if plan.parts > 1 { format!(" in {} micro-batches", plan.parts) } else { String::new() };
     let one = plan.phases.len() == 1 && plan.config.method.scale == 1.0;
     let phases = if one { String::new() } else { phases_text(plan) };
     let mut choices: String = plan.choices.iter().map(|choice| format!("\n{choice}")).collect();

@@ -331,15 +331,19 @@ impl Gpu {
     /// # Errors
     /// As [`Gpu::read_async`].
     pub async fn read_staging_async<T: bytemuck::Pod>(&self, staging: &wgpu::Buffer, count: usize) -> Result<Vec<T>> {
+        /// Also a read that is dropped before its end leaves the buffer to be used again.
+        struct Unmap<'b>(&'b wgpu::Buffer);
+        impl Drop for Unmap<'_> {
+            fn drop(&mut self) {
+                self.0.unmap();
+            }
+        }
         let bytes = count as u64 * size_of::<T>() as u64;
         let mapped = self.map(staging, wgpu::MapMode::Read);
+        let _unmap = Unmap(staging);
         self.mapped(&mapped, None).await?;
-        let data = {
-            let view = staging.slice(..).get_mapped_range().map_err(|e| self.not_mapped(&e))?;
-            bytemuck::pod_collect_to_vec(&view[..bytes as usize])
-        };
-        staging.unmap();
-        Ok(data)
+        let view = staging.slice(..).get_mapped_range().map_err(|e| self.not_mapped(&e))?;
+        Ok(bytemuck::pod_collect_to_vec(&view[..bytes as usize]))
     }
 
     /// As [`Gpu::read_staging_async`]; blocks.

@@ -45,6 +45,16 @@ impl StepSpec {
         self.batch / self.parts.max(1)
     }
 
+    /// Whether all micro-batches are computed at once, with the statistics of the whole batch.
+    pub fn is_joined(&self) -> bool {
+        self.joined && self.parts > 1
+    }
+
+    /// The micro-batches that each of `ranks` computes.
+    pub fn parts_of(&self, ranks: usize) -> usize {
+        (self.parts / ranks.max(1)).max(1)
+    }
+
     /// The heads that the losses need, of those that the network has.
     pub fn heads(&self) -> Heads {
         let terms = self.method.terms();

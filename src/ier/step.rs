@@ -116,7 +116,8 @@ fn record_terms(graph: &mut Graph, given: &Given, side: Side) -> Result<(Option<
 /// Where the batch is split, this is the step of one micro-batch: it ends by adding its share of the gradients and
 /// losses to their sums, and [`record_update`] is the optimiser's graph, to be run after the last one. Each
 /// micro-batch normalises with its own statistics and moves the running ones, as accumulating gradients does in
-/// PyTorch; or with those of the whole batch ([`StepSpec::joined`]), which the optimiser's graph moves the running ones by. The bank is as old for the last one as for the first: a batch's images are distinct, and its negatives
+/// PyTorch; or with those of the whole batch ([`StepSpec::joined`]), by which the optimiser's graph moves the running ones.
+/// The bank is as old for the last one as for the first: a batch's images are distinct, and its negatives
 /// are none of them, so no micro-batch reads a row that another has written.
 ///
 /// Where ranks share the micro-batches out, a pass changes nothing but arenas that begin with [`PART`]; [`record_join`]
@@ -135,10 +136,10 @@ pub fn record(graph: &mut Graph, spec: &StepSpec, inputs: StepInputs, drop: &Dro
         }
     };
     let mut net = Net::new(graph, "", Mode::Train).with_frozen(spec.optimiser.freeze);
-    if spec.joined {
+    if spec.is_joined() {
         net = net.with_joined_parts(spec.parts);
     }
-    if spec.exchanged || spec.joined {
+    if spec.exchanged || spec.is_joined() {
         net = net.with_statistics_in(format!("{PART}{STATISTICS}"));
     }
     let (outputs, maps) = net.forward(inputs.x, &spec.net, spec.heads(), drop)?;
@@ -273,7 +274,7 @@ pub fn record_join(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Resul
     let same = |graph: &mut Graph, id: ValueId| graph.shared(graph_of_step, id);
     let block = same(graph, step.inputs.step)?;
     let health = same(graph, step.health)?;
-    if !spec.joined {
+    if !spec.is_joined() {
         record_moves(graph, graph_of_step, step)?;
     }
     if let Some(z) = step.outputs.invariant {
@@ -337,7 +338,7 @@ pub fn record_update(graph_of_step: &Graph, step: &Step, spec: &StepSpec) -> Res
             graph.arenas.insert(arena, bytes);
         }
     }
-    if spec.joined {
+    if spec.is_joined() {
         record_moves(&mut graph, graph_of_step, step)?;
     }
     let flat = flat_vectors(&mut graph, graph_of_step.arenas().get(PARAMETERS).copied().unwrap_or(0));

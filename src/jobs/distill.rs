@@ -104,6 +104,7 @@ impl DistillRequest {
         percentage(self.min_acc)?;
         let teacher = self.teacher.as_deref().map(checkpoint_file).transpose()?;
         self.config.validate()?;
+        self.given.as_ref().map_or(Ok(()), |given| given.check_statistics(&self.config))?;
         if teacher.is_some() && self.config.distill.teacher_share > 0.0 {
             return Err(Error::Conflict {
                 keys: vec!["distill.teacher_share"],

@@ -13,7 +13,7 @@ use crate::data::{self, DataOptions, ImageSet, Split, Statistics};
 use crate::error::Change;
 use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
-use crate::settings::{Config, DecayAt, LrSchedule, Recipe, TimeSpan, at};
+use crate::settings::{BatchStatistics, Config, DecayAt, LrSchedule, Recipe, TimeSpan, at};
 use crate::train::Trainer;
 use crate::train::recipe::{self, Choice, TIERS, Tier, VALIDATIONS};
 use crate::train::record::DataShape;
@@ -29,12 +29,35 @@ pub struct Given {
 }
 
 impl Given {
-    /// Refuses a layer that says the length of the run in two ways.
+    /// Refuses a layer that says the length of the run in two ways; also as [`Given::check_statistics`], where one process
+    /// does the run.
     ///
     /// # Errors
     /// [`Error::Conflict`].
-    pub fn check(&self) -> Result<()> {
-        check_length(&self.layer)
+    pub fn check(&self, config: &Config, ranks: usize) -> Result<()> {
+        check_length(&self.layer)?;
+        if ranks > 1 { Ok(()) } else { self.check_statistics(config) }
+    }
+
+    /// Refuses a layer that splits the batch and does not say whose statistics batch norm then has.
+    pub(super) fn check_statistics(&self, config: &Config) -> Result<()> {
+        let says = |key: &str| recipe::is_given(&self.layer, key);
+        let exact = config.run.batch_norm == BatchStatistics::Exact;
+        let batch = config.optimiser.batch;
+        match config.run.micro_batch {
+            Some(images) if images < batch && exact && says("run.micro_batch") && !says("run.batch_norm") => {
+                Err(Error::Conflict {
+                    keys: vec!["run.micro_batch", "run.batch_norm"],
+                    why: format!(
+                        "run.micro_batch {images} splits the batch of {batch}, and run.batch_norm does not say whose \
+                         statistics a micro-batch has: micro is its own, which needs less memory, and exact the whole \
+                         batch's, which needs no less"
+                    ),
+                    changes: vec![Change::Set("run.batch_norm", "micro".into()), Change::Unset("run.micro_batch")],
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Chooses what the recipe chooses for such images, strokes or not, without looking at them.

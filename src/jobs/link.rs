@@ -225,13 +225,13 @@ impl Sharing {
             let all = (parts as u64 * (made.piece(self.ranks) + made.rest) + made.gradients) as f64;
             // The last is whether the run goes on: a head and a body.
             let rest = link.seconds(others * made.piece(self.ranks)) + 2.0 * link.latency_s;
-            let (bytes, times) = made.joined;
+            let (bytes, times) = (made.joined, made.joins);
             // Of each batch norm, forward and backward, those of all micro-batches of a rank at once.
             let join = link.seconds(others * parts_per_rank as u64 * bytes / times.max(1));
             parts_per_rank as f64 * one + rest + own / read + all / write + times as f64 * join
         });
         let overlapped_s =
-            link.zip(one_s).zip(alone_s).map(|((link, one), alone)| match link.software_adapter || made.joined.1 > 0 {
+            link.zip(one_s).zip(alone_s).map(|((link, one), alone)| match link.software_adapter || made.joins > 0 {
                 // Where statistics are joined, all micro-batches are done at once.
                 true => 0.0,
                 false => parts_per_rank.saturating_sub(1) as f64 * one.min(alone / parts.max(1) as f64),
@@ -290,7 +290,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("link.json");
         // 2 ranks, 8 micro-batches: 4 exchanges of half of 2 MiB less 64 KiB and these, and one of that half.
-        let mut made = Exchanged { gradients: (1 << 21) - (1 << 17), rest: 1 << 16, joined: (0, 0) };
+        let mut made = Exchanged { gradients: (1 << 21) - (1 << 17), rest: 1 << 16, joined: 0, joins: 0 };
         let plan = |link: &LinkOutcome, images_per_second: f64, made: Exchanged| {
             std::fs::write(&file, serde_json::to_vec(link).unwrap()).unwrap();
             let (link, images_per_second) = (Some(file.clone()), Some(images_per_second));
@@ -314,7 +314,7 @@ mod tests {
         assert!(close(shared.step_s.unwrap(), 0.4 + exchange), "{shared:?}");
         // Two joined statistics of 128 KiB a micro-batch, of the four of a rank at once; nothing is hidden behind them.
         link.software_adapter = false;
-        made.joined = (1 << 18, 2);
+        (made.joined, made.joins) = (1 << 18, 2);
         let (joined, sent) = (plan(&link, 20.0, made), shared.sent_bytes);
         assert_eq!(joined.sent_bytes, sent + 4 * (1 << 18));
         assert!(close(joined.step_s.unwrap(), 0.4 + exchange + 2.0 * link.seconds(1 << 19)), "{joined:?}");

@@ -68,7 +68,7 @@ pub struct PlanOutcome {
     pub peak_bytes: u64,
     /// Bytes of everything that outlives a step, by the name of its buffer.
     pub arenas: BTreeMap<String, u64>,
-    /// Bytes of activations, gradients of activations and workspace: of all slots.
+    /// Bytes of activations, gradients of activations and workspace: of all slots of a micro-batch.
     pub activations_bytes: u64,
     /// Position of the operation at which most bytes are alive.
     pub peak_node: usize,
@@ -155,7 +155,7 @@ pub fn run_among(
         split(&mut request.config.clone(), request.given.as_ref(), sharing.ranks, &mut Fit::default())?;
     }
     let given = request.given.as_ref();
-    given.map_or(Ok(()), Given::check)?;
+    given.map_or(Ok(()), |given| given.check(&request.config, sharing.map_or(1, |sharing| sharing.ranks)))?;
     if request.config.run.time.is_some() && given.is_some() {
         return timed(request, session, progress);
     }

@@ -17,6 +17,7 @@ use super::{Session, init, moved, percentage, reference, same_path, tuning, warn
 use crate::data::Statistics;
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
+use crate::ranks::Ranks;
 use crate::settings::{ByteSize, Config, Tune, may_change_on_resume, setting};
 use crate::train::init::TakenOver;
 use crate::train::recipe::{self, Choice};
@@ -151,7 +152,8 @@ pub fn run_explained(
     progress: &mut dyn Progress,
     explain: Option<Explain>,
 ) -> Result<TrainOutcome> {
-    let result = check(request, progress).and_then(|()| train(request, None, session, progress, explain));
+    let ranks = session.ranks.as_ref().map_or(1, Ranks::size);
+    let result = check(request, ranks, progress).and_then(|()| train(request, None, session, progress, explain));
     result.map_err(|error| match &session.ranks {
         Some(ranks) => super::ranks::leave(ranks, error),
         None => error,
@@ -159,11 +161,11 @@ pub fn run_explained(
 }
 
 /// Refuses a request before any work.
-fn check(request: &TrainRequest, progress: &mut dyn Progress) -> Result<()> {
+fn check(request: &TrainRequest, ranks: usize, progress: &mut dyn Progress) -> Result<()> {
     percentage(request.min_acc)?;
     request.config.validate()?;
     if let Some(given) = &request.given {
-        given.check()?;
+        given.check(&request.config, ranks)?;
     }
     if let (Some(other), Begin::Resume(_)) = (&request.config.run.out, &request.begin)
         && !same_path(other, &request.out)

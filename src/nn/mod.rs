@@ -6,7 +6,7 @@
 
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormMoments, BatchNormRunning};
+use crate::ops::batch_norm::{BatchNorm, BatchNormGiven, BatchNormMoments, BatchNormRunning};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::dropout;
 use crate::ops::elementwise::Reshape;
@@ -255,14 +255,14 @@ impl<'g> Net<'g> {
         let [gamma, beta, mean, var] = self.batch_norm_tensors(name, channels);
         match self.mode {
             Mode::Eval => {
-                self.graph.one(BatchNormEval { slope, apply: true, joined: false }, &[x, gamma, beta, mean, var])
+                self.graph.one(BatchNormGiven { slope, apply: true, joined: false }, &[x, gamma, beta, mean, var])
             }
             Mode::Train => {
                 let made = match self.parts {
                     1 => self.graph.apply(BatchNorm { slope, apply: true }, &[x, gamma, beta])?,
                     _ => {
                         let moments = self.graph.apply(BatchNormMoments, &[x])?;
-                        let op = BatchNormEval { slope, apply: true, joined: true };
+                        let op = BatchNormGiven { slope, apply: true, joined: true };
                         self.graph.apply(op, &[x, gamma, beta, moments[0], moments[1]])?
                     }
                 };

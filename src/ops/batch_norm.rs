@@ -411,7 +411,7 @@ fn join_means(parts: &[&[f32]]) -> Vec<f32> {
 
 /// With a given mean and variance. Inputs: x, gamma, beta, mean, variance. Outputs: as [`BatchNorm`].
 #[derive(Clone, Debug)]
-pub struct BatchNormEval {
+pub struct BatchNormGiven {
     /// Slope of the LeakyReLU behind it: 1 for none, 0 for a ReLU.
     pub slope: f32,
     /// Whether y is an output.
@@ -422,7 +422,7 @@ pub struct BatchNormEval {
     pub joined: bool,
 }
 
-impl Operation for BatchNormEval {
+impl Operation for BatchNormGiven {
     fn name(&self) -> &'static str {
         if self.joined { "batch_norm.joined" } else { "batch_norm.eval" }
     }
@@ -470,9 +470,9 @@ impl Operation for BatchNormEval {
     }
 }
 
-impl Rewrites for BatchNormEval {
+impl Rewrites for BatchNormGiven {
     fn as_norm(&self) -> Option<Norm> {
-        let op = BatchNormEval { apply: false, ..self.clone() }.into();
+        let op = BatchNormGiven { apply: false, ..self.clone() }.into();
         self.apply.then_some(Norm { slope: self.slope, without_y: op })
     }
 
@@ -729,7 +729,7 @@ pub fn cases() -> Vec<Case> {
         let running =
             [Input::constant([c], Elements::Normal(0.0, 0.3)), Input::constant([c], Elements::Uniform(0.5, 2.0))];
         let all: Vec<Input> = affine().into_iter().chain(running).collect();
-        cases.push(Case::new(&what, BatchNormEval { slope, apply: true, joined: false }, all).tolerance(5e-6));
+        cases.push(Case::new(&what, BatchNormGiven { slope, apply: true, joined: false }, all).tolerance(5e-6));
     }
     // Parts of a batch: x is constant, since its gradient goes through the moments, too.
     for (shape, slope) in [(vec![1, 3], 1.0), (vec![6, 9], 0.0), (vec![4, 6, 5, 7], 0.1), (vec![9, 3, 28, 28], 1.0)] {
@@ -739,7 +739,7 @@ pub fn cases() -> Vec<Case> {
         let moments =
             [Input::constant([c], Elements::Normal(0.0, 0.3)), Input::constant([c], Elements::Uniform(0.5, 2.0))];
         let inputs = [vec![x, positive(c), Input::normal([c])], moments.to_vec()].concat();
-        cases.push(Case::new(&what, BatchNormEval { slope, apply: true, joined: true }, inputs).tolerance(5e-6));
+        cases.push(Case::new(&what, BatchNormGiven { slope, apply: true, joined: true }, inputs).tolerance(5e-6));
     }
     // What is left of them where y is not stored, and the gradient that takes the place of dy.
     let constants = |shapes: &[&[usize]]| -> Vec<Input> {
@@ -748,7 +748,7 @@ pub fn cases() -> Vec<Case> {
     let x: &[usize] = &[5, 7, 3, 3];
     let statistics_only = BatchNorm { slope: 0.1, apply: false };
     cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7]])).tolerance(1e-5));
-    let statistics_only = BatchNormEval { slope: 0.1, apply: false, joined: false };
+    let statistics_only = BatchNormGiven { slope: 0.1, apply: false, joined: false };
     cases.push(Case::new("statistics only", statistics_only, constants(&[x, &[7], &[7], &[7], &[7]])));
     for (x, train) in [x, &[9, 7, 5, 8]].into_iter().flat_map(|x| [(x, true), (x, false)]) {
         let op = BatchNormBackward { slope: 0.1, train, in_place: true };

@@ -106,7 +106,8 @@ impl Winograd {
 named! {
     /// What batch norm normalises with where a batch is split into micro-batches.
     pub enum BatchStatistics {
-        /// The statistics of the whole batch: the same numbers as without splitting.
+        /// The statistics of the whole batch: but for rounding and what is drawn per micro-batch the numbers of a batch in one
+        /// piece.
         Exact = "exact",
         /// The statistics of each micro-batch, as replicas on several GPUs have them.
         Micro = "micro",

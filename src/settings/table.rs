@@ -484,9 +484,9 @@ settings! {
         slice_ms: u32 = 100, [Neither, User, flag("slice-ms", "MS").whole(0, 60_000, &["100"])];
         /// Images per pass; the gradients of a batch's passes add up
         ///
-        /// Splits the batch into micro-batches, which need less memory; it must divide --batch. The losses are means over
-        /// the whole batch. Only with --bn micro do they take less memory. Several ranks (mpirun) share the micro-batches
-        /// out; without this flag as many as there are ranks.
+        /// Splits the batch into micro-batches, which with --bn micro need less memory; it must divide --batch. The losses are
+        /// means over the whole batch. Several ranks (mpirun) share the micro-batches out; without this flag as many as there
+        /// are ranks.
         micro_batch: Option<usize> = None, [Numbers, Budget, flag("micro-batch", "N").whole(1, MAX_SEED, &["8"])];
         /// Convolutions to compute again instead of keeping them
         ///
@@ -502,7 +502,7 @@ settings! {
         ///
         /// exact: statistics of the whole batch, so that all its micro-batches are computed at once. micro: statistics of each
         /// micro-batch, as the replicas of the authors' runs on several GPUs have them; each moves the running statistics in
-        /// turn. Ranks have micro where neither is given.
+        /// turn. Without this flag ranks have micro, and one process is to be told where it splits a batch.
         batch_norm: BatchStatistics = BatchStatistics::Exact, [Numbers, User, flag("bn", "KIND")];
         /// Winograd's convolution: auto, on or off
         ///

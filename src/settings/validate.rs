@@ -445,7 +445,6 @@ mod tests {
             ("run.micro_batch must divide the batch of 16, got 5 (try one of 1, 2, 4, 8, 16)", |c| {
                 c.run.micro_batch = Some(5);
             }),
-            ("set run.batch_norm = micro", |c| c.run.micro_batch = Some(4)),
             ("run.memory_budget", |c| c.run.memory_budget = Some(ByteSize(0))),
             ("run.slice_ms", |c| c.run.slice_ms = 60_001),
         ];

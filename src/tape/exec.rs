@@ -364,14 +364,14 @@ impl Executor {
         if let Some(clock) = measuring {
             // What was submitted before must not count.
             self.gpu.wait_async().await?;
-            let mut times = Vec::new();
+            let (first, mut times) = (dispatches.start, Vec::new());
             for i in dispatches {
                 let begun = clock();
                 let submission = self.submit_range(i..i + 1)?;
                 self.gpu.wait_for_async(&submission).await?;
                 times.push(clock().saturating_sub(begun));
             }
-            self.cuts.borrow_mut().note(times);
+            self.cuts.borrow_mut().note(first, times);
             return self.submit_range(0..0);
         }
         let mut last = None;

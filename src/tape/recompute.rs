@@ -2,7 +2,8 @@
 //! (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). The same operations read the same numbers, so
 //! not a bit changes; what it costs is their time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ops::Range;
 
 use super::{Graph, Node, Storage, ValueId};
 use crate::ops::cost;
@@ -13,12 +14,15 @@ pub fn candidates(graph: &Graph) -> Vec<usize> {
     let possible = |at: &usize| {
         let node = &graph.nodes[*at];
         let y = node.outputs[0];
-        if !node.op.operation().rewrites().recomputable() || arena(graph, y).is_some() || graph.kept.contains(&y) {
+        if !node.op.operation().rewrites().recomputable() || place(graph, y).is_some() || graph.kept.contains(&y) {
             return false;
         }
         // What is read again must not have changed in between.
-        let arenas: HashSet<&str> = node.inputs.iter().filter_map(|&id| arena(graph, id)).collect();
-        let changed = |node: &Node| node.outputs.iter().any(|&id| arena(graph, id).is_some_and(|a| arenas.contains(a)));
+        let read: Vec<_> = node.inputs.iter().filter_map(|&id| place(graph, id)).collect();
+        let overlap = |(arena, bytes): &(&str, Range<u64>)| {
+            read.iter().any(|(other, own)| arena == other && bytes.start < own.end && own.start < bytes.end)
+        };
+        let changed = |node: &Node| node.outputs.iter().any(|&id| place(graph, id).is_some_and(|at| overlap(&at)));
         let reader = graph.nodes[backward_at..].iter().position(|node| node.inputs.contains(&y));
         reader.is_some_and(|reader| !graph.nodes[*at..backward_at + reader].iter().any(changed))
     };
@@ -31,9 +35,11 @@ pub fn candidates(graph: &Graph) -> Vec<usize> {
     nodes
 }
 
-fn arena(graph: &Graph, id: ValueId) -> Option<&str> {
-    match &graph.value(id).storage {
-        Storage::Arena { arena, .. } => Some(arena),
+/// The arena of a value and its bytes there.
+fn place(graph: &Graph, id: ValueId) -> Option<(&str, Range<u64>)> {
+    let value = graph.value(id);
+    match &value.storage {
+        Storage::Arena { arena, offset } => Some((arena, *offset..offset.saturating_add(value.ty.bytes()))),
         Storage::Transient => None,
     }
 }

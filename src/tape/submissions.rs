@@ -40,8 +40,11 @@ impl SubmissionCuts {
         self.clock.filter(|_| self.left > 0)
     }
 
-    /// Notes what the next dispatches of a measured execution took. The last of them end it: see [`SubmissionCuts::cut`].
-    pub fn note(&mut self, times: Vec<Duration>) {
+    /// Notes what the dispatches from number `first` on took in a measured execution. The last of them end it: see
+    /// [`SubmissionCuts::cut`].
+    pub fn note(&mut self, first: usize, times: Vec<Duration>) {
+        // An execution may have been left in the middle.
+        self.noted.truncate(first);
         self.noted.extend(times);
         if self.noted.len() >= self.times.len() {
             let times = std::mem::take(&mut self.noted);
@@ -89,8 +92,9 @@ mod tests {
             let measured: Vec<_> = times.iter().map(|t| Duration::from_millis(slower * t)).collect();
             // In two segments.
             let (first, second) = measured.split_at(measured.len() / 2);
-            cuts.note(first.to_vec());
-            cuts.note(second.to_vec());
+            cuts.note(0, vec![Duration::MAX; first.len() / 2]);
+            cuts.note(0, first.to_vec());
+            cuts.note(first.len(), second.to_vec());
             assert!(cuts.measuring().is_none() || cuts.over_target().is_none());
         }
         assert!(cuts.measuring().is_none());

@@ -105,11 +105,11 @@ impl Attempt {
                 batch / images
             ));
         }
-        if self.ranks == 1 && self.config.parts() > 1 && chosen.batch_norm == BatchStatistics::Exact {
+        let own = self.config.parts() / self.ranks.max(1);
+        if own > 1 && chosen.batch_norm == BatchStatistics::Exact {
             choices.push(format!(
-                "run.batch_norm = exact: all {} micro-batches of a batch are on the device at once, so they take no less memory \
-                 than the batch in one piece; with run.batch_norm = micro they would",
-                self.config.parts()
+                "run.batch_norm = exact: {own} micro-batches are on the device at once, so they need no less memory than \
+                 their images in one piece; with run.batch_norm = micro they would"
             ));
         }
         Ok(choices)

@@ -21,20 +21,24 @@ pub struct Exchanged {
     pub gradients: u64,
     /// Statistics, embeddings and scalars.
     pub rest: u64,
-    /// Statistics and sums that all ranks join within the step, and how often: see [`crate::ops::Operation::joined`].
-    pub joined: (u64, u64),
+    /// Statistics and sums that all ranks join within the step: see [`crate::ops::Operation::joined`].
+    pub joined: u64,
+    /// How often in a step they do; no bytes.
+    pub joins: u64,
 }
 
 impl Exchanged {
     /// That of a step recorded for ranks.
     pub fn of(graph: &Graph, spec: &StepSpec) -> Exchanged {
         let (gradients, small) = made(graph, spec);
-        let joined = graph.nodes().iter().filter_map(|node| Some((node, node.op.operation().joined()?)));
-        let bytes = joined.map(|(node, joined)| {
-            node.outputs[joined.outputs].iter().map(|&id| graph.value(id).ty.bytes()).sum::<u64>()
-        });
-        let joined = bytes.fold((0, 0), |(bytes, times), more| (bytes + more, times + 1));
-        Exchanged { gradients, rest: small.iter().map(|(_, bytes)| bytes).sum(), joined }
+        let mut exchanged =
+            Exchanged { gradients, rest: small.iter().map(|(_, bytes)| bytes).sum(), joined: 0, joins: 0 };
+        for node in graph.nodes() {
+            let Some(joined) = node.op.operation().joined() else { continue };
+            exchanged.joined += node.outputs[joined.outputs].iter().map(|&id| graph.value(id).ty.bytes()).sum::<u64>();
+            exchanged.joins += 1;
+        }
+        exchanged
     }
 
     /// Bytes of the piece of the gradients that each of `ranks` sums.
@@ -45,7 +49,7 @@ impl Exchanged {
     /// Bytes that a rank sends in a step in which it computes `parts` micro-batches.
     pub fn sent(&self, parts: usize, ranks: usize) -> u64 {
         let piece = self.piece(ranks);
-        (ranks as u64).saturating_sub(1) * (parts as u64 * (piece + self.rest + self.joined.0) + piece)
+        (ranks as u64).saturating_sub(1) * (parts as u64 * (piece + self.rest + self.joined) + piece)
     }
 
     /// Bytes on a rank's device that a single process does not have there.
@@ -66,7 +70,7 @@ fn made(graph: &Graph, spec: &StepSpec) -> (u64, Vec<(String, u64)>) {
         match arena.strip_prefix(PART) {
             Some(GRADIENTS) => gradients = bytes,
             // All ranks have the same.
-            Some(STATISTICS) if spec.joined => {}
+            Some(STATISTICS) if spec.is_joined() => {}
             // Of all rows those of the plain images go to the bank.
             Some(EMBEDDINGS) => {
                 let width = spec.net.projection.unwrap_or(1);

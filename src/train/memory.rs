@@ -90,7 +90,7 @@ impl Memory {
             let spec = phase_spec(&phases.net, &phase.config, data, distill);
             let (step, recorded) = phase_step(&spec, &phase.config, data, resident)?;
             let plan = Plan::new(&step);
-            let parts = if spec.joined { (spec.parts / ranks.max(1)).max(1) } else { 1 };
+            let parts = if spec.is_joined() { spec.parts_of(ranks) } else { 1 };
             if parts > 1 {
                 beside.push((plan.slot_bytes.clone(), parts - 1));
                 own.extend(own_arenas(&step, &recorded));

@@ -15,11 +15,6 @@ use crate::tape::Graph;
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::readback::Readback;
 
-/// The micro-batches of a step that this process computes.
-pub(super) fn own_parts(spec: &StepSpec, ranks: Option<&Ranks>) -> usize {
-    (spec.parts / ranks.map_or(1, Ranks::size)).max(1)
-}
-
 /// The step of a phase on a device.
 pub(super) struct Stage {
     pub(super) spec: StepSpec,
@@ -54,8 +49,8 @@ impl Stage {
         let mut executor = Executor::new_async(kernels, arenas, graph).await?;
         limit_submission_time(&mut executor, config, clock);
         let (mut others, mut joint) = (Vec::new(), None);
-        if spec.joined {
-            let more = own_parts(&spec, ranks) - 1;
+        if spec.is_joined() {
+            let more = spec.parts_of(ranks.map_or(1, Ranks::size)) - 1;
             for arenas in beside.iter_mut().take(more) {
                 let mut other = Executor::new_async(kernels, arenas, executor.graph().clone()).await?;
                 limit_submission_time(&mut other, config, clock);

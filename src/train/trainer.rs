@@ -24,7 +24,7 @@ use super::inputs::{Negatives, Rows, counted_rows};
 use super::joint::own_arenas;
 use super::phases::Phases;
 use super::record::{DataShape, UPLOADS, phase_spec, phase_step, validate, view_sampler};
-use super::stage::{Stage, own_parts};
+use super::stage::Stage;
 use super::state::{
     CLASSES_KEY, CONFIG_KEY, IMAGES_KEY, Origins, SIDE_KEY, STEP_KEY, bank_name, expected, floats, load, momentum_name,
     number, stored_config, trained_weights,
@@ -218,9 +218,9 @@ impl Trainer {
             let most = steps.iter().filter_map(|(_, graph, _)| graph.arenas().get(name)).max().unwrap_or(bytes);
             arenas.ensure_async(&gpu, name, *most).await?;
         }
-        let joined = || steps.iter().filter(|(spec, ..)| spec.joined);
+        let joined = || steps.iter().filter(|(spec, ..)| spec.is_joined());
         let own = joined().flat_map(|(_, graph, recorded)| own_arenas(graph, recorded)).collect();
-        let most = joined().map(|(spec, ..)| own_parts(spec, ranks.as_ref())).max().unwrap_or(1);
+        let most = joined().map(|(spec, ..)| spec.parts_of(ranks.as_ref().map_or(1, Ranks::size))).max().unwrap_or(1);
         let mut beside = Vec::new();
         for _ in 1..most {
             beside.push(arenas.beside_async(&gpu, &own).await?);
@@ -399,7 +399,12 @@ impl Trainer {
         &self.kernels
     }
 
-    /// Submissions of a step, as things stand: see `run.slice_ms`.
+    /// Whether the next step is measured dispatch by dispatch, which takes longer than one that is not: see `run.slice_ms`.
+    pub fn is_measuring(&self) -> bool {
+        self.last().executors().iter().any(|executor| executor.is_measuring())
+    }
+
+    /// Submissions of a step, as things stand, or of one of its micro-batches: see `run.slice_ms`.
     pub fn submissions(&self) -> usize {
         self.last().executor.submissions()
     }
@@ -527,10 +532,9 @@ impl Trainer {
             for rates in &stage.recorded.step.rates {
                 stage.executor.write_async(rates.value, &rates.table()).await?;
             }
+            self.arenas.clear(stage.executor.gpu(), GRADIENTS)?;
             for arenas in [&self.arenas].into_iter().chain(&self.beside) {
-                for arena in [GRADIENTS.to_owned(), format!("{PART}{GRADIENTS}")] {
-                    arenas.clear(stage.executor.gpu(), &arena)?;
-                }
+                arenas.clear(stage.executor.gpu(), &format!("{PART}{GRADIENTS}"))?;
             }
             self.entered = number;
         }
@@ -591,7 +595,7 @@ impl Trainer {
         let mut submission = None;
         let shares: Vec<(u32, &[u32])> = (0..).zip(batch.chunks(spec.images())).collect();
         let (rank, size) = self.ranks.as_ref().map_or((0, 1), |ranks| (ranks.rank(), ranks.size()));
-        let each = spec.parts / size;
+        let each = spec.parts_of(size);
         let own = rank * each..(rank + 1) * each;
         let block = |part: u32| {
             // Every micro-batch has dropout of its own: the device draws by this number.
@@ -970,6 +974,18 @@ impl Trainer {
             return Err(budget(format!(
                 "the run does a batch in {then} passes, and to stay within the budget it would take {now}"
             )));
+        }
+        if now > 1 && stored.run.batch_norm != self.config.run.batch_norm {
+            return Err(Error::Conflict {
+                keys: vec!["run.batch_norm"],
+                why: format!(
+                    "{}: the run has run.batch_norm = {}, which gives other numbers than {}",
+                    path.display(),
+                    stored.run.batch_norm,
+                    self.config.run.batch_norm
+                ),
+                changes: vec![Change::Set("run.batch_norm", stored.run.batch_norm.to_string())],
+            });
         }
         let done = number(path, checkpoint, STEP_KEY)?;
         match u32::try_from(done) {

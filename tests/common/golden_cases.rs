@@ -8,7 +8,7 @@ use ieq_wgpu::nn::SLOPE;
 use ieq_wgpu::ops::adaptive_pool::AdaptiveAveragePool;
 use ieq_wgpu::ops::average::MovingAverage;
 use ieq_wgpu::ops::bank::BankUpdate;
-use ieq_wgpu::ops::batch_norm::{BatchNorm, BatchNormEval, BatchNormRunning, EPSILON, MOMENTUM};
+use ieq_wgpu::ops::batch_norm::{BatchNorm, BatchNormGiven, BatchNormRunning, EPSILON, MOMENTUM};
 use ieq_wgpu::ops::clip::{ClipNorm, GlobalNorm};
 use ieq_wgpu::ops::contrast::RowNormalise;
 use ieq_wgpu::ops::conv2d::Conv2d;
@@ -254,7 +254,7 @@ fn batch_norm(golden: &Golden, case: &str, bench: &mut Bench) -> Computed {
     // With the statistics before the step: recorded before they move.
     let evaluated = r
         .graph
-        .one(BatchNormEval { slope: 1.0, apply: true, joined: false }, &[x, gamma, beta, mean, var])
+        .one(BatchNormGiven { slope: 1.0, apply: true, joined: false }, &[x, gamma, beta, mean, var])
         .map_err(say)?;
     let made = r.graph.apply(BatchNorm { slope: 1.0, apply: true }, &[x, gamma, beta]).map_err(say)?;
     let count = r.graph.value(x).ty.len() / r.graph.shape(x)[1];

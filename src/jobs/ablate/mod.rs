@@ -158,7 +158,7 @@ pub fn run(request: &AblateRequest, session: &Session, progress: &mut dyn Progre
     if request.variants.is_empty() {
         return Err(Error::usage(format!("`request.variants` is empty: name some of {}", VARIANTS.join(", "))));
     }
-    request.given.check()?;
+    request.given.check(&request.config, 1)?;
     check_folder(&request.out)?;
     let runs: Vec<Run> =
         request.variants.iter().zip(variants).map(|(n, v)| Run::new(request, n, v)).collect::<Result<_>>()?;
