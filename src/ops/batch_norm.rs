@@ -395,9 +395,7 @@ fn join_moments(parts: &[&[f32]]) -> Vec<f32> {
     let n = parts.len() as f64;
     let mean_of = |values: &dyn Fn(&[f32]) -> f64| parts.iter().map(|part| values(part)).sum::<f64>() / n;
     let means: Vec<f64> = (0..channels).map(|c| mean_of(&|part| f64::from(part[c]))).collect();
-    let variance = |c: usize| {
-        mean_of(&|part| f64::from(part[channels + c]) + (f64::from(part[c]) - means[c]).powi(2))
-    };
+    let variance = |c: usize| mean_of(&|part| f64::from(part[channels + c]) + (f64::from(part[c]) - means[c]).powi(2));
     let variances: Vec<f64> = (0..channels).map(variance).collect();
     means.into_iter().chain(variances).map(|value| value as f32).collect()
 }
@@ -794,10 +792,8 @@ mod tests {
         let whole = Sizes { batch: 6, channels: 3, size: 4 };
         let x: Vec<f64> = (0..72_u32).map(|i| 50.0 + f64::from(i * 7919 % 101) / 16.0).collect();
         let part = Sizes { batch: 2, ..whole };
-        let parts: Vec<Vec<f32>> = x
-            .chunks(24)
-            .map(|x| part.moments(x).concat().into_iter().map(|v| v as f32).collect())
-            .collect();
+        let parts: Vec<Vec<f32>> =
+            x.chunks(24).map(|x| part.moments(x).concat().into_iter().map(|v| v as f32).collect()).collect();
         let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
         for (got, wanted) in join_moments(&parts).into_iter().zip(whole.moments(&x).concat()) {
             assert!((f64::from(got) - wanted).abs() <= 1e-5 * wanted, "{got} and {wanted}");
