@@ -6,7 +6,8 @@
 //   dgamma = sum du xhat,  dbeta = sum du,  xhat = (x - mean) rstd
 //   dx = scale (du - dbeta / count - xhat dgamma / count)      batch statistics (TRAIN)
 //   dx = scale du                                              running statistics
-// statistics [5, channels]: mean, rstd, var, scale, shift. Moments are mean and var alone. x may be stored in half precision (X_HALF).
+// statistics [5, channels]: mean, rstd, var, scale, shift. Moments are mean and var alone. x may be stored in half precision
+// (X_HALF).
 //
 // Means and variances are exact in the way f32 allows: a workgroup takes the mean of its chunk (some images
 // of one channel), then the squares around that mean (two passes); chunks are joined with Chan's formula in

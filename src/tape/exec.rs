@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use half::f16;
 
+use super::graph::Join;
 use super::plan::{Plan, pooled};
 use super::submissions::SubmissionCuts;
 use super::{Element, Graph, Node, Storage, ValueId};
@@ -116,7 +117,7 @@ pub struct Segment {
     /// The values that are then joined with those of the other parts; none at the end of the graph.
     pub values: Vec<ValueId>,
     /// How they are joined.
-    pub join: Option<fn(&[&[f32]]) -> Vec<f32>>,
+    pub join: Option<Join>,
 }
 
 /// A graph on a device: pipelines, bind groups and parameters are made; a step only encodes them.

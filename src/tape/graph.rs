@@ -97,14 +97,17 @@ pub trait Operation: fmt::Debug + Any + Send + Sync {
     }
 }
 
+/// Makes of the floats of each part, in order, those that all parts then have. All parts have as many; a part alone is what
+/// it was.
+pub type Join = fn(&[&[f32]]) -> Vec<f32>;
+
 /// Outputs of an operation that all parts of a batch have in common: see [`Operation::joined`].
 #[derive(Clone, Debug)]
 pub struct Joined {
     /// The outputs, all of them floats.
     pub outputs: Range<usize>,
-    /// Makes of the floats of these outputs, one output behind the other, of each part in order, those that all parts then
-    /// have. All parts have as many; a part alone is what it was.
-    pub join: fn(&[&[f32]]) -> Vec<f32>,
+    /// How they are joined, one output behind the other.
+    pub join: Join,
 }
 
 /// An operation of a graph, whichever it is.
