@@ -69,6 +69,7 @@ const BREAKS: &[Break] = &[
     ("common/conv2d_input", "value_at", "+ channel.z", "", "conv2d.forward: normalised"),
     ("common/conv2d_forward", "$NAME", "w$p, tx$q_$p)", "w$p, ty$q_$p)", "conv2d.forward"),
     ("common/conv2d_backward_weight", "$NAME", "(row * STRIDE + k0)", "(row + k0)", "stride 2"),
+    ("common/conv2d_forward_unrolled", "$NAME", "v${r+k}_$l_$p, t$q", "v${r}_$l_$p, t$q", "conv2d.forward"),
     ("common/conv2d_forward_tiled", "$NAME", "+ $ku * pitch + 1u", "+ 1u", "conv2d.forward"),
     ("common/conv2d_pointwise_tiled", "$NAME", "c$u <= last", "c$u < last", "conv2d.forward"),
     ("common/conv2d_backward_weight_tiled", "$NAME", "base += 2u * pitch", "base += pitch", "conv2d.forward"),
