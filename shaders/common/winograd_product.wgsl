@@ -1,5 +1,6 @@
 // Entry point $NAME of winograd: one invocation computes 4 x $Q rows of `packed` x 4 rows of `vectors` for one of the 16
 // elements. The terms of a chain are summed before they join the total: the error of a sum grows with its length.
+// A round takes $U terms: a software adapter stores a variable that a loop changes under a mask in every round.
 
 // The tile, as `ops/conv2d/winograd.rs` has it.
 const $NAME_DOWN: u32 = ${4*Q}u;
