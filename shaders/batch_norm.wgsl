@@ -101,6 +101,34 @@ fn walk_on(walk: Walk) -> Walk {
     return Walk(walk.image + params.step_plane + carry, at - carry * params.size);
 }
 
+// Elements of a channel at four steps of a walk, and which of them there are: a round of a loop costs a software adapter
+// more than what it adds up. Where there is none, the first stands for it.
+struct Four {
+    at: vec4<u32>,
+    live: vec4<bool>,
+    next: Walk,
+}
+
+fn four_of(walk: Walk, channel: u32, last: u32) -> Four {
+    let second = walk_on(walk);
+    let third = walk_on(second);
+    let fourth = walk_on(third);
+    let live = vec4<u32>(walk.image, second.image, third.image, fourth.image) < vec4<u32>(last);
+    let first = element_of(walk, channel);
+    let at = vec4<u32>(first, element_of(second, channel), element_of(third, channel), element_of(fourth, channel));
+    return Four(select(vec4<u32>(first), at, live), live, walk_on(fourth));
+}
+
+fn four_x(at: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(x_at(at.x), x_at(at.y), x_at(at.z), x_at(at.w));
+}
+
+// The sum and four terms, added in order; those that are not live are left out.
+fn add_four(sum: f32, terms: vec4<f32>, live: vec4<bool>) -> f32 {
+    let term = select(vec4<f32>(0.0), terms, live);
+    return (((sum + term.x) + term.y) + term.z) + term.w;
+}
+
 @compute @workgroup_size(WG)
 fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                       @builtin(local_invocation_index) local: u32) {
@@ -110,16 +138,22 @@ fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
     let images = images_of(chunk);
     let last = chunk * params.chunk_images + images;
     var sum = 0.0;
-    for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
-        sum += x_at(element_of(w, channel));
+    var w = walk_from(chunk, local);
+    while w.image < last {
+        let four = four_of(w, channel, last);
+        sum = add_four(sum, four_x(four.at), four.live);
+        w = four.next;
     }
     let mean = workgroup_sum2(vec2<f32>(sum, 0.0), local).x / f32(max(images, 1u) * params.size);
     var squares = 0.0;
     var residue = 0.0;
-    for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
-        let d = x_at(element_of(w, channel)) - mean;
-        squares += d * d;
-        residue += d;
+    w = walk_from(chunk, local);
+    while w.image < last {
+        let four = four_of(w, channel, last);
+        let d = four_x(four.at) - mean;
+        squares = add_four(squares, d * d, four.live);
+        residue = add_four(residue, d, four.live);
+        w = four.next;
     }
     let both = workgroup_sum2(vec2<f32>(squares, residue), local);
     if local == 0u && linear < params.chunks * params.channels {
@@ -284,11 +318,16 @@ fn partial_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     let last = chunk * params.chunk_images + images_of(chunk);
     let numbers = channel_of(channel);
     var sums = vec2<f32>(0.0);
-    for (var w = walk_from(chunk, local); w.image < last; w = walk_on(w)) {
-        let i = element_of(w, channel);
-        let value = x_at(i);
-        let g = through_activation(dy[i], value, numbers);
-        sums += vec2<f32>(g * ((value - numbers.mean) * numbers.rstd), g);
+    var w = walk_from(chunk, local);
+    while w.image < last {
+        let four = four_of(w, channel, last);
+        let value = four_x(four.at);
+        let upstream = vec4<f32>(dy[four.at.x], dy[four.at.y], dy[four.at.z], dy[four.at.w]);
+        let u = (value - numbers.mean) * numbers.scale + numbers.shift;
+        let g = select(params.slope * upstream, upstream, u > vec4<f32>(0.0));
+        sums = vec2<f32>(add_four(sums.x, g * ((value - numbers.mean) * numbers.rstd), four.live),
+                         add_four(sums.y, g, four.live));
+        w = four.next;
     }
     let total = workgroup_sum2(sums, local);
     if local == 0u && linear < params.chunks * params.channels {

@@ -1,5 +1,6 @@
 // 2-D convolution with subgroup broadcasts: of the values that all lanes share, the first lanes load a part each,
-// and broadcasts pass them on. Needs subgroups of at least four lanes; forward_32x4 and backward_weight_16 need eight.
+// and broadcasts pass them on. Needs subgroups of at least four lanes; forward_32x4, forward_unrolled_32x8 and
+// backward_weight_16 need eight.
 #import common/conv2d_body
 #import common/lane_rank
 #import common/packed_subgroup Q=2

@@ -15,6 +15,7 @@
 // forward_OxP: conv2d_forward.wgsl, one invocation computes O output channels x P neighbouring pixels of a row.
 // backward_weight_O: conv2d_backward_weight.wgsl, one invocation computes O output channels x 3 x 3 taps of one input
 //   channel over some image rows, a split; `reduce` adds the splits in order.
+// forward_unrolled_OxP: conv2d_forward_unrolled.wgsl, the same sums as forward_OxP, for software adapters.
 // forward_3x3_..., forward_1x1_..., backward_weight_3x3_..., backward_weight_1x1_...: conv2d_forward_tiled.wgsl,
 //   conv2d_pointwise_tiled.wgsl, conv2d_backward_weight_tiled.wgsl, conv2d_pointwise_weight_tiled.wgsl; the same sums,
 //   by tiles that a workgroup shares in its memory.
@@ -141,6 +142,8 @@ fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
 #import common/conv2d_forward NAME=forward_16x4 Q=4 P=1
 #import common/conv2d_forward NAME=forward_16x8 Q=4 P=2
 #import common/conv2d_forward NAME=forward_32x4 Q=8 P=1
+#import common/conv2d_forward_unrolled NAME=forward_unrolled_16x16 Q=4 P=2 R=2
+#import common/conv2d_forward_unrolled NAME=forward_unrolled_32x8 Q=8 P=2 R=1
 
 // A vector of the packed weights: output channels `vector` of an input channel and tap, zero beyond the last.
 fn packed_at(tap: u32, vector: u32) -> vec4<f32> {

@@ -244,8 +244,8 @@ fn weight_gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
 
 // ---------------------------------------------------------------------------------------------- products
 
-#import common/winograd_product NAME=product_8x4 Q=2
-#import common/winograd_product NAME=product_16x4 Q=4
-#import common/winograd_product NAME=product_32x4 Q=8
-#import common/winograd_product NAME=product_64x4 Q=16
-#import common/winograd_product NAME=product_80x4 Q=20
+#import common/winograd_product NAME=product_8x4 Q=2 U=1
+#import common/winograd_product NAME=product_16x4 Q=4 U=1
+#import common/winograd_product NAME=product_32x4 Q=8 U=2
+#import common/winograd_product NAME=product_64x4 Q=16 U=2
+#import common/winograd_product NAME=product_80x4 Q=20 U=2

@@ -1,5 +1,6 @@
 // Entry point $NAME of winograd: one invocation computes 4 x $Q rows of `packed` x 4 rows of `vectors` for one of the 16
 // elements. The terms of a chain are summed before they join the total: the error of a sum grows with its length.
+// A round takes $U terms: a software adapter stores a variable that a loop changes under a mask in every round.
 
 // The tile, as `ops/conv2d/winograd.rs` has it.
 const $NAME_DOWN: u32 = ${4*Q}u;
@@ -30,36 +31,50 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
         var t$q_$o = vec4<f32>(0.0);
 #end
 #end
-        for (var term = first; term < min(first + params.chain, params.terms); term++) {
-            let v = vectors[(row + term) * params.vector_row + known];
-            let at = (row + term) * params.packed_row + block * $Qu;
+        let end = min(first + params.chain, params.terms);
+        for (var term = first; term < end; term += $Uu) {
+            // Terms past the last add zeros.
+#repeat u 0 $U
+            let term$u = min(term + $uu, end - 1u);
+            let v$u = select(vec4<f32>(0.0), vectors[(row + term$u) * params.vector_row + known], term + $uu < end);
+            let at$u = (row + term$u) * params.packed_row + block * $Qu;
+#end
             // As many vectors as eight lanes load together, then by fours and twos: by fours alone product_80x4 takes a tenth
             // longer on llvmpipe.
 #repeat h 0 ${Q/8}
-            let e$h = packed_8(at + ${8*h}u, lane);
+#repeat u 0 $U
+            let e$h_$u = packed_8(at$u + ${8*h}u, lane);
+#end
 #repeat q 0 8
-            t${8*h+q}_0 = fma(vec4<f32>(e$h[$q].x), v, t${8*h+q}_0);
-            t${8*h+q}_1 = fma(vec4<f32>(e$h[$q].y), v, t${8*h+q}_1);
-            t${8*h+q}_2 = fma(vec4<f32>(e$h[$q].z), v, t${8*h+q}_2);
-            t${8*h+q}_3 = fma(vec4<f32>(e$h[$q].w), v, t${8*h+q}_3);
+#repeat o 0 4
+#repeat u 0 $U
+            t${8*h+q}_$o = fma(vec4<f32>(e$h_$u[$q][$o]), v$u, t${8*h+q}_$o);
+#end
+#end
 #end
 #end
 #repeat h ${Q/8*2} ${Q/4}
-            let f$h = packed_4(at + ${4*h}u, lane);
+#repeat u 0 $U
+            let f$h_$u = packed_4(at$u + ${4*h}u, lane);
+#end
 #repeat q 0 4
-            t${4*h+q}_0 = fma(vec4<f32>(f$h[$q].x), v, t${4*h+q}_0);
-            t${4*h+q}_1 = fma(vec4<f32>(f$h[$q].y), v, t${4*h+q}_1);
-            t${4*h+q}_2 = fma(vec4<f32>(f$h[$q].z), v, t${4*h+q}_2);
-            t${4*h+q}_3 = fma(vec4<f32>(f$h[$q].w), v, t${4*h+q}_3);
+#repeat o 0 4
+#repeat u 0 $U
+            t${4*h+q}_$o = fma(vec4<f32>(f$h_$u[$q][$o]), v$u, t${4*h+q}_$o);
+#end
+#end
 #end
 #end
 #repeat h ${Q/4*2} ${Q/2}
-            let g$h = packed_2(at + ${2*h}u, lane);
+#repeat u 0 $U
+            let g$h_$u = packed_2(at$u + ${2*h}u, lane);
+#end
 #repeat q 0 2
-            t${2*h+q}_0 = fma(vec4<f32>(g$h[$q].x), v, t${2*h+q}_0);
-            t${2*h+q}_1 = fma(vec4<f32>(g$h[$q].y), v, t${2*h+q}_1);
-            t${2*h+q}_2 = fma(vec4<f32>(g$h[$q].z), v, t${2*h+q}_2);
-            t${2*h+q}_3 = fma(vec4<f32>(g$h[$q].w), v, t${2*h+q}_3);
+#repeat o 0 4
+#repeat u 0 $U
+            t${2*h+q}_$o = fma(vec4<f32>(g$h_$u[$q][$o]), v$u, t${2*h+q}_$o);
+#end
+#end
 #end
 #end
         }

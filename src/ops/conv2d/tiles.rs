@@ -29,6 +29,11 @@ const FORWARD_16X4: Tile = plain("forward_16x4", 16, 4, 4);
 const FORWARD_16X8: Tile = plain("forward_16x8", 16, 8, 4);
 const FORWARD_32X4: Tile = plain("forward_32x4", 32, 4, 8);
 
+/// Tiles of 3 x 3 kernels of stride 1 for software adapters, with the rows of pixels that each has: few output channels,
+/// and many.
+const UNROLLED: [(Tile, usize); 2] =
+    [(plain("forward_unrolled_16x16", 16, 16, 4), 2), (plain("forward_unrolled_32x8", 32, 8, 8), 1)];
+
 /// Tiles of 3 x 3 kernels of stride 1 in workgroup memory, with the vectors of four pixels that their patch holds.
 const FORWARD_3X3: [(Tile, usize); 3] = [
     forward_3x3("forward_3x3_64x128", 64, 128, 32, 192),
@@ -136,6 +141,13 @@ impl Sizes {
         }
     }
 
+    /// The tile for software adapters that fits the output channels.
+    fn unrolled_tile(&self) -> Alternative {
+        let (tile, rows) = UNROLLED[usize::from(self.c_out > NARROW_TILE)];
+        let runs = self.batch * self.h_out.div_ceil(rows) * self.w_out.div_ceil(tile.across / rows);
+        tile.alternative(fold(runs.div_ceil(WORKGROUP as usize) * self.c_out.div_ceil(tile.down)))
+    }
+
     /// The tiles of backward_weight that go through workgroup memory.
     fn shared_weight_tiles(&self, splits: usize) -> Vec<Alternative> {
         let alternative = |tile: &Tile| {
@@ -211,7 +223,11 @@ impl Sizes {
             .bind("y", y);
         forward.groups = grid(&FORWARD_8X4);
         let tile = |tile: Tile| tile.alternative(grid(&tile));
-        let mut tiles = self.shared_tiles(stride == 1 && dilate == 1);
+        let dense = stride == 1 && dilate == 1;
+        let mut tiles = self.shared_tiles(dense);
+        if dense && (self.k_h, self.k_w) == (3, 3) {
+            tiles.push(self.unrolled_tile());
+        }
         // A tile that hangs over the edge computes what is thrown away.
         if self.c_out > NARROW_TILE {
             tiles.push(tile(FORWARD_32X4));
@@ -287,7 +303,8 @@ mod tests {
     #[test]
     fn tiles_are_those_of_the_shader() {
         let forward = [FORWARD_8X4, FORWARD_16X4, FORWARD_16X8, FORWARD_32X4, FORWARD_1X1];
-        let forward = forward.into_iter().chain(FORWARD_3X3.map(|(tile, _)| tile)).map(|tile| (tile, 1));
+        let dense = FORWARD_3X3.into_iter().chain(UNROLLED).map(|(tile, _)| tile);
+        let forward = forward.into_iter().chain(dense).map(|tile| (tile, 1));
         let weight = [WEIGHT_4, WEIGHT_8, WEIGHT_16].into_iter().chain(WEIGHT_3X3).map(|tile| (tile, 9));
         let tiles: Vec<_> = forward.chain(weight).chain([(WEIGHT_1X1, 1)]).collect();
         for shader in ["conv2d", "conv2d_subgroup"] {
@@ -295,6 +312,9 @@ mod tests {
             let module = naga::front::wgsl::parse_str(&find(shader).unwrap().text).unwrap();
             for (tile, patch) in FORWARD_3X3 {
                 assert_eq!(constant(&module, &format!("{}_PATCH", tile.entry)), Some(patch), "{}", tile.entry);
+            }
+            for (tile, rows) in UNROLLED {
+                assert_eq!(constant(&module, &format!("{}_ROWS", tile.entry)), Some(rows), "{}", tile.entry);
             }
         }
     }

@@ -1,0 +1,114 @@
+// Entry point $NAME of conv2d for 3 x 3 kernels of stride 1: one invocation computes 4 x $Q output channels x $R rows of 4 x $P
+// neighbouring pixels. Of an input channel it loads all that its tile needs, and all nine taps of the weights, before the
+// sums: each sum then takes its nine terms at once.
+// This is for software adapters. There a load costs as much as twenty products, a variable that a loop changes is stored
+// under a mask in every round, and what does not fit the registers is in the nearest cache.
+// The terms of `chain` input channels are summed before they join the total: the error of a sum grows with its length.
+
+// The tile, as `ops/conv2d/tiles.rs` has it.
+const $NAME_DOWN: u32 = ${4*Q}u;
+const $NAME_ACROSS: u32 = ${4*P*R}u;
+const $NAME_ROWS: u32 = $Ru;
+
+@compute @workgroup_size(WG)
+fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+         @builtin(local_invocation_index) local: u32) {
+    let lane = lane_rank();
+    let linear = group_index(group, groups);
+    // Neighbouring workgroups take the same pixels and other channels: the input is read from cache.
+    let blocks = (params.c_out + ${4*Q-1}u) / ${4*Q}u;
+    let block = linear % blocks;
+    let i = (linear / blocks) * WG + local;
+    let runs = (params.w_out + ${4*P-1}u) / ${4*P}u;
+    let down = (params.h_out + ${R-1}u) / $Ru;
+    let live = i < params.batch * down * runs;
+    let j = (i % runs) * ${4*P}u;
+    let row = (i / runs) % down * $Ru;
+    let image = min(i / (runs * down), params.batch - 1u);
+    var tap = block * $Qu;
+#repeat r 0 $R
+#repeat q 0 $Q
+#repeat o 0 4
+#repeat p 0 $P
+    var s$q_$o_$r_$p = vec4<f32>(0.0);
+#end
+#end
+#end
+#end
+    let left = i32(j) - params.pad_x;
+    let up = i32(row) - params.pad_y;
+#repeat x 0 ${4*P+2}
+    let column$x = place_of(left + $x, params.w_in);
+#end
+    for (var first = 0u; first < params.c_in; first += params.chain) {
+#repeat r 0 $R
+#repeat q 0 $Q
+#repeat o 0 4
+#repeat p 0 $P
+        var t$q_$o_$r_$p = vec4<f32>(0.0);
+#end
+#end
+#end
+#end
+        for (var c = first; c < min(first + params.chain, params.c_in); c++) {
+            let plane = (image * params.c_in + c) * params.h_in;
+            let channel = channel_of(c);
+#repeat k 0 ${R+2}
+            let source$k = place_of(up + $k, params.h_in);
+            let start$k = (plane + source$k.at) * params.w_in;
+#repeat x 0 ${4*P+2}
+            let x$k_$x = value_at(start$k + column$x.at, source$k.inside & column$x.inside, channel);
+#end
+#repeat p 0 $P
+#repeat l 0 3
+            let v$k_$l_$p = vec4<f32>(x$k_${4*p+l}, x$k_${4*p+l+1}, x$k_${4*p+l+2}, x$k_${4*p+l+3});
+#end
+#end
+#end
+#repeat l 0 9
+            let f$l = packed_$Q(tap + $lu * params.packed_row, lane);
+#end
+            tap += 9u * params.packed_row;
+#repeat q 0 $Q
+#repeat o 0 4
+#repeat k 0 3
+#repeat l 0 3
+            let w$q_$o_$k_$l = vec4<f32>(f${3*k+l}[$q][$o]);
+#end
+#end
+#repeat r 0 $R
+#repeat p 0 $P
+#repeat k 0 3
+#repeat l 0 3
+            t$q_$o_$r_$p = fma(w$q_$o_$k_$l, v${r+k}_$l_$p, t$q_$o_$r_$p);
+#end
+#end
+#end
+#end
+#end
+#end
+        }
+#repeat r 0 $R
+#repeat q 0 $Q
+#repeat o 0 4
+#repeat p 0 $P
+        s$q_$o_$r_$p += t$q_$o_$r_$p;
+#end
+#end
+#end
+#end
+    }
+#repeat r 0 $R
+    {
+        let at = (image * params.c_out * params.h_out + row + $ru) * params.w_out + j;
+        let inside = live & (row + $ru < params.h_out);
+#repeat q 0 $Q
+#repeat o 0 4
+#repeat p 0 $P
+        store_four(block * ${4*Q}u + ${4*q+o}u, at + ${4*p}u, j + ${4*p}u, inside, s$q_$o_$r_$p);
+#end
+#end
+#end
+    }
+#end
+}
