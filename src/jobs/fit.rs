@@ -29,8 +29,8 @@ pub struct Given {
 }
 
 impl Given {
-    /// Refuses a layer that says the length of the run in two ways; also as [`Given::check_statistics`], where one process
-    /// does the run.
+    /// Refuses a layer that says the length of the run in two ways, and where one process does the run, one that splits the
+    /// batch and does not say whose statistics batch norm then has.
     ///
     /// # Errors
     /// [`Error::Conflict`].

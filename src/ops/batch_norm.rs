@@ -318,7 +318,7 @@ fn gradients(
 }
 
 /// Mean and biased variance of each channel, in training mode where a batch is computed in several parts at once: the parts
-/// are of one size, and their moments are joined. Input: x. Outputs: mean, variance [channels] each.
+/// are of one size, and their moments are joined. Input: x. Outputs: mean and variance, vectors of the channels.
 #[derive(Clone, Debug)]
 pub struct BatchNormMoments;
 

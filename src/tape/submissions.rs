@@ -40,8 +40,8 @@ impl SubmissionCuts {
         self.clock.filter(|_| self.left > 0)
     }
 
-    /// Notes what the dispatches from number `first` on took in a measured execution. The last of them end it: see
-    /// [`SubmissionCuts::cut`].
+    /// Notes what the dispatches from number `first` on took in a measured execution. The last of them end it: from
+    /// the last measured execution on every submission is the longest run of dispatches within the target.
     pub fn note(&mut self, first: usize, times: Vec<Duration>) {
         // An execution may have been left in the middle.
         self.noted.truncate(first);
