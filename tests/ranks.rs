@@ -150,26 +150,30 @@ fn assert_same(got: &Told, wanted: &Told, what: &str) {
     assert!(same, "{what}: the checkpoints differ");
 }
 
+/// Ends in the same bits alone and at 1, 2 and 4 ranks, also where step 2 is gone on from by another number of ranks.
+fn assert_same_at_any_number(what: &str, config: &Config) {
+    let data = glyphs();
+    let whole = alone(config, &data);
+    assert_eq!(whole.checkpoints.len(), 3);
+    for size in [1, 2, 4] {
+        let (told, ends) = train(config, &data, local::threads(size), None, Told::default());
+        assert!(ends.iter().all(|end| matches!(end, Ok(true))), "{what}, {size} ranks: {ends:?}");
+        assert_same(&told, &whole, &format!("{what}, {size} ranks"));
+    }
+    let begin = &whole.checkpoints[0].1;
+    for size in [1, 4] {
+        let (told, _) = train(config, &data, local::threads(size), Some(begin), Told::default());
+        assert_eq!(told.lines(), whole.lines()[2..], "{what}, resumed by {size} ranks");
+        assert!(told.checkpoints.last() == whole.checkpoints.last(), "{what}, resumed by {size} ranks");
+    }
+}
+
 #[test]
 fn any_number_of_ranks_ends_in_the_same_bits() {
-    let data = glyphs();
     for (what, config) in
         [("cross-entropy", tiny(Method::Baseline)), ("the method", tiny(Method::Ier)), ("everything", everything())]
     {
-        let whole = alone(&config, &data);
-        assert_eq!(whole.checkpoints.len(), 3);
-        for size in [1, 2, 4] {
-            let (told, ends) = train(&config, &data, local::threads(size), None, Told::default());
-            assert!(ends.iter().all(|end| matches!(end, Ok(true))), "{what}, {size} ranks: {ends:?}");
-            assert_same(&told, &whole, &format!("{what}, {size} ranks"));
-        }
-        // Go on from step 2 with another number of ranks.
-        let begin = &whole.checkpoints[0].1;
-        for size in [1, 4] {
-            let (told, _) = train(&config, &data, local::threads(size), Some(begin), Told::default());
-            assert_eq!(told.lines(), whole.lines()[2..], "{what}, resumed by {size} ranks");
-            assert!(told.checkpoints.last() == whole.checkpoints.last(), "{what}, resumed by {size} ranks");
-        }
+        assert_same_at_any_number(what, &config);
     }
 }
 
@@ -184,22 +188,10 @@ fn exact() -> Config {
 
 #[test]
 fn batch_norm_by_the_whole_batch_has_the_same_bits_at_any_number_of_ranks() {
-    let data = glyphs();
     let mut plain = tiny(Method::Ier);
     plain.run.batch_norm = BatchStatistics::Exact;
     for (what, config) in [("the method", plain), ("everything", exact())] {
-        let whole = alone(&config, &data);
-        for size in [1, 2, 4] {
-            let (told, ends) = train(&config, &data, local::threads(size), None, Told::default());
-            assert!(ends.iter().all(|end| matches!(end, Ok(true))), "{what}, {size} ranks: {ends:?}");
-            assert_same(&told, &whole, &format!("{what}, {size} ranks"));
-        }
-        let begin = &whole.checkpoints[0].1;
-        for size in [1, 4] {
-            let (told, _) = train(&config, &data, local::threads(size), Some(begin), Told::default());
-            assert_eq!(told.lines(), whole.lines()[2..], "{what}, resumed by {size} ranks");
-            assert!(told.checkpoints.last() == whole.checkpoints.last(), "{what}, resumed by {size} ranks");
-        }
+        assert_same_at_any_number(what, &config);
     }
 }
 
@@ -243,8 +235,8 @@ fn batch_norm_by_the_whole_batch_is_that_of_the_batch_in_one_piece() {
     }
 }
 
-/// Phases whose batches are of other sizes, one of which is not split, frozen blocks and half precision; and images that are
-/// streamed, by one process.
+/// Beside frozen blocks, half precision, Winograd and convolutions that are computed again; as many of these can be as in one
+/// piece, and a run of the other kind does not go on.
 #[test]
 fn batch_norm_by_the_whole_batch_goes_with_the_other_settings() {
     let (mut config, data) = (exact(), glyphs());

@@ -144,7 +144,7 @@ pub fn phase_spec(net: &NetSpec, config: &Config, data: DataShape, distill: bool
         batch,
         parts,
         exchanged: false,
-        joined: parts > 1 && config.run.batch_norm == BatchStatistics::Exact,
+        joined: config.run.batch_norm == BatchStatistics::Exact,
         copies,
         viewed,
         drawn: copies < method.n_transforms() || (copies > 1 && viewed < batch / parts),
