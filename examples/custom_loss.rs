@@ -117,7 +117,7 @@ fn main() -> Result<()> {
     let inputs = graph.input("x", Type::f32([rows, 2]));
     let wanted = graph.input("wanted", Type::f32([rows, 1]));
     let weights = graph.in_arena("weights", "weights", Type::f32([2, 1]), true);
-    let made = graph.one(Matmul { trans_a: false, trans_b: false }, &[inputs, weights])?;
+    let made = graph.one(Matmul::new(false, false), &[inputs, weights])?;
     let difference = graph.one(Add { alpha: 1.0, beta: -1.0 }, &[made, wanted])?;
     let losses = graph.one(Robust, &[difference])?;
     let loss = graph.one(Mean, &[losses])?;

@@ -10,7 +10,7 @@ use ieq_wgpu::bench::cases::{self, Shape};
 use ieq_wgpu::bench::step;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
-use ieq_wgpu::settings::Config;
+use ieq_wgpu::settings::{Config, Winograd};
 use ieq_wgpu::train::Trainer;
 use serde_json::Value;
 
@@ -190,15 +190,19 @@ fn shapes_larger_than_a_tensor_are_refused() {
         "matmul:65536x65536x65536",
     ] {
         let parsed: Shape = shape.parse().unwrap();
-        for winograd in [false, true] {
-            let error = parsed.cases(winograd).unwrap_err();
+        for winograd in [Winograd::Off, Winograd::On] {
+            let mut config = Config::from_preset("demo").unwrap();
+            config.run.winograd = winograd;
+            let error = parsed.cases(&config).unwrap_err();
             assert!(matches!(&error, ieq_wgpu::Error::Shape { .. }), "{shape}: {error:?}");
             assert!(error.to_string().contains("elements; give smaller sizes"), "{shape}: {error}");
         }
         assert!(cases::parse_shapes(&[shape.to_owned()]).is_err());
     }
     for shape in ["conv:1x1x4x4:1:7", "conv:2x3x5x5:4:2:9", "conv:1x1x1x1:1:1", "matmul:1x1x1"] {
-        assert!(!shape.parse::<Shape>().unwrap().cases(true).unwrap().is_empty(), "{shape}");
+        let mut config = Config::from_preset("demo").unwrap();
+        config.run.winograd = Winograd::On;
+        assert!(!shape.parse::<Shape>().unwrap().cases(&config).unwrap().is_empty(), "{shape}");
     }
     for shape in ["conv:0x1x1x1:1:1", "conv:1x1x1x1:1:1:0", "matmul:1x-1x1", "conv:18446744073709551617x1x1x1:1:1"] {
         assert!(shape.parse::<Shape>().is_err(), "{shape}");

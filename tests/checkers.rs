@@ -102,7 +102,8 @@ fn a_scaled_gradient_fails() {
 
 #[test]
 fn an_outcome_that_is_not_a_number_fails() {
-    let outcome = |error| Outcome { name: String::new(), error, tolerance: 1e-6, worst: String::new() };
+    let outcome =
+        |error| Outcome { name: String::new(), error, tolerance: 1e-6, worst: String::new(), made: Vec::new() };
     assert!(outcome(0.0).passed() && outcome(1e-6).passed());
     for error in [1.1e-6, f64::INFINITY, f64::NAN, -f64::NAN] {
         assert!(!outcome(error).passed(), "{error} passed");
@@ -352,7 +353,7 @@ fn a_store_past_the_end_fails() {
 fn a_load_from_past_the_end_fails() {
     let case = Case::new(
         "canary",
-        Matmul { trans_a: false, trans_b: false },
+        Matmul::new(false, false),
         vec![Input::normal([3, 5]), Input::constant([5, 7], Elements::Normal(0.0, 1.0))],
     );
     let outcome = run_changed(&case, &|launch| with_param(&launch, "product", "inner", one_more));

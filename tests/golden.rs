@@ -16,18 +16,23 @@ use common::golden_models;
 use ieq_wgpu::gpu::device::{Gpu, Options};
 use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::kernel::testing::KernelsExt;
+use ieq_wgpu::gpu::matrix_unit::MatrixUnit;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::ops::check::find_matrix_unit;
 
 fn open() -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, ..Options::default() }).expect("a GPU test needs an adapter");
+    let gpu =
+        Gpu::open(&Options { choice, matrix_units: true, ..Options::default() }).expect("a GPU test needs an adapter");
     eprintln!("adapter: {}", gpu.describe());
     gpu
 }
 
-/// Evaluates all files of a kind, with each variant of the kernels.
+/// Evaluates all files of a kind, with each variant of the kernels: the last by matrix units with factors in two parts, or by
+/// ordinary arithmetic where the adapter has none, within the same tolerances.
 fn every_file(kind: Kind, evaluate: impl for<'g> Fn(&'g Golden, &mut Kernels) -> Report<'g>) {
     let gpu = open();
+    let unit = find_matrix_unit(&mut Kernels::new(gpu.clone())).unwrap().right.unwrap_or(MatrixUnit::SCALAR);
     let folder = folder();
     let mut failures = Vec::new();
     let mut found = 0;
@@ -38,7 +43,14 @@ fn every_file(kind: Kind, evaluate: impl for<'g> Fn(&'g Golden, &mut Kernels) ->
         }
         found += 1;
         let kernels = || Kernels::new(gpu.clone());
-        for (variant, mut kernels) in [("subgroups", kernels()), ("plain", kernels().without_subgroups())] {
+        let mut by_units = kernels();
+        by_units.use_matrix_unit(Some(unit));
+        let mut variants = vec![("subgroups", kernels()), ("plain", kernels().without_subgroups())];
+        // Ordinary arithmetic takes minutes for a larger model.
+        if unit != MatrixUnit::SCALAR || kind == Kind::Operations || file.contains("dropblock") {
+            variants.push(("matrix", by_units));
+        }
+        for (variant, mut kernels) in variants {
             let started = Instant::now();
             let report = evaluate(&golden, &mut kernels);
             eprintln!("{report}; {variant} kernels, {:.1} s", started.elapsed().as_secs_f64());

@@ -18,7 +18,7 @@ use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::Drop;
 use ieq_wgpu::ops::Op;
-use ieq_wgpu::ops::conv2d::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
+use ieq_wgpu::ops::conv2d::{Algorithm, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use ieq_wgpu::ops::elementwise::{Add, LeakyRelu};
 use ieq_wgpu::ops::pool::MaxPool;
 use ieq_wgpu::ops::step_block::StepBlock;
@@ -86,7 +86,7 @@ fn the_device_allocates_what_was_planned() {
     let config = Config::from_preset("demo").unwrap();
     let data = glyphs(&config);
     let gpu = gpu();
-    let planned = fit(&config, shape(&data), false, Room::of(&gpu)).unwrap().memory;
+    let planned = fit(&config, shape(&data), false, Room::of(&Kernels::new(gpu.clone()))).unwrap().memory;
     let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
     let _extractor = trainer.extractor().unwrap();
     trainer.submit().unwrap();
@@ -374,9 +374,9 @@ fn a_step_by_winograd_agrees_with_one_without() {
         config.run.winograd = winograd;
         let mut trainer = Trainer::new(gpu.clone(), &config, data.clone(), None).unwrap();
         let by_winograd = |op: &Op| {
-            op.downcast_ref().is_some_and(|op: &Conv2d| op.winograd)
-                || op.downcast_ref().is_some_and(|op: &Conv2dBackwardInput| op.winograd)
-                || op.downcast_ref().is_some_and(|op: &Conv2dBackwardWeight| op.winograd)
+            op.downcast_ref().is_some_and(|op: &Conv2d| op.algorithm == Algorithm::Winograd)
+                || op.downcast_ref().is_some_and(|op: &Conv2dBackwardInput| op.algorithm == Algorithm::Winograd)
+                || op.downcast_ref().is_some_and(|op: &Conv2dBackwardWeight| op.algorithm == Algorithm::Winograd)
         };
         let count = trainer.executor().graph().nodes().iter().filter(|node| by_winograd(&node.op)).count();
         trainer.submit().unwrap();

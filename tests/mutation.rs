@@ -103,6 +103,24 @@ const BREAKS: &[Break] = &[
     ("common/matmul_body", "product_tiled", "s11 = fma(a1, b1", "s11 = fma(a1, b0", "matmul.product"),
     ("common/matmul_body", "add_row", "i % params.columns", "i / params.columns", "matmul.add_row"),
     ("common/matmul_body", "column_sum", "r = 0u", "r = 1u", "matmul.add_row"),
+    ("common/matrix_body", "put_left", "(value - high)", "value", "F32x3"),
+    ("common/matrix_body", "put_right", "(value - high)", "value", "F32x3"),
+    ("common/matrix_body", "unscaled", "* right[1]", "", "F16, x"),
+    ("common/matrix_body", "convolve_tile", "linear / blocks", "linear % blocks", "F16, x"),
+    ("common/matrix_body", "convolve_stage", "i * STRIDE + k)", "i * STRIDE)", "F16, x"),
+    ("common/matrix_body", "convolve_store", "pixel + 1u < params.batch * size", "false", "F16, x"),
+    ("common/matrix_body", "pixel_at", "(image * params.c_out + o)", "o", "F16, x"),
+    ("common/matrix_body", "backward_weight_tile", "of_split - split * taps", "0u", "F16, x"),
+    ("common/matrix_body", "backward_weight_stage", "i * STRIDE + k)", "i * STRIDE)", "F16, x"),
+    ("common/matrix_body", "backward_weight_store", "+ o + 1u", "+ o", "F16, x"),
+    ("common/matrix_body", "product_tile", "params.inner + STAGE - 1u", "params.inner", "matmul.product: F16"),
+    ("common/matrix_body", "product_stage", "params.b_k == 1u", "params.a_k == 1u", "matmul.product: F16"),
+    ("common/matrix_body", "product_store", "n + 1u < params.columns", "false", "matmul.product: F16"),
+    ("common/matrix_scalar", "$NAME", "right4_low, low$r", "right4, low$r", "F32x3"),
+    ("common/matrix_scalar", "$NAME", "total$r += sum$r", "total$r = sum$r", "F16, x"),
+    ("common/matrix_units", "$NAME", "(left_low$r, right$c", "(left$r, right$c", "F32x3"),
+    ("common/matrix_units", "$NAME", "total$r_$c + sum$r_$c;", "sum$r_$c;", "F16, x"),
+    ("common/matrix_units", "$NAME", "coopLoadT<coop_mat$SIDEx$SIDE<f16, B>>", "coopLoad<coop_mat$SIDEx$SIDE<f16, B>>", "matmul.product: F16"),
     ("pool", "sum_at", "u += second", "u -= second", "pool.max: sum"),
     ("pool", "wins", "value > best", "value < best", "pool.max"),
     ("pool", "max_2x2", "v[first_maximum(v)]", "v.x", "pool.max"),
@@ -111,6 +129,8 @@ const BREAKS: &[Break] = &[
     ("pool", "mean_backward", " / f32(size)", "", "pool.mean"),
     ("reduce", "sum_chunks", "i < params.n", "true", "reduce.mean"),
     ("reduce", "broadcast", " / params.divisor", "", "reduce.mean"),
+    ("scale", "largest", "abs(value_at", "(value_at", "scale.scale"),
+    ("scale", "scale", "254u - of_scale", "253u - of_scale", "scale.scale"),
     ("sgd", "step", "g + factor_and_decay", "g - factor_and_decay", "sgd.step"),
     ("sgd", "step", "rates[i / BLOCK]", "rates[0]", "sgd.step"),
     ("sgd", "step", "d + params.momentum * v", "d + v", "sgd.step: Nesterov"),
@@ -216,7 +236,8 @@ fn every_entry_point_is_broken_once() {
 
 fn open() -> Arc<Gpu> {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, ..Options::default() }).expect("a GPU test needs an adapter");
+    let options = Options { choice, matrix_units: true, ..Options::default() };
+    let gpu = Gpu::open(&options).expect("a GPU test needs an adapter");
     eprintln!("adapter: {}", gpu.describe());
     gpu
 }
@@ -240,6 +261,7 @@ fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
 #[test]
 fn every_break_turns_a_case_red() {
     let gpu = open();
+    let unit = check::find_matrix_unit(&mut Kernels::new(gpu.clone())).unwrap().right;
     let subgroups = gpu.features().contains(wgpu::Features::SUBGROUP) && gpu.info().subgroup_min_size >= 4;
     let mut cases = check::cases();
     let size = |case: &Case| case.inputs.iter().map(|input| input.ty.len()).sum::<usize>();
@@ -258,7 +280,14 @@ fn every_break_turns_a_case_red() {
             eprintln!("left out: {what}: this adapter has no subgroups of four lanes");
             continue;
         }
+        if unit.is_none() && file == "common/matrix_units" {
+            eprintln!("left out: {what}: this adapter has no matrix units");
+            continue;
+        }
         let mut kernels = kernels_for(&gpu, file, function).with_source(file, &broken(row)).unwrap();
+        if file == "common/matrix_units" {
+            kernels.use_matrix_unit(unit);
+        }
         let plain = SOURCES.iter().any(|(name, _)| name.strip_suffix("_subgroup") == Some(file));
         let (unbroken, green) = &mut whole[usize::from(plain)];
         let mut red = None;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
 use ieq_wgpu::gpu::device::{Gpu, Options};
+use ieq_wgpu::gpu::kernel::Kernels;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ier::negatives::BankHistory;
 use ieq_wgpu::ier::transforms::{Augmentation, ViewSampler};
@@ -164,7 +165,7 @@ fn micro_batches_have_their_own_further_views_and_resume() {
 #[test]
 fn the_device_allocates_what_the_largest_phase_needs() {
     let (config, data, gpu) = (changing(), glyphs(), gpu());
-    let planned = fit(&config, shape(&data), false, Room::of(&gpu)).unwrap().memory;
+    let planned = fit(&config, shape(&data), false, Room::of(&Kernels::new(gpu.clone()))).unwrap().memory;
     assert_eq!(planned.classes().iter().map(|(_, bytes)| bytes).sum::<u64>(), planned.peak_bytes);
     let mut trainer = Trainer::new(gpu.clone(), &config, data, None).unwrap();
     let _extractor = trainer.extractor().unwrap();
@@ -295,7 +296,7 @@ fn pictures_that_grow_continue_bit_for_bit() {
 #[test]
 fn the_device_allocates_what_the_largest_side_needs() {
     let (config, data, gpu) = (growing(), glyphs(), gpu());
-    let planned = fit(&config, shape(&data), false, Room::of(&gpu)).unwrap().memory;
+    let planned = fit(&config, shape(&data), false, Room::of(&Kernels::new(gpu.clone()))).unwrap().memory;
     let mut alone = config.clone();
     (alone.method.scale, alone.method.phases) = (1.0, Vec::new());
     let full = Memory::of(&alone, shape(&data), false, true).unwrap();

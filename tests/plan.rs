@@ -35,7 +35,7 @@ fn build(sizes: &[[usize; 2]], steps: &[Step], kept: &[u16], persistent: &[u16],
             _ => {
                 let fitting: Vec<ValueId> =
                     values.iter().copied().filter(|&v| graph.shape(v)[1] == graph.shape(a)[1]).collect();
-                graph.one(Matmul { trans_a: false, trans_b: true }, &[a, fitting[usize::from(b) % fitting.len()]])
+                graph.one(Matmul::new(false, true), &[a, fitting[usize::from(b) % fitting.len()]])
             }
         };
         values.push(made.expect("the shapes fit"));

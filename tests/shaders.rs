@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ieq_wgpu::gpu::Launch;
 use ieq_wgpu::gpu::kernel::{check_bindings, pack};
+use ieq_wgpu::gpu::matrix_unit::MatrixUnit;
 use ieq_wgpu::gpu::reflect::Reflected;
 use ieq_wgpu::gpu::shader::{self, SHADERS, SOURCES, reflect};
 use ieq_wgpu::ops::check;
@@ -30,9 +31,26 @@ fn kernels() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().map(|(name, _)| *name).filter(|name| !name.starts_with("common/"))
 }
 
-/// A kernel's files: the plain one, and the one for subgroups where there is one.
+/// What a file needs of a device, beyond what every device has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Needs {
+    Nothing,
+    Subgroups,
+    MatrixUnits,
+}
+
+/// The kernel that a file is a variant of, and what it needs.
+fn variant(file: &str) -> (&str, Needs) {
+    let units = MatrixUnit::KNOWN.map(|MatrixUnit { side, lanes }| format!("_{side}x{lanes}"));
+    if let Some(kernel) = units.iter().find_map(|unit| file.strip_suffix(unit.as_str())) {
+        return (kernel, Needs::MatrixUnits);
+    }
+    file.strip_suffix("_subgroup").map_or((file, Needs::Nothing), |kernel| (kernel, Needs::Subgroups))
+}
+
+/// A kernel's files: the plain one, and those for subgroups and matrix units where there are any.
 fn variants(name: &str) -> impl Iterator<Item = &'static str> {
-    kernels().filter(move |file| *file == name || file.strip_suffix("_subgroup") == Some(name))
+    kernels().filter(move |file| variant(file).0 == name)
 }
 
 fn shaders() -> BTreeMap<&'static str, Reflected> {
@@ -171,16 +189,18 @@ fn every_entry_point_translates_to_every_back_end() {
                 continue;
             }
         };
-        let subgroups = file.ends_with("_subgroup");
-        if !subgroups {
+        let needs = variant(file).1;
+        if needs == Needs::Nothing {
             // A plain file runs on a device without any optional feature.
             let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
             let plain = Validator::new(ValidationFlags::all(), core).validate(&module);
             failures.extend(plain.err().map(|e| format!("{}: needs a feature: {e:?}", place())));
         }
         let results = [("SPIR-V", to_spirv as Translate), ("MSL", to_msl as Translate), ("HLSL", to_hlsl as Translate)];
-        for (back_end, translate) in results {
-            match translate(&module, &info, &entry, subgroups) {
+        // DX12 has no matrix units for wgpu.
+        let reached = if needs == Needs::MatrixUnits { 2 } else { 3 };
+        for (back_end, translate) in results.into_iter().take(reached) {
+            match translate(&module, &info, &entry, needs) {
                 Ok(0) => failures.push(format!("{}: {back_end}: the translation is empty", place())),
                 Ok(_) => {}
                 Err(error) => failures.push(format!("{}: {back_end}: {error}", place())),
@@ -190,7 +210,7 @@ fn every_entry_point_translates_to_every_back_end() {
     assert!(failures.is_empty(), "{} translations failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-type Translate = fn(&Module, &ModuleInfo, &str, bool) -> Result<usize, String>;
+type Translate = fn(&Module, &ModuleInfo, &str, Needs) -> Result<usize, String>;
 
 /// The device's drivers get bounds checks; so do these.
 const CHECKED: BoundsCheckPolicies = BoundsCheckPolicies {
@@ -200,18 +220,26 @@ const CHECKED: BoundsCheckPolicies = BoundsCheckPolicies {
     binding_array: BoundsCheckPolicy::Unchecked,
 };
 
-/// Vulkan 1.0 has SPIR-V 1.0; subgroups came with Vulkan 1.1 and SPIR-V 1.3.
-fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str, subgroups: bool) -> Result<usize, String> {
-    let lang_version = if subgroups { (1, 3) } else { (1, 0) };
+/// Vulkan 1.0 has SPIR-V 1.0; subgroups came with Vulkan 1.1 and SPIR-V 1.3, and matrix units need SPIR-V 1.6.
+fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str, needs: Needs) -> Result<usize, String> {
+    let lang_version = match needs {
+        Needs::Nothing => (1, 0),
+        Needs::Subgroups => (1, 3),
+        Needs::MatrixUnits => (1, 6),
+    };
     let options = spv::Options { lang_version, bounds_check_policies: CHECKED, ..Default::default() };
     let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_owned() };
     let words = spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| e.to_string())?;
     Ok(words.len())
 }
 
-/// Metal 2.0 is macOS 10.13; subgroups need Metal 2.1.
-fn to_msl(module: &Module, info: &ModuleInfo, entry: &str, subgroups: bool) -> Result<usize, String> {
-    let lang_version = if subgroups { (2, 1) } else { (2, 0) };
+/// Metal 2.0 is macOS 10.13; subgroups need Metal 2.1, and matrix units 2.3.
+fn to_msl(module: &Module, info: &ModuleInfo, entry: &str, needs: Needs) -> Result<usize, String> {
+    let lang_version = match needs {
+        Needs::Nothing => (2, 0),
+        Needs::Subgroups => (2, 1),
+        Needs::MatrixUnits => (2, 3),
+    };
     let options = msl::Options { lang_version, bounds_check_policies: CHECKED, ..Default::default() };
     let entry_point = Some((ShaderStage::Compute, entry.to_owned()));
     let pipeline = msl::PipelineOptions { entry_point, ..Default::default() };
@@ -221,8 +249,8 @@ fn to_msl(module: &Module, info: &ModuleInfo, entry: &str, subgroups: bool) -> R
 }
 
 /// Shader model 5.1 is the least that DX12 has; subgroups need 6.0.
-fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str, subgroups: bool) -> Result<usize, String> {
-    let shader_model = if subgroups { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
+fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str, needs: Needs) -> Result<usize, String> {
+    let shader_model = if needs == Needs::Subgroups { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
     let options = hlsl::Options { shader_model, ..Default::default() };
     let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.to_owned())) };
     let mut text = String::new();
@@ -297,7 +325,7 @@ fn every_entry_point_has_a_case() {
     let mut missing = Vec::new();
     // The ceilings belong to `bench`, which launches all of them; no operation does.
     for (file, Reflected { shader, .. }) in shaders().into_iter().filter(|(file, _)| *file != "ceilings") {
-        let kernel = file.strip_suffix("_subgroup").unwrap_or(file);
+        let kernel = variant(file).0;
         let entries = shader.entries.iter().map(|entry| entry.name.as_ref());
         missing.extend(entries.filter(|e| !launched.contains(&(kernel, e))).map(|e| format!("{file}.{e}")));
     }
@@ -334,7 +362,7 @@ fn default_limits_suffice() {
             .filter(|(handle, v)| v.space == AddressSpace::WorkGroup && !uses[*handle].is_empty())
             .map(|(_, v)| layouts[v.ty].size.next_multiple_of(16))
             .sum();
-        let kernel = file.strip_suffix("_subgroup").unwrap_or(file);
+        let kernel = variant(file).0;
         let declared = declared.get(&(kernel.to_owned(), entry)).copied().unwrap_or(0);
         if bytes != declared && (declared > 0 || bytes > WORKGROUP_BYTES) {
             failures.push(format!("{place}: {bytes} bytes of workgroup memory, {declared} declared"));
@@ -345,7 +373,8 @@ fn default_limits_suffice() {
 
 #[test]
 fn no_file_enables_an_extension() {
-    for name in kernels() {
+    // Halves and matrices of them are extensions of the language.
+    for name in kernels().filter(|file| variant(file).1 != Needs::MatrixUnits) {
         let shader = shader::find(name).expect("the shader is known");
         for line in shader.text.lines().map(str::trim) {
             let directive = ["enable ", "requires ", "diagnostic"].iter().any(|word| line.starts_with(word));

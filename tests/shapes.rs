@@ -10,7 +10,7 @@ use std::path::Path;
 use ieq_wgpu::Error;
 use ieq_wgpu::ops::batch_norm::{BatchNorm, BatchNormRunning};
 use ieq_wgpu::ops::check;
-use ieq_wgpu::ops::conv2d::{Conv2d, Conv2dBackwardInput};
+use ieq_wgpu::ops::conv2d::{Algorithm, Conv2d, Conv2dBackwardInput};
 use ieq_wgpu::ops::elementwise::{Fill, Reshape};
 use ieq_wgpu::ops::pool::GlobalAveragePoolBackward;
 use ieq_wgpu::ops::reduce::MeanBackward;
@@ -103,8 +103,12 @@ fn every_operation_refuses_inputs_that_do_not_fit() {
         let of_any_shape =
             ["elementwise", "dropout.scale_kept", "dropout.dropout", "reduce.mean", "health.inspect", "clip.norm"];
         if !of_any_shape.iter().any(|name| op.operation().name().starts_with(name)) {
-            // So does the target of a clip, whose other input is the norm.
-            let any = |at: usize| op.operation().name() == "clip.scale" && at == 1;
+            // So does the target of a clip, whose other input is the norm, and what is scaled as it is.
+            let any = |at: usize| match op.operation().name() {
+                "clip.scale" => at == 1,
+                "scale.scale" => inputs.len() == 1,
+                _ => false,
+            };
             for at in (0..inputs.len()).filter(|at| !any(*at)) {
                 let mut inputs = inputs.clone();
                 inputs[at].shape.push(1);
@@ -141,9 +145,15 @@ fn settings_of_operations_that_make_no_tensor_are_refused() {
         (Conv2d::new(1, huge).into(), vec![x(), weight()]),
         (Conv2d::new(1, 1 << 20).into(), vec![x(), weight()]),
         (Conv2d::new(1, 0).into(), vec![x(), image([1, 1, 5, 5])]),
-        (Conv2d { winograd: true, ..Conv2d::new(2, 1) }.into(), vec![x(), weight()]),
-        (Conv2dBackwardInput { stride: 1, padding: 1, h: 0, w: 4, winograd: false }.into(), vec![x(), weight()]),
-        (Conv2dBackwardInput { stride: 1, padding: 1, h: huge, w: huge, winograd: false }.into(), vec![x(), weight()]),
+        (Conv2d { algorithm: Algorithm::Winograd, ..Conv2d::new(2, 1) }.into(), vec![x(), weight()]),
+        (
+            Conv2dBackwardInput { stride: 1, padding: 1, h: 0, w: 4, algorithm: Algorithm::Direct }.into(),
+            vec![x(), weight()],
+        ),
+        (
+            Conv2dBackwardInput { stride: 1, padding: 1, h: huge, w: huge, algorithm: Algorithm::Direct }.into(),
+            vec![x(), weight()],
+        ),
         (BatchNorm { slope: 1.0, apply: true }.into(), vec![Type::f32([1, 3]), Type::f32([3]), Type::f32([3])]),
         (BatchNormRunning { count: 1 }.into(), vec![Type::f32([5, 3]), Type::f32([3]), Type::f32([3])]),
         (dropout::DropBlockKeep { block: huge }.into(), vec![x()]),

@@ -18,7 +18,7 @@ use crate::tape::backward::backward_from;
 use crate::tape::passes::Passes;
 use crate::tape::{Element, Graph, Node, Type, ValueId};
 use crate::train::inputs::Rows;
-use crate::train::record::{DataShape, spec, training_step, views_of};
+use crate::train::record::{DataShape, spec, training_passes, training_step, views_of};
 use crate::{Error, Result};
 
 /// The contents of an input.
@@ -34,6 +34,8 @@ enum Content {
     Below(u32),
     /// These words.
     Words(Vec<u32>),
+    /// These floats.
+    Floats(Vec<f32>),
 }
 
 /// The elements of an input as the device gets them.
@@ -157,12 +159,11 @@ impl Shape {
         Ok(())
     }
 
-    /// The operation and its gradients, each alone. With `winograd`, convolutions that gain by it are computed by
-    /// Winograd's algorithm.
+    /// The operation and its gradients, each alone, rewritten as the settings say.
     ///
     /// # Errors
     /// [`Error::Shape`] when the sizes do not fit together, or a tensor is larger than a shader can index.
-    pub fn cases(&self, winograd: bool) -> Result<Vec<Case>> {
+    pub fn cases(&self, config: &Config) -> Result<Vec<Case>> {
         self.check()?;
         let mut graph = Graph::new();
         let input = |graph: &mut Graph, name: &str, shape: &[usize]| graph.in_arena(name, name, Type::f32(shape), true);
@@ -174,12 +175,12 @@ impl Shape {
             }
             Shape::Matmul([rows, inner, columns]) => {
                 let ids = [input(&mut graph, "a", &[rows, inner]), input(&mut graph, "b", &[inner, columns])];
-                graph.one(Matmul { trans_a: false, trans_b: false }, &ids)?
+                graph.one(Matmul::new(false, false), &ids)?
             }
         };
         let dy = graph.in_arena("dy", "dy", graph.value(y).ty.clone(), false);
         backward_from(&mut graph, &[(y, dy)])?;
-        Passes { winograd, ..Passes::FUSE }.apply(&mut graph)?;
+        Passes { half: false, recompute: 0, ..training_passes(config) }.apply(&mut graph)?;
         distinct(&graph, &|_, value| content_of(&graph, value, None))
     }
 }
@@ -227,6 +228,11 @@ impl Recording {
     /// Floating-point operations of the step's products.
     pub fn flops(&self) -> u64 {
         ops::flops(&self.graph)
+    }
+
+    /// Those that are executed for them.
+    pub fn executed(&self) -> u64 {
+        ops::executed(&self.graph)
     }
 
     /// Bytes of the largest tensor that grows with the rows.
@@ -281,6 +287,7 @@ fn content_of(graph: &Graph, id: ValueId, step: Option<&Recording>) -> Content {
     match maker.map(|(node, index)| node.op.operation().output_elements(index)) {
         Some(Elements::Mask(_)) => Content::Mask,
         Some(Elements::Uniform(..)) => Content::Positive,
+        Some(Elements::Values(values)) => Content::Floats(values.iter().map(|&v| v as f32).collect()),
         _ if value.ty.len() == 1 || value.name.ends_with("running_var") => Content::Positive,
         _ => Content::Normal,
     }
@@ -358,6 +365,7 @@ impl Case {
                 Content::Mask => Data::F32((0..n).map(|i| f32::from(u8::from(unit(at(i)) < 0.9))).collect()),
                 Content::Below(bound) => Data::U32((0..n).map(|i| bits[at(i) % BLOCK] % bound).collect()),
                 Content::Words(words) => Data::U32(words.clone()),
+                Content::Floats(floats) => Data::F32(floats.clone()),
             };
             (*id, data)
         };

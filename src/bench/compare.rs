@@ -99,6 +99,8 @@ mod tests {
             layer: String::new(),
             count: 1,
             flops: 1,
+            executed: 1,
+            algorithm: String::new(),
             bytes: 1,
             launches: 1,
             check,

@@ -6,6 +6,7 @@ use super::cases::{Case, Data};
 use super::ceilings::{Bound, Ceilings};
 use super::{Options, Spread, measure_async};
 use crate::Result;
+use crate::gpu::Launch;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::PassTimer;
 use crate::ops::Host;
@@ -25,6 +26,13 @@ pub struct KernelResult {
     pub count: usize,
     /// Floating-point operations of its products.
     pub flops: u64,
+    /// Those that are executed for them; 0 in runs of earlier versions.
+    #[serde(default)]
+    pub executed: u64,
+    /// How its products are computed: direct (out of registers), tiled (in workgroup memory), Winograd, matrix f16 or matrix
+    /// f32x3. Empty where it has none.
+    #[serde(default)]
+    pub algorithm: String,
     /// The fewest bytes that it can move.
     pub bytes: u64,
     /// Dispatches.
@@ -35,8 +43,8 @@ pub struct KernelResult {
     pub seconds: Option<Spread>,
     /// The ceiling that limits it.
     pub bound: Option<Bound>,
-    /// The least time that this ceiling allows, divided by the median time. 1 is perfect; more is possible where a
-    /// convolution is computed with fewer multiplications than its sum has (Winograd).
+    /// The least time that this ceiling allows for what is executed, divided by the median time: 1 is perfect. None for
+    /// products on matrix units, whose ceiling is not measured.
     pub share: Option<f64>,
 }
 
@@ -124,6 +132,8 @@ pub async fn run_async(
         layer: case.layer.clone(),
         count: case.count,
         flops: case.cost.flops,
+        executed: case.cost.executed,
+        algorithm: algorithm(case, &executor).into(),
         bytes: case.cost.bytes,
         launches: executor.dispatches(),
         check,
@@ -133,11 +143,29 @@ pub async fn run_async(
     };
     if let (Some(ceilings), false) = (ceilings, result.check.failed()) {
         let seconds = measure_async(timer, options.samples_of(0.0), &|pass| executor.encode(pass, 0..1)).await?;
-        let (least, bound) = ceilings.least(result.flops, result.bytes, result.launches);
+        let (least, bound) = ceilings.least(result.executed, result.bytes, result.launches);
         result.seconds = Some(seconds);
-        (result.bound, result.share) = (Some(bound), Some(least / seconds.median));
+        if !result.algorithm.starts_with("matrix") {
+            (result.bound, result.share) = (Some(bound), Some(least / seconds.median));
+        }
     }
     Ok(result)
+}
+
+/// How the products of a case are computed on this device; empty where it has none.
+fn algorithm(case: &Case, executor: &Executor) -> &'static str {
+    if case.cost.flops == 0 {
+        return "";
+    }
+    let in_memory = |launch: &Launch<ValueId>| {
+        let tiled = launch.alternatives.iter().filter(|way| way.memory > 0);
+        tiled
+            .map(|way| format!("{}.{}", launch.shader, way.entry))
+            .any(|label| executor.labels().any(|own| own == label))
+    };
+    let node = &case.graph.nodes[0];
+    let tiled = || crate::ops::launches(&case.graph, node).iter().any(in_memory);
+    node.op.operation().algorithm().unwrap_or_else(|| if tiled() { "tiled" } else { "direct" })
 }
 
 /// A tensor in the twin's numbers.
@@ -175,9 +203,11 @@ async fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Re
     };
     let mut check = Check { what: String::new(), made: true, error: Some(0.0), tolerance: 0.0, passed: true };
     let longest = inputs.iter().map(|t| t.data.len()).max().unwrap_or(1);
+    // The twin has the factors as they are.
+    let rounded = 2.0 * operation.rounding();
     let mut compare = |output: &Tensor, wanted: &[f64], n: usize| {
         let products = case.cost.flops as usize / 2 / n.max(1);
-        compare(&mut check, &output.data, wanted, tolerance(products.max(longest / n.max(1))));
+        compare(&mut check, &output.data, wanted, rounded + tolerance(products.max(longest / n.max(1))));
     };
     let read = async |id: &ValueId| -> Result<Tensor> { Ok(tensor(id, executor.read_f64_async(*id).await?)) };
     match operation.pieces() {

@@ -11,7 +11,7 @@ use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::PassTimer;
 use crate::progress::Progress;
-use crate::settings::{Config, Winograd};
+use crate::settings::Config;
 use crate::{Error, Result};
 
 pub mod cases;
@@ -210,7 +210,8 @@ pub async fn run_async(
     let software = gpu.is_software();
     let mut options = options.clone();
     options.config.run.winograd = options.config.run.winograd.resolved(software);
-    let (options, winograd) = (&options, options.config.run.winograd);
+    options.config.run.matrix = options.config.run.matrix.resolved(kernels.matrix_unit().is_some());
+    let options = &options;
     let mut timer = PassTimer::new_async(gpu.clone(), clock).await?;
     let mut ceilings = None;
     if options.time {
@@ -224,7 +225,7 @@ pub async fn run_async(
     };
     let mut cases = Vec::new();
     for shape in &options.shapes {
-        cases.extend(shape.cases(winograd == Winograd::On)?);
+        cases.extend(shape.cases(&options.config)?);
     }
     let mut recordings = Vec::new();
     if options.step || options.shapes.is_empty() {

@@ -13,6 +13,7 @@ use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::{Encode, PassTimer};
 use crate::progress::Progress;
 use crate::random::{Rng, Stream};
+use crate::settings::Matrix;
 use crate::tape::Graph;
 use crate::tape::exec::Executor;
 use crate::train::Trainer;
@@ -35,6 +36,12 @@ pub struct StepResult {
     pub launches: usize,
     /// Floating-point operations of the products.
     pub flops: u64,
+    /// Those that are executed for them; 0 in runs of earlier versions.
+    #[serde(default)]
+    pub executed: u64,
+    /// Whether some of them are executed by matrix units, whose ceiling is not measured.
+    #[serde(default)]
+    pub on_matrix_units: bool,
     /// Seconds per step, unprofiled, from submission to completion.
     pub seconds: Spread,
     /// Seconds per phase, each in passes of its own; they do not add up to the step.
@@ -199,6 +206,8 @@ pub async fn run_async(
         rows: recording.rows,
         launches,
         flops: recording.flops(),
+        executed: recording.executed(),
+        on_matrix_units: recording.config.run.matrix != Matrix::Off,
         seconds,
         phases,
         images_per_second: Spread::of(rates),

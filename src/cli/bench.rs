@@ -17,7 +17,7 @@ use crate::jobs::bench::{self, BenchRequest};
 use crate::jobs::link::{LinkOutcome, measure};
 use crate::progress::Silent;
 use crate::ranks::Ranks;
-use crate::settings::{ByteSize, Config, PRESETS, Tune, Winograd};
+use crate::settings::{ByteSize, Config, Matrix, PRESETS, Tune, Winograd};
 
 /// Preset whose step is measured unless another is named: the paper's network at 32 px.
 const PRESET: &str = "cifar-fs";
@@ -53,7 +53,7 @@ pub struct Args {
     /// Latency and bandwidth of the all-reduces of a training step, and of the transfers between device and process. With
     /// --json the document that `plan --link` reads.
     #[arg(long, help_heading = PARTS, hide_short_help = true, conflicts_with_all = ["kernels", "shapes", "step",
-        "check_only", "no_check", "preset", "side", "widths", "tune", "winograd", "rows", "samples", "compare", "csv", "svg"])]
+        "check_only", "no_check", "preset", "side", "widths", "tune", "winograd", "matrix", "rows", "samples", "compare", "csv", "svg"])]
     link: bool,
     /// Compare the kernels with their twins and time nothing
     #[arg(long, help_heading = PARTS, conflicts_with_all = ["no_check", "compare", "svg"])]
@@ -82,6 +82,10 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", value_parser = choice::<Winograd>(Winograd::NAMES), hide_possible_values = true,
         help_heading = STEP, hide_short_help = true)]
     winograd: Option<Winograd>,
+    /// Products on matrix units: off, f16, f32x3 or auto; see `train --help`
+    #[arg(long, value_name = "KIND", value_parser = choice::<Matrix>(Matrix::NAMES), hide_possible_values = true,
+        help_heading = STEP, hide_short_help = true)]
+    matrix: Option<Matrix>,
     /// Rows of a step: images times transforms, rounded up
     ///
     /// Without it: about half a second of the device's arithmetic, from 16 to 256.
@@ -114,6 +118,7 @@ fn request(args: Args) -> Result<BenchRequest> {
     config.model.widths = args.widths.unwrap_or(config.model.widths);
     config.run.tune = args.tune.unwrap_or(config.run.tune);
     config.run.winograd = args.winograd.unwrap_or(config.run.winograd);
+    config.run.matrix = args.matrix.unwrap_or(config.run.matrix);
     let shapes = cases::parse_shapes(&args.shapes)?;
     // Without a named part, everything is measured.
     let kernels = args.kernels.is_some() || !shapes.is_empty();
@@ -263,7 +268,7 @@ fn spread(s: &Spread) -> [String; 2] {
 
 /// The kernels that take most of the step first.
 fn kernels_table(kernels: &[KernelResult]) -> String {
-    let head = ["kernel", "in step", "median", "spread", "speed", "share", "of", "twin", "shape"];
+    let head = ["kernel", "in step", "by", "median", "spread", "speed", "share", "of", "twin", "shape"];
     let mut rows = vec![head.map(String::from).to_vec()];
     let mut order: Vec<&KernelResult> = kernels.iter().collect();
     let cost = |k: &KernelResult| k.seconds.map_or(0.0, |s| -(k.count as f64) * s.median);
@@ -277,6 +282,7 @@ fn kernels_table(kernels: &[KernelResult]) -> String {
         rows.push(vec![
             k.name.clone(),
             format!("{}x", k.count),
+            k.algorithm.clone(),
             median,
             range,
             speed,
@@ -302,8 +308,14 @@ fn check_text(check: &Check) -> String {
 fn step_text(step: &StepResult, ceilings: Option<&Ceilings>) -> String {
     let widths: Vec<String> = step.widths.iter().map(usize::to_string).collect();
     let speed = step.flops as f64 / step.seconds.median;
-    let share = ceilings
-        .map_or(String::new(), |c| format!(", {:.0} % of the arithmetic ceiling", 100.0 * speed / c.flops_per_second));
+    // Of what is executed: Winograd's algorithm has fewer products than the sums that it computes.
+    let executed = if step.executed == 0 { step.flops } else { step.executed } as f64 / step.seconds.median;
+    let share = |c: &Ceilings| {
+        let percent = 100.0 * executed / c.flops_per_second;
+        let which = if step.executed == step.flops { "" } else { " by what is executed" };
+        format!(", {percent:.0} % of the arithmetic ceiling{which}")
+    };
+    let share = ceilings.filter(|_| !step.on_matrix_units).map_or(String::new(), share);
     let mut rows = Vec::new();
     for (name, time) in
         [("whole step", &step.seconds)].into_iter().chain(step.phases.iter().map(|(n, s)| (n.as_str(), s)))

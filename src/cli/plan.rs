@@ -138,7 +138,7 @@ pub fn text(plan: &PlanOutcome) -> String {
         rows.push(vec![
             i.to_string(),
             entry.scope.clone(),
-            entry.op.clone(),
+            entry.algorithm.map_or_else(|| entry.op.clone(), |how| format!("{} ({how})", entry.op)),
             shape.join("x"),
             entry.slot.map_or_else(|| "kept".into(), |slot| slot.to_string()),
             entry.bytes.to_string(),
@@ -149,6 +149,10 @@ pub fn text(plan: &PlanOutcome) -> String {
         memory.push(vec![name.into(), n.to_string(), ByteSize(n).rounded()]);
     }
     let passes = if plan.parts > 1 { format!(" in {} micro-batches", plan.parts) } else { String::new() };
+    let executed = match plan.executed_multiply_adds {
+        n if n == plan.multiply_adds => String::new(),
+        n => format!(" (executed as {:.2} G)", n as f64 / 1e9),
+    };
     let one = plan.phases.len() == 1 && plan.config.method.scale == 1.0;
     let phases = if one { String::new() } else { phases_text(plan) };
     let mut choices: String = plan.choices.iter().map(|choice| format!("\n{choice}")).collect();
@@ -156,8 +160,8 @@ pub fn text(plan: &PlanOutcome) -> String {
     choices.extend(plan.shared.as_ref().map(|shared| format!("\n{}", shared_text(shared))));
     choices.extend(plan.forecast.as_ref().map(|forecast| format!("\n\n{}", forecast_text(forecast, plan))));
     format!(
-        "{}\n\n{}\n\n{} operations, {} rows{passes}, {} parameters, {:.2} G multiply-adds per step, peak {} at operation \
-         {} ({}){phases}{choices}",
+        "{}\n\n{}\n\n{} operations, {} rows{passes}, {} parameters, {:.2} G multiply-adds per step{executed}, peak {} at \
+         operation {} ({}){phases}{choices}",
         table(&rows),
         table(&memory),
         plan.ops.len(),

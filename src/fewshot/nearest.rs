@@ -114,7 +114,7 @@ impl Nearest {
         let mut graph = Graph::new();
         let queries = graph.in_arena("queries", "queries", Type::f32([pass.0, columns]), false);
         let rows = graph.in_arena("rows", "rows", Type::f32([pass.1, columns]), false);
-        let similarities = graph.one(Matmul { trans_a: false, trans_b: true }, &[queries, rows])?;
+        let similarities = graph.one(Matmul::new(false, true), &[queries, rows])?;
         graph.keep(similarities);
         let executor = Executor::new_async(kernels, &mut Arenas::new(), graph).await?;
         Ok(Nearest { executor, queries, rows, similarities, columns, pass })

@@ -5,6 +5,10 @@ use crate::{Error, Result};
 /// The environment variable by which programs and tests let a user name an adapter. Nothing here reads it.
 pub const ADAPTER_VARIABLE: &str = "IEQ_ADAPTER";
 
+/// Numbers of the PCI register of vendors, as adapters report them.
+pub(super) const AMD: u32 = 0x1002;
+pub(super) const INTEL: u32 = 0x8086;
+
 /// The adapter the user asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AdapterChoice {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::adapter::{self, AdapterChoice};
 use super::buffer::{Buffer, Held};
+use super::matrix_unit::{MATRIX_FEATURES, MatrixUnit, matrix_units};
 use super::wait::{Answer, Submission};
 use crate::error::Limit;
 use crate::{Error, Result};
@@ -27,6 +28,8 @@ pub struct Options {
     pub max_binding: Option<u64>,
     /// Which of the adapters that are as good as the chosen one, counted from it and around; 0: the chosen one.
     pub turn: usize,
+    /// Open it with its matrix units, where it has any: an experimental feature of wgpu, and not in browsers.
+    pub matrix_units: bool,
     /// The PCI number of the adapter's vendor, where the back end does not say it and the caller knows it, as in a browser:
     /// kernels are chosen by it.
     pub vendor: Option<u32>,
@@ -40,6 +43,7 @@ pub struct Gpu {
     queue: wgpu::Queue,
     limits: wgpu::Limits,
     features: wgpu::Features,
+    matrix_units: Vec<MatrixUnit>,
     trouble: Arc<Mutex<Option<Trouble>>>,
     held: Held,
     /// Bytes written since the last submission.
@@ -55,6 +59,16 @@ enum Trouble {
     Memory,
     /// Anything else.
     Refused(String),
+}
+
+/// wgpu's leave to use experimental features, which may have undefined behaviour: it is for whoever has read of them.
+///
+/// Used are only cooperative matrices, whose loads and stores stay within workgroup memory by constant sizes, and only after
+/// their numbers were compared with the twin's on this device.
+#[expect(unsafe_code, reason = "wgpu asks for it as an acknowledgement")]
+fn with_experimental_features() -> wgpu::ExperimentalFeatures {
+    // SAFETY: the constructor itself does nothing; see above for what is then used.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 
 /// Transfers go in pieces of this many bytes: each takes as much again, outside every plan, while it is under way.
@@ -76,10 +90,18 @@ impl Gpu {
         if let Some(most) = options.max_binding {
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(most);
         }
+        let matrix_units = if options.matrix_units { matrix_units(&adapter) } else { Vec::new() };
+        let mut required_features = adapter.features() & WANTED_FEATURES;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if !matrix_units.is_empty() {
+            required_features |= MATRIX_FEATURES;
+            experimental_features = with_experimental_features();
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ieq-wgpu"),
-            required_features: adapter.features() & WANTED_FEATURES,
+            required_features,
             required_limits: limits,
+            experimental_features,
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|e| {
@@ -89,7 +111,7 @@ impl Gpu {
         if let (0, Some(vendor)) = (info.vendor, options.vendor) {
             info.vendor = vendor;
         }
-        Ok(Self::new(info, why, device, queue))
+        Ok(Self::new(info, why, device, queue, matrix_units))
     }
 
     /// As [`Gpu::open_async`]; blocks.
@@ -110,14 +132,20 @@ impl Gpu {
     /// The device reports its loss, and every error that no error scope of the application catches, here from now on:
     /// see [`Gpu::check`].
     pub fn from_device(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue) -> Arc<Gpu> {
-        Self::new(info, "shared by the application".into(), device, queue)
+        Self::new(info, "shared by the application".into(), device, queue, Vec::new())
     }
 
-    fn new(info: wgpu::AdapterInfo, why: String, device: wgpu::Device, queue: wgpu::Queue) -> Arc<Gpu> {
+    fn new(
+        info: wgpu::AdapterInfo,
+        why: String,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        matrix_units: Vec<MatrixUnit>,
+    ) -> Arc<Gpu> {
         let (limits, features) = (device.limits(), device.features());
         let trouble = watch(&device);
         let (held, pending) = (Held::default(), AtomicUsize::new(0));
-        Arc::new(Gpu { info, why, device, queue, limits, features, trouble, held, pending })
+        Arc::new(Gpu { info, why, device, queue, limits, features, matrix_units, trouble, held, pending })
     }
 
     /// Name, backend, driver of the adapter.
@@ -143,6 +171,11 @@ impl Gpu {
     /// The features the device was opened with.
     pub fn features(&self) -> wgpu::Features {
         self.features
+    }
+
+    /// The kinds of matrix unit that the device was opened with and may have: which of them gives right numbers is tried.
+    pub fn matrix_units(&self) -> &[MatrixUnit] {
+        &self.matrix_units
     }
 
     /// Whether the adapter is a program on the CPU.

@@ -11,6 +11,7 @@ use super::buffer::Buffer;
 use super::device::Gpu;
 use super::launch::SUBGROUP;
 pub use super::launch::{Alternative, KernelBudget, Launch, Scalar, WORKGROUP, fold, lanes_for};
+use super::matrix_unit::MatrixUnit;
 use super::shader::{self, Entry, Member, MemberType, Shader};
 use super::tune::{self, Tuning};
 use crate::error::Limit;
@@ -142,6 +143,19 @@ impl Kernels {
         let budget = KernelBudget::of(&gpu);
         let (added, loaded, pipelines) = (HashMap::new(), HashMap::new(), HashMap::new());
         Kernels { gpu, budget, tuning: Tuning::default(), verify: None, preferred: None, added, loaded, pipelines }
+    }
+
+    /// The matrix unit that kernels use from now on; none: none has been found right.
+    pub fn matrix_unit(&self) -> Option<MatrixUnit> {
+        self.budget.matrix_unit
+    }
+
+    /// Uses another matrix unit, or none: what was made for the one before is made anew.
+    pub fn use_matrix_unit(&mut self, unit: Option<MatrixUnit>) {
+        if self.budget.matrix_unit != unit {
+            self.budget.matrix_unit = unit;
+            (self.loaded, self.pipelines) = (HashMap::new(), HashMap::new());
+        }
     }
 
     /// How alternatives are chosen, and what was chosen so far.

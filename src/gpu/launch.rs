@@ -1,14 +1,13 @@
 //! One dispatch as data: which kernel, over what, how large, and the other ways to do the same.
 
+use super::adapter::{AMD, INTEL};
+use super::matrix_unit::MatrixUnit;
+
 /// Invocations per workgroup of one-dimensional kernels; the shader's constant `WG`.
 pub const WORKGROUP: u32 = 64;
 
 /// Most workgroups along one axis that every adapter accepts.
 const GRID_AXIS: u32 = 65_535;
-
-/// Numbers of the PCI register of vendors, as adapters report them.
-const AMD: u32 = 0x1002;
-const INTEL: u32 = 0x8086;
 
 /// What ends the name of a file whose kernels use subgroups.
 pub(super) const SUBGROUP: &str = "_subgroup";
@@ -99,6 +98,8 @@ pub struct KernelBudget {
     pub memory: u32,
     /// Whether workgroup memory is faster than the caches.
     pub fast_memory: bool,
+    /// The unit that multiplies matrices, where there is one and it is used.
+    pub matrix_unit: Option<MatrixUnit>,
 }
 
 impl KernelBudget {
@@ -122,14 +123,16 @@ impl KernelBudget {
         };
         let memory = limits.max_compute_workgroup_storage_size;
         // A software adapter's workgroup memory is memory like any other.
-        KernelBudget { lanes, accumulators, memory, fast_memory: info.device_type != wgpu::DeviceType::Cpu }
+        let fast_memory = info.device_type != wgpu::DeviceType::Cpu;
+        KernelBudget { lanes, accumulators, memory, fast_memory, matrix_unit: None }
     }
 
-    /// The names of the shaders that may stand behind a launch's, the preferred one first: the variant for subgroups
-    /// where the device has them, if there is one, and the shader itself.
+    /// The names of the shaders that may stand behind a launch's, the preferred one first: the variant for the device's
+    /// matrix unit, or for subgroups, where the device has them and there is one, and the shader itself.
     pub fn variants(&self, name: &str) -> Vec<String> {
+        let matrix = self.matrix_unit.map(|MatrixUnit { side, lanes }| format!("{name}_{side}x{lanes}"));
         let subgroup = (self.lanes > 0).then(|| format!("{name}{SUBGROUP}"));
-        subgroup.into_iter().chain([name.to_owned()]).collect()
+        matrix.into_iter().chain(subgroup).chain([name.to_owned()]).collect()
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`tables`]: the same as data, which `build.rs` writes for every file of `shaders/`.
 //! - [`shader`]: those tables, and shaders of the caller.
 //! - [`launch`]: one dispatch as data: entry point, parameters, bindings, grid, alternatives.
+//! - [`matrix_unit`]: units that multiply matrices, as far as kernels know them.
 //! - [`kernel`]: launches on a device, and the pipelines behind them.
 //! - [`tune`]: which of a launch's alternatives is fastest here.
 //! - [`profile`]: the time that passes take on the device.
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod device;
 pub mod kernel;
 pub mod launch;
+pub mod matrix_unit;
 pub mod profile;
 #[cfg(feature = "reflect")]
 pub mod reflect;

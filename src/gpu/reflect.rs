@@ -37,7 +37,10 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
         fault(line, with_details(error.message(), &labels))
     })?;
     // What packs halves into words is no feature of an adapter: WGSL has it everywhere.
-    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let capabilities = Capabilities::SUBGROUP
+        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::COOPERATIVE_MATRIX;
     let info = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|error| {

@@ -73,7 +73,7 @@ pub fn contrastive_loss(
 ) -> Result<ValueId> {
     let [z, bank_rows, negatives] = normalised(graph, [z, bank_rows, negatives])?;
     let anchors = graph.one(ContrastAnchors { viewed: contrast.viewed }, &[bank_rows, z])?;
-    let mut scores = graph.one(Matmul { trans_a: false, trans_b: true }, &[z, negatives])?;
+    let mut scores = graph.one(Matmul::new(false, true), &[z, negatives])?;
     if let Some(counted) = contrast.counted {
         scores = graph.one(AddRow, &[scores, counted.negatives])?;
     }
@@ -90,7 +90,7 @@ pub fn contrastive_loss(
 /// [`crate::Error::Shape`] when the shapes do not fit.
 pub fn nce(graph: &mut Graph, anchor: ValueId, other: ValueId, negatives: ValueId, tau: f32) -> Result<ValueId> {
     let [anchor, other, negatives] = normalised(graph, [anchor, other, negatives])?;
-    let scores = graph.one(Matmul { trans_a: false, trans_b: true }, &[other, negatives])?;
+    let scores = graph.one(Matmul::new(false, true), &[other, negatives])?;
     let rows = graph.one(Nce { tau }, &[anchor, other, scores])?;
     graph.one(Mean, &[rows])
 }

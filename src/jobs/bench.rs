@@ -76,7 +76,7 @@ impl BenchRequest {
 pub fn run(request: &BenchRequest, session: &Session, progress: &mut dyn Progress) -> Result<BenchOutcome> {
     request.validate()?;
     let before = request.compare.as_deref().map(compare::read).transpose()?;
-    let mut kernels = session.open(request.options.config.run.tune, progress)?;
+    let mut kernels = session.open(request.options.config.run.tune, request.options.config.run.matrix, progress)?;
     let run = bench::run(&request.options, &mut kernels, progress)?;
     tuning::keep(&kernels, None, session.cache.as_deref(), &mut |text| progress.note(text))?;
     // What was measured is not lost to an earlier run of something else.

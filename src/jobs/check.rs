@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use super::Session;
+use crate::gpu::device::Options;
 use crate::ops;
+use crate::ops::check::find_matrix_unit;
 use crate::progress::Progress;
-use crate::settings::Tune;
+use crate::settings::{Matrix, Tune};
 use crate::{Error, Result};
 
 /// Which checks to make.
@@ -61,7 +63,14 @@ impl CheckOutcome {
 pub fn run(request: &CheckRequest, session: &Session, progress: &mut dyn Progress) -> Result<CheckOutcome> {
     let cases: Vec<_> = ops::check::cases().into_iter().filter(|case| case.name.contains(&request.filter)).collect();
     // The device first: where there is none, that is the fault.
-    let mut kernels = session.open(Tune::Off, progress)?;
+    let gpu = Options { matrix_units: true, ..session.gpu.clone() };
+    let mut kernels = Session { gpu, ..session.clone() }.open(Tune::Off, Matrix::Off, progress)?;
+    let found = find_matrix_unit(&mut kernels)?;
+    found.wrong.iter().for_each(|wrong| progress.note(&format!("a matrix unit is not used: {wrong}")));
+    match found.right {
+        Some(unit) => progress.note(&format!("matrix units of {unit}")),
+        None => progress.note("no matrix units: their kernels are checked by ordinary arithmetic"),
+    }
     if cases.is_empty() {
         return Err(Error::usage(format!(
             "no check has `{}` in its name (`request.filter`): `check` lists all",
@@ -100,7 +109,8 @@ mod tests {
         for (error, json, passed) in
             [(1e-7, "1e-7", true), (1.0, "1.0", false), (f64::NAN, "null", false), (f64::INFINITY, "null", false)]
         {
-            let outcome = ops::check::Outcome { name: "x".into(), error, tolerance: 2e-6, worst: "y".into() };
+            let outcome =
+                ops::check::Outcome { name: "x".into(), error, tolerance: 2e-6, worst: "y".into(), made: Vec::new() };
             let entry = CheckEntry::of(outcome);
             assert_eq!(entry.passed, passed, "{error}");
             let text = serde_json::to_string(&entry).unwrap();

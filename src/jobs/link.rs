@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Session;
 use crate::progress::Progress;
 use crate::ranks::Ranks;
+use crate::settings::{Matrix, Tune};
 use crate::train::exchange::Exchanged;
 use crate::{Error, Result};
 
@@ -133,7 +134,7 @@ pub fn measure(session: &Session, progress: &mut dyn Progress) -> Result<LinkOut
 
 /// Bytes per second from the session's device and to it, and whether it is a program.
 fn device(session: &Session, progress: &mut dyn Progress) -> Result<([f64; 2], bool)> {
-    let kernels = session.open(crate::settings::Tune::Off, progress)?;
+    let kernels = session.open(Tune::Off, Matrix::Off, progress)?;
     let (gpu, words) = (kernels.gpu(), vec![0_u32; 1 << 22]);
     let bytes = size_of_val(words.as_slice()) as u64;
     let buffer = gpu.buffer("transfers", bytes)?;

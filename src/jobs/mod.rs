@@ -24,6 +24,7 @@ pub mod forecast;
 mod init;
 pub mod inspect;
 pub mod link;
+mod matrix;
 pub mod model;
 pub mod neighbors;
 mod novel;
@@ -56,7 +57,7 @@ use crate::gpu::device::{Gpu, Options};
 use crate::gpu::kernel::Kernels;
 use crate::progress::Progress;
 use crate::ranks::Ranks;
-use crate::settings::{DataConfig, Tune};
+use crate::settings::{DataConfig, Matrix, Tune};
 use crate::{Error, Result};
 
 pub use stored::Stored;
@@ -75,19 +76,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens the device, takes over what was measured on it before, and measures more as `tune` says.
-    fn open(&self, tune: Tune, progress: &mut dyn Progress) -> Result<Kernels> {
+    /// Opens the device, takes over what was measured on it before, and measures more as `tune` says. Its matrix units are
+    /// found where `matrix` asks for them.
+    fn open(&self, tune: Tune, matrix: Matrix, progress: &mut dyn Progress) -> Result<Kernels> {
         // Each rank of a machine takes an adapter of its own, as far as there are some alike.
         let turn = self.ranks.as_ref().map_or(0, Ranks::rank_on_machine);
-        let mut kernels = Kernels::new(Gpu::open(&Options { turn, ..self.gpu.clone() })?);
+        let matrix_units = self.gpu.matrix_units || matrix != Matrix::Off;
+        let mut kernels = Kernels::new(Gpu::open(&Options { turn, matrix_units, ..self.gpu.clone() })?);
         tuning::begin(&mut kernels, tune, self.cache.as_deref());
         progress.note(&format!("adapter: {}", kernels.gpu().describe()));
+        matrix::begin(&mut kernels, matrix, progress)?;
         Ok(kernels)
     }
 
     /// Opens a device for features alone: with the kernels that training chose on it, and without measuring more.
     fn open_for_features(&self, progress: &mut dyn Progress) -> Result<Kernels> {
-        let mut kernels = self.open(Tune::Auto, progress)?;
+        let mut kernels = self.open(Tune::Auto, Matrix::Off, progress)?;
         kernels.tuning_mut().measure = None;
         Ok(kernels)
     }

@@ -76,6 +76,8 @@ pub struct PlanOutcome {
     pub memory: Memory,
     /// Multiply-adds per step.
     pub multiply_adds: u64,
+    /// Those that are executed for them: fewer by Winograd's algorithm, more where a factor is in two parts.
+    pub executed_multiply_adds: u64,
     /// What it comes to among several ranks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared: Option<Shared>,
@@ -116,6 +118,9 @@ pub struct Forecast {
 pub struct PlanEntry {
     /// The operation, such as `conv2d.forward`.
     pub op: String,
+    /// How it is computed, where there are several ways that give other numbers, such as `Winograd`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<&'static str>,
     /// Shape of its output.
     pub shape: Vec<usize>,
     /// Layer that it belongs to; backward operations end in '.
@@ -240,7 +245,7 @@ fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) 
     init::resolve(&mut config, progress)?;
     let given = init::given(&mut config, request.given.as_ref(), &mut fit.choices)?;
     let Some(given) = &given else { return Err(Error::Internal("nothing is given".into())) };
-    let mut kernels = session.open(config.run.tune, progress)?;
+    let mut kernels = session.open(config.run.tune, config.run.matrix, progress)?;
     let software = kernels.gpu().is_software();
     let data = Arc::new(load(&config, Some(given), software)?);
     let mut run = Run { given, data: &data, novel: None, validation: None, begun };
@@ -255,7 +260,7 @@ fn timed(request: &PlanRequest, session: &Session, progress: &mut dyn Progress) 
     run.time(&mut config, &mut kernels, session.cache.as_deref(), &mut fit, progress)?;
     config.validate()?;
     let schedule = validate(&config, shape)?;
-    let fitted = crate::train::budget::fit(&config, shape, false, Room::of(kernels.gpu()))?;
+    let fitted = crate::train::budget::fit(&config, shape, false, Room::of(&kernels))?;
     let rows = recipe::rows_of(&config, data.side, schedule.total_steps.into());
     let forecast = fit.timing.map(|timing| Forecast {
         timing,
@@ -292,6 +297,7 @@ pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Resul
         let first = node.outputs[0];
         PlanEntry {
             op: node.op.operation().name().into(),
+            algorithm: node.op.operation().algorithm(),
             scope: node.scope.clone(),
             shape: graph.shape(first).to_vec(),
             slot: plan.slot_of.get(&first).copied(),
@@ -315,6 +321,7 @@ pub(super) fn outcome(fitted: &Fitted, shape: DataShape, distill: bool) -> Resul
         peak_node: memory.peak_node,
         memory,
         multiply_adds: ops::flops(&graph) / 2 * spec.parts as u64,
+        executed_multiply_adds: ops::executed(&graph) / 2 * spec.parts as u64,
         ops: ops.collect(),
         config,
     })

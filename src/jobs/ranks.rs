@@ -217,7 +217,7 @@ pub fn follow(session: &Session) -> Result<()> {
 
 fn share(session: &Session, ranks: &Ranks) -> Result<()> {
     let (config, data) = led(ranks)?;
-    let open = || session.open(config.run.tune, &mut Silent);
+    let open = || session.open(config.run.tune, config.run.matrix, &mut Silent);
     let kernels = open()?;
     compare(ranks, &kernels)?;
     let mut trainer = Trainer::among(kernels, &config, Arc::new(data), None, Some(ranks.clone()))?;

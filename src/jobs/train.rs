@@ -298,8 +298,10 @@ pub(super) fn train(
     init::resolve(&mut config, progress)?;
     let given = init::given(&mut config, given, &mut fit.choices)?;
     let given = given.as_ref();
+    // A run that continues keeps what its first device made of it.
+    let matrix = config.run.matrix;
     let open = |goes_on: bool, progress: &mut dyn Progress| {
-        let mut kernels = session.open(request.config.run.tune, progress)?;
+        let mut kernels = session.open(request.config.run.tune, matrix, progress)?;
         if goes_on && matches!(request.config.run.tune, Tune::Auto | Tune::Quick) {
             tuning::take(&mut kernels, folder);
         }

@@ -12,7 +12,7 @@ use crate::data::sheet::{Cell, Sheet, colours};
 use crate::data::{self, ImageSet, fitted_side};
 use crate::files::replace_file;
 use crate::progress::Progress;
-use crate::settings::{Config, Tune};
+use crate::settings::{Config, Matrix, Tune};
 use crate::train::recipe::Choice;
 use crate::train::record::views_of;
 use crate::train::shown::shown;
@@ -96,7 +96,7 @@ pub fn run(request: &ViewsRequest, session: &Session, progress: &mut dyn Progres
     let mut config = request.config.clone();
     config.run.out = None;
     config.validate()?;
-    let mut kernels = session.open(Tune::Off, progress)?;
+    let mut kernels = session.open(Tune::Off, Matrix::Off, progress)?;
     let mut fit = Fit::default();
     let images = match request.pictures.is_empty() {
         true => {

@@ -132,7 +132,7 @@ impl Operation for BankUpdate {
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         // One row of z and of the bank for each index; the bank's is read and written.
         let rows = inputs[0].len() as u64;
-        Cost { bytes: 4 * rows * (1 + 3 * outputs[0].shape[1] as u64), flops: 0 }
+        Cost { bytes: 4 * rows * (1 + 3 * outputs[0].shape[1] as u64), ..Cost::default() }
     }
 }
 

@@ -7,8 +7,10 @@ use std::pin::Pin;
 
 pub use super::case::{Case, Elements, Input};
 pub use super::cases;
+use super::matrix;
 use crate::gpu::Launch;
 use crate::gpu::kernel::{Kernels, Region};
+use crate::gpu::matrix_unit::MatrixUnit;
 use crate::tape::backward::backward_from;
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::{Element, Graph, Node, Type, ValueId, twin};
@@ -95,6 +97,8 @@ pub struct Outcome {
     pub tolerance: f64,
     /// The tensor with the largest error.
     pub worst: String,
+    /// All numbers that were compared.
+    pub made: Vec<f64>,
 }
 
 impl Outcome {
@@ -161,7 +165,8 @@ async fn run_changed_async(
         executor.write_f64_async(*id, data).await?;
     }
     executor.submit_async().await?;
-    let mut outcome = Outcome { name: case.name.clone(), error: 0.0, tolerance: case.tolerance, worst: String::new() };
+    let (name, tolerance) = (case.name.clone(), case.tolerance);
+    let mut outcome = Outcome { name, error: 0.0, tolerance, worst: String::new(), made: Vec::new() };
     if let Some(&id) = executor.overrun_async().await?.first() {
         outcome.error = f64::INFINITY;
         outcome.worst = format!("what follows {}", executor.graph().value(id).name);
@@ -176,6 +181,7 @@ async fn run_changed_async(
                 outcome.worst = executor.graph().value(id).name.clone();
             }
         }
+        outcome.made.extend(got);
     }
     Ok(outcome)
 }
@@ -223,6 +229,83 @@ pub fn verify<'k>(
         }
         Ok(true)
     })
+}
+
+/// The least elements of the first input of a case by which a matrix unit is tried: more than one tile.
+const TRIED_ELEMENTS: usize = 4096;
+
+/// What was found out about a device's matrix units.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MatrixUnits {
+    /// The unit that is right, and now in use.
+    pub right: Option<MatrixUnit>,
+    /// What is wrong with those that were tried before it, a sentence each.
+    pub wrong: Vec<String>,
+}
+
+/// Finds the first of the device's matrix units whose numbers are right, and lets `kernels` use it: products, whose factors do
+/// not commute, and convolutions with their gradients, each compared with the twin, and each twice with the same bits.
+///
+/// # Errors
+/// [`Error::DeviceLost`] and the like, where the device fails altogether.
+pub async fn find_matrix_unit_async(kernels: &mut Kernels) -> Result<MatrixUnits> {
+    let of_units = |case: &Case| case.launches().is_ok_and(|all| all.iter().any(|own| own.shader == matrix::SHADER));
+    let mut tried = cases();
+    tried.retain(|case| case.inputs.first().is_some_and(|x| x.ty.len() >= TRIED_ELEMENTS) && of_units(case));
+    let mut found = MatrixUnits::default();
+    for unit in kernels.gpu().clone().matrix_units() {
+        kernels.use_matrix_unit(Some(*unit));
+        let mut wrong = None;
+        for case in &tried {
+            wrong = fault_of(case, kernels).await?;
+            if wrong.is_some() {
+                break;
+            }
+        }
+        match wrong {
+            Some(wrong) => found.wrong.push(format!("{unit}: {wrong}")),
+            None => {
+                found.right = Some(*unit);
+                return Ok(found);
+            }
+        }
+    }
+    kernels.use_matrix_unit(None);
+    Ok(found)
+}
+
+/// As [`find_matrix_unit_async`]; blocks.
+///
+/// # Errors
+/// As [`find_matrix_unit_async`].
+#[cfg(not(target_arch = "wasm32"))]
+pub fn find_matrix_unit(kernels: &mut Kernels) -> Result<MatrixUnits> {
+    pollster::block_on(find_matrix_unit_async(kernels))
+}
+
+/// What is wrong with a case that is run twice: that it does not compile, wrong numbers, or other bits the second time.
+async fn fault_of(case: &Case, kernels: &mut Kernels) -> Result<Option<String>> {
+    let mut bits: Option<Vec<u64>> = None;
+    for _ in 0..2 {
+        let outcome = match run_async(case, kernels).await {
+            Ok(outcome) => outcome,
+            Err(error @ (Error::Device(_) | Error::Shader { .. })) => {
+                kernels.gpu().check()?;
+                return Ok(Some(error.to_string()));
+            }
+            Err(error) => return Err(error),
+        };
+        if !outcome.passed() {
+            let Outcome { name, error, tolerance, .. } = outcome;
+            return Ok(Some(format!("{name} is off by {error:.1e}, allowed {tolerance:.1e}")));
+        }
+        let own = outcome.made.iter().map(|value| value.to_bits()).collect();
+        if bits.is_some_and(|before| before != own) {
+            return Ok(Some(format!("{} gives other bits the second time", case.name)));
+        }
+        bits = Some(own);
+    }
+    Ok(None)
 }
 
 /// Compares the twin's gradients with central differences of the twin's forward pass; returns the worst

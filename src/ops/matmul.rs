@@ -1,8 +1,10 @@
 //! Matrix product, bias and bias gradient: the linear layer and the contrastive similarities.
 
-use super::case::{Case, Input};
+use super::case::{Case, Elements, Input};
+use super::factors::Factors;
+use super::matrix::{self, TILE, without_scales};
 use super::tile::Tile;
-use super::{Cost, Host, Operand, Operation, Pieces, shape};
+use super::{ByMatrix, Cost, Host, Operand, Operation, Pieces, Rewrites, shape};
 use crate::gpu::Launch;
 use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Graph, Node, Type, ValueId};
@@ -35,9 +37,23 @@ pub struct Matmul {
     pub trans_a: bool,
     /// The second input holds B transposed.
     pub trans_b: bool,
+    /// By units that multiply matrices. Two further inputs are the [`Scale`](super::scale::Scale)s of A and B.
+    pub factors: Option<Factors>,
 }
 
 impl Matmul {
+    /// A product in f32.
+    pub fn new(trans_a: bool, trans_b: bool) -> Self {
+        Matmul { trans_a, trans_b, factors: None }
+    }
+
+    /// Steps between the rows and the terms of A, and between the terms and the columns of B.
+    fn strides(&self, m: usize, k: usize, n: usize) -> [(&'static str, usize); 4] {
+        let (a_m, a_k) = if self.trans_a { (1, m) } else { (k, 1) };
+        let (b_k, b_n) = if self.trans_b { (1, k) } else { (n, 1) };
+        [("a_m", a_m), ("a_k", a_k), ("b_k", b_k), ("b_n", b_n)]
+    }
+
     fn sizes(&self, a: &[usize], b: &[usize]) -> (usize, usize, usize, usize) {
         let at = |shape: &[usize], i: usize| shape.get(i).copied().unwrap_or(1);
         let (m, k) = if self.trans_a { (at(a, 1), at(a, 0)) } else { (at(a, 0), at(a, 1)) };
@@ -52,6 +68,7 @@ impl Operation for Matmul {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let inputs = without_scales(self.name(), self.factors, inputs)?;
         let [a, b] = shape::exactly(self.name(), inputs, ["a", "b"])?;
         shape::floats::<2>(self.name(), a, "the first matrix")?;
         shape::floats::<2>(self.name(), b, "the second matrix")?;
@@ -81,11 +98,14 @@ impl Operation for Matmul {
 
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
         let Some(dc) = upstream[0] else { return Ok(vec![None, None]) };
+        if self.factors.is_some() {
+            return Err(Error::Internal("a product is differentiated before a graph's passes rewrite it".into()));
+        }
         let (a, b) = (node.inputs[0], node.inputs[1]);
         let (ta, tb) = (self.trans_a, self.trans_b);
         let wanted = [graph.value(a).requires_grad, graph.value(b).requires_grad];
         let mut product = |wanted: bool, left: (ValueId, bool), right: (ValueId, bool)| {
-            let op = Matmul { trans_a: left.1, trans_b: right.1 };
+            let op = Matmul::new(left.1, right.1);
             if wanted { graph.one(op, &[left.0, right.0]).map(Some) } else { Ok(None) }
         };
         // dA = dC B', dB = A' dC, each transposed where the operand is stored so.
@@ -98,18 +118,27 @@ impl Operation for Matmul {
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let (m, k, _, n) = self.sizes(inputs[0].shape, inputs[1].shape);
-        let (a_m, a_k) = if self.trans_a { (1, m) } else { (k, 1) };
-        let (b_k, b_n) = if self.trans_b { (1, k) } else { (n, 1) };
+        if let Some(factors) = self.factors {
+            let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
+            let mut product = matrix::launch("product", tiles, factors, [inputs[2].id, inputs[3].id])
+                .bind("a", inputs[0].id)
+                .bind("b", inputs[1].id)
+                .bind("y", outputs[0].id);
+            let sizes = [("rows", m), ("columns", n), ("inner", k)];
+            for (name, size) in sizes.into_iter().chain(self.strides(m, k, n)) {
+                product.set(name, size);
+            }
+            return vec![product];
+        }
         let lanes = n.div_ceil(PRODUCT.across).next_power_of_two().clamp(8, WORKGROUP as usize);
         let mut product = launch(PRODUCT.entry, 0, m, n)
             .param("inner", k)
-            .param("a_m", a_m)
-            .param("a_k", a_k)
-            .param("b_k", b_k)
-            .param("b_n", b_n)
             .bind("a", inputs[0].id)
             .bind("b", inputs[1].id)
             .bind("y", outputs[0].id);
+        for (name, size) in self.strides(m, k, n) {
+            product.set(name, size);
+        }
         product.constants = vec![("WG", lanes as f64)];
         product.groups = fold(m.div_ceil(PRODUCT.down) * n.div_ceil(PRODUCT.across * lanes));
         let tiles = m.div_ceil(PRODUCT_TILED.down) * n.div_ceil(PRODUCT_TILED.across);
@@ -119,12 +148,34 @@ impl Operation for Matmul {
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         let (m, k, _, n) = self.sizes(inputs[0].shape, inputs[1].shape);
-        Cost::moving(inputs.iter().chain(outputs)).multiply_adds(&[m, k, n])
+        let cost = Cost::moving(inputs.iter().chain(outputs)).multiply_adds(&[m, k, n]);
+        cost.executing(cost.flops.saturating_mul(self.factors.map_or(1, Factors::products)))
+    }
+
+    fn algorithm(&self) -> Option<&'static str> {
+        self.factors.map(Factors::algorithm)
+    }
+
+    fn rounding(&self) -> f64 {
+        self.factors.map_or(0.0, Factors::rounding)
     }
 
     fn pieces(&self) -> Option<Pieces> {
-        let rows: &[Option<usize>] = if self.trans_a { &[Some(1), None] } else { &[Some(0), None] };
+        let rows: &[Option<usize>] =
+            if self.trans_a { &[Some(1), None, None, None] } else { &[Some(0), None, None, None] };
         Some(Pieces { inputs: rows, outputs: &[0] })
+    }
+
+    fn rewrites(&self) -> &dyn Rewrites {
+        self
+    }
+}
+
+impl Rewrites for Matmul {
+    fn by_matrix(&self, inputs: &[Type], factors: Factors) -> Option<ByMatrix> {
+        let (m, k, _, n) = self.sizes(&inputs[0].shape, &inputs[1].shape);
+        let op = || Matmul { factors: Some(factors), ..self.clone() }.into();
+        self.factors.is_none().then(|| ByMatrix { op: op(), slope: None, least: m.min(n).min(k) })
     }
 }
 
@@ -197,20 +248,41 @@ impl Operation for ColumnSum {
 /// # Errors
 /// [`Error::Shape`] when the sizes differ.
 pub fn linear(graph: &mut Graph, x: ValueId, weight: ValueId, bias: ValueId) -> Result<ValueId> {
-    let product = graph.one(Matmul { trans_a: false, trans_b: true }, &[x, weight])?;
+    let product = graph.one(Matmul::new(false, true), &[x, weight])?;
     graph.one(AddRow, &[product, bias])
 }
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
+    let normal = |shape: [usize; 2]| Input::constant(shape, Elements::Normal(0.0, 1.0));
     let mut cases = Vec::new();
     for (m, k, n) in [(1, 1, 1), (7, 13, 5), (17, 64, 65), (33, 5, 300), (64, 257, 10)] {
         for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
             let a = if trans_a { [k, m] } else { [m, k] };
             let b = if trans_b { [n, k] } else { [k, n] };
             let what = format!("{m}x{k} by {k}x{n}, transposed {trans_a} {trans_b}");
-            cases.push(Case::new(what, Matmul { trans_a, trans_b }, vec![Input::normal(a), Input::normal(b)]));
+            cases.push(Case::new(what, Matmul::new(trans_a, trans_b), vec![Input::normal(a), Input::normal(b)]));
         }
+    }
+    for (m, k, n) in [(1, 1, 1), (7, 13, 5), (64, 16, 64), (65, 70, 130), (33, 257, 70)] {
+        for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
+            let a = if trans_a { [k, m] } else { [m, k] };
+            let b = if trans_b { [n, k] } else { [k, n] };
+            for factors in [Factors::F16, Factors::F32x3] {
+                let what = format!("{factors:?}, {m}x{k} by {k}x{n}, transposed {trans_a} {trans_b}");
+                let inputs = matrix::scaled(vec![normal(a), normal(b)], [1.0, 1.0]);
+                let op = Matmul { trans_a, trans_b, factors: Some(factors) };
+                cases.push(Case::new(what, op, inputs).tolerance(matrix::tolerance(factors)));
+            }
+        }
+    }
+    for factors in [Factors::F16, Factors::F32x3] {
+        // As small as gradients are: half precision alone holds nothing below 6e-8.
+        let (a, b) = (Elements::Normal(0.0, 1e-12), Elements::Normal(0.0, 3e-9));
+        let inputs = vec![Input::constant([40, 90], a), Input::constant([90, 70], b)];
+        let op = Matmul { factors: Some(factors), ..Matmul::new(false, false) };
+        let case = Case::new(format!("{factors:?}, small factors"), op, matrix::scaled(inputs, [1e-12, 3e-9]));
+        cases.push(case.tolerance(matrix::tolerance(factors)));
     }
     cases.push(Case::new("7x5", AddRow, vec![Input::normal([7, 5]), Input::normal([5])]));
     cases.push(Case::new("129x70", AddRow, vec![Input::normal([129, 70]), Input::normal([70])]));

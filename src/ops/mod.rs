@@ -13,15 +13,18 @@ use crate::tape::{Graph, Node, ValueId};
 pub mod case;
 pub mod check;
 pub mod elements;
+pub mod factors;
+pub mod matrix;
 pub mod operand;
 pub mod rows;
 pub mod shape;
 pub mod step_block;
 mod tile;
 
-pub use crate::tape::graph::{Joined, Norm, Op, Operation, Rewrites};
+pub use crate::tape::graph::{ByMatrix, Joined, Norm, Op, Operation, Rewrites};
 pub use case::Case;
 pub use elements::Elements;
+pub use factors::Factors;
 pub use operand::{ByRows, Cost, Host, Operand, PartialSums, Pieces};
 
 /// A row is a file of operations: its module, and its part of [`cases`].
@@ -48,6 +51,7 @@ operations! {
     sgd;
     accumulate;
     average;
+    scale;
     conv2d;
     matmul;
     batch_norm;
@@ -72,6 +76,11 @@ pub fn cost(graph: &Graph, node: &Node) -> Cost {
 /// Floating-point operations of a graph's products.
 pub fn flops(graph: &Graph) -> u64 {
     graph.nodes.iter().fold(0, |sum, node| sum.saturating_add(cost(graph, node).flops))
+}
+
+/// As [`flops`], of what their algorithms execute.
+pub fn executed(graph: &Graph) -> u64 {
+    graph.nodes.iter().fold(0, |sum, node| sum.saturating_add(cost(graph, node).executed))
 }
 
 /// The launches of a node.

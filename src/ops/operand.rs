@@ -85,6 +85,8 @@ pub(super) fn by_rows(inputs: &'static [bool], outputs: &'static [bool]) -> Opti
 pub struct Cost {
     /// Floating-point operations of the products; a multiply-add counts two.
     pub flops: u64,
+    /// Those that its algorithm executes for them: fewer by Winograd's, more where a factor is in two parts.
+    pub executed: u64,
     /// Bytes that must be read from or written to memory once.
     pub bytes: u64,
 }
@@ -92,7 +94,7 @@ pub struct Cost {
 impl Cost {
     /// Every element of these values once.
     pub fn moving<'a>(values: impl IntoIterator<Item = &'a Operand<'a>>) -> Self {
-        Cost { flops: 0, bytes: values.into_iter().map(Operand::bytes).sum() }
+        Cost { flops: 0, executed: 0, bytes: values.into_iter().map(Operand::bytes).sum() }
     }
 
     /// And every element of these once more.
@@ -103,7 +105,13 @@ impl Cost {
     /// With a multiply-add for every combination of these sizes; at most 2^64 - 1 operations are counted.
     pub fn multiply_adds(self, sizes: &[usize]) -> Self {
         let n = sizes.iter().fold(1_u64, |n, &size| n.saturating_mul(size as u64));
-        Cost { flops: n.saturating_mul(2), ..self }
+        let flops = n.saturating_mul(2);
+        Cost { flops, executed: flops, ..self }
+    }
+
+    /// With another number of executed operations.
+    pub fn executing(self, executed: u64) -> Self {
+        Cost { executed, ..self }
     }
 }
 

@@ -63,6 +63,14 @@ pub fn any_floats(op: &'static str, ty: &Type, what: &str) -> Result<()> {
     check(op, ty, what, &[Element::F32])
 }
 
+/// As [`any_floats`], for what may be stored in half precision, too.
+///
+/// # Errors
+/// As [`floats`].
+pub fn any_stored(op: &'static str, ty: &Type, what: &str) -> Result<()> {
+    check(op, ty, what, &[Element::F32, Element::F16])
+}
+
 /// Fails unless two shapes are equal.
 ///
 /// # Errors

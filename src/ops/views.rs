@@ -309,7 +309,7 @@ impl Operation for Views {
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         // Of all images only the batch's.
         let image: u64 = inputs[0].shape[1..].iter().map(|&size| size as u64).product();
-        let read = Cost { bytes: 4 * inputs[1].len() as u64 * image, flops: 0 };
+        let read = Cost { bytes: 4 * inputs[1].len() as u64 * image, ..Cost::default() };
         read.and_moving(&inputs[1..]).and_moving(outputs)
     }
 }

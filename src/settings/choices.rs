@@ -104,6 +104,32 @@ impl Winograd {
 }
 
 named! {
+    /// Whether the products of a training step are computed by units that multiply matrices of half precision.
+    pub enum Matrix {
+        /// In f32, as everywhere.
+        Off = "off",
+        /// Factors rounded to half precision: 11 bits; sums in f32.
+        F16 = "f16",
+        /// Factors as two numbers of half precision: 22 bits, close to f32, for three times the products.
+        F32x3 = "f32x3",
+        /// [`Matrix::F32x3`] on a device whose units give right numbers and are faster; a run keeps what its first device
+        /// made of it.
+        Auto = "auto",
+    }
+}
+
+impl Matrix {
+    /// What `auto` is on a device that has such units, or has none that pay.
+    pub fn resolved(self, units: bool) -> Self {
+        match (self, units) {
+            (Matrix::Auto, true) => Matrix::F32x3,
+            (Matrix::Auto, false) => Matrix::Off,
+            (given, _) => given,
+        }
+    }
+}
+
+named! {
     /// What batch norm normalises with where a batch is split into micro-batches.
     pub enum BatchStatistics {
         /// The statistics of the whole batch: but for rounding and what is drawn per micro-batch the numbers of a batch in one

@@ -39,7 +39,8 @@ use crate::{Error, Result};
 pub use crate::files::run_folder::{BEST_FILE, CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE};
 pub use byte_size::ByteSize;
 pub use choices::{
-    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Matrix, Method, OnDeviceLost, Recipe, Tune,
+    Winograd,
 };
 pub use drop_block::DropBlockSize;
 pub use layers::{DEFAULT_PRESET, PRESETS, at, merge, put, remove};

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
 use super::choices::{
-    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Matrix, Method, OnDeviceLost, Recipe, Tune,
+    Winograd,
 };
 use super::drop_block::DropBlockSize;
 use super::macros::settings;
@@ -510,6 +511,13 @@ settings! {
         /// differ within rounding. auto is on for a software adapter, where it was measured to be faster, and off on a
         /// GPU; plan counts it as on, which takes a little more memory.
         winograd: Winograd = Winograd::Auto, [Numbers, Device, flag("winograd", "WHEN")];
+        /// Products on matrix units: off, f16, f32x3 or auto
+        ///
+        /// Many GPUs multiply matrices of half precision in units of their own. f16 rounds the factors of convolutions and
+        /// large products to 11 bits, f32x3 takes 22 in two parts; sums are f32. auto is f32x3 where the device's units give
+        /// right numbers and are faster, else off. Experimental: Vulkan with VK_KHR_cooperative_matrix, and Metal. Only steps
+        /// of training have it.
+        matrix: Matrix = Matrix::Off, [Numbers, Device, flag("matrix", "KIND")];
         /// Choice among kernels: auto, off, quick or full
         ///
         /// quick measures the kernels that suit the device once for each size, full measures all of them anew; what was

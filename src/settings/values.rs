@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::byte_size::ByteSize;
 use super::choices::{
-    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Method, OnDeviceLost, Recipe, Tune, Winograd,
+    Activations, Backbone, BatchStatistics, DecayAt, Length, LrSchedule, Matrix, Method, OnDeviceLost, Recipe, Tune,
+    Winograd,
 };
 use super::drop_block::DropBlockSize;
 use super::time_span::TimeSpan;
@@ -205,7 +206,7 @@ macro_rules! names {
     )+};
 }
 
-names!(Backbone, Method, OnDeviceLost, Recipe, Tune, Activations, Winograd, BatchStatistics, LrSchedule);
+names!(Backbone, Matrix, Method, OnDeviceLost, Recipe, Tune, Activations, Winograd, BatchStatistics, LrSchedule);
 
 impl Value for f64 {
     fn read(word: &str) -> Result<toml::Value, String> {

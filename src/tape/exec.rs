@@ -577,6 +577,11 @@ impl Executor {
         &self.gpu
     }
 
+    /// Shader and entry point of each dispatch, `file.entry`.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.dispatches.iter().map(|dispatch| dispatch.label.as_str())
+    }
+
     /// Number of dispatches in one execution.
     pub fn dispatches(&self) -> usize {
         self.dispatches.len()

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::value::{Storage, Type, Value, ValueId};
 use crate::gpu::Launch;
 use crate::ops::elements::Elements;
+use crate::ops::factors::Factors;
 use crate::ops::operand::{ByRows, Cost, Host, Operand, PartialSums, Pieces};
 use crate::ops::shape;
 use crate::{Error, Result};
@@ -58,6 +59,16 @@ pub trait Operation: fmt::Debug + Any + Send + Sync {
     /// counts them; one with workspace, or that reads part of an input, counts its own bytes.
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
         Cost::moving(inputs.iter().chain(outputs)).and_moving(if self.in_place() { outputs } else { &[] })
+    }
+
+    /// How it is computed, where there are several ways that give other numbers: a word or two for `bench` and `plan`.
+    fn algorithm(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// How far its factors are rounded, as a share of each; 0 where they are f32.
+    fn rounding(&self) -> f64 {
+        0.0
     }
 
     /// How it falls apart into smaller ones of the same kind, so that its twin can be run on a part of what
@@ -185,6 +196,12 @@ pub trait Rewrites {
         None
     }
 
+    /// The same operation on units that multiply matrices, where it has a form for them. See [`crate::tape::matrix`].
+    fn by_matrix(&self, inputs: &[Type], factors: Factors) -> Option<ByMatrix> {
+        let _ = (inputs, factors);
+        None
+    }
+
     /// Whether it reads input `index` in half precision, too. See [`crate::tape::half_precision`].
     fn reads_half(&self, index: usize) -> bool {
         let _ = index;
@@ -208,6 +225,16 @@ pub struct Norm {
     pub slope: f32,
     /// The operation without the output y; the statistics are then its first output.
     pub without_y: Op,
+}
+
+/// An operation on units that multiply matrices: its first two inputs are the factors, and their scales follow its inputs.
+pub struct ByMatrix {
+    /// The operation.
+    pub op: Op,
+    /// The slope behind the batch norm of the first factor, where its third input is the statistics of one.
+    pub slope: Option<f32>,
+    /// The least of the product's rows, columns and terms: where there are few, a unit multiplies mostly zeros.
+    pub least: usize,
 }
 
 /// One operation of the step.

@@ -1,4 +1,4 @@
-//! Record once ([`graph`], [`backward`]), rewrite ([`passes`]: [`fuse`], [`half_precision`], [`recompute`], [`winograd`]), plan
+//! Record once ([`graph`], [`backward`]), rewrite ([`passes`]: [`fuse`], [`half_precision`], [`recompute`], [`matrix`], [`winograd`]), plan
 //! once ([`plan`]), replay ([`exec`]).
 //!
 //! [`twin`] runs the same graph on the CPU in f64.
@@ -8,6 +8,7 @@ pub mod exec;
 pub mod fuse;
 pub mod graph;
 pub mod half_precision;
+pub mod matrix;
 pub mod passes;
 pub mod plan;
 pub mod readback;

@@ -3,15 +3,18 @@
 //! 1. [`fuse`]: batch norms move into their readers, and gradients replace one another in place.
 //! 2. [`store_half`]: the outputs of convolutions are stored in half precision.
 //! 3. [`recompute`]: the cheapest kept outputs are computed again in the backward pass. Which are kept depends on 1.
-//! 4. [`use_winograd`]: convolutions get workspace of their own. What is computed again is computed so, too.
+//! 4. [`use_matrix`]: products get scales of their factors. What is computed again is computed so, too.
+//! 5. [`use_winograd`]: convolutions that 4 left get workspace of their own.
 //!
 //! An executor and a memory plan take the graph as it is: whoever records a graph applies its passes.
 
 use super::Graph;
 use super::fuse::fuse;
 use super::half_precision::store_half;
+use super::matrix::{LEAST, use_matrix};
 use super::recompute::{candidates, recompute};
 use super::winograd::use_winograd;
+use crate::ops::factors::Factors;
 use crate::{Error, Result};
 
 /// Which rewrites a graph gets.
@@ -23,13 +26,16 @@ pub struct Passes {
     pub half: bool,
     /// The number of convolutions that are computed again in the backward pass instead of being kept.
     pub recompute: usize,
+    /// Compute products of 32 rows, columns and terms or more on units that multiply matrices; the numbers change within the rounding of their
+    /// factors.
+    pub matrix: Option<Factors>,
     /// Compute convolutions that gain by it by Winograd's minimal filtering; the numbers change within rounding.
     pub winograd: bool,
 }
 
 impl Passes {
     /// Only what changes no number and costs nothing.
-    pub const FUSE: Passes = Passes { fuse: true, half: false, recompute: 0, winograd: false };
+    pub const FUSE: Passes = Passes { fuse: true, half: false, recompute: 0, matrix: None, winograd: false };
 
     /// Rewrites a graph that was recorded, and differentiated where it is trained.
     ///
@@ -51,6 +57,9 @@ impl Passes {
                 wanted: format!("0 to {}, the number of convolutions whose outputs are kept", possible.len()),
             })?;
             recompute(graph, again);
+        }
+        if let Some(factors) = self.matrix {
+            use_matrix(graph, factors, LEAST)?;
         }
         if self.winograd {
             use_winograd(graph)?;

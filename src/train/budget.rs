@@ -3,7 +3,7 @@
 
 use super::memory::Memory;
 use super::record::{DataShape, training_step};
-use crate::gpu::Gpu;
+use crate::gpu::kernel::Kernels;
 use crate::ops::flops;
 use crate::settings::{Activations, BatchStatistics, ByteSize, Config};
 use crate::tape::Graph;
@@ -17,18 +17,21 @@ pub struct Room {
     pub buffer: u64,
     /// Whether it is a program on the CPU.
     pub software: bool,
+    /// Whether its kernels have a matrix unit that is right, and faster where they chose themselves.
+    pub matrix_unit: bool,
     /// The ranks that share the micro-batches of each batch; 1 for a run that is not shared.
     pub ranks: usize,
 }
 
 impl Room {
     /// Used without a device: 2 GiB buffers, and Winograd as on software adapters, which takes slightly more memory.
-    pub const LARGE: Room = Room { buffer: (1 << 31) - 1, software: true, ranks: 1 };
+    pub const LARGE: Room = Room { buffer: (1 << 31) - 1, software: true, matrix_unit: false, ranks: 1 };
 
     /// That of a device, for a run that is not shared.
-    pub fn of(gpu: &Gpu) -> Room {
+    pub fn of(kernels: &Kernels) -> Room {
+        let gpu = kernels.gpu();
         let buffer = gpu.limits().max_storage_buffer_binding_size.min(gpu.limits().max_buffer_size);
-        Room { buffer, software: gpu.is_software(), ranks: 1 }
+        Room { buffer, software: gpu.is_software(), matrix_unit: kernels.matrix_unit().is_some(), ranks: 1 }
     }
 }
 
@@ -198,6 +201,7 @@ pub fn fit(config: &Config, data: DataShape, distill: bool, room: Room) -> Resul
     base.config.run.micro_batch = config.run.micro_batch;
     base.config.run.activations = config.run.activations;
     base.config.run.winograd = config.run.winograd.resolved(room.software);
+    base.config.run.matrix = config.run.matrix.resolved(room.matrix_unit);
     let Some(budget) = config.run.memory_budget else {
         let memory = base.memory()?;
         return base.fitted(&given, memory);

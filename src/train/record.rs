@@ -7,9 +7,12 @@ use crate::ier::step::{Step, record};
 use crate::ier::transforms::{Augmentation, ViewSampler};
 use crate::nn::{Drop, NetSpec};
 use crate::ops::adaptive_pool::AdaptiveAveragePool;
+use crate::ops::factors::Factors;
 use crate::ops::step_block::StepBlock;
 use crate::ops::views::{PARAMETER_WORDS, Views};
-use crate::settings::{Activations, BatchStatistics, Config, DataConfig, Method, Schedule, TransformSet, Winograd};
+use crate::settings::{
+    Activations, BatchStatistics, Config, DataConfig, Matrix, Method, Schedule, TransformSet, Winograd,
+};
 use crate::tape::passes::Passes;
 use crate::tape::{Graph, Type, ValueId};
 use crate::{Error, Result};
@@ -157,16 +160,23 @@ pub fn phase_spec(net: &NetSpec, config: &Config, data: DataShape, distill: bool
     }
 }
 
-/// The rewrites of a training step. Winograd only where `run.winograd` is on: no device has decided while it is `auto`.
+/// The rewrites of a training step. Winograd only where `run.winograd` is on, and matrix units only where `run.matrix` names
+/// factors: no device has decided while they are `auto`.
 pub fn training_passes(config: &Config) -> Passes {
     Passes {
         half: config.run.activations == Activations::F16,
         recompute: config.run.recompute,
+        matrix: match config.run.matrix {
+            Matrix::Off | Matrix::Auto => None,
+            Matrix::F16 => Some(Factors::F16),
+            Matrix::F32x3 => Some(Factors::F32x3),
+        },
         ..evaluation_passes(config)
     }
 }
 
-/// The rewrites of a network in evaluation mode, which keeps nothing for a backward pass.
+/// The rewrites of a network in evaluation mode, which keeps nothing for a backward pass and rounds no factor: embeddings are
+/// the same wherever the run was trained.
 pub fn evaluation_passes(config: &Config) -> Passes {
     Passes { winograd: config.run.winograd == Winograd::On, ..Passes::FUSE }
 }

@@ -45,7 +45,7 @@ use crate::ops::health;
 use crate::ops::step_block::StepBlock;
 use crate::progress::StepReport;
 use crate::ranks::Ranks;
-use crate::settings::{Config, Schedule};
+use crate::settings::{Config, Matrix, Schedule};
 use crate::tape::exec::{Arenas, Executor};
 use crate::{Error, Result};
 
@@ -191,9 +191,16 @@ impl Trainer {
         data.validate_labelled()?;
         let shape = DataShape::of(&data);
         let schedule = validate(config, shape)?;
-        let room = Room { ranks: ranks.as_ref().map_or(1, Ranks::size), ..Room::of(&gpu) };
+        let room = Room { ranks: ranks.as_ref().map_or(1, Ranks::size), ..Room::of(&kernels) };
         let fitted = fit(config, shape, teacher.is_some(), room)?;
         let config = &fitted.config;
+        if config.run.matrix != Matrix::Off && kernels.matrix_unit().is_none() {
+            return Err(Error::Conflict {
+                keys: vec!["run.matrix"],
+                why: format!("no matrix unit of {} is in use", gpu.describe()),
+                changes: vec![Change::Set("run.matrix", "off".into())],
+            });
+        }
         let phases = Phases::new(config, shape)?;
         let mut steps = Vec::new();
         for phase in phases.all() {
@@ -957,17 +964,17 @@ impl Trainer {
                 stored.run.activations, self.config.run.activations
             )));
         }
-        if stored.run.winograd != self.config.run.winograd {
-            return Err(Error::Conflict {
-                keys: vec!["run.winograd"],
-                why: format!(
-                    "{}: the run has winograd {}, which gives other numbers than {}",
-                    path.display(),
-                    stored.run.winograd,
-                    self.config.run.winograd
-                ),
-                changes: vec![Change::Set("run.winograd", stored.run.winograd.to_string())],
-            });
+        let names = |config: &Config| [config.run.winograd.to_string(), config.run.matrix.to_string()];
+        let (then, now) = (names(&stored), names(&self.config));
+        for (i, (key, name)) in [("run.winograd", "winograd"), ("run.matrix", "matrix")].into_iter().enumerate() {
+            if then[i] != now[i] {
+                let why = format!("the run has {name} {}, which gives other numbers than {}", then[i], now[i]);
+                return Err(Error::Conflict {
+                    keys: vec![key],
+                    why: format!("{}: {why}", path.display()),
+                    changes: vec![Change::Set(key, then[i].clone())],
+                });
+            }
         }
         let (then, now) = (stored.parts(), self.config.parts());
         if then != now {

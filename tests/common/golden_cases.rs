@@ -13,6 +13,7 @@ use ieq_wgpu::ops::clip::{ClipNorm, GlobalNorm};
 use ieq_wgpu::ops::contrast::RowNormalise;
 use ieq_wgpu::ops::conv2d::Conv2d;
 use ieq_wgpu::ops::elementwise::LeakyRelu;
+use ieq_wgpu::ops::factors::Factors;
 use ieq_wgpu::ops::health;
 use ieq_wgpu::ops::matmul::linear;
 use ieq_wgpu::ops::pool::{GlobalAveragePool, MaxPool};
@@ -22,6 +23,7 @@ use ieq_wgpu::settings::{DecayAt, Length, OptimiserConfig, Schedule};
 use ieq_wgpu::tape::backward::{backward, backward_from};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::graph::BLOCK;
+use ieq_wgpu::tape::matrix::use_matrix;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 
 use super::golden::{Golden, Report};
@@ -53,7 +55,11 @@ impl Bench<'_> {
         outputs.iter().map(|&id| executor.read(id).map_err(say)).collect()
     }
 
-    fn executor(&mut self, graph: Graph) -> Result<Executor, String> {
+    /// Where the kernels have a matrix unit every product is computed by it, with factors in two parts.
+    fn executor(&mut self, mut graph: Graph) -> Result<Executor, String> {
+        if self.kernels.matrix_unit().is_some() {
+            use_matrix(&mut graph, Factors::F32x3, 1).map_err(say)?;
+        }
         Executor::with_canaries(self.kernels, &mut Arenas::new(), graph, self.change).map_err(say)
     }
 }

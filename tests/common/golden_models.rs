@@ -6,10 +6,12 @@ use ieq_wgpu::ier::negatives::BankHistory;
 use ieq_wgpu::ier::spec::{StepInputs, StepSpec};
 use ieq_wgpu::ier::step::{Step, record};
 use ieq_wgpu::nn::{Drop, Entry, Heads, Mode, Net, NetSpec, Outputs};
+use ieq_wgpu::ops::factors::Factors;
 use ieq_wgpu::ops::health;
 use ieq_wgpu::ops::step_block::StepBlock;
 use ieq_wgpu::settings::{Backbone, DistillConfig, MethodConfig, OptimiserConfig};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::matrix::use_matrix;
 use ieq_wgpu::tape::passes::Passes;
 use ieq_wgpu::tape::{Graph, Type, ValueId};
 use ieq_wgpu::train::inputs::{Negatives, Rows, counted_rows};
@@ -230,6 +232,9 @@ impl Training {
         let outputs = outputs.iter().flatten().flat_map(named).map(|(_, id)| id);
         outputs.chain(step.maps.iter().copied()).for_each(|id| graph.keep(id));
         Passes::FUSE.apply(&mut graph).map_err(say)?;
+        if kernels.matrix_unit().is_some() {
+            use_matrix(&mut graph, Factors::F32x3, 1).map_err(say)?;
+        }
         let executor = Executor::new(kernels, &mut Arenas::new(), graph).map_err(say)?;
         Ok(Training { spec: spec.clone(), executor, step, masks })
     }

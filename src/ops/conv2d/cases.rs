@@ -1,7 +1,9 @@
 //! Cases of the convolution and its gradients.
 
-use super::{Conv2d, Conv2dBackwardWeight};
+use super::{Algorithm, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use crate::ops::case::{Case, Elements, Input};
+use crate::ops::factors::Factors;
+use crate::ops::matrix::{scaled, tolerance};
 
 /// Cases for `check` and the tests.
 pub fn cases() -> Vec<Case> {
@@ -37,15 +39,16 @@ pub fn cases() -> Vec<Case> {
         let inputs = vec![x, given(&[o, c, k_h, k_w]), statistics];
         let plain = vec![Input::normal([n, c, h, w]), Input::normal([o, c, k_h, k_w])];
         let mut cases = Vec::new();
-        for winograd in [false, true] {
+        for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+            let winograd = algorithm == Algorithm::Winograd;
             if winograd && (k_h, k_w, stride) != (3, 3, 1) {
                 continue;
             }
             let what = if winograd { format!("by Winograd, {what}") } else { what.clone() };
-            let op = Conv2d { winograd, ..Conv2d::new(stride, padding) };
+            let op = Conv2d { algorithm, ..Conv2d::new(stride, padding) };
             let normed = Conv2d { slope, ..op.clone() };
             let normed = Case::new(format!("normalised {what}"), normed, inputs.clone());
-            let weight = Conv2dBackwardWeight { stride, padding, k_h, k_w, slope, winograd };
+            let weight = Conv2dBackwardWeight { stride, padding, k_h, k_w, slope, algorithm };
             let weight = Case::new(format!("normalised {what}"), weight, weight_inputs.clone());
             // Rows of an odd length are not stored in half precision.
             let halved = |case: &Case| {
@@ -64,5 +67,53 @@ pub fn cases() -> Vec<Case> {
         }
         cases
     })
+    .chain(by_matrix())
     .collect()
+}
+
+/// Cases on units that multiply matrices.
+fn by_matrix() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // batch, c_in, h, w, c_out, k_h, k_w, stride, padding
+    for (n, c, h, w, o, k_h, k_w, stride, padding) in [
+        (1, 1, 1, 1, 1, 1, 1, 1, 0),
+        (3, 5, 7, 9, 6, 3, 3, 1, 1),
+        (2, 8, 21, 21, 16, 1, 1, 1, 0),
+        (2, 6, 15, 15, 10, 3, 3, 2, 1),
+        (2, 10, 9, 9, 7, 1, 1, 2, 0),
+        (2, 3, 10, 13, 4, 2, 4, 3, 1),
+        (1, 2, 6, 6, 3, 3, 3, 1, 0),
+        (2, 70, 6, 4, 130, 3, 3, 1, 1),
+        (5, 40, 8, 8, 66, 3, 3, 1, 1),
+    ] {
+        let (h_out, w_out) = ((h + 2 * padding - k_h) / stride + 1, (w + 2 * padding - k_w) / stride + 1);
+        let normal = |shape: &[usize]| Input::constant(shape.to_vec(), Elements::Normal(0.0, 1.0));
+        let (x, weight, dy) = (normal(&[n, c, h, w]), normal(&[o, c, k_h, k_w]), normal(&[n, o, h_out, w_out]));
+        let statistics = Input::constant([5, c], Elements::Normal(0.2, 1.0));
+        for factors in [Factors::F16, Factors::F32x3] {
+            let algorithm = Algorithm::Matrix(factors);
+            let mut add = |what: &str, op: crate::ops::Op, inputs: Vec<Input>, y_half: bool| {
+                let sizes =
+                    format!("x {n}x{c}x{h}x{w}, weight {o}x{c}x{k_h}x{k_w}, stride {stride}, padding {padding}");
+                // What batch norm makes of x is larger than x.
+                let sd = if what.contains("normalised") { 4.0 } else { 1.0 };
+                let case = Case::new(format!("{factors:?}, {what}{sizes}"), op, scaled(inputs, [sd, 1.0]));
+                let case = if y_half { case.into_half() } else { case };
+                let allowed = tolerance(factors).max(case.tolerance);
+                cases.push(case.tolerance(allowed));
+            };
+            let forward = |slope| Conv2d { algorithm, slope, ..Conv2d::new(stride, padding) };
+            let gradient = |slope| Conv2dBackwardWeight { stride, padding, k_h, k_w, slope, algorithm };
+            add("", forward(None).into(), vec![x.clone(), weight.clone()], false);
+            add("", gradient(None).into(), vec![x.clone(), dy.clone()], false);
+            let input = Conv2dBackwardInput { stride, padding, h, w, algorithm };
+            add("", input.into(), vec![dy.clone(), weight.clone()], false);
+            let x = if w % 2 == 0 { x.clone().half() } else { x.clone() };
+            let what = if w % 2 == 0 { "normalised, x in half precision, " } else { "normalised, " };
+            let normed = vec![x.clone(), weight.clone(), statistics.clone()];
+            add(what, forward(Some(0.1)).into(), normed, w_out % 2 == 0);
+            add(what, gradient(Some(0.1)).into(), vec![x, dy.clone(), statistics.clone()], false);
+        }
+    }
+    cases
 }

@@ -1,5 +1,6 @@
 //! The sizes of a convolution, and what follows from them alone: shapes, workspace, and the sum itself.
 
+use super::Algorithm;
 use crate::gpu::kernel::lanes_for;
 use crate::ops::{Cost, Operand, shape};
 use crate::tape::Type;
@@ -86,6 +87,23 @@ impl Sizes {
         }
     }
 
+    /// Fails where an algorithm is asked for that is not for these sizes.
+    pub(super) fn check_algorithm(&self, op: &'static str, algorithm: Algorithm) -> Result<()> {
+        if algorithm != Algorithm::Winograd || self.is_winograd() {
+            return Ok(());
+        }
+        let Sizes { k_h, k_w, stride, .. } = self;
+        Err(Error::shape(op, format!("Winograd's formulas are for 3x3 and stride 1, not for {k_h}x{k_w} and {stride}")))
+    }
+
+    /// The workspace of the convolution, forward or mirrored.
+    pub(super) fn workspace(&self, algorithm: Algorithm) -> Vec<Type> {
+        match algorithm {
+            Algorithm::Winograd => self.winograd_workspace().into(),
+            Algorithm::Direct | Algorithm::Matrix(_) => vec![self.packed()],
+        }
+    }
+
     /// The convolution that computes dx from dy: channels swapped, the kernel mirrored, stride 1 over dy
     /// spread out by the stride.
     pub(super) fn mirrored(&self) -> Self {
@@ -112,10 +130,15 @@ impl Sizes {
 
     /// A multiply-add for every output, input channel and tap; the packed weights and partial sums are no cost
     /// of the convolution itself.
-    pub(super) fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
+    pub(super) fn cost(&self, inputs: &[Operand], outputs: &[Operand], algorithm: Algorithm) -> Cost {
         let [batch, c_out, h_out, w_out] = self.y();
-        Cost::moving(inputs.iter().chain(&outputs[..1]))
-            .multiply_adds(&[batch, c_out, h_out, w_out, self.c_in, self.k_h, self.k_w])
+        let cost = Cost::moving(inputs.iter().chain(&outputs[..1]))
+            .multiply_adds(&[batch, c_out, h_out, w_out, self.c_in, self.k_h, self.k_w]);
+        match algorithm {
+            Algorithm::Direct => cost,
+            Algorithm::Winograd => cost.executing(cost.multiply_adds(&self.winograd_products()).flops),
+            Algorithm::Matrix(factors) => cost.executing(cost.flops.saturating_mul(factors.products())),
+        }
     }
 
     /// Vectors of output channels in a row of packed weights: whole tiles of any width that may read them.

@@ -1,15 +1,17 @@
 //! 2-D convolution without bias, and its gradients to the input and the weight.
 //!
-//! This file has the three operations, `geometry` their sizes, `tiles` their launches, and `winograd` other launches with
-//! fewer multiplications.
+//! This file has the three operations, `geometry` their sizes, `tiles` their launches, `winograd` other launches with fewer
+//! multiplications, and `matrix` those for units that multiply matrices.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::batch_norm::{activated, check_statistics};
+use super::factors::Factors;
+use super::matrix::without_scales;
 use super::operand::{ROW, WHOLE, by_rows};
 use super::rows::gcd;
-use super::{ByRows, Cost, Host, Op, Operand, Operation, PartialSums, Pieces, Rewrites, shape};
+use super::{ByMatrix, ByRows, Cost, Host, Op, Operand, Operation, PartialSums, Pieces, Rewrites, shape};
 use crate::gpu::Launch;
 use crate::tape::{Graph, Node, Type, ValueId};
 use crate::{Error, Result};
@@ -17,10 +19,40 @@ use geometry::Sizes;
 
 mod cases;
 mod geometry;
+mod matrix;
 mod tiles;
 mod winograd;
 
 pub use cases::cases;
+
+/// How the products of a convolution are computed. The numbers of any two differ within rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Each product once, in f32.
+    #[default]
+    Direct,
+    /// By Winograd's minimal filtering, for 3 x 3 kernels of stride 1; the workspace is then its transforms and products.
+    Winograd,
+    /// By units that multiply matrices. Two further inputs, the last, are the [`Scale`](super::scale::Scale)s of x or dy and
+    /// of the other factor.
+    Matrix(Factors),
+}
+
+impl Algorithm {
+    /// As [`Operation::algorithm`].
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Algorithm::Direct => None,
+            Algorithm::Winograd => Some("Winograd"),
+            Algorithm::Matrix(factors) => Some(factors.algorithm()),
+        }
+    }
+
+    /// How factors are rounded, where they are.
+    fn factors(self) -> Option<Factors> {
+        if let Algorithm::Matrix(factors) = self { Some(factors) } else { None }
+    }
+}
 
 /// y = x * weight. Inputs: x [n, c_in, h, w], weight [c_out, c_in, k_h, k_w], and with a slope the statistics of the
 /// batch norm behind x. Output: y [n, c_out, h', w'] with h' = (h + 2 padding - k_h) / stride + 1; workspace: packed
@@ -33,14 +65,14 @@ pub struct Conv2d {
     pub padding: usize,
     /// Convolve not x but its batch norm and the LeakyReLU of this slope behind it.
     pub slope: Option<f32>,
-    /// By Winograd's minimal filtering, its gradients, too; the workspace is then its transforms and products.
-    pub winograd: bool,
+    /// How it is computed; its gradients, too.
+    pub algorithm: Algorithm,
 }
 
 impl Conv2d {
     /// A convolution of x as it is.
     pub fn new(stride: usize, padding: usize) -> Self {
-        Conv2d { stride, padding, slope: None, winograd: false }
+        Conv2d { stride, padding, slope: None, algorithm: Algorithm::Direct }
     }
 }
 
@@ -71,11 +103,11 @@ impl Operation for Conv2d {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let inputs = without_scales(self.name(), self.algorithm.factors(), inputs)?;
         let [x, weight] = x_and(self.name(), inputs, "weight", self.slope)?;
         let s = Sizes::new(self.name(), x, weight, self.stride, self.padding)?;
-        s.check_winograd(self.name(), self.winograd)?;
-        let y = Type::f32(s.y());
-        Ok(if self.winograd { [vec![y], s.winograd_workspace().into()].concat() } else { vec![y, s.packed()] })
+        s.check_algorithm(self.name(), self.algorithm)?;
+        Ok([vec![Type::f32(s.y())], s.workspace(self.algorithm)].concat())
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -87,20 +119,20 @@ impl Operation for Conv2d {
     }
 
     fn backward(&self, graph: &mut Graph, node: &Node, upstream: &[Option<ValueId>]) -> Result<Vec<Option<ValueId>>> {
-        if self.slope.is_some() {
-            return Err(Error::Internal("a convolution that normalises its input is differentiated before".into()));
+        if self.slope.is_some() || self.algorithm.factors().is_some() {
+            return Err(Error::Internal("a convolution is differentiated before a graph's passes rewrite it".into()));
         }
         let (Some(dy), x, weight) = (upstream[0], node.inputs[0], node.inputs[1]) else { return Ok(vec![None, None]) };
-        let (stride, padding, winograd) = (self.stride, self.padding, self.winograd);
+        let (stride, padding, algorithm) = (self.stride, self.padding, self.algorithm);
         let dx = if graph.value(x).requires_grad {
             let [h, w] = [graph.shape(x)[2], graph.shape(x)[3]];
-            Some(graph.one(Conv2dBackwardInput { stride, padding, h, w, winograd }, &[dy, weight])?)
+            Some(graph.one(Conv2dBackwardInput { stride, padding, h, w, algorithm }, &[dy, weight])?)
         } else {
             None
         };
         let dw = if graph.value(weight).requires_grad {
             let [k_h, k_w] = [graph.shape(weight)[2], graph.shape(weight)[3]];
-            let op = Conv2dBackwardWeight { stride, padding, k_h, k_w, slope: None, winograd };
+            let op = Conv2dBackwardWeight { stride, padding, k_h, k_w, slope: None, algorithm };
             Some(graph.one(op, &[x, dy])?)
         } else {
             None
@@ -111,14 +143,26 @@ impl Operation for Conv2d {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding);
         let p = self.padding as i32;
-        if self.winograd {
-            return s.winograd(inputs, outputs, false, (p, p), self.slope);
+        let stride = (self.stride, 1);
+        match self.algorithm {
+            Algorithm::Direct => s.convolve("pack", inputs, outputs, stride, (p, p), self.slope),
+            Algorithm::Winograd => s.winograd(inputs, outputs, false, (p, p), self.slope),
+            Algorithm::Matrix(factors) => {
+                s.convolve_by_matrix("pack", inputs, outputs, stride, (p, p), self.slope, factors)
+            }
         }
-        s.convolve("pack", inputs, outputs, (self.stride, 1), (p, p), self.slope)
     }
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
-        Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding).cost(inputs, outputs)
+        Sizes::of(inputs[0].shape, inputs[1].shape, self.stride, self.padding).cost(inputs, outputs, self.algorithm)
+    }
+
+    fn algorithm(&self) -> Option<&'static str> {
+        self.algorithm.name()
+    }
+
+    fn rounding(&self) -> f64 {
+        self.algorithm.factors().map_or(0.0, Factors::rounding)
     }
 
     fn pieces(&self) -> Option<Pieces> {
@@ -126,7 +170,7 @@ impl Operation for Conv2d {
     }
 
     fn by_rows(&self, _: usize) -> Option<ByRows> {
-        by_rows(&[ROW, WHOLE, WHOLE], &[ROW, WHOLE])
+        by_rows(&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], &[ROW, WHOLE])
     }
 
     fn rewrites(&self) -> &dyn Rewrites {
@@ -137,7 +181,14 @@ impl Operation for Conv2d {
 impl Rewrites for Conv2d {
     fn by_winograd(&self, inputs: &[Type]) -> Option<Op> {
         let s = Sizes::of(&inputs[0].shape, &inputs[1].shape, self.stride, self.padding);
-        (!self.winograd && s.gains_by_winograd()).then(|| Conv2d { winograd: true, ..self.clone() }.into())
+        (self.algorithm == Algorithm::Direct && s.gains_by_winograd())
+            .then(|| Conv2d { algorithm: Algorithm::Winograd, ..self.clone() }.into())
+    }
+
+    fn by_matrix(&self, inputs: &[Type], factors: Factors) -> Option<ByMatrix> {
+        let s = Sizes::of(&inputs[0].shape, &inputs[1].shape, self.stride, self.padding);
+        let op = || Conv2d { algorithm: Algorithm::Matrix(factors), ..self.clone() }.into();
+        (self.algorithm == Algorithm::Direct).then(|| ByMatrix { op: op(), slope: self.slope, least: s.least() })
     }
 
     fn with_fused_norm(&self, index: usize, slope: f32) -> Option<Op> {
@@ -158,7 +209,7 @@ impl Rewrites for Conv2d {
 }
 
 /// Every image is convolved by itself.
-const BY_IMAGE: Pieces = Pieces { inputs: &[Some(0), None, None], outputs: &[0] };
+const BY_IMAGE: Pieces = Pieces { inputs: &[Some(0), None, None, None, None], outputs: &[0] };
 
 /// dx of [`Conv2d`]. Inputs: dy, weight. Output: dx [n, c_in, h, w]; workspace: mirrored packed weights.
 #[derive(Clone, Debug)]
@@ -171,8 +222,8 @@ pub struct Conv2dBackwardInput {
     pub h: usize,
     /// Width of x.
     pub w: usize,
-    /// As [`Conv2d::winograd`].
-    pub winograd: bool,
+    /// As [`Conv2d::algorithm`].
+    pub algorithm: Algorithm,
 }
 
 impl Conv2dBackwardInput {
@@ -188,16 +239,15 @@ impl Operation for Conv2dBackwardInput {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let inputs = without_scales(self.name(), self.algorithm.factors(), inputs)?;
         let [dy, weight] = shape::exactly(self.name(), inputs, ["dy", "weight"])?;
         let [batch, ..] = shape::floats::<4>(self.name(), dy, "dy")?;
         let weight = shape::floats::<4>(self.name(), weight, "weight")?;
         let x = [batch, weight[1], self.h, self.w];
         let s = Sizes::new(self.name(), x, weight, self.stride, self.padding)?;
         shape::same(self.name(), "dy", &dy.shape, &s.y())?;
-        s.check_winograd(self.name(), self.winograd)?;
-        let dx = Type::f32(x);
-        let s = s.mirrored();
-        Ok(if self.winograd { [vec![dx], s.winograd_workspace().into()].concat() } else { vec![dx, s.packed()] })
+        s.check_algorithm(self.name(), self.algorithm)?;
+        Ok([vec![Type::f32(x)], s.mirrored().workspace(self.algorithm)].concat())
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -211,14 +261,26 @@ impl Operation for Conv2dBackwardInput {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs[0].shape, inputs[1].shape);
         let padding = (s.k_h as i32 - 1 - self.padding as i32, s.k_w as i32 - 1 - self.padding as i32);
-        if self.winograd {
-            return s.mirrored().winograd(inputs, outputs, true, padding, None);
+        let (s, spread) = (s.mirrored(), (1, self.stride));
+        match self.algorithm {
+            Algorithm::Direct => s.convolve("pack_mirrored", inputs, outputs, spread, padding, None),
+            Algorithm::Winograd => s.winograd(inputs, outputs, true, padding, None),
+            Algorithm::Matrix(factors) => {
+                s.convolve_by_matrix("pack_mirrored", inputs, outputs, spread, padding, None, factors)
+            }
         }
-        s.mirrored().convolve("pack_mirrored", inputs, outputs, (1, self.stride), padding, None)
     }
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
-        self.sizes(inputs[0].shape, inputs[1].shape).cost(inputs, outputs)
+        self.sizes(inputs[0].shape, inputs[1].shape).cost(inputs, outputs, self.algorithm)
+    }
+
+    fn algorithm(&self) -> Option<&'static str> {
+        self.algorithm.name()
+    }
+
+    fn rounding(&self) -> f64 {
+        self.algorithm.factors().map_or(0.0, Factors::rounding)
     }
 
     fn pieces(&self) -> Option<Pieces> {
@@ -226,7 +288,7 @@ impl Operation for Conv2dBackwardInput {
     }
 
     fn by_rows(&self, _: usize) -> Option<ByRows> {
-        by_rows(&[ROW, WHOLE, WHOLE], &[ROW, WHOLE])
+        by_rows(&[ROW, WHOLE, WHOLE, WHOLE, WHOLE], &[ROW, WHOLE])
     }
 
     fn rewrites(&self) -> &dyn Rewrites {
@@ -237,7 +299,14 @@ impl Operation for Conv2dBackwardInput {
 impl Rewrites for Conv2dBackwardInput {
     fn by_winograd(&self, inputs: &[Type]) -> Option<Op> {
         let s = self.sizes(&inputs[0].shape, &inputs[1].shape);
-        (!self.winograd && s.gains_by_winograd()).then(|| Conv2dBackwardInput { winograd: true, ..self.clone() }.into())
+        (self.algorithm == Algorithm::Direct && s.gains_by_winograd())
+            .then(|| Conv2dBackwardInput { algorithm: Algorithm::Winograd, ..self.clone() }.into())
+    }
+
+    fn by_matrix(&self, inputs: &[Type], factors: Factors) -> Option<ByMatrix> {
+        let s = self.sizes(&inputs[0].shape, &inputs[1].shape).mirrored();
+        let op = || Conv2dBackwardInput { algorithm: Algorithm::Matrix(factors), ..self.clone() }.into();
+        (self.algorithm == Algorithm::Direct).then(|| ByMatrix { op: op(), slope: None, least: s.least() })
     }
 }
 
@@ -255,8 +324,8 @@ pub struct Conv2dBackwardWeight {
     pub k_w: usize,
     /// x is not the input itself but its batch norm and the LeakyReLU of this slope behind it are.
     pub slope: Option<f32>,
-    /// As [`Conv2d::winograd`].
-    pub winograd: bool,
+    /// As [`Conv2d::algorithm`].
+    pub algorithm: Algorithm,
 }
 
 impl Conv2dBackwardWeight {
@@ -276,16 +345,17 @@ impl Operation for Conv2dBackwardWeight {
     }
 
     fn outputs(&self, inputs: &[Type]) -> Result<Vec<Type>> {
+        let inputs = without_scales(self.name(), self.algorithm.factors(), inputs)?;
         let [x, dy] = x_and(self.name(), inputs, "dy", self.slope)?;
         let weight = self.weight(&x, &dy);
         let s = Sizes::new(self.name(), x, weight, self.stride, self.padding)?;
         shape::same(self.name(), "dy", &dy, &s.y())?;
-        s.check_winograd(self.name(), self.winograd)?;
-        let dw = Type::f32(weight);
-        if self.winograd {
-            return Ok([vec![dw], s.winograd_weight_workspace().into()].concat());
-        }
-        Ok(vec![dw, s.partial()])
+        s.check_algorithm(self.name(), self.algorithm)?;
+        let workspace = match self.algorithm {
+            Algorithm::Winograd => s.winograd_weight_workspace().into(),
+            Algorithm::Direct | Algorithm::Matrix(_) => vec![s.partial()],
+        };
+        Ok([vec![Type::f32(weight)], workspace].concat())
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -303,16 +373,24 @@ impl Operation for Conv2dBackwardWeight {
     }
 
     fn cost(&self, inputs: &[Operand], outputs: &[Operand]) -> Cost {
-        self.sizes(inputs).cost(inputs, outputs)
+        self.sizes(inputs).cost(inputs, outputs, self.algorithm)
+    }
+
+    fn algorithm(&self) -> Option<&'static str> {
+        self.algorithm.name()
+    }
+
+    fn rounding(&self) -> f64 {
+        self.algorithm.factors().map_or(0.0, Factors::rounding)
     }
 
     fn pieces(&self) -> Option<Pieces> {
         // Every output channel has a gradient of its own.
-        Some(Pieces { inputs: &[None, Some(1), None], outputs: &[0] })
+        Some(Pieces { inputs: &[None, Some(1), None, None, None], outputs: &[0] })
     }
 
     fn by_rows(&self, _: usize) -> Option<ByRows> {
-        by_rows(&[ROW, ROW, WHOLE], &[WHOLE, WHOLE])
+        by_rows(&[ROW, ROW, WHOLE, WHOLE, WHOLE], &[WHOLE, WHOLE])
     }
 
     fn partial_sums(&self) -> Option<&dyn PartialSums> {
@@ -328,8 +406,15 @@ impl Rewrites for Conv2dBackwardWeight {
     fn by_winograd(&self, inputs: &[Type]) -> Option<Op> {
         let weight = self.weight(&inputs[0].shape, &inputs[1].shape);
         let s = Sizes::of(&inputs[0].shape, &weight, self.stride, self.padding);
-        (!self.winograd && s.gains_by_winograd())
-            .then(|| Conv2dBackwardWeight { winograd: true, ..self.clone() }.into())
+        (self.algorithm == Algorithm::Direct && s.gains_by_winograd())
+            .then(|| Conv2dBackwardWeight { algorithm: Algorithm::Winograd, ..self.clone() }.into())
+    }
+
+    fn by_matrix(&self, inputs: &[Type], factors: Factors) -> Option<ByMatrix> {
+        let weight = self.weight(&inputs[0].shape, &inputs[1].shape);
+        let s = Sizes::of(&inputs[0].shape, &weight, self.stride, self.padding);
+        let op = || Conv2dBackwardWeight { algorithm: Algorithm::Matrix(factors), ..self.clone() }.into();
+        (self.algorithm == Algorithm::Direct).then(|| ByMatrix { op: op(), slope: self.slope, least: s.least() })
     }
 
     fn with_fused_norm(&self, index: usize, slope: f32) -> Option<Op> {
@@ -345,7 +430,7 @@ impl PartialSums for Conv2dBackwardWeight {
     /// The fewest images that are whole splits.
     fn rows_per_part(&self, inputs: &[Operand]) -> usize {
         let s = self.sizes(inputs);
-        if self.winograd {
+        if self.algorithm == Algorithm::Winograd {
             return s.slice_images();
         }
         let rows = s.splits().1;
@@ -354,17 +439,18 @@ impl PartialSums for Conv2dBackwardWeight {
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs);
-        if self.winograd {
-            return s.winograd_weight_parts(inputs, outputs, rows, self.slope);
+        match self.algorithm {
+            Algorithm::Direct => s.weight_parts(inputs, outputs, rows, self.slope),
+            Algorithm::Winograd => s.winograd_weight_parts(inputs, outputs, rows, self.slope),
+            Algorithm::Matrix(factors) => s.weight_parts_by_matrix(inputs, outputs, rows, self.slope, factors),
         }
-        s.weight_parts(inputs, outputs, rows, self.slope)
     }
 
     fn joining_launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = self.sizes(inputs);
-        if self.winograd {
-            return s.winograd_weight_joining(outputs);
+        match self.algorithm {
+            Algorithm::Winograd => s.winograd_weight_joining(outputs),
+            Algorithm::Direct | Algorithm::Matrix(_) => s.weight_joining(outputs),
         }
-        s.weight_joining(outputs)
     }
 }

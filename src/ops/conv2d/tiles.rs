@@ -204,8 +204,7 @@ impl Sizes {
         padding: (i32, i32),
         slope: Option<f32>,
     ) -> Vec<Launch<ValueId>> {
-        let (x, weight, y, packed) = (inputs[0].id, inputs[1].id, outputs[0].id, outputs[1].id);
-        let vectors = self.c_in * self.taps() * self.packed_row();
+        let (x, y, packed) = (inputs[0].id, outputs[0].id, outputs[1].id);
         let rows = [self.packed_row(), CHAIN.div_ceil(self.taps())];
         let grid = |tile: &Tile| {
             let runs = self.batch * self.h_out * self.w_out.div_ceil(tile.across);
@@ -238,8 +237,20 @@ impl Sizes {
             tiles.push(tile(FORWARD_16X4));
         }
         forward.alternatives = tiles;
-        let pack = self.launch(pack, vectors, padding, rows, None).bind("weight", weight).bind("packed_out", packed);
-        vec![pack, forward]
+        vec![self.packing(pack, padding, inputs[1].id, packed), forward]
+    }
+
+    /// The launch that packs the weights: `pack`, or `pack_mirrored`.
+    pub(super) fn packing(
+        &self,
+        pack: &'static str,
+        padding: (i32, i32),
+        weight: ValueId,
+        packed: ValueId,
+    ) -> Launch<ValueId> {
+        let vectors = self.c_in * self.taps() * self.packed_row();
+        let launch = self.launch(pack, vectors, padding, [self.packed_row(), 0], None);
+        launch.bind("weight", weight).bind("packed_out", packed)
     }
 
     /// Launches of the partial sums of the weight gradient over some images, to which x and dy are cut. `inputs`: x, dy,

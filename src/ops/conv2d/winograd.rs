@@ -10,7 +10,6 @@ use crate::gpu::kernel::{fold, lanes_for};
 use crate::ops::Operand;
 use crate::ops::tile::Tile;
 use crate::tape::{Type, ValueId};
-use crate::{Error, Result};
 
 const SHADER: &str = "winograd";
 
@@ -53,18 +52,14 @@ impl Sizes {
         self.is_winograd() && channels >= LEAST_CHANNELS && self.image_bytes() <= MOST_IMAGE_BYTES
     }
 
-    /// Fails where Winograd's formulas are asked for and do not hold.
-    pub(super) fn check_winograd(&self, op: &'static str, wanted: bool) -> Result<()> {
-        if !wanted || self.is_winograd() {
-            return Ok(());
-        }
-        let Sizes { k_h, k_w, stride, .. } = self;
-        Err(Error::shape(op, format!("Winograd's formulas are for 3x3 and stride 1, not for {k_h}x{k_w} and {stride}")))
-    }
-
     /// Bytes of one image's transformed inputs and products.
     fn image_bytes(&self) -> u64 {
         4 * ELEMENTS as u64 * self.tiles_of(1) as u64 * (self.c_in + self.c_out) as u64
+    }
+
+    /// Sizes of the products of all images.
+    pub(super) fn winograd_products(&self) -> [usize; 4] {
+        [ELEMENTS, self.tiles_of(self.batch), self.c_in, self.c_out]
     }
 
     /// Tiles of an image, down and across.

@@ -1,0 +1,65 @@
+//! Computes products on units that multiply matrices, whose factors are rounded: see `ops::matrix`. The numbers change within
+//! the rounding of the factors.
+
+use std::collections::HashMap;
+
+use super::{Graph, Node, Storage, Type, Value, ValueId};
+use crate::Result;
+use crate::ops::Op;
+use crate::ops::factors::Factors;
+use crate::ops::scale::Scale;
+
+/// The fewest rows, columns and terms of a product with which a unit's tiles are half full.
+pub const LEAST: usize = 32;
+
+/// Rewrites every convolution, gradient of one, and product of at least this many rows, columns and terms. Each factor gets a
+/// node that finds its scale, before its first reader; others that read the same numbers share it.
+///
+/// # Errors
+/// None that the operations themselves did not have.
+pub fn use_matrix(graph: &mut Graph, factors: Factors, least: usize) -> Result<()> {
+    let nodes = std::mem::take(&mut graph.nodes);
+    let (count, backward_at) = (nodes.len(), graph.backward_at);
+    let mut scales = HashMap::new();
+    for (at, mut node) in nodes.into_iter().enumerate() {
+        if backward_at == Some(at) {
+            graph.backward_at = Some(graph.nodes.len());
+        }
+        let types: Vec<Type> = node.inputs.iter().map(|&id| graph.value(id).ty.clone()).collect();
+        let by_matrix = node.op.operation().rewrites().by_matrix(&types, factors);
+        if let Some(by_matrix) = by_matrix.filter(|by_matrix| by_matrix.least >= least) {
+            let first = by_matrix.slope.map_or_else(|| vec![node.inputs[0]], |_| vec![node.inputs[0], node.inputs[2]]);
+            for (inputs, slope) in [(first, by_matrix.slope), (vec![node.inputs[1]], None)] {
+                let key = (inputs.clone(), slope.map(f32::to_bits));
+                let scale = match scales.get(&key) {
+                    Some(&scale) => scale,
+                    None => append_scale(graph, Scale { slope }, inputs, &node.scope)?,
+                };
+                scales.insert(key, scale);
+                node.inputs.push(scale);
+            }
+            node.op = by_matrix.op;
+        }
+        // What is written again is another factor from here on.
+        scales.retain(|(inputs, _): &(Vec<ValueId>, _), _| !node.outputs.iter().any(|id| inputs.contains(id)));
+        graph.nodes.push(node);
+    }
+    if backward_at == Some(count) {
+        graph.backward_at = Some(graph.nodes.len());
+    }
+    Ok(())
+}
+
+fn append_scale(graph: &mut Graph, scale: Scale, inputs: Vec<ValueId>, scope: &str) -> Result<ValueId> {
+    let op = Op::from(scale);
+    let types: Vec<Type> = inputs.iter().map(|&id| graph.value(id).ty.clone()).collect();
+    let mut outputs = Vec::new();
+    for ty in op.outputs(&types)? {
+        let name = format!("{scope}.{}", op.operation().name());
+        graph.values.push(Value { name, ty, storage: Storage::Transient, requires_grad: false });
+        outputs.push(ValueId(graph.values.len() as u32 - 1));
+    }
+    let first = outputs[0];
+    graph.nodes.push(Node { op, inputs, outputs, scope: scope.to_owned() });
+    Ok(first)
+}

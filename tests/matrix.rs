@@ -1,0 +1,199 @@
+//! Products on units that multiply matrices of half precision (`run.matrix`). Where the adapter has such units they are
+//! tested, else the kernels that compute the same by ordinary arithmetic.
+
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports its adapter and its measured errors")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
+use ieq_wgpu::gpu::device::{Gpu, Options};
+use ieq_wgpu::gpu::kernel::Kernels;
+use ieq_wgpu::gpu::matrix_unit::MatrixUnit;
+use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
+use ieq_wgpu::ops::Op;
+use ieq_wgpu::ops::check::find_matrix_unit;
+use ieq_wgpu::ops::conv2d::{Algorithm, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
+use ieq_wgpu::ops::elements::Elements;
+use ieq_wgpu::ops::factors::Factors;
+use ieq_wgpu::ops::matmul::Matmul;
+use ieq_wgpu::ops::scale::Scale;
+use ieq_wgpu::random::{Rng, Stream};
+use ieq_wgpu::settings::{Config, Matrix};
+use ieq_wgpu::tape::exec::{Arenas, Executor};
+use ieq_wgpu::tape::matrix::use_matrix;
+use ieq_wgpu::tape::{Graph, Type, ValueId, twin};
+use ieq_wgpu::train::Trainer;
+
+/// Kernels with a unit of the adapter, or the ordinary arithmetic that stands for one.
+fn kernels() -> Kernels {
+    let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
+    let gpu = Gpu::open(&Options { choice, matrix_units: true, ..Options::default() }).unwrap();
+    let mut kernels = Kernels::new(gpu.clone());
+    let found = find_matrix_unit(&mut kernels).unwrap();
+    eprintln!("adapter: {}, {found:?}", gpu.describe());
+    if found.right.is_none() {
+        kernels.use_matrix_unit(Some(MatrixUnit::SCALAR));
+    }
+    kernels
+}
+
+/// Normal numbers of one size, and a few that are a million times smaller.
+fn numbers(n: usize, sd: f64, seed: u32) -> Vec<f64> {
+    let mut rng = Rng::new(7, Stream::Order, seed, 0);
+    let mut values = Elements::Normal(0.0, sd).make(n, &mut rng);
+    values.iter_mut().step_by(17).for_each(|v| *v *= 1e-6);
+    values.into_iter().map(|v| f64::from(v as f32)).collect()
+}
+
+/// An operation on two factors, in f32.
+struct Product {
+    op: Op,
+    factors: [Vec<usize>; 2],
+}
+
+/// What a device makes of a product, and its largest error as a share of the largest element.
+fn error(kernels: &mut Kernels, product: &Product, sizes: [f64; 2], factors: Option<Factors>) -> f64 {
+    let mut graph = Graph::new();
+    let ids: Vec<ValueId> = (0..2)
+        .map(|i| graph.in_arena(&format!("factor {i}"), "factor", Type::f32(product.factors[i].clone()), false))
+        .collect();
+    let y = graph.one(product.op.clone(), &ids).unwrap();
+    graph.keep(y);
+    if let Some(factors) = factors {
+        let before = graph.nodes().len();
+        use_matrix(&mut graph, factors, 1).unwrap();
+        assert_eq!(graph.nodes().len(), before + 2, "a scale for each factor");
+    }
+    let mut values: HashMap<ValueId, Vec<f64>> =
+        ids.iter().zip(sizes).map(|(&id, sd)| (id, numbers(graph.value(id).ty.len(), sd, id.index() as u32))).collect();
+    let executor = Executor::new(kernels, &mut Arenas::new(), graph.clone()).unwrap();
+    ids.iter().for_each(|id| executor.write_f64(*id, &values[id]).unwrap());
+    twin::run(&graph, &mut values).unwrap();
+    executor.submit().unwrap();
+    let (got, wanted) = (executor.read_f64(y).unwrap(), &values[&y]);
+    let scale = wanted.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
+    assert!(scale > 0.0 && got.iter().all(|v| v.is_finite()), "{:?}", product.op);
+    got.iter().zip(wanted).fold(0.0, |most, (a, b)| f64::max(most, (a - b).abs())) / scale
+}
+
+fn products() -> Vec<Product> {
+    let algorithm = Algorithm::Direct;
+    let (x, dy, weight) = (vec![4, 96, 10, 10], vec![4, 80, 10, 10], vec![80, 96, 3, 3]);
+    let of_input = Conv2dBackwardInput { stride: 1, padding: 1, h: 10, w: 10, algorithm };
+    let of_weight = Conv2dBackwardWeight { stride: 1, padding: 1, k_h: 3, k_w: 3, slope: None, algorithm };
+    vec![
+        Product { op: Conv2d::new(1, 1).into(), factors: [x.clone(), weight.clone()] },
+        Product { op: of_input.into(), factors: [dy.clone(), weight] },
+        Product { op: of_weight.into(), factors: [x, dy] },
+        Product { op: Conv2d::new(1, 0).into(), factors: [vec![8, 320, 5, 5], vec![70, 320, 1, 1]] },
+        Product { op: Matmul::new(false, true).into(), factors: [vec![130, 640], vec![67, 640]] },
+    ]
+}
+
+/// Two parts of a factor hold 22 bits: the error is that of f32, of factors as small as gradients, too.
+#[test]
+fn factors_in_two_parts_err_no_more_than_twice_as_f32_does() {
+    let mut kernels = kernels();
+    for product in products() {
+        for sizes in [[1.0, 1.0], [3.0, 1e-12], [1e-12, 0.02], [1e15, 1e-18]] {
+            let plain = error(&mut kernels, &product, sizes, None);
+            let parts = error(&mut kernels, &product, sizes, Some(Factors::F32x3));
+            let half = error(&mut kernels, &product, sizes, Some(Factors::F16));
+            eprintln!("{:?} {sizes:?}: f32 {plain:.1e}, f32x3 {parts:.1e}, f16 {half:.1e}", product.op);
+            assert!(parts <= 2.0 * plain, "{:?} {sizes:?}: {parts:.1e}, f32 {plain:.1e}", product.op);
+            assert!(half <= 2_f64.powi(-10) && half > 10.0 * plain, "{:?} {sizes:?}: {half:.1e}", product.op);
+        }
+    }
+}
+
+/// A demo that is wide enough for units.
+fn wide(matrix: Matrix) -> Config {
+    let mut config = Config::from_preset("demo").unwrap();
+    config.model.widths = vec![8, 32, 32, 40];
+    config.optimiser.batch = 4;
+    config.run.matrix = matrix;
+    config
+}
+
+fn glyphs(config: &Config) -> Arc<ImageSet> {
+    Arc::new(load("glyphs", Split::Train, &DataOptions { side: config.data.side, ..DataOptions::default() }).unwrap())
+}
+
+fn count<T: ieq_wgpu::ops::Operation>(trainer: &Trainer, is: impl Fn(&T) -> bool) -> usize {
+    let nodes = trainer.executor().graph().nodes();
+    nodes.iter().filter(|node| node.op.downcast_ref::<T>().is_some_and(&is)).count()
+}
+
+/// The same step on units and without: other roundings, the same numbers. What two operations read has one scale.
+#[test]
+fn a_step_on_units_agrees_with_one_without() {
+    let kernels = kernels();
+    let data = glyphs(&wide(Matrix::Off));
+    let gradients = |matrix| {
+        let mut trainer = Trainer::new(kernels.clone(), &wide(matrix), data.clone(), None).unwrap();
+        trainer.submit().unwrap();
+        let matrix = |algorithm: Algorithm| matches!(algorithm, Algorithm::Matrix(_));
+        let forward = count(&trainer, |op: &Conv2d| matrix(op.algorithm));
+        let input = count(&trainer, |op: &Conv2dBackwardInput| matrix(op.algorithm));
+        let weight = count(&trainer, |op: &Conv2dBackwardWeight| matrix(op.algorithm));
+        let scales = count(&trainer, |_: &Scale| true);
+        ([forward, input, weight, scales], trainer.executor().read_arena("gradients").unwrap())
+    };
+    let (none, plain) = gradients(Matrix::Off);
+    assert_eq!(none, [0; 4]);
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let size = norm(&mut plain.iter().copied());
+    let mut errors = Vec::new();
+    // Twenty layers, of which each adds its rounding to those before it.
+    for (matrix, allowed) in [(Matrix::F32x3, 1e-5), (Matrix::F16, 20.0 * 2_f64.powi(-10))] {
+        let (counts, own) = gradients(matrix);
+        let [forward, input, weight, scales] = counts;
+        assert!(forward >= 8 && input == forward && weight == forward, "{counts:?}");
+        // Each product has two factors; weights are read twice, and so are most maps and their gradients.
+        assert!(scales < 4 * forward, "{counts:?}");
+        let error = norm(&mut plain.iter().zip(&own).map(|(a, b)| a - b)) / size;
+        assert!(own.len() == plain.len() && error <= allowed && error > 0.0, "{matrix}: off by {error}");
+        errors.push(error);
+    }
+    eprintln!("gradients differ by {errors:?}");
+    assert!(errors[1] > 4.0 * errors[0], "{errors:?}");
+}
+
+#[test]
+fn a_run_on_units_goes_on_bit_for_bit() {
+    let kernels = kernels();
+    let config = wide(Matrix::F32x3);
+    let data = glyphs(&config);
+    let start = || Trainer::new(kernels.clone(), &config, data.clone(), None).unwrap();
+    let steps = |trainer: &mut Trainer, n: usize| {
+        (0..n).for_each(|_| drop(trainer.submit().unwrap()));
+        trainer.checkpoint().unwrap()
+    };
+    let mut whole = start();
+    let half = steps(&mut whole, 2);
+    let end = steps(&mut whole, 2);
+    let mut resumed = start();
+    resumed.restore(std::path::Path::new("half"), &half).unwrap();
+    assert!(steps(&mut resumed, 2).tensors == end.tensors);
+    // Another arithmetic is another run.
+    let mut other = Trainer::new(kernels.clone(), &wide(Matrix::Off), data.clone(), None).unwrap();
+    let error = other.restore(std::path::Path::new("half"), &half).unwrap_err().to_string();
+    assert!(error.contains("run.matrix") && error.contains("f32x3"), "{error}");
+}
+
+/// A device decides what `auto` is; what it cannot do is refused before anything is computed.
+#[test]
+fn what_a_device_cannot_do_is_a_sentence() {
+    let mut kernels = kernels();
+    let data = glyphs(&wide(Matrix::Off));
+    let auto = Trainer::new(kernels.clone(), &wide(Matrix::Auto), data.clone(), None).unwrap();
+    assert_eq!(auto.fitted().config.run.matrix, Matrix::F32x3);
+    kernels.use_matrix_unit(None);
+    let auto = Trainer::new(kernels.clone(), &wide(Matrix::Auto), data.clone(), None).unwrap();
+    assert_eq!(auto.fitted().config.run.matrix, Matrix::Off);
+    for matrix in [Matrix::F16, Matrix::F32x3] {
+        let error = Trainer::new(kernels.clone(), &wide(matrix), data.clone(), None).err().unwrap().to_string();
+        assert!(error.contains("no matrix unit") && error.contains("run.matrix"), "{error}");
+    }
+}
