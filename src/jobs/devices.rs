@@ -8,6 +8,7 @@ use super::Session;
 use crate::Result;
 use crate::gpu::adapter;
 use crate::gpu::device::WANTED_FEATURES;
+use crate::gpu::matrix_unit::matrix_units;
 
 /// The adapters, in the order in which they are numbered.
 #[derive(Clone, Debug, Serialize)]
@@ -33,7 +34,8 @@ pub struct DeviceEntry {
     pub chosen: bool,
     /// Limits that decide what fits, by their WebGPU names.
     pub limits: BTreeMap<&'static str, u64>,
-    /// Features that the engine can make use of, where the adapter has them.
+    /// Features that the engine can make use of, where the adapter has them. `matrix_16x16`: it lists units that multiply
+    /// matrices of that size, which `--matrix` tries.
     pub features: Vec<String>,
 }
 
@@ -49,7 +51,9 @@ pub fn run(session: &Session) -> Result<DevicesOutcome> {
         let features = listed.adapter.features();
         let wanted = features.iter_names().filter(|(_, feature)| WANTED_FEATURES.contains(*feature));
         let mut features: Vec<String> = wanted.map(|(name, _)| name.to_lowercase()).collect();
+        features.extend(matrix_units(&listed.adapter).iter().map(|unit| format!("matrix_{0}x{0}", unit.side)));
         features.sort();
+        features.dedup();
         DeviceEntry {
             index,
             name: listed.info.name.clone(),

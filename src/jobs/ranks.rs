@@ -16,7 +16,7 @@ use crate::error::Change;
 use crate::gpu::kernel::Kernels;
 use crate::progress::{Progress, Silent};
 use crate::ranks::Ranks;
-use crate::settings::{BatchStatistics, Config};
+use crate::settings::{BatchStatistics, Config, Matrix};
 use crate::train::Trainer;
 use crate::train::exchange::check_parts;
 use crate::train::recipe::{self, Choice, is_given};
@@ -63,6 +63,13 @@ pub(super) fn check(config: &Config, given: Option<&Given>, size: usize) -> Resu
             keys: vec!["run.memory_budget"],
             why: format!("run.memory_budget counts what one process needs, and {size} ranks exchange more than that"),
             changes: vec![Change::Unset("run.memory_budget")],
+        });
+    }
+    if config.run.matrix == Matrix::Auto {
+        return Err(Error::Conflict {
+            keys: vec!["run.matrix"],
+            why: format!("run.matrix = auto goes by what a device measures, which may differ among {size} ranks"),
+            changes: vec![Change::Set("run.matrix", "f32x3".into()), Change::Set("run.matrix", "off".into())],
         });
     }
     let layer = given.map_or(&none, |given| &given.layer);
