@@ -3,7 +3,11 @@
 
 #![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test reports its adapter and its measured errors")]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use ieq_wgpu::data::{DataOptions, ImageSet, Split, load};
@@ -13,22 +17,29 @@ use ieq_wgpu::gpu::matrix_unit::MatrixUnit;
 use ieq_wgpu::gpu::{AdapterChoice, adapter::ADAPTER_VARIABLE};
 use ieq_wgpu::ops::Op;
 use ieq_wgpu::ops::check::find_matrix_unit;
+use ieq_wgpu::ops::clip::{ClipNorm, GlobalNorm};
 use ieq_wgpu::ops::conv2d::{Algorithm, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use ieq_wgpu::ops::elements::Elements;
 use ieq_wgpu::ops::factors::Factors;
 use ieq_wgpu::ops::matmul::Matmul;
 use ieq_wgpu::ops::scale::Scale;
 use ieq_wgpu::random::{Rng, Stream};
-use ieq_wgpu::settings::{Config, Matrix};
+use ieq_wgpu::settings::{Activations, BatchStatistics, Config, Matrix};
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::matrix::use_matrix;
 use ieq_wgpu::tape::{Graph, Type, ValueId, twin};
 use ieq_wgpu::train::Trainer;
+use ieq_wgpu::train::checkpoint::TensorData;
 
 /// Kernels with a unit of the adapter, or the ordinary arithmetic that stands for one.
 fn kernels() -> Kernels {
+    kernels_with(None)
+}
+
+/// The same on a device whose bindings hold no more.
+fn kernels_with(max_binding: Option<u64>) -> Kernels {
     let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, matrix_units: true, ..Options::default() }).unwrap();
+    let gpu = Gpu::open(&Options { choice, matrix_units: true, max_binding, ..Options::default() }).unwrap();
     let mut kernels = Kernels::new(gpu.clone());
     let found = find_matrix_unit(&mut kernels).unwrap();
     eprintln!("adapter: {}, {found:?}", gpu.describe());
@@ -175,11 +186,11 @@ fn a_run_on_units_goes_on_bit_for_bit() {
     let half = steps(&mut whole, 2);
     let end = steps(&mut whole, 2);
     let mut resumed = start();
-    resumed.restore(std::path::Path::new("half"), &half).unwrap();
+    resumed.restore(Path::new("half"), &half).unwrap();
     assert!(steps(&mut resumed, 2).tensors == end.tensors);
     // Another arithmetic is another run.
     let mut other = Trainer::new(kernels.clone(), &wide(Matrix::Off), data.clone(), None).unwrap();
-    let error = other.restore(std::path::Path::new("half"), &half).unwrap_err().to_string();
+    let error = other.restore(Path::new("half"), &half).unwrap_err().to_string();
     assert!(error.contains("run.matrix") && error.contains("f32x3"), "{error}");
 }
 
@@ -196,5 +207,118 @@ fn what_a_device_cannot_do_is_a_sentence() {
     for matrix in [Matrix::F16, Matrix::F32x3] {
         let error = Trainer::new(kernels.clone(), &wide(matrix), data.clone(), None).err().unwrap().to_string();
         assert!(error.contains("no matrix unit") && error.contains("run.matrix"), "{error}");
+    }
+}
+
+/// A value that changes between two products has two scales, under whatever name it is written; one that stays has one.
+#[test]
+fn a_factor_that_changes_is_scaled_anew() {
+    let mut graph = Graph::new();
+    let x = graph.in_arena("x", "x", Type::f32([64, 64]), false);
+    let w = graph.in_arena("weights", "w", Type::f32([64, 64]), false);
+    let whole = graph.whole_arena("weights");
+    let first = graph.one(Matmul::new(false, false), &[x, w]).unwrap();
+    let norm = graph.one(GlobalNorm, &[whole]).unwrap();
+    graph.update(ClipNorm { most: 1e-3 }, &[norm], &[whole]).unwrap();
+    let second = graph.one(Matmul::new(false, true), &[x, w]).unwrap();
+    let third = graph.one(Matmul::new(true, false), &[x, w]).unwrap();
+    [first, second, third].iter().for_each(|&id| graph.keep(id));
+    use_matrix(&mut graph, Factors::F32x3, 1).unwrap();
+    let scales = graph.nodes().iter().filter(|node| node.op.downcast_ref::<Scale>().is_some());
+    assert_eq!(scales.map(|node| node.inputs[0]).collect::<Vec<_>>(), [x, w, w]);
+    let mut values = HashMap::from([(x, numbers(64 * 64, 1.0, 1)), (w, numbers(64 * 64, 50.0, 2))]);
+    let executor = Executor::new(&mut kernels(), &mut Arenas::new(), graph.clone()).unwrap();
+    [x, w].iter().for_each(|id| executor.write_f64(*id, &values[id]).unwrap());
+    executor.submit().unwrap();
+    // The twin knows a value by one name alone.
+    let size = values[&w].iter().map(|v| v * v).sum::<f64>().sqrt();
+    values.get_mut(&w).unwrap().iter_mut().for_each(|v| *v *= 1e-3 / size);
+    for (id, transposed) in [(second, [false, true]), (third, [true, false])] {
+        let mut alone = Graph::new();
+        let [a, b] = ["a", "b"].map(|name| alone.in_arena(name, name, Type::f32([64, 64]), false));
+        let y = alone.one(Matmul::new(transposed[0], transposed[1]), &[a, b]).unwrap();
+        let mut wanted = HashMap::from([(a, values[&x].clone()), (b, values[&w].clone())]);
+        twin::run(&alone, &mut wanted).unwrap();
+        let (got, wanted) = (executor.read_f64(id).unwrap(), &wanted[&y]);
+        let scale = wanted.iter().fold(0.0_f64, |most, v| most.max(v.abs()));
+        assert!(got.iter().zip(wanted).all(|(a, b)| (a - b).abs() <= 2e-6 * scale), "{transposed:?}");
+    }
+}
+
+/// What a step may have besides: each agrees with the same step without units, whose gradients are kept for it.
+#[test]
+fn units_go_with_everything_that_a_step_has() {
+    let kernels = kernels();
+    let data = glyphs(&wide(Matrix::Off));
+    let changes: [(&str, fn(&mut Config)); 4] = [
+        ("half precision", |config| config.run.activations = Activations::F16),
+        ("computed again", |config| config.run.recompute = 6),
+        ("micro-batches", |config| {
+            (config.run.micro_batch, config.run.batch_norm) = (Some(2), BatchStatistics::Micro);
+        }),
+        ("the statistics of all micro-batches", |config| config.run.micro_batch = Some(2)),
+    ];
+    for (what, change) in changes {
+        let gradients = |matrix| {
+            let mut config = wide(matrix);
+            change(&mut config);
+            let mut trainer = Trainer::new(kernels.clone(), &config, data.clone(), None).unwrap();
+            assert!(matrix == Matrix::Off || count(&trainer, |_: &Scale| true) > 8, "{what}");
+            trainer.submit().unwrap();
+            trainer.checkpoint().unwrap().tensors
+        };
+        let (plain, own) = (gradients(Matrix::Off), gradients(Matrix::F32x3));
+        let (mut off, mut size) = (0.0, 0.0);
+        for (name, tensor) in plain.iter().filter(|(name, _)| name.contains("momentum.")) {
+            let (TensorData::F32(plain), TensorData::F32(own)) = (&tensor.data, &own[name].data) else { continue };
+            for (a, b) in plain.iter().zip(own) {
+                (off, size) = (off + f64::from(a - b).powi(2), size + f64::from(*a).powi(2));
+            }
+        }
+        let error = (off / size).sqrt();
+        eprintln!("{what}: {error:.1e}");
+        // Halves that round to another neighbour differ by 2^-11, each.
+        let allowed = if what == "half precision" { 1e-2 } else { 1e-5 };
+        assert!(size > 0.0 && error <= allowed, "{what}: {error:.1e}");
+    }
+}
+
+/// Scales, and sums of weight gradients, are made in parts where a tensor is larger than a binding: the same bits.
+#[test]
+fn a_step_on_units_trains_in_bindings_smaller_than_its_tensors() {
+    let mut config = wide(Matrix::F32x3);
+    config.optimiser.batch = 16;
+    let data = glyphs(&config);
+    let train = |max_binding| {
+        let mut trainer = Trainer::new(kernels_with(max_binding), &config, data.clone(), None).unwrap();
+        (0..2).for_each(|_| drop(trainer.submit().unwrap()));
+        (trainer.executor().dispatches(), trainer.checkpoint().unwrap().tensors)
+    };
+    let (few, whole) = train(None);
+    // The second block has maps of 32 channels and 14 x 14.
+    let rows = config.method.rows_of(config.optimiser.batch) as u64;
+    let (many, cut) = train(Some(4 * rows * 32 * 14 * 14 * 3 / 5));
+    assert!(many > few && whole == cut, "{few} and {many} dispatches");
+}
+
+/// The program says what the device lacks, and the way out is one.
+#[test]
+fn the_program_says_what_a_device_lacks() {
+    let lacks = kernels().matrix_unit() == Some(MatrixUnit::SCALAR);
+    let folder = tempfile::tempdir().unwrap();
+    let train =
+        "train --no-eval --preset demo --widths 4,4,4,4 --method baseline --batch 4 --steps 1 --overwrite --out run";
+    let auto = program::succeeds(folder.path(), &format!("{train} --matrix auto"));
+    assert!(program::stderr(&auto).contains("run.matrix = off") || program::stderr(&auto).contains("matrix units of"));
+    if lacks {
+        let advice = ["--matrix (run.matrix)", "has no matrix units", "--matrix off"];
+        program::fails(folder.path(), &format!("{train} --matrix f16"), 2, &advice);
+        program::succeeds(folder.path(), &format!("{train} --matrix off"));
+        let bench = "bench --shapes matmul:64x64x64 --check-only";
+        program::fails(folder.path(), &format!("{bench} --matrix f32x3"), 2, &advice);
+    } else {
+        program::succeeds(folder.path(), &format!("{train} --matrix f16"));
+        let bench = program::succeeds(folder.path(), "bench --shapes matmul:64x64x64 --check-only --matrix f32x3");
+        assert!(String::from_utf8_lossy(&bench.stdout).contains("matrix f32x3"));
     }
 }

@@ -235,6 +235,11 @@ impl Recording {
         ops::executed(&self.graph)
     }
 
+    /// Whether any of them is executed by matrix units.
+    pub fn on_matrix_units(&self) -> bool {
+        self.graph.nodes.iter().any(|node| node.op.operation().factors().is_some())
+    }
+
     /// Bytes of the largest tensor that grows with the rows.
     pub fn largest_bytes(&self) -> u64 {
         let made = self.graph.nodes.iter().filter(|n| !n.op.operation().in_place()).map(|n| n.outputs[0]);
@@ -309,10 +314,11 @@ fn distinct(graph: &Graph, content: &dyn Fn(&Graph, ValueId) -> Content) -> Resu
     Ok(cases)
 }
 
-/// `inputs -> result`, each as `16x64x32x32`.
+/// `inputs -> result`, each as `16x64x32x32`, without the scales that matrix units need: the shape is that of the product.
 fn shapes(graph: &Graph, node: &Node) -> String {
     let one = |&id: &ValueId| graph.shape(id).iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-    let inputs: Vec<String> = node.inputs.iter().map(one).collect();
+    let scales = if node.op.operation().factors().is_some() { 2 } else { 0 };
+    let inputs: Vec<String> = node.inputs[..node.inputs.len() - scales].iter().map(one).collect();
     format!("{} -> {}", inputs.join(", "), node.outputs.first().map(one).unwrap_or_default()).trim().to_owned()
 }
 

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::gpu::Launch;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::PassTimer;
-use crate::ops::Host;
+use crate::ops::{Factors, Host};
 use crate::tape::ValueId;
 use crate::tape::exec::{Arenas, Executor};
 
@@ -145,7 +145,7 @@ pub async fn run_async(
         let seconds = measure_async(timer, options.samples_of(0.0), &|pass| executor.encode(pass, 0..1)).await?;
         let (least, bound) = ceilings.least(result.executed, result.bytes, result.launches);
         result.seconds = Some(seconds);
-        if !result.algorithm.starts_with("matrix") {
+        if case.op().operation().factors().is_none() {
             (result.bound, result.share) = (Some(bound), Some(least / seconds.median));
         }
     }
@@ -204,7 +204,7 @@ async fn check(case: &Case, data: &[(ValueId, Data)], executor: &Executor) -> Re
     let mut check = Check { what: String::new(), made: true, error: Some(0.0), tolerance: 0.0, passed: true };
     let longest = inputs.iter().map(|t| t.data.len()).max().unwrap_or(1);
     // The twin has the factors as they are.
-    let rounded = 2.0 * operation.rounding();
+    let rounded = 2.0 * operation.factors().map_or(0.0, Factors::rounding);
     let mut compare = |output: &Tensor, wanted: &[f64], n: usize| {
         let products = case.cost.flops as usize / 2 / n.max(1);
         compare(&mut check, &output.data, wanted, rounded + tolerance(products.max(longest / n.max(1))));

@@ -12,6 +12,7 @@ use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::PassTimer;
 use crate::progress::Progress;
 use crate::settings::Config;
+use crate::train::trainer::refuse_without_unit;
 use crate::{Error, Result};
 
 pub mod cases;
@@ -211,6 +212,7 @@ pub async fn run_async(
     let mut options = options.clone();
     options.config.run.winograd = options.config.run.winograd.resolved(software);
     options.config.run.matrix = options.config.run.matrix.resolved(kernels.matrix_unit().is_some());
+    refuse_without_unit(&options.config, kernels)?;
     let options = &options;
     let mut timer = PassTimer::new_async(gpu.clone(), clock).await?;
     let mut ceilings = None;

@@ -13,7 +13,6 @@ use crate::gpu::kernel::Kernels;
 use crate::gpu::profile::{Encode, PassTimer};
 use crate::progress::Progress;
 use crate::random::{Rng, Stream};
-use crate::settings::Matrix;
 use crate::tape::Graph;
 use crate::tape::exec::Executor;
 use crate::train::Trainer;
@@ -207,7 +206,7 @@ pub async fn run_async(
         launches,
         flops: recording.flops(),
         executed: recording.executed(),
-        on_matrix_units: recording.config.run.matrix != Matrix::Off,
+        on_matrix_units: recording.on_matrix_units(),
         seconds,
         phases,
         images_per_second: Spread::of(rates),

@@ -351,6 +351,8 @@ impl Kernels {
             return Ok(pipeline.clone());
         }
         let label = launch.label();
+        // What a driver cannot compile is an internal error.
+        let internal = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Internal);
         let scope = self.gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
         let pipeline = self.gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
@@ -365,8 +367,9 @@ impl Kernels {
             },
             cache: None,
         });
-        let popped = scope.pop();
-        if let Some(error) = popped.await {
+        let (popped, internal) = (scope.pop(), internal.pop());
+        let (popped, internal) = (popped.await, internal.await);
+        if let Some(error) = popped.or(internal) {
             return Err(
                 shader.error(entry.line, format!("{label} does not compile on {}: {error}", self.gpu.describe()))
             );

@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
-use super::Session;
+use super::{Session, matrix};
 use crate::gpu::device::Options;
 use crate::ops;
-use crate::ops::check::find_matrix_unit;
 use crate::progress::Progress;
 use crate::settings::{Matrix, Tune};
 use crate::{Error, Result};
@@ -65,17 +64,24 @@ pub fn run(request: &CheckRequest, session: &Session, progress: &mut dyn Progres
     // The device first: where there is none, that is the fault.
     let gpu = Options { matrix_units: true, ..session.gpu.clone() };
     let mut kernels = Session { gpu, ..session.clone() }.open(Tune::Off, Matrix::Off, progress)?;
-    let found = find_matrix_unit(&mut kernels)?;
-    found.wrong.iter().for_each(|wrong| progress.note(&format!("a matrix unit is not used: {wrong}")));
-    match found.right {
-        Some(unit) => progress.note(&format!("matrix units of {unit}")),
-        None => progress.note("no matrix units: their kernels are checked by ordinary arithmetic"),
-    }
     if cases.is_empty() {
         return Err(Error::usage(format!(
             "no check has `{}` in its name (`request.filter`): `check` lists all",
             request.filter
         )));
+    }
+    let unit = match matrix::find(&mut kernels, progress) {
+        // A driver that fails at its units is checked without them.
+        Err(Error::Device(why) | Error::DeviceLost(why)) => {
+            progress.note(&format!("the matrix units are not used: {why}"));
+            kernels = session.open(Tune::Off, Matrix::Off, progress)?;
+            None
+        }
+        found => found?,
+    };
+    match unit {
+        Some(unit) => progress.note(&format!("matrix units of {unit}")),
+        None => progress.note("no matrix units are used: their kernels are checked by ordinary arithmetic"),
     }
     let mut checks = Vec::new();
     for (i, case) in cases.iter().enumerate() {

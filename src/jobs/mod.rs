@@ -85,7 +85,14 @@ impl Session {
         let mut kernels = Kernels::new(Gpu::open(&Options { turn, matrix_units, ..self.gpu.clone() })?);
         tuning::begin(&mut kernels, tune, self.cache.as_deref());
         progress.note(&format!("adapter: {}", kernels.gpu().describe()));
-        matrix::begin(&mut kernels, matrix, progress)?;
+        match matrix::begin(&mut kernels, matrix, progress) {
+            // A driver that fails at its units may do without them.
+            Err(Error::Device(why) | Error::DeviceLost(why)) if matrix == Matrix::Auto => {
+                progress.note(&format!("run.matrix = off: {why}"));
+                return self.open(tune, Matrix::Off, progress);
+            }
+            other => other?,
+        }
         Ok(kernels)
     }
 

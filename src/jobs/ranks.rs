@@ -175,7 +175,8 @@ fn led(ranks: &Ranks) -> Result<(Config, ImageSet)> {
 /// [`Error::Ranks`] where they differ.
 pub(super) fn compare(ranks: &Ranks, kernels: &Kernels) -> Result<String> {
     let info = kernels.gpu().info();
-    let own = [shaders(), crate::gpu::adapter::describe(info)].join("\n");
+    let unit = kernels.matrix_unit().map_or(String::new(), |unit| format!(" with matrix units of {unit}"));
+    let own = [shaders(), crate::gpu::adapter::describe(info) + &unit].join("\n");
     let all = ranks.all_gather(own.as_bytes())?;
     let all: Vec<String> = all.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     let (builds, all): (Vec<&str>, Vec<&str>) =

@@ -18,7 +18,7 @@ use crate::data::Statistics;
 use crate::files::run_folder::{self, CHECKPOINT_FILE, CONFIG_FILE, Existing};
 use crate::progress::Progress;
 use crate::ranks::Ranks;
-use crate::settings::{ByteSize, Config, Tune, may_change_on_resume, setting};
+use crate::settings::{ByteSize, Config, Matrix, Tune, may_change_on_resume, setting};
 use crate::train::init::TakenOver;
 use crate::train::recipe::{self, Choice};
 use crate::train::record::{DataShape, validate};
@@ -298,15 +298,22 @@ pub(super) fn train(
     init::resolve(&mut config, progress)?;
     let given = init::given(&mut config, given, &mut fit.choices)?;
     let given = given.as_ref();
-    // A run that continues keeps what its first device made of it.
-    let matrix = config.run.matrix;
-    let open = |goes_on: bool, progress: &mut dyn Progress| {
-        let mut kernels = session.open(request.config.run.tune, matrix, progress)?;
+    let asked = config.run.matrix;
+    let open_with = |goes_on: bool, matrix: Matrix, progress: &mut dyn Progress| {
+        let mut kernels = session.open(request.config.run.tune, matrix, progress).map_err(|error| match error {
+            // Without units the run would have other numbers: no setting is a remedy.
+            Error::Conflict { keys, why, .. } if begun.is_some() && keys == ["run.matrix"] => Error::usage(format!(
+                "{why}, and the run was begun with run.matrix = {matrix}: resume on a device that has such units, or start a \
+                 new run with `request.out`"
+            )),
+            other => other,
+        })?;
         if goes_on && matches!(request.config.run.tune, Tune::Auto | Tune::Quick) {
             tuning::take(&mut kernels, folder);
         }
         Ok(kernels)
     };
+    let open = |goes_on: bool, progress: &mut dyn Progress| open_with(goes_on, asked, progress);
     let mut kernels = match given.filter(|given| given.needs_device(&config)) {
         Some(_) => Some(open(false, progress)?),
         None => None,
@@ -411,7 +418,9 @@ pub(super) fn train(
     let settings = config_text(&trainer.fitted().config, folder, begun.is_some())?;
     let _open = run_folder::open(folder, &settings, request.begin.existing())?;
     tuning::keep(trainer.kernels(), Some(folder), session.cache.as_deref(), &mut |text| progress.note(text))?;
-    let reopen = &|progress: &mut dyn Progress| open(true, progress);
+    // What the first device made of the setting stays.
+    let decided = trainer.fitted().config.run.matrix;
+    let reopen = &|progress: &mut dyn Progress| open_with(true, decided, progress);
     let expected = fit.timing.map(|timing| (timing.step_s, fit.phase_s.as_slice()));
     let scored = (novel.as_ref(), untrained.as_slice());
     let mut report = RunReport::begin(folder, &trainer, &data, scored, begun.is_some(), session, progress);

@@ -257,9 +257,17 @@ pub async fn find_matrix_unit_async(kernels: &mut Kernels) -> Result<MatrixUnits
         kernels.use_matrix_unit(Some(*unit));
         let mut wrong = None;
         for case in &tried {
-            wrong = fault_of(case, kernels).await?;
-            if wrong.is_some() {
-                break;
+            match fault_of(case, kernels).await {
+                Ok(None) => {}
+                Ok(fault) => {
+                    wrong = fault;
+                    break;
+                }
+                Err(error) => {
+                    // Nobody goes on with a unit that was not tried.
+                    kernels.use_matrix_unit(None);
+                    return Err(error);
+                }
             }
         }
         match wrong {

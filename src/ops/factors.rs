@@ -27,8 +27,8 @@ impl Factors {
         }
     }
 
-    /// As [`Operation::rounding`](super::Operation::rounding): half of the last bit. Two parts are within what f32 sums allow.
-    pub(super) fn rounding(self) -> f64 {
+    /// How far a factor is rounded, as a share of it: by half of the last bit. Two parts are within what f32 sums allow.
+    pub(crate) fn rounding(self) -> f64 {
         match self {
             Factors::F16 => 2_f64.powi(-11),
             Factors::F32x3 => 0.0,

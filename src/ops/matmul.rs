@@ -156,8 +156,8 @@ impl Operation for Matmul {
         self.factors.map(Factors::algorithm)
     }
 
-    fn rounding(&self) -> f64 {
-        self.factors.map_or(0.0, Factors::rounding)
+    fn factors(&self) -> Option<Factors> {
+        self.factors
     }
 
     fn pieces(&self) -> Option<Pieces> {

@@ -12,8 +12,11 @@ use crate::tape::{Type, ValueId};
 
 const SHADER: &str = "scale";
 
-/// The most parts whose largest elements are found by themselves.
-const MOST_PARTS: usize = 1024;
+/// About as many parts as fill a device; each has its largest element found by itself.
+const PARTS: usize = 1024;
+
+/// The fewest elements that are worth a part.
+const LEAST_ELEMENTS: usize = 4096;
 
 /// Invocations of a workgroup.
 const LANES: u32 = 256;
@@ -26,10 +29,35 @@ pub struct Scale {
     pub slope: Option<f32>,
 }
 
-/// Rows of a part, and the number of parts.
-fn parts(rows: usize) -> (usize, usize) {
-    let each = rows.div_ceil(MOST_PARTS).max(1);
-    (each, rows.div_ceil(each))
+/// How x falls into parts: some rows each, or some parts to each row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Parts {
+    /// Elements of a row.
+    row: usize,
+    /// Rows of a part; 1 where a row has several.
+    rows: usize,
+    /// Parts of such rows.
+    per_rows: usize,
+}
+
+impl Parts {
+    fn of(shape: &[usize]) -> Parts {
+        let all = shape.first().copied().unwrap_or(1).max(1);
+        let row = shape.iter().skip(1).product::<usize>().max(1);
+        let rows = all.div_ceil(PARTS).max(LEAST_ELEMENTS.div_ceil(row)).min(all);
+        let per_rows = if rows == 1 { (PARTS / all).min(row / LEAST_ELEMENTS).max(1) } else { 1 };
+        Parts { row, rows, per_rows }
+    }
+
+    /// Parts of so many rows.
+    fn count(&self, rows: usize) -> usize {
+        rows.div_ceil(self.rows) * self.per_rows
+    }
+
+    /// Elements of a part, but for the last.
+    fn size(&self) -> usize {
+        (self.rows * self.row).div_ceil(self.per_rows)
+    }
 }
 
 /// The scale of numbers of which none is larger, and its inverse; both are normal numbers of f32.
@@ -56,7 +84,7 @@ impl Operation for Scale {
         };
         shape::any_stored(self.name(), x, "x")?;
         let rows = x.shape.first().copied().unwrap_or(1);
-        Ok(vec![Type::f32([2]), Type::f32([parts(rows).1])])
+        Ok(vec![Type::f32([2]), Type::f32([Parts::of(&x.shape).count(rows)])])
     }
 
     fn twin(&self, inputs: &[Host]) -> Vec<Vec<f64>> {
@@ -78,7 +106,9 @@ impl Operation for Scale {
 
     /// As of normal numbers.
     fn output_elements(&self, index: usize) -> Elements {
-        if index == 0 { Elements::Values(of(5.0).to_vec()) } else { Elements::Uniform(0.5, 1.5) }
+        // Batch norm with normal statistics, of normal numbers, makes numbers up to some fifty.
+        let largest = if self.slope.is_some() { 60.0 } else { 5.0 };
+        if index == 0 { Elements::Values(of(largest).to_vec()) } else { Elements::Uniform(0.5, 1.5) }
     }
 
     fn by_rows(&self, _: usize) -> Option<ByRows> {
@@ -120,13 +150,12 @@ impl Scale {
 
 impl PartialSums for Scale {
     fn rows_per_part(&self, inputs: &[Operand]) -> usize {
-        parts(inputs[0].shape.first().copied().unwrap_or(1)).0
+        Parts::of(inputs[0].shape).rows
     }
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
-        let all = inputs[0].shape.first().copied().unwrap_or(1);
-        let (each, row) = (parts(all).0, inputs[0].len() / all.max(1));
-        let count = rows.len().div_ceil(each);
+        let parts = Parts::of(inputs[0].shape);
+        let count = parts.count(rows.len());
         let mut launch = self
             .launch("largest", inputs, count)
             .constant("NORMED", u32::from(self.slope.is_some()))
@@ -134,10 +163,10 @@ impl PartialSums for Scale {
             .bind("x", inputs[0].id)
             .bind("statistics", inputs.get(1).unwrap_or(&inputs[0]).id)
             .bind("y", outputs[1].id);
-        launch.set("elements", rows.len() * row);
-        launch.set("part_size", each * row);
+        launch.set("elements", rows.len() * parts.row);
+        launch.set("part_size", parts.size());
         launch.set("parts", count);
-        launch.set("first_part", rows.start / each);
+        launch.set("first_part", parts.count(rows.start));
         vec![launch]
     }
 
@@ -161,6 +190,12 @@ pub fn cases() -> Vec<Case> {
         case("the largest numbers", values(&[3.4e38, -1.0])),
         case("a matrix of small numbers", normal(&[37, 65], 1e-12)),
         case("more rows than parts", normal(&[2051, 3], 1.0)),
+        case("several parts to a row", normal(&[3, 8200], 1.0)),
+        case("the largest comes last", {
+            let mut values = vec![0.5; 3 * 8200];
+            values[3 * 8200 - 1] = 40.0;
+            Input::constant([3, 8200], Elements::Values(values))
+        }),
         case("half precision", normal(&[3, 5, 4, 6], 0.01).half()),
     ];
     for (shape, half) in [([2, 7, 5, 5], false), ([3, 4, 6, 6], true)] {
@@ -176,6 +211,19 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_cover_all_rows() {
+        for (shape, parts, count) in [
+            (vec![16, 64, 32, 32], Parts { row: 65_536, rows: 1, per_rows: 16 }, 256),
+            (vec![1024, 64, 84, 84], Parts { row: 451_584, rows: 1, per_rows: 1 }, 1024),
+            (vec![5000, 64], Parts { row: 64, rows: 64, per_rows: 1 }, 79),
+            (vec![7], Parts { row: 1, rows: 7, per_rows: 1 }, 1),
+        ] {
+            assert_eq!((Parts::of(&shape), Parts::of(&shape).count(shape[0])), (parts, count), "{shape:?}");
+            assert!(parts.size() * count >= shape.iter().product(), "{shape:?}");
+        }
+    }
 
     #[test]
     fn the_largest_number_is_just_below_what_half_precision_holds() {

@@ -513,10 +513,10 @@ settings! {
         winograd: Winograd = Winograd::Auto, [Numbers, Device, flag("winograd", "WHEN")];
         /// Products on matrix units: off, f16, f32x3 or auto
         ///
-        /// Many GPUs multiply matrices of half precision in units of their own. f16 rounds the factors of convolutions and
-        /// large products to 11 bits, f32x3 takes 22 in two parts; sums are f32. auto is f32x3 where the device's units give
-        /// right numbers and are faster, else off. Experimental: Vulkan with VK_KHR_cooperative_matrix, and Metal. Only steps
-        /// of training have it.
+        /// Many GPUs multiply matrices of half precision in units of their own. f16 rounds the factors of convolutions, heads
+        /// and similarities to 11 bits, f32x3 takes 22 in two parts; sums are f32. auto is f32x3 where the device's units give
+        /// right numbers and are faster, else off; plan counts it as off. Experimental: Vulkan with
+        /// VK_KHR_cooperative_matrix, and Metal. Only steps of training have it.
         matrix: Matrix = Matrix::Off, [Numbers, Device, flag("matrix", "KIND")];
         /// Choice among kernels: auto, off, quick or full
         ///

@@ -66,9 +66,9 @@ pub trait Operation: fmt::Debug + Any + Send + Sync {
         None
     }
 
-    /// How far its factors are rounded, as a share of each; 0 where they are f32.
-    fn rounding(&self) -> f64 {
-        0.0
+    /// How its factors are rounded for matrix units; none where it has no factors or they are f32.
+    fn factors(&self) -> Option<Factors> {
+        None
     }
 
     /// How it falls apart into smaller ones of the same kind, so that its twin can be run on a part of what

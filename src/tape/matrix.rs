@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::recompute::place;
 use super::{Graph, Node, Storage, Type, Value, ValueId};
 use crate::Result;
 use crate::ops::Op;
@@ -40,14 +41,21 @@ pub fn use_matrix(graph: &mut Graph, factors: Factors, least: usize) -> Result<(
             }
             node.op = by_matrix.op;
         }
-        // What is written again is another factor from here on.
-        scales.retain(|(inputs, _): &(Vec<ValueId>, _), _| !node.outputs.iter().any(|id| inputs.contains(id)));
+        // What is written again is another factor from here on, under whatever name it is written.
+        let changes = |read: ValueId| node.outputs.iter().any(|&written| overlap(graph, read, written));
+        scales.retain(|(inputs, _): &(Vec<ValueId>, _), _| !inputs.iter().any(|&id| changes(id)));
         graph.nodes.push(node);
     }
     if backward_at == Some(count) {
         graph.backward_at = Some(graph.nodes.len());
     }
     Ok(())
+}
+
+/// Whether two values share bytes.
+fn overlap(graph: &Graph, a: ValueId, b: ValueId) -> bool {
+    let in_arena = place(graph, a).zip(place(graph, b));
+    a == b || in_arena.is_some_and(|((a, own), (b, other))| a == b && own.start < other.end && other.start < own.end)
 }
 
 fn append_scale(graph: &mut Graph, scale: Scale, inputs: Vec<ValueId>, scope: &str) -> Result<ValueId> {

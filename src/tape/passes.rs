@@ -27,7 +27,7 @@ pub struct Passes {
     /// The number of convolutions that are computed again in the backward pass instead of being kept.
     pub recompute: usize,
     /// Compute products of 32 rows, columns and terms or more on units that multiply matrices; the numbers change within the rounding of their
-    /// factors.
+    /// factors. Kernels without a matrix unit in use do the same by ordinary arithmetic, which is slow.
     pub matrix: Option<Factors>,
     /// Compute convolutions that gain by it by Winograd's minimal filtering; the numbers change within rounding.
     pub winograd: bool,

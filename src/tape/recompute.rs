@@ -36,7 +36,7 @@ pub fn candidates(graph: &Graph) -> Vec<usize> {
 }
 
 /// The arena of a value and its bytes there.
-fn place(graph: &Graph, id: ValueId) -> Option<(&str, Range<u64>)> {
+pub(super) fn place(graph: &Graph, id: ValueId) -> Option<(&str, Range<u64>)> {
     let value = graph.value(id);
     match &value.storage {
         Storage::Arena { arena, offset } => Some((arena, *offset..offset.saturating_add(value.ty.bytes()))),

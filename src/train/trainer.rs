@@ -152,6 +152,25 @@ pub struct Trainer {
     ranks: Option<Ranks>,
 }
 
+/// Fails where the settings want matrix units and the kernels use none.
+///
+/// # Errors
+/// [`Error::Conflict`] with what a caller can do.
+pub(crate) fn refuse_without_unit(config: &Config, kernels: &Kernels) -> Result<()> {
+    if matches!(config.run.matrix, Matrix::Off | Matrix::Auto) || kernels.matrix_unit().is_some() {
+        return Ok(());
+    }
+    let device = kernels.gpu().describe();
+    Err(Error::Conflict {
+        keys: vec!["run.matrix"],
+        why: format!(
+            "no matrix unit of {device} is in use: a caller of the library opens the device with `Options::matrix_units` and \
+             lets its kernels use one by `ops::check::find_matrix_unit`"
+        ),
+        changes: vec![Change::Set("run.matrix", "off".into())],
+    })
+}
+
 impl Trainer {
     /// Records, plans and allocates the step, and puts the initial state on the device. `kernels` is that device, or
     /// kernels on it, which choose among alternatives by their [`Tuning`](crate::gpu::tune::Tuning). Without a clock
@@ -159,7 +178,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Setting`], [`Error::Conflict`], [`Error::Usage`] or [`Error::Shape`] when the configuration is out of
-    /// range or does not fit the data, [`Error::Argument`] when the images are not whole or have no labels,
+    /// range or does not fit the data; [`Error::Conflict`], too, where `run.matrix` is on and the kernels use no matrix unit
+    /// ([`crate::ops::check::find_matrix_unit`]); [`Error::Argument`] when the images are not whole or have no labels,
     /// [`Error::Device`] when the step does not fit the device, [`Error::Data`] when the teacher is another network.
     pub async fn new_async(
         kernels: impl Into<Kernels>,
@@ -194,13 +214,7 @@ impl Trainer {
         let room = Room { ranks: ranks.as_ref().map_or(1, Ranks::size), ..Room::of(&kernels) };
         let fitted = fit(config, shape, teacher.is_some(), room)?;
         let config = &fitted.config;
-        if config.run.matrix != Matrix::Off && kernels.matrix_unit().is_none() {
-            return Err(Error::Conflict {
-                keys: vec!["run.matrix"],
-                why: format!("no matrix unit of {} is in use", gpu.describe()),
-                changes: vec![Change::Set("run.matrix", "off".into())],
-            });
-        }
+        refuse_without_unit(config, &kernels)?;
         let phases = Phases::new(config, shape)?;
         let mut steps = Vec::new();
         for phase in phases.all() {

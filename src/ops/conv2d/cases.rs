@@ -85,6 +85,7 @@ fn by_matrix() -> Vec<Case> {
         (1, 2, 6, 6, 3, 3, 3, 1, 0),
         (2, 70, 6, 4, 130, 3, 3, 1, 1),
         (5, 40, 8, 8, 66, 3, 3, 1, 1),
+        (3, 40, 18, 18, 48, 3, 3, 2, 1),
     ] {
         let (h_out, w_out) = ((h + 2 * padding - k_h) / stride + 1, (w + 2 * padding - k_w) / stride + 1);
         let normal = |shape: &[usize]| Input::constant(shape.to_vec(), Elements::Normal(0.0, 1.0));

@@ -161,8 +161,8 @@ impl Operation for Conv2d {
         self.algorithm.name()
     }
 
-    fn rounding(&self) -> f64 {
-        self.algorithm.factors().map_or(0.0, Factors::rounding)
+    fn factors(&self) -> Option<Factors> {
+        self.algorithm.factors()
     }
 
     fn pieces(&self) -> Option<Pieces> {
@@ -279,8 +279,8 @@ impl Operation for Conv2dBackwardInput {
         self.algorithm.name()
     }
 
-    fn rounding(&self) -> f64 {
-        self.algorithm.factors().map_or(0.0, Factors::rounding)
+    fn factors(&self) -> Option<Factors> {
+        self.algorithm.factors()
     }
 
     fn pieces(&self) -> Option<Pieces> {
@@ -380,8 +380,8 @@ impl Operation for Conv2dBackwardWeight {
         self.algorithm.name()
     }
 
-    fn rounding(&self) -> f64 {
-        self.algorithm.factors().map_or(0.0, Factors::rounding)
+    fn factors(&self) -> Option<Factors> {
+        self.algorithm.factors()
     }
 
     fn pieces(&self) -> Option<Pieces> {
