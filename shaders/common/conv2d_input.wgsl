@@ -1,5 +1,5 @@
 // What a convolution reads: an element of x, or of the batch norm and LeakyReLU behind it. A file that imports this
-// binds `x` and `statistics` and has `c_in` and `slope` among its parameters.
+// binds `x` and `statistics` and has `c_in`, `slope` and `normed` among its parameters.
 #import common/half
 
 override DILATE: u32 = 1u;
@@ -27,13 +27,36 @@ fn channel_of(c: u32) -> vec3<f32> {
     return vec3<f32>(statistics[c], statistics[3u * params.c_in + c], statistics[4u * params.c_in + c]);
 }
 
-// x[i], zero outside the image.
-fn value_at(i: u32, inside: bool, channel: vec3<f32>) -> f32 {
+fn stored_at(i: u32) -> f32 {
     var value = 0.0;
     if X_HALF { value = half_of(x[i / 2u], i); } else { value = bitcast<f32>(x[i]); }
-    if NORMED {
-        let y = (value - channel.x) * channel.y + channel.z;
-        value = select(params.slope * y, y, y > 0.0);
-    }
+    return value;
+}
+
+fn activated(value: f32, channel: vec3<f32>) -> f32 {
+    let y = (value - channel.x) * channel.y + channel.z;
+    return select(params.slope * y, y, y > 0.0);
+}
+
+// x[i], zero outside the image.
+fn value_at(i: u32, inside: bool, channel: vec3<f32>) -> f32 {
+    var value = stored_at(i);
+    if NORMED { value = activated(value, channel); }
     return select(0.0, value, inside);
+}
+
+// The same without NORMED: kernels that mostly run on software adapters have one pipeline for x as it is and for x to be
+// normalised. There a pipeline takes long to compile, and a few products beside a load take no time. The batch norm of x as
+// it is changes nothing, not even the sign of a zero.
+
+fn channel_if_normed(c: u32) -> vec3<f32> {
+    var channel = vec3<f32>(0.0, 1.0, -0.0);
+    if params.normed != 0u {
+        channel = vec3<f32>(statistics[c], statistics[3u * params.c_in + c], statistics[4u * params.c_in + c]);
+    }
+    return channel;
+}
+
+fn activated_in(row: u32, row_inside: bool, place: Place, channel: vec3<f32>) -> f32 {
+    return select(0.0, activated(stored_at(row + place.at), channel), row_inside & place.inside);
 }
