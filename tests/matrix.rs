@@ -309,7 +309,10 @@ fn the_program_says_what_a_device_lacks() {
     let train =
         "train --no-eval --preset demo --widths 4,4,4,4 --method baseline --batch 4 --steps 1 --overwrite --out run";
     let auto = program::succeeds(folder.path(), &format!("{train} --matrix auto"));
-    assert!(program::stderr(&auto).contains("run.matrix = off") || program::stderr(&auto).contains("matrix units of"));
+    assert!(
+        program::stderr(&auto).contains("--matrix off (run.matrix)")
+            || program::stderr(&auto).contains("matrix units of")
+    );
     if lacks {
         let advice = ["--matrix (run.matrix)", "has no matrix units", "--matrix off"];
         program::fails(folder.path(), &format!("{train} --matrix f16"), 2, &advice);

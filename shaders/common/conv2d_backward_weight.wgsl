@@ -10,8 +10,9 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
          @builtin(local_invocation_index) local: u32) {
     let lane = lane_rank();
     var linear = group_index(group, groups);
-    let column = linear % params.columns;
-    linear /= params.columns;
+    let columns = (params.c_in + WG - 1u) / WG;
+    let column = linear % columns;
+    linear /= columns;
     let blocks = (params.c_out + ${4*Q-1}u) / ${4*Q}u;
     let block = linear % blocks;
     linear /= blocks;
@@ -24,7 +25,7 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let wanted = column * WG + local;
     let live = (wanted < params.c_in) & (split < params.splits);
     let c = min(wanted, params.c_in - 1u);
-    let channel = channel_of(c);
+    let channel = channel_if_normed(c);
 #repeat k 0 3
 #repeat l 0 3
 #repeat q 0 $Q
@@ -55,7 +56,8 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
             let row$k = (plane + u32(clamp(up + $k, 0, bottom))) * params.w_in;
             var x$k = vec3<f32>(0.0);
             if (STRIDE == 1u) & (TAP_COLUMNS > 1u) & (TAP_ROWS > $ku) {
-                x$k = vec3<f32>(0.0, input_at(row$k, in$k, left, channel), input_at(row$k, in$k, left + 1, channel));
+                x$k = vec3<f32>(0.0, activated_at(row$k, in$k, left, channel),
+                                activated_at(row$k, in$k, left + 1, channel));
             }
 #end
             for (var j = 0u; j < params.w_out; j++) {
@@ -63,12 +65,13 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 #repeat k 0 3
                 if TAP_ROWS > $ku {
                     if TAP_COLUMNS == 1u {
-                        x$k.x = input_at(row$k, in$k, at, channel);
+                        x$k.x = activated_at(row$k, in$k, at, channel);
                     } else if STRIDE == 1u {
-                        x$k = vec3<f32>(x$k.yz, input_at(row$k, in$k, at + 2, channel));
+                        x$k = vec3<f32>(x$k.yz, activated_at(row$k, in$k, at + 2, channel));
                     } else {
-                        x$k = vec3<f32>(input_at(row$k, in$k, at, channel), input_at(row$k, in$k, at + 1, channel),
-                                        input_at(row$k, in$k, at + 2, channel));
+                        x$k = vec3<f32>(activated_at(row$k, in$k, at, channel),
+                                        activated_at(row$k, in$k, at + 1, channel),
+                                        activated_at(row$k, in$k, at + 2, channel));
                     }
                 }
 #end
@@ -93,14 +96,14 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 #end
     }
 #repeat k 0 3
-#repeat l 0 3
-    if live & (TAP_ROWS > $ku) & (TAP_COLUMNS > $lu) & (k0 + $ku < params.k_h) & (l0 + $lu < params.k_w) {
-        let tap = ((params.first_split + split) * params.k_h + k0 + $ku) * params.k_w + l0 + $lu;
-        let at = (tap * params.c_in + c) * params.packed_row + block * $Qu;
+    if live & (TAP_ROWS > $ku) & (k0 + $ku < params.k_h) {
+        let tap = ((params.first_split + split) * params.k_h + k0 + $ku) * params.k_w + l0;
+        for (var l = 0u; l < min(TAP_COLUMNS, params.k_w - l0); l++) {
+            let at = ((tap + l) * params.c_in + c) * params.packed_row + block * $Qu;
 #repeat q 0 $Q
-        packed_out[at + $qu] = s$k$l_$q;
+            packed_out[at + $qu] = select(select(s$k0_$q, s$k1_$q, l == 1u), s$k2_$q, l == 2u);
 #end
+        }
     }
-#end
 #end
 }

@@ -7,7 +7,7 @@
 // Conditions are joined by `&`: `&&` makes a branch of each, over which some compilers (SwiftShader) take minutes.
 //
 // x may be given as z, the output of another convolution, with the statistics of its batch norm: it is then
-//   x = leaky_relu((z - mean) scale + shift), computed where z is loaded (NORMED).
+//   x = leaky_relu((z - mean) scale + shift), computed where z is loaded (NORMED, or `normed` among the parameters).
 // x and y may be stored in half precision, two to a word (X_HALF, Y_HALF); rows of y then have an even length.
 //
 // pack / pack_mirrored: weights [o,c,k,l] -> `packed`, for each (input channel, k, l) a row of output channels,
@@ -22,7 +22,8 @@
 // The values that all lanes of a workgroup share come from packed_N and upstream_N, which differ between
 // conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (the lanes load a part each, the subgroup broadcasts).
 #import common/index
-#import common/conv2d_input
+#import common/one_of
+#import common/conv2d_input_if_normed
 
 struct Params {
     n: u32,            // items of a one-dimensional entry point
@@ -41,9 +42,9 @@ struct Params {
     splits: u32,       // backward_weight: parts of the batch x h_out rows
     first_split: u32,  // backward_weight: where x and dy begin, if they are a part
     split_rows: u32,   // rows of one split
-    columns: u32,      // backward_weight: workgroups along the input channels
     chain: u32,        // input channels (forward) or image rows (backward_weight) whose sum joins the total at once
-    slope: f32,        // of the LeakyReLU of a normalised x
+    normed: u32,       // whether x is normalised
+    slope: f32,        // of the LeakyReLU of a normalised x; 1 for any other
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -116,6 +117,10 @@ fn input_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 
 fn four_at(row: u32, inside: bool, column: i32, channel: vec3<f32>) -> vec4<f32> {
     return vec4<f32>(input_at(row, inside, column, channel), input_at(row, inside, column + 1, channel),
                      input_at(row, inside, column + 2, channel), input_at(row, inside, column + 3, channel));
+}
+
+fn activated_at(row: u32, row_inside: bool, column: i32, channel: vec3<f32>) -> f32 {
+    return activated_in(row, row_inside, place_of(column, params.w_in), channel);
 }
 
 // Index of an output row, counted over all images, where every image has two rows more: those of its border.

@@ -103,12 +103,13 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 #end
     }
     let at = (image * params.c_out * params.h_out + row) * params.w_out + j;
-#repeat q 0 $Q
+#repeat q 0 ${Q/2}
+    for (var o = block * ${4*Q}u + ${8*q}u; o < min(block * ${4*Q}u + ${8*q+8}u, params.c_out); o++) {
 #repeat p 0 $P
-    store_four(block * ${4*Q}u + ${4*q}u, at + ${4*p}u, j + ${4*p}u, live, sx$q_$p);
-    store_four(block * ${4*Q}u + ${4*q+1}u, at + ${4*p}u, j + ${4*p}u, live, sy$q_$p);
-    store_four(block * ${4*Q}u + ${4*q+2}u, at + ${4*p}u, j + ${4*p}u, live, sz$q_$p);
-    store_four(block * ${4*Q}u + ${4*q+3}u, at + ${4*p}u, j + ${4*p}u, live, sw$q_$p);
+        store_four(o, at + ${4*p}u, j + ${4*p}u, live,
+                   one_of(o, sx${2*q}_$p, sy${2*q}_$p, sz${2*q}_$p, sw${2*q}_$p,
+                          sx${2*q+1}_$p, sy${2*q+1}_$p, sz${2*q+1}_$p, sw${2*q+1}_$p));
 #end
+    }
 #end
 }

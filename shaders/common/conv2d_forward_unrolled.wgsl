@@ -52,12 +52,12 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 #end
         for (var c = first; c < min(first + params.chain, params.c_in); c++) {
             let plane = (image * params.c_in + c) * params.h_in;
-            let channel = channel_of(c);
+            let channel = channel_if_normed(c);
 #repeat k 0 ${R+2}
             let source$k = place_of(up + $k, params.h_in);
             let start$k = (plane + source$k.at) * params.w_in;
 #repeat x 0 ${4*P+2}
-            let x$k_$x = value_at(start$k + column$x.at, source$k.inside & column$x.inside, channel);
+            let x$k_$x = activated_in(start$k, source$k.inside, column$x, channel);
 #end
 #repeat p 0 $P
 #repeat l 0 3
@@ -98,15 +98,14 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 #end
 #end
     }
+    let at = (image * params.c_out * params.h_out + row) * params.w_out + j;
+#repeat q 0 ${Q/2}
+    for (var o = block * ${4*Q}u + ${8*q}u; o < min(block * ${4*Q}u + ${8*q+8}u, params.c_out); o++) {
 #repeat r 0 $R
-    {
-        let at = (image * params.c_out * params.h_out + row + $ru) * params.w_out + j;
-        let inside = live & (row + $ru < params.h_out);
-#repeat q 0 $Q
-#repeat o 0 4
 #repeat p 0 $P
-        store_four(block * ${4*Q}u + ${4*q+o}u, at + ${4*p}u, j + ${4*p}u, inside, s$q_$o_$r_$p);
-#end
+        store_four(o, at + $ru * params.w_out + ${4*p}u, j + ${4*p}u, live & (row + $ru < params.h_out),
+                   one_of(o, s${2*q}_0_$r_$p, s${2*q}_1_$r_$p, s${2*q}_2_$r_$p, s${2*q}_3_$r_$p,
+                          s${2*q+1}_0_$r_$p, s${2*q+1}_1_$r_$p, s${2*q+1}_2_$r_$p, s${2*q+1}_3_$r_$p));
 #end
 #end
     }

@@ -27,13 +27,20 @@ fn channel_of(c: u32) -> vec3<f32> {
     return vec3<f32>(statistics[c], statistics[3u * params.c_in + c], statistics[4u * params.c_in + c]);
 }
 
-// x[i], zero outside the image.
-fn value_at(i: u32, inside: bool, channel: vec3<f32>) -> f32 {
+fn stored_at(i: u32) -> f32 {
     var value = 0.0;
     if X_HALF { value = half_of(x[i / 2u], i); } else { value = bitcast<f32>(x[i]); }
-    if NORMED {
-        let y = (value - channel.x) * channel.y + channel.z;
-        value = select(params.slope * y, y, y > 0.0);
-    }
+    return value;
+}
+
+fn activated(value: f32, channel: vec3<f32>) -> f32 {
+    let y = (value - channel.x) * channel.y + channel.z;
+    return select(params.slope * y, y, y > 0.0);
+}
+
+// x[i], zero outside the image.
+fn value_at(i: u32, inside: bool, channel: vec3<f32>) -> f32 {
+    var value = stored_at(i);
+    if NORMED { value = activated(value, channel); }
     return select(0.0, value, inside);
 }

@@ -5,6 +5,7 @@
 //   add_row:     y[r,c] = x[r,c] + bias[c]
 //   column_sum:  y[c] = sum_r x[r,c]
 #import common/index
+#import common/one_of
 
 struct Params {
     n: u32,          // items of a one-dimensional entry point
@@ -103,22 +104,12 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         s14 = fma(vec4<f32>(q.d.z), right, s14);
         s15 = fma(vec4<f32>(q.d.w), right, s15);
     }
-    store_row(m, n, s0);
-    store_row(m + 1u, n, s1);
-    store_row(m + 2u, n, s2);
-    store_row(m + 3u, n, s3);
-    store_row(m + 4u, n, s4);
-    store_row(m + 5u, n, s5);
-    store_row(m + 6u, n, s6);
-    store_row(m + 7u, n, s7);
-    store_row(m + 8u, n, s8);
-    store_row(m + 9u, n, s9);
-    store_row(m + 10u, n, s10);
-    store_row(m + 11u, n, s11);
-    store_row(m + 12u, n, s12);
-    store_row(m + 13u, n, s13);
-    store_row(m + 14u, n, s14);
-    store_row(m + 15u, n, s15);
+    for (var row = m; row < min(m + 8u, params.rows); row++) {
+        store_row(row, n, one_of(row, s0, s1, s2, s3, s4, s5, s6, s7));
+    }
+    for (var row = m + 8u; row < min(m + 16u, params.rows); row++) {
+        store_row(row, n, one_of(row, s8, s9, s10, s11, s12, s13, s14, s15));
+    }
 }
 
 // As product, for devices whose workgroup memory is near: a workgroup computes 32 x 32 elements, of which an invocation

@@ -15,7 +15,8 @@
 // output:        y of the products
 // weight_gradient: dw of the products
 #import common/index
-#import common/conv2d_input
+#import common/one_of
+#import common/conv2d_input_if_normed
 
 struct Params {
     n: u32,             // items
@@ -35,7 +36,11 @@ struct Params {
     vector_row: u32,    // vectors of four in a row of `vectors`
     terms: u32,         // of a product
     chain: u32,         // terms that are summed before they join the total
-    slope: f32,         // of the LeakyReLU of a normalised x
+    mirrored: u32,      // whether the weights are read mirrored and with their channel axes swapped: dx
+    by_channel: u32,    // whether the rows of `vectors` are channels and its terms tiles: dw
+    add: u32,           // whether a product is added to what is there
+    normed: u32,        // whether x is normalised
+    slope: f32,         // of the LeakyReLU of a normalised x; 1 for any other
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -50,15 +55,6 @@ struct Params {
 @group(0) @binding(9) var<storage, read> products: array<f32>;
 
 override Y_HALF: bool = false;
-
-// The weights are read mirrored and with their channel axes swapped: dx.
-override MIRRORED: bool = false;
-
-// The rows of `vectors` are channels and its terms tiles: dw.
-override BY_CHANNEL: bool = false;
-
-// The products are added to what is there.
-override ADD: bool = false;
 
 // A tile of the slice: its image, and its first output.
 struct Tile {
@@ -79,7 +75,7 @@ fn tile_of(tile: u32) -> Tile {
 fn weight_at(o: u32, c: u32, tap: u32) -> f32 {
     let known = min(o, params.c_out - 1u);
     var at = (known * params.c_in + c) * 9u + tap;
-    if MIRRORED { at = (c * params.c_out + known) * 9u + 8u - tap; }
+    if params.mirrored != 0u { at = (c * params.c_out + known) * 9u + 8u - tap; }
     return select(0.0, weight[at], o < params.c_out);
 }
 
@@ -117,9 +113,10 @@ fn input(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
         // The elements of a row beyond the last tile or channel are computed and never read.
         let term = i / (4u * params.vector_row);
         let row = i - term * 4u * params.vector_row;
-        let c = min(select(term, row, BY_CHANNEL), params.c_in - 1u);
-        let tile = tile_of(select(row, term, BY_CHANNEL));
-        let channel = channel_of(c);
+        let by_channel = params.by_channel != 0u;
+        let c = min(select(term, row, by_channel), params.c_in - 1u);
+        let tile = tile_of(select(row, term, by_channel));
+        let channel = channel_if_normed(c);
         let up = i32(tile.row) - params.pad_y;
         let left = i32(tile.column) - params.pad_x;
         let plane = (tile.image * params.c_in + c) * params.h_in;
@@ -129,7 +126,7 @@ fn input(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 #repeat k 0 4
         let y$k = place_of(up + $k, params.h_in);
 #repeat l 0 4
-        let d$k$l = value_at((plane + y$k.at) * params.w_in + x$l.at, y$k.inside & x$l.inside, channel);
+        let d$k$l = activated_in((plane + y$k.at) * params.w_in, y$k.inside, x$l, channel);
 #end
 #end
 #repeat l 0 4

@@ -84,14 +84,16 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 #end
 #end
     }
-    let first = (min(element, 15u) * params.c_out + block * ${4*Q}u) * params.vector_row + known;
-#repeat q 0 $Q
-#repeat o 0 4
-    if live & (block * ${4*Q}u + ${4*q+o}u < params.c_out) {
-        let at = first + ${4*q+o}u * params.vector_row;
-        if ADD { s$q_$o += vectors_out[at]; }
-        vectors_out[at] = s$q_$o;
+    let first = min(element, 15u) * params.c_out * params.vector_row + known;
+#repeat q 0 ${Q/2}
+    for (var o = block * ${4*Q}u + ${8*q}u; o < min(block * ${4*Q}u + ${8*q+8}u, params.c_out); o++) {
+        if live {
+            let at = first + o * params.vector_row;
+            var sum = one_of(o, s${2*q}_0, s${2*q}_1, s${2*q}_2, s${2*q}_3,
+                             s${2*q+1}_0, s${2*q+1}_1, s${2*q+1}_2, s${2*q+1}_3);
+            if params.add != 0u { sum += vectors_out[at]; }
+            vectors_out[at] = sum;
+        }
     }
-#end
 #end
 }

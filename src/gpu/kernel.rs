@@ -200,6 +200,11 @@ impl Kernels {
         found.ok_or_else(|| Error::Internal(format!("there is no shader {name}")))
     }
 
+    /// What the device offers to a kernel.
+    pub fn budget(&self) -> KernelBudget {
+        self.budget
+    }
+
     /// The device behind the cache.
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu

@@ -68,6 +68,8 @@ pub struct Launch<B> {
     pub bindings: Vec<(&'static str, B)>,
     /// Workgroups per axis.
     pub groups: [u32; 3],
+    /// Whether more workgroups of fewer lanes do the same: [`Launch::set_divisible_workgroup`].
+    pub divisible: bool,
     /// Other ways to do the same, the preferred one first. A device that can run none of them runs `entry`.
     pub alternatives: Vec<Alternative>,
 }
@@ -98,6 +100,8 @@ pub struct KernelBudget {
     pub memory: u32,
     /// Whether workgroup memory is faster than the caches.
     pub fast_memory: bool,
+    /// Most lanes of a workgroup that can be divided.
+    pub workgroup: u32,
     /// The unit that multiplies matrices, where there is one and it is used.
     pub matrix_unit: Option<MatrixUnit>,
 }
@@ -122,9 +126,11 @@ impl KernelBudget {
             _ => 72,
         };
         let memory = limits.max_compute_workgroup_storage_size;
-        // A software adapter's workgroup memory is memory like any other.
+        // A software adapter's workgroup memory is memory like any other. It computes the subgroups of a workgroup one after
+        // the other, so workgroups of one are as fast, and of a kernel it then compiles one pipeline for all sizes.
         let fast_memory = info.device_type != wgpu::DeviceType::Cpu;
-        KernelBudget { lanes, accumulators, memory, fast_memory, matrix_unit: None }
+        let workgroup = if !fast_memory && lanes >= 8 { lanes } else { WORKGROUP };
+        KernelBudget { lanes, accumulators, memory, fast_memory, workgroup, matrix_unit: None }
     }
 
     /// The names of the shaders that may stand behind a launch's, the preferred one first: the variant for the device's
@@ -143,7 +149,7 @@ impl<B> Launch<B> {
     pub fn groups(shader: &'static str, entry: &'static str, groups: usize) -> Self {
         let constants = vec![("WG", f64::from(WORKGROUP))];
         let (params, bindings, alternatives) = (Vec::new(), Vec::new(), Vec::new());
-        Launch { shader, entry, constants, params, bindings, groups: fold(groups), alternatives }
+        Launch { shader, entry, constants, params, bindings, groups: fold(groups), divisible: false, alternatives }
     }
 
     /// A launch of one invocation for each of `n` items.
@@ -184,6 +190,7 @@ impl<B> Launch<B> {
             params: self.params.clone(),
             bindings: self.bindings.iter().map(|(n, b)| (*n, f(b))).collect(),
             groups: self.groups,
+            divisible: self.divisible,
             alternatives: self.alternatives.clone(),
         }
     }
@@ -194,8 +201,25 @@ impl<B> Launch<B> {
         self.constants.push(("WG", f64::from(lanes)));
     }
 
+    /// As [`Launch::set_workgroup`], of a kernel whose lanes share nothing beyond their subgroup and which finds its place
+    /// by `WG` and the number of its workgroup: a device may take a part of the lanes and as many more workgroups.
+    pub fn set_divisible_workgroup(&mut self, lanes: u32) {
+        self.set_workgroup(lanes);
+        self.divisible = true;
+    }
+
+    /// Takes a part of the lanes where there are more than `most`.
+    fn divide_workgroup(&mut self, most: u32) {
+        let lanes = self.constants.iter().find(|(name, _)| *name == "WG").map_or(WORKGROUP, |(_, lanes)| *lanes as u32);
+        if self.divisible && lanes > most && lanes.is_multiple_of(most) {
+            self.set_workgroup(most);
+            let parts = (lanes / most) as usize;
+            self.groups = fold(self.groups.iter().fold(parts, |product, &axis| product.saturating_mul(axis as usize)));
+        }
+    }
+
     /// What a device can run, the preferred one first: the alternatives that are within its budget, or with `all` every
-    /// one that it can run at all; then the launch itself.
+    /// one that it can run at all; then the launch itself. Each has the workgroup that the device takes.
     pub fn choices(&self, budget: KernelBudget, all: bool) -> Vec<Launch<B>>
     where
         B: Clone,
@@ -203,9 +227,15 @@ impl<B> Launch<B> {
         let can = |a: &&Alternative| (budget.lanes == 0 || a.lanes <= budget.lanes) && a.memory <= budget.memory;
         let is_fast =
             |a: &&Alternative| all || (a.accumulators <= budget.accumulators && (a.memory == 0 || budget.fast_memory));
-        let alternatives = self.alternatives.iter().filter(can).filter(is_fast).map(|a| (a.entry, a.groups));
-        let one = |(entry, groups)| Launch { entry, groups, alternatives: Vec::new(), ..self.clone() };
-        alternatives.chain([(self.entry, self.groups)]).map(one).collect()
+        // A tile in workgroup memory is made for as many lanes as it has.
+        let alternatives = self.alternatives.iter().filter(can).filter(is_fast);
+        let alternatives = alternatives.map(|a| (a.entry, a.groups, self.divisible && a.memory == 0));
+        let one = |(entry, groups, divisible)| {
+            let mut launch = Launch { entry, groups, divisible, alternatives: Vec::new(), ..self.clone() };
+            launch.divide_workgroup(budget.workgroup);
+            launch
+        };
+        alternatives.chain([(self.entry, self.groups, self.divisible)]).map(one).collect()
     }
 
     /// `file.entry`, as it appears in plans, labels and reports.
@@ -257,5 +287,30 @@ mod tests {
         ] {
             assert_eq!(accumulators(device, vendor, lanes), most, "{what}");
         }
+    }
+
+    #[test]
+    fn a_software_adapter_divides_workgroups() {
+        let mut info = AdapterInfo::new(DeviceType::Cpu, Backend::Vulkan);
+        info.subgroup_min_size = 8;
+        let budget = KernelBudget::of_adapter(&info, Features::SUBGROUP, &Limits::default());
+        let mut launch = Launch::<()>::groups("conv2d", "backward_weight_8", 3);
+        let other = |entry, groups, memory| Alternative { entry, groups, lanes: 0, accumulators: 36, memory };
+        launch.alternatives =
+            vec![other("backward_weight_16", [2, 1, 1], 0), other("backward_weight_3x3_64x16", [1, 1, 1], 1)];
+        let sizes = |launch: &Launch<()>, budget| -> Vec<_> {
+            let lanes = |launch: &Launch<()>| launch.constants.iter().find(|(name, _)| *name == "WG").map(|(_, n)| *n);
+            launch.choices(budget, true).iter().map(|choice| (choice.groups[0], lanes(choice))).collect()
+        };
+        assert_eq!(
+            sizes(&launch, budget),
+            [(2, Some(64.0)), (1, Some(64.0)), (3, Some(64.0))],
+            "not said to be divisible"
+        );
+        launch.set_divisible_workgroup(32);
+        assert_eq!(sizes(&launch, budget), [(8, Some(8.0)), (1, Some(32.0)), (12, Some(8.0))]);
+        info.device_type = DeviceType::DiscreteGpu;
+        let budget = KernelBudget::of_adapter(&info, Features::SUBGROUP, &Limits::default());
+        assert_eq!(sizes(&launch, budget), [(2, Some(32.0)), (1, Some(32.0)), (3, Some(32.0))]);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Change;
+use crate::gpu::adapter::describe;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::matrix_unit::MatrixUnit;
 use crate::ops::check::find_matrix_unit;
@@ -34,7 +35,7 @@ pub fn begin(kernels: &mut Kernels, matrix: Matrix, progress: &mut dyn Progress)
             [] => "has no matrix units that the engine can use (Vulkan with VK_KHR_cooperative_matrix, or Metal)",
             _ => "has matrix units, but none that gives right numbers",
         };
-        let why = format!("{} {why}", kernels.gpu().describe());
+        let why = format!("{} {why}", describe(kernels.gpu().info()));
         if is_auto {
             progress.note(&format!("run.matrix = off: {why}"));
             return Ok(());

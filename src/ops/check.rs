@@ -211,7 +211,8 @@ pub fn verify<'k>(
         for case in cases() {
             let launches = case.launches()?;
             let Some(own) = launches.iter().find(|own| may_run(own, launch.shader, launch.entry)) else { continue };
-            if own.constants == launch.constants {
+            let choices = own.choices(kernels.budget(), true);
+            if choices.iter().any(|own| own.entry == launch.entry && own.constants == launch.constants) {
                 alike.push(case)
             } else {
                 others.push(case)

@@ -139,7 +139,7 @@ impl Operation for Matmul {
         for (name, size) in self.strides(m, k, n) {
             product.set(name, size);
         }
-        product.constants = vec![("WG", lanes as f64)];
+        product.set_divisible_workgroup(lanes as u32);
         product.groups = fold(m.div_ceil(PRODUCT.down) * n.div_ceil(PRODUCT.across * lanes));
         let tiles = m.div_ceil(PRODUCT_TILED.down) * n.div_ceil(PRODUCT_TILED.across);
         product.alternatives = vec![PRODUCT_TILED.alternative(fold(tiles))];

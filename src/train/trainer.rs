@@ -32,6 +32,7 @@ use super::state::{
 use super::validation::{VALIDATION_KEY, Validated, Validations, Validator, Watch};
 use crate::data::{ImageSet, epoch_order};
 use crate::error::Change;
+use crate::gpu::adapter::describe;
 use crate::gpu::clock::Clock;
 use crate::gpu::kernel::Kernels;
 use crate::gpu::upload::UploadRing;
@@ -160,7 +161,7 @@ pub(crate) fn refuse_without_unit(config: &Config, kernels: &Kernels) -> Result<
     if matches!(config.run.matrix, Matrix::Off | Matrix::Auto) || kernels.matrix_unit().is_some() {
         return Ok(());
     }
-    let device = kernels.gpu().describe();
+    let device = describe(kernels.gpu().info());
     Err(Error::Conflict {
         keys: vec!["run.matrix"],
         why: format!(

@@ -187,8 +187,8 @@ impl Sizes {
             .param("splits", splits)
             .param("first_split", 0_u32)
             .param("split_rows", split_rows)
-            .param("columns", self.columns().0)
             .param("chain", chain)
+            .param("normed", u32::from(slope.is_some()))
             .param("slope", slope.unwrap_or(1.0))
             .constant("NORMED", u32::from(slope.is_some()))
     }
@@ -278,7 +278,7 @@ impl Sizes {
         sums.set("batch", images.len());
         sums.set("splits", splits);
         sums.set("first_split", images.start * self.h_out / split_rows);
-        sums.set_workgroup(self.columns().1 as u32);
+        sums.set_divisible_workgroup(self.columns().1 as u32);
         let grid = |tile: &Tile| fold(self.groups_per_split(tile.down) * splits);
         sums.groups = grid(&WEIGHT_4);
         sums.alternatives = self.shared_weight_tiles(splits);

@@ -117,6 +117,10 @@ impl Sizes {
         Launch::items(SHADER, entry, n)
             .param("vector_row", row)
             .param("terms", terms)
+            .param("mirrored", 0_u32)
+            .param("by_channel", 0_u32)
+            .param("add", 0_u32)
+            .param("normed", 0_u32)
             .param("slope", 1.0)
             .param("pad_y", 0_i32)
             .param("pad_x", 0_i32)
@@ -140,7 +144,7 @@ impl Sizes {
         let grid = |tile: &Tile| fold(ELEMENTS * row.div_ceil(lanes) * self.c_out.div_ceil(tile.down));
         let [smallest, larger @ ..] = PRODUCTS;
         let mut product = self.of_images(smallest.entry, 0, &NONE, terms, row);
-        product.set_workgroup(lanes as u32);
+        product.set_divisible_workgroup(lanes as u32);
         product.groups = grid(&smallest);
         let mut tiles: Vec<_> = larger.into_iter().rev().filter(|t| self.row_of(t.down) <= self.row()).collect();
         // The largest first, but what hangs over the edge is computed for nothing.
@@ -161,12 +165,9 @@ impl Sizes {
     ) -> Vec<Launch<ValueId>> {
         let [y, weights, vectors, products] = [0, 1, 2, 3].map(|i| outputs[i].id);
         let n = self.c_in * self.row() / 4;
-        let pack = self
-            .of_images("pack", n, &NONE, self.c_in, 0)
-            .constant("MIRRORED", u32::from(mirrored))
-            .bind("weight", inputs[1].id)
-            .bind("vectors_out", weights);
-        let mut launches = vec![pack];
+        let mut pack = self.of_images("pack", n, &NONE, self.c_in, 0);
+        pack.set("mirrored", u32::from(mirrored));
+        let mut launches = vec![pack.bind("weight", inputs[1].id).bind("vectors_out", weights)];
         for images in slices(0..self.batch, self.slice_images()) {
             let tiles = self.tiles_of(images.len());
             let row = tiles.div_ceil(4);
@@ -205,16 +206,13 @@ impl Sizes {
             let tiles = self.tiles_of(images.len());
             let bound = images.start - rows.start..images.end - rows.start;
             let of = |entry, n| self.of_images(entry, n, &bound, tiles, row);
-            let input = reading(of("input", tiles * 4 * row), inputs, padding, slope);
-            launches.push(input.constant("BY_CHANNEL", 1_u32).bind("y", vectors));
+            let mut input = reading(of("input", tiles * 4 * row), inputs, padding, slope);
+            input.set("by_channel", 1_u32);
+            launches.push(input.bind("y", vectors));
             launches.push(of("upstream", tiles * self.row()).bind("dy", inputs[1].id).bind("y", upstream));
-            launches.push(
-                self.product(tiles, row)
-                    .constant("ADD", u32::from(images.start > 0))
-                    .bind("vectors", vectors)
-                    .bind("packed", upstream)
-                    .bind("vectors_out", products),
-            );
+            let mut product = self.product(tiles, row);
+            product.set("add", u32::from(images.start > 0));
+            launches.push(product.bind("vectors", vectors).bind("packed", upstream).bind("vectors_out", products));
         }
         launches
     }
@@ -238,9 +236,9 @@ fn reading(
 ) -> Launch<ValueId> {
     launch.set("pad_y", padding.0);
     launch.set("pad_x", padding.1);
+    launch.set("normed", u32::from(slope.is_some()));
     launch.set("slope", slope.unwrap_or(1.0));
     launch
-        .constant("NORMED", u32::from(slope.is_some()))
         .constant("X_HALF", inputs[0].half())
         .bind("x", inputs[0].id)
         .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
