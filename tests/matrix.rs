@@ -297,7 +297,7 @@ fn a_step_on_units_trains_in_bindings_smaller_than_its_tensors() {
     let (few, whole) = train(None);
     // The second block has maps of 32 channels and 14 x 14.
     let rows = config.method.rows_of(config.optimiser.batch) as u64;
-    let (many, cut) = train(Some(4 * rows * 32 * 14 * 14 * 3 / 5));
+    let (many, cut) = train(Some(4 * rows * 32 * 14 * 14 * 4 / 5));
     assert!(many > few && whole == cut, "{few} and {many} dispatches");
 }
 
