@@ -25,6 +25,7 @@ use ieq_wgpu::ops::matmul::Matmul;
 use ieq_wgpu::ops::scale::Scale;
 use ieq_wgpu::random::{Rng, Stream};
 use ieq_wgpu::settings::{Activations, BatchStatistics, Config, Matrix};
+use ieq_wgpu::tape::backward::backward_from;
 use ieq_wgpu::tape::exec::{Arenas, Executor};
 use ieq_wgpu::tape::matrix::use_matrix;
 use ieq_wgpu::tape::{Graph, Type, ValueId, twin};
@@ -285,20 +286,30 @@ fn units_go_with_everything_that_a_step_has() {
 
 /// Scales, and sums of weight gradients, are made in parts where a tensor is larger than a binding: the same bits.
 #[test]
-fn a_step_on_units_trains_in_bindings_smaller_than_its_tensors() {
-    let mut config = wide(Matrix::F32x3);
-    config.optimiser.batch = 16;
-    let data = glyphs(&config);
-    let train = |max_binding| {
-        let mut trainer = Trainer::new(kernels_with(max_binding), &config, data.clone(), None).unwrap();
-        (0..2).for_each(|_| drop(trainer.submit().unwrap()));
-        (trainer.executor().dispatches(), trainer.checkpoint().unwrap().tensors)
+fn products_of_tensors_larger_than_a_binding_are_computed_in_slices() {
+    let run = |max_binding: Option<u64>| {
+        let mut kernels = kernels_with(max_binding);
+        let mut graph = Graph::new();
+        let x = graph.in_arena("x", "x", Type::f32([64, 3, 8, 8]), true);
+        let w = graph.in_arena("w", "w", Type::f32([8, 3, 3, 3]), true);
+        let dy = graph.in_arena("dy", "dy", Type::f32([64, 8, 8, 8]), false);
+        let y = graph.one(Conv2d::new(1, 1), &[x, w]).unwrap();
+        let gradients = backward_from(&mut graph, &[(y, dy)]).unwrap();
+        let seen = [y, gradients[&x], gradients[&w]];
+        seen.iter().for_each(|&id| graph.keep(id));
+        use_matrix(&mut graph, Factors::F32x3, 1).unwrap();
+        let executor = Executor::new(&mut kernels, &mut Arenas::new(), graph).unwrap();
+        for id in [x, w, dy] {
+            executor.write_f64(id, &numbers(executor.graph().value(id).ty.len(), 1.0, id.index() as u32)).unwrap();
+        }
+        executor.submit().unwrap();
+        (executor.dispatches(), seen.map(|id| executor.read::<f32>(id).unwrap()))
     };
-    let (few, whole) = train(None);
-    // The second block has maps of 32 channels and 14 x 14.
-    let rows = config.method.rows_of(config.optimiser.batch) as u64;
-    let (many, cut) = train(Some(4 * rows * 32 * 14 * 14 * 4 / 5));
-    assert!(many > few && whole == cut, "{few} and {many} dispatches");
+    let (few, whole) = run(None);
+    // y has 131,072 bytes.
+    let (many, cut) = run(Some(40 << 10));
+    assert!(many > few + 4, "{many} dispatches, {few} without a limit");
+    assert!(whole == cut && whole.iter().all(|t| t.iter().any(|v| *v != 0.0)));
 }
 
 /// The program says what the device lacks, and the way out is one.
