@@ -246,12 +246,15 @@ fn a_factor_that_changes_is_scaled_anew() {
     }
 }
 
+/// What makes a step another one.
+type Change = fn(&mut Config);
+
 /// What a step may have besides: each agrees with the same step without units, whose gradients are kept for it.
 #[test]
 fn units_go_with_everything_that_a_step_has() {
     let kernels = kernels();
     let data = glyphs(&wide(Matrix::Off));
-    let changes: [(&str, fn(&mut Config)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("half precision", |config| config.run.activations = Activations::F16),
         ("computed again", |config| config.run.recompute = 6),
         ("micro-batches", |config| {

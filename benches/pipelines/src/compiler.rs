@@ -48,8 +48,8 @@ pub fn cpu_time() -> Result<Duration> {
 }
 
 impl Compiler {
-    /// The first device of the driver.
-    pub fn open() -> Result<Self> {
+    /// The first device of the driver, with its matrix units where they are asked for.
+    pub fn open(matrix: bool) -> Result<Self> {
         // SAFETY: the calls are in the order that Vulkan wants, with structures that outlive them.
         unsafe {
             let entry = ash::Entry::load()?;
@@ -57,19 +57,26 @@ impl Compiler {
             let instance = entry.create_instance(&vk::InstanceCreateInfo::default().application_info(&app), None)?;
             let physical = *instance.enumerate_physical_devices()?.first().ok_or("there is no Vulkan device")?;
             let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(0).queue_priorities(&[1.0])];
-            let extensions = [khr::pipeline_executable_properties::NAME.as_ptr()];
+            let mut extensions = vec![khr::pipeline_executable_properties::NAME.as_ptr()];
+            let mut units = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default().cooperative_matrix(matrix);
+            if matrix {
+                extensions.push(khr::cooperative_matrix::NAME.as_ptr());
+            }
             let mut statistics = vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default();
             let mut v12 = vk::PhysicalDeviceVulkan12Features::default();
             let mut v13 = vk::PhysicalDeviceVulkan13Features::default();
             statistics = statistics.pipeline_executable_info(true);
-            v12 = v12.vulkan_memory_model(true).vulkan_memory_model_device_scope(true);
+            v12 = v12.vulkan_memory_model(true).vulkan_memory_model_device_scope(true).shader_float16(matrix);
             v13 = v13.subgroup_size_control(true);
-            let description = vk::DeviceCreateInfo::default()
+            let mut description = vk::DeviceCreateInfo::default()
                 .queue_create_infos(&queues)
                 .enabled_extension_names(&extensions)
                 .push_next(&mut statistics)
                 .push_next(&mut v12)
                 .push_next(&mut v13);
+            if matrix {
+                description = description.push_next(&mut units);
+            }
             let device = instance.create_device(physical, &description, None)?;
             let properties = khr::pipeline_executable_properties::Device::new(&instance, &device);
             Ok(Compiler { _entry: entry, instance, device, properties })

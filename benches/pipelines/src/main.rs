@@ -6,15 +6,17 @@ use std::process::ExitCode;
 
 use compiler::{Compiler, Result, Translation, cpu_time};
 use ieq_wgpu::gpu::kernel::KernelBudget;
+use ieq_wgpu::gpu::matrix_unit::MatrixUnit;
 use ieq_wgpu::gpu::reflect::Reflected;
 use ieq_wgpu::gpu::{Launch, adapter, device, shader, wgpu};
 use ieq_wgpu::ops;
-use ieq_wgpu::settings::{Config, Winograd};
+use ieq_wgpu::settings::{Config, Matrix, Winograd};
 use ieq_wgpu::train::record::{DataShape, training_step};
 
 mod compiler;
 
-const USAGE: &str = "pipelines [--preset NAME] [--classes N] [--images N] [--side N] [--only PART] [--every] [--zeroed] [--unchecked]
+const USAGE: &str = "pipelines [--preset NAME] [--classes N] [--images N] [--side N] [--only PART] [--every] [--zeroed]
+          [--unchecked] [--matrix KIND --unit SIDExLANES]
 
   --preset     whose training step; omniglot where it is not given
   --classes, --images, --side
@@ -23,6 +25,8 @@ const USAGE: &str = "pipelines [--preset NAME] [--classes N] [--images N] [--sid
   --every      also what only `--tune full` would measure
   --zeroed     zero workgroup memory first, as the product does not
   --unchecked  leave out the checks of indices, loops and divisions
+  --matrix     products on matrix units: f16 or f32x3
+  --unit       which of the driver's units; 16x32 where it is not given
 
 Prints CSV, and the sums on stderr. Exit code 1 where a ceiling is broken: 2 s a pipeline, 10 s all of them, no spills.";
 
@@ -82,7 +86,7 @@ fn key<B>(launch: &Launch<B>, budget: KernelBudget) -> Result<Key> {
 fn run() -> Result<bool> {
     let mut words = std::env::args().skip(1);
     let (mut preset, mut every, mut how) = ("omniglot".to_owned(), false, Translation { zeroed: false, checked: true });
-    let mut only = String::new();
+    let (mut only, mut matrix, mut unit) = (String::new(), Matrix::Off, MatrixUnit { side: 16, lanes: 32 });
     let mut data = DataShape { side: 0, classes: 64, images: 38_400 };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} wants a value"));
@@ -95,12 +99,19 @@ fn run() -> Result<bool> {
             "--every" => every = true,
             "--zeroed" => how.zeroed = true,
             "--unchecked" => how.checked = false,
+            "--matrix" => matrix = value()?.parse()?,
+            "--unit" => {
+                let text = value()?;
+                let (side, lanes) = text.split_once('x').ok_or("a unit is SIDExLANES")?;
+                unit = MatrixUnit { side: side.parse()?, lanes: lanes.parse()? };
+            }
             _ => return Err(USAGE.into()),
         }
     }
     let mut config = Config::from_preset(&preset)?;
     // `auto` on a GPU.
     config.run.winograd = Winograd::Off;
+    config.run.matrix = matrix;
     if data.side == 0 {
         data.side = config.data.side.ok_or("the preset has no side: give --side")?;
     }
@@ -108,10 +119,11 @@ fn run() -> Result<bool> {
     let listed = adapter::list(Some(wgpu::Backends::VULKAN));
     let gpu = listed.first().ok_or("there is no Vulkan adapter")?;
     let features = gpu.adapter.features() & device::WANTED_FEATURES;
-    let budget = KernelBudget::of_adapter(&gpu.info, features, &gpu.adapter.limits());
+    let mut budget = KernelBudget::of_adapter(&gpu.info, features, &gpu.adapter.limits());
+    budget.matrix_unit = (matrix != Matrix::Off).then_some(unit);
     let mut found = pipelines(&config, data, budget)?;
     found.retain(|(name, entry, _), _| format!("{name}.{entry}").contains(&only));
-    let compiler = Compiler::open()?;
+    let compiler = Compiler::open(matrix != Matrix::Off)?;
 
     let names: BTreeSet<&str> = found.keys().map(|(shader, ..)| shader.as_str()).collect();
     let begun = cpu_time()?;

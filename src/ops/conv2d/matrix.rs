@@ -49,8 +49,7 @@ impl Sizes {
         outputs: &[Operand],
         (stride, dilate): (usize, usize),
         padding: (i32, i32),
-        slope: Option<f32>,
-        factors: Factors,
+        (slope, factors): (Option<f32>, Factors),
     ) -> Vec<Launch<ValueId>> {
         let pixels = self.batch * self.h_out * self.w_out;
         let tiles = self.c_out.div_ceil(TILE) * pixels.div_ceil(TILE);

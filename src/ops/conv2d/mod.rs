@@ -148,7 +148,7 @@ impl Operation for Conv2d {
             Algorithm::Direct => s.convolve("pack", inputs, outputs, stride, (p, p), self.slope),
             Algorithm::Winograd => s.winograd(inputs, outputs, false, (p, p), self.slope),
             Algorithm::Matrix(factors) => {
-                s.convolve_by_matrix("pack", inputs, outputs, stride, (p, p), self.slope, factors)
+                s.convolve_by_matrix("pack", inputs, outputs, stride, (p, p), (self.slope, factors))
             }
         }
     }
@@ -266,7 +266,7 @@ impl Operation for Conv2dBackwardInput {
             Algorithm::Direct => s.convolve("pack_mirrored", inputs, outputs, spread, padding, None),
             Algorithm::Winograd => s.winograd(inputs, outputs, true, padding, None),
             Algorithm::Matrix(factors) => {
-                s.convolve_by_matrix("pack_mirrored", inputs, outputs, spread, padding, None, factors)
+                s.convolve_by_matrix("pack_mirrored", inputs, outputs, spread, padding, (None, factors))
             }
         }
     }
