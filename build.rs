@@ -35,6 +35,10 @@ fn build() -> Result<(), String> {
     let mut sources = Vec::new();
     collect(&root, &root, &mut sources)?;
     sources.sort();
+    if variable("CARGO_CFG_TARGET_ARCH")? == "wasm32" {
+        // Browsers have no matrix units, and a page is to be small.
+        sources.retain(|(_, text)| !text.contains("enable wgpu_cooperative_matrix;"));
+    }
     let find = |wanted: &str| {
         let (name, text) = sources.iter().find(|(name, _)| name == wanted)?;
         Some(Source { path: format!("shaders/{name}.wgsl"), text })
