@@ -108,6 +108,7 @@ const BREAKS: &[Break] = &[
     ("common/matmul_body", "product_tiled", "s11 = fma(a1, b1", "s11 = fma(a1, b0", "matmul.product"),
     ("common/matmul_body", "add_row", "i % params.columns", "i / params.columns", "matmul.add_row"),
     ("common/matmul_body", "column_sum", "r = 0u", "r = 1u", "matmul.add_row"),
+    ("common/matrix_body", "rounded", "& 0xffffe000u", "& 0xffff0000u", "F16, x"),
     ("common/matrix_body", "put_left", "(value - high)", "value", "F32x3"),
     ("common/matrix_body", "put_right", "(value - high)", "value", "F32x3"),
     ("common/matrix_body", "unscaled", "* right[1]", "", "F16, x"),

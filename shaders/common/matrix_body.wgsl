@@ -76,19 +76,26 @@ var<workgroup> left_low: array<Half, ${16*PITCH}>;
 var<workgroup> right_high: array<Half, ${16*PITCH}>;
 var<workgroup> right_low: array<Half, ${16*PITCH}>;
 
-// Stores an element of the left factor, row `at` of the tile. What is left of a value is taken from the rounded f32: compilers
-// may leave out a conversion to f16 and back.
+// The nearest number of 11 bits, of two as near the even one: on every device the same, where WGSL's conversions may give
+// either neighbour, and compilers may leave out a conversion to f16 and back. NaN and infinity stay.
+fn rounded(value: f32) -> f32 {
+    let bits = bitcast<u32>(value);
+    let nearest = bitcast<f32>((bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u);
+    return select(nearest, value, (bits & 0x7f800000u) == 0x7f800000u);
+}
+
+// Stores an element of the left factor, row `at` of the tile.
 fn put_left(term: u32, at: u32, value: f32) {
-    let high = quantizeToF16(value);
+    let high = rounded(value);
     left_high[term * PITCH + at] = Half(high);
-    if SPLIT { left_low[term * PITCH + at] = Half(quantizeToF16((value - high) * LOW)); }
+    if SPLIT { left_low[term * PITCH + at] = Half(rounded((value - high) * LOW)); }
 }
 
 // Stores an element of the right factor, column `at` of the tile.
 fn put_right(term: u32, at: u32, value: f32) {
-    let high = quantizeToF16(value);
+    let high = rounded(value);
     right_high[term * PITCH + at] = Half(high);
-    if SPLIT { right_low[term * PITCH + at] = Half(quantizeToF16((value - high) * LOW)); }
+    if SPLIT { right_low[term * PITCH + at] = Half(rounded((value - high) * LOW)); }
 }
 
 // A sum without the scales of its factors. One after the other: their product may be beyond f32.
