@@ -37,16 +37,16 @@ fn kernels() -> Kernels {
     kernels_with(None)
 }
 
-/// The same on a device whose bindings hold no more.
+/// The same on a device whose bindings hold no more; the unit is tried without that limit.
 fn kernels_with(max_binding: Option<u64>) -> Kernels {
-    let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
-    let gpu = Gpu::open(&Options { choice, matrix_units: true, max_binding, ..Options::default() }).unwrap();
-    let mut kernels = Kernels::new(gpu.clone());
-    let found = find_matrix_unit(&mut kernels).unwrap();
-    eprintln!("adapter: {}, {found:?}", gpu.describe());
-    if found.right.is_none() {
-        kernels.use_matrix_unit(Some(MatrixUnit::SCALAR));
-    }
+    let open = |max_binding| {
+        let choice = AdapterChoice::parse(std::env::var(ADAPTER_VARIABLE).ok().as_deref());
+        Kernels::new(Gpu::open(&Options { choice, matrix_units: true, max_binding, ..Options::default() }).unwrap())
+    };
+    let found = find_matrix_unit(&mut open(None)).unwrap();
+    let mut kernels = open(max_binding);
+    eprintln!("adapter: {}, {found:?}", kernels.gpu().describe());
+    kernels.use_matrix_unit(Some(found.right.unwrap_or(MatrixUnit::SCALAR)));
     kernels
 }
 
