@@ -139,6 +139,16 @@ fn the_tables_of_the_build_are_those_of_the_texts() {
     }
 }
 
+/// A kind of unit without a file of its own would be given ordinary arithmetic.
+#[test]
+fn every_known_matrix_unit_has_its_kernels() {
+    let files: BTreeSet<String> = kernels().map(str::to_owned).collect();
+    for MatrixUnit { side, lanes } in MatrixUnit::KNOWN {
+        assert!(files.contains(&format!("matrix_{side}x{lanes}")), "{side}x{lanes}");
+    }
+    assert_eq!(variants("matrix").count(), MatrixUnit::KNOWN.len() + 1);
+}
+
 #[test]
 fn a_change_of_a_text_shows_in_its_tables() {
     let (name, text) = SOURCES.iter().find(|(name, _)| *name == "sgd").expect("there is an optimiser");

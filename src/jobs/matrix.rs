@@ -14,6 +14,7 @@ use crate::settings::Matrix;
 use crate::tape::exec::{Arenas, Executor};
 use crate::tape::passes::Passes;
 use crate::tape::{Graph, Type};
+use crate::train::record::factors;
 use crate::{Error, Result};
 
 /// Where the tuning keeps whether units are faster on a device: `on` or `off`.
@@ -47,8 +48,7 @@ pub fn begin(kernels: &mut Kernels, matrix: Matrix, progress: &mut dyn Progress)
         progress.note(&format!("matrix units of {unit}: right numbers, and measured before to be faster"));
         return Ok(());
     }
-    let factors = if matrix == Matrix::F16 { Factors::F16 } else { Factors::F32x3 };
-    let [plain, by_units] = [None, Some(factors)].map(|factors| time(kernels, factors));
+    let [plain, by_units] = [None, factors(matrix.resolved(true))].map(|factors| time(kernels, factors));
     let share = by_units?.as_secs_f64() / plain?.as_secs_f64();
     let found = format!("matrix units of {unit}: right numbers, a convolution in {share:.2} of its time in f32");
     let pays = share < 1.0;

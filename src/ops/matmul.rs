@@ -120,14 +120,10 @@ impl Operation for Matmul {
         let (m, k, _, n) = self.sizes(inputs[0].shape, inputs[1].shape);
         if let Some(factors) = self.factors {
             let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
-            let mut product = matrix::launch("product", tiles, factors, [inputs[2].id, inputs[3].id])
-                .bind("a", inputs[0].id)
-                .bind("b", inputs[1].id)
-                .bind("y", outputs[0].id);
-            let sizes = [("rows", m), ("columns", n), ("inner", k)];
-            for (name, size) in sizes.into_iter().chain(self.strides(m, k, n)) {
-                product.set(name, size);
-            }
+            let [a_m, a_k, b_k, b_n] = self.strides(m, k, n);
+            let sizes = [("rows", m), ("columns", n), ("inner", k), a_m, a_k, b_k, b_n];
+            let product = matrix::launch("product", tiles, factors, [inputs[2].id, inputs[3].id], &sizes);
+            let product = product.bind("a", inputs[0].id).bind("b", inputs[1].id).bind("y", outputs[0].id);
             return vec![product];
         }
         let lanes = n.div_ceil(PRODUCT.across).next_power_of_two().clamp(8, WORKGROUP as usize);

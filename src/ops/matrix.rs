@@ -5,7 +5,6 @@ use super::case::{Elements, Input};
 use super::factors::Factors;
 use super::{scale, shape};
 use crate::gpu::Launch;
-use crate::gpu::kernel::fold;
 use crate::tape::{Type, ValueId};
 use crate::{Error, Result};
 
@@ -18,12 +17,14 @@ pub(super) const TILE: usize = 64;
 /// sums errs less than one long sum.
 const CHAIN: u32 = 2;
 
-/// A launch of `tiles` tiles. `left` and `right`: the scales of the factors. Sizes that are not set are 0.
+/// A launch of `tiles` tiles. `left` and `right`: the scales of the factors; `sizes`: those that the entry point has, the
+/// others are 0.
 pub(super) fn launch(
     entry: &'static str,
     tiles: usize,
     factors: Factors,
     [left, right]: [ValueId; 2],
+    sizes: &[(&'static str, usize)],
 ) -> Launch<ValueId> {
     const SIZES: [&str; 20] = [
         "batch",
@@ -52,9 +53,9 @@ pub(super) fn launch(
         .constant("CHAIN", CHAIN)
         .bind("left", left)
         .bind("right", right);
-    launch.groups = fold(tiles);
     for name in SIZES {
-        launch = launch.param(name, 0u32);
+        let given = sizes.iter().find(|(own, _)| *own == name);
+        launch = launch.param(name, given.map_or(0, |(_, size)| *size));
     }
     launch.param("pad_y", 0_i32).param("pad_x", 0_i32).param("slope", 1.0_f32)
 }

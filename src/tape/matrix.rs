@@ -3,10 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::recompute::place;
-use super::{Graph, Node, Storage, Type, Value, ValueId};
+use super::recompute::{overlap, place};
+use super::{Graph, Type, ValueId};
 use crate::Result;
-use crate::ops::Op;
 use crate::ops::factors::Factors;
 use crate::ops::scale::Scale;
 
@@ -34,7 +33,10 @@ pub fn use_matrix(graph: &mut Graph, factors: Factors, least: usize) -> Result<(
                 let key = (inputs.clone(), slope.map(f32::to_bits));
                 let scale = match scales.get(&key) {
                     Some(&scale) => scale,
-                    None => append_scale(graph, Scale { slope }, inputs, &node.scope)?,
+                    None => {
+                        graph.set_scope(node.scope.clone());
+                        graph.one(Scale { slope }, &inputs)?
+                    }
                 };
                 scales.insert(key, scale);
                 node.inputs.push(scale);
@@ -42,7 +44,7 @@ pub fn use_matrix(graph: &mut Graph, factors: Factors, least: usize) -> Result<(
             node.op = by_matrix.op;
         }
         // What is written again is another factor from here on, under whatever name it is written.
-        let changes = |read: ValueId| node.outputs.iter().any(|&written| overlap(graph, read, written));
+        let changes = |read: ValueId| node.outputs.iter().any(|&written| share(graph, read, written));
         scales.retain(|(inputs, _): &(Vec<ValueId>, _), _| !inputs.iter().any(|&id| changes(id)));
         graph.nodes.push(node);
     }
@@ -53,21 +55,6 @@ pub fn use_matrix(graph: &mut Graph, factors: Factors, least: usize) -> Result<(
 }
 
 /// Whether two values share bytes.
-fn overlap(graph: &Graph, a: ValueId, b: ValueId) -> bool {
-    let in_arena = place(graph, a).zip(place(graph, b));
-    a == b || in_arena.is_some_and(|((a, own), (b, other))| a == b && own.start < other.end && other.start < own.end)
-}
-
-fn append_scale(graph: &mut Graph, scale: Scale, inputs: Vec<ValueId>, scope: &str) -> Result<ValueId> {
-    let op = Op::from(scale);
-    let types: Vec<Type> = inputs.iter().map(|&id| graph.value(id).ty.clone()).collect();
-    let mut outputs = Vec::new();
-    for ty in op.outputs(&types)? {
-        let name = format!("{scope}.{}", op.operation().name());
-        graph.values.push(Value { name, ty, storage: Storage::Transient, requires_grad: false });
-        outputs.push(ValueId(graph.values.len() as u32 - 1));
-    }
-    let first = outputs[0];
-    graph.nodes.push(Node { op, inputs, outputs, scope: scope.to_owned() });
-    Ok(first)
+fn share(graph: &Graph, a: ValueId, b: ValueId) -> bool {
+    a == b || place(graph, a).zip(place(graph, b)).is_some_and(|(a, b)| overlap(&a, &b))
 }

@@ -19,10 +19,8 @@ pub fn candidates(graph: &Graph) -> Vec<usize> {
         }
         // What is read again must not have changed in between.
         let read: Vec<_> = node.inputs.iter().filter_map(|&id| place(graph, id)).collect();
-        let overlap = |(arena, bytes): &(&str, Range<u64>)| {
-            read.iter().any(|(other, own)| arena == other && bytes.start < own.end && own.start < bytes.end)
-        };
-        let changed = |node: &Node| node.outputs.iter().any(|&id| place(graph, id).is_some_and(|at| overlap(&at)));
+        let written = |id: &ValueId| place(graph, *id).is_some_and(|at| read.iter().any(|own| overlap(own, &at)));
+        let changed = |node: &Node| node.outputs.iter().any(written);
         let reader = graph.nodes[backward_at..].iter().position(|node| node.inputs.contains(&y));
         reader.is_some_and(|reader| !graph.nodes[*at..backward_at + reader].iter().any(changed))
     };
@@ -42,6 +40,11 @@ pub(super) fn place(graph: &Graph, id: ValueId) -> Option<(&str, Range<u64>)> {
         Storage::Arena { arena, offset } => Some((arena, *offset..offset.saturating_add(value.ty.bytes()))),
         Storage::Transient => None,
     }
+}
+
+/// Whether two places share bytes.
+pub(super) fn overlap((arena, own): &(&str, Range<u64>), (other, bytes): &(&str, Range<u64>)) -> bool {
+    arena == other && bytes.start < own.end && own.start < bytes.end
 }
 
 /// Makes the results of these nodes, some of [`candidates`], again before they are first read in the backward pass.

@@ -160,17 +160,22 @@ pub fn phase_spec(net: &NetSpec, config: &Config, data: DataShape, distill: bool
     }
 }
 
+/// How `run.matrix` rounds factors; not at all while it is off or no device has decided.
+pub fn factors(matrix: Matrix) -> Option<Factors> {
+    match matrix {
+        Matrix::Off | Matrix::Auto => None,
+        Matrix::F16 => Some(Factors::F16),
+        Matrix::F32x3 => Some(Factors::F32x3),
+    }
+}
+
 /// The rewrites of a training step. Winograd only where `run.winograd` is on, and matrix units only where `run.matrix` names
 /// factors: no device has decided while they are `auto`.
 pub fn training_passes(config: &Config) -> Passes {
     Passes {
         half: config.run.activations == Activations::F16,
         recompute: config.run.recompute,
-        matrix: match config.run.matrix {
-            Matrix::Off | Matrix::Auto => None,
-            Matrix::F16 => Some(Factors::F16),
-            Matrix::F32x3 => Some(Factors::F32x3),
-        },
+        matrix: factors(config.run.matrix),
         ..evaluation_passes(config)
     }
 }

@@ -979,15 +979,17 @@ impl Trainer {
                 stored.run.activations, self.config.run.activations
             )));
         }
-        let names = |config: &Config| [config.run.winograd.to_string(), config.run.matrix.to_string()];
-        let (then, now) = (names(&stored), names(&self.config));
-        for (i, (key, name)) in [("run.winograd", "winograd"), ("run.matrix", "matrix")].into_iter().enumerate() {
-            if then[i] != now[i] {
-                let why = format!("the run has {name} {}, which gives other numbers than {}", then[i], now[i]);
+        let (then, now) = (&stored.run, &self.config.run);
+        for (key, name, then, now) in [
+            ("run.winograd", "winograd", then.winograd.to_string(), now.winograd.to_string()),
+            ("run.matrix", "matrix", then.matrix.to_string(), now.matrix.to_string()),
+        ] {
+            if then != now {
+                let why = format!("the run has {name} {then}, which gives other numbers than {now}");
                 return Err(Error::Conflict {
                     keys: vec![key],
                     why: format!("{}: {why}", path.display()),
-                    changes: vec![Change::Set(key, then[i].clone())],
+                    changes: vec![Change::Set(key, then)],
                 });
             }
         }

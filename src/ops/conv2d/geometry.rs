@@ -118,6 +118,21 @@ impl Sizes {
         }
     }
 
+    /// The parameters that every kernel of a convolution has.
+    pub(super) fn params(&self) -> [(&'static str, usize); 9] {
+        [
+            ("batch", self.batch),
+            ("c_in", self.c_in),
+            ("h_in", self.h_in),
+            ("w_in", self.w_in),
+            ("c_out", self.c_out),
+            ("h_out", self.h_out),
+            ("w_out", self.w_out),
+            ("k_h", self.k_h),
+            ("k_w", self.k_w),
+        ]
+    }
+
     /// The shape of y.
     pub(super) fn y(&self) -> [usize; 4] {
         [self.batch, self.c_out, self.h_out, self.w_out]

@@ -16,31 +16,6 @@ impl Sizes {
         self.c_in.min(self.c_out).min(self.batch * self.h_out * self.w_out)
     }
 
-    /// A launch with the sizes of the convolution. `inputs` end with the scales, of which the first is of x or dy.
-    fn matrix_launch(
-        &self,
-        entry: &'static str,
-        tiles: usize,
-        factors: Factors,
-        scales: [ValueId; 2],
-    ) -> Launch<ValueId> {
-        let mut launch = launch(entry, tiles, factors, scales);
-        for (name, size) in [
-            ("batch", self.batch),
-            ("c_in", self.c_in),
-            ("h_in", self.h_in),
-            ("w_in", self.w_in),
-            ("c_out", self.c_out),
-            ("h_out", self.h_out),
-            ("w_out", self.w_out),
-            ("k_h", self.k_h),
-            ("k_w", self.k_w),
-        ] {
-            launch.set(name, size);
-        }
-        launch
-    }
-
     /// As [`Sizes::convolve`]; `inputs` end with the scales of x and weight.
     pub(super) fn convolve_by_matrix(
         &self,
@@ -54,8 +29,7 @@ impl Sizes {
         let pixels = self.batch * self.h_out * self.w_out;
         let tiles = self.c_out.div_ceil(TILE) * pixels.div_ceil(TILE);
         let [x_scale, weight_scale] = scales(inputs);
-        let mut convolve = self
-            .matrix_launch("convolve", tiles, factors, [weight_scale, x_scale])
+        let mut convolve = launch("convolve", tiles, factors, [weight_scale, x_scale], &self.params())
             .constant("STRIDE", stride as u32)
             .constant("DILATE", dilate as u32)
             .constant("X_HALF", inputs[0].half())
@@ -84,8 +58,7 @@ impl Sizes {
         let split_rows = self.splits().1;
         let splits = (images.len() * self.h_out).div_ceil(split_rows);
         let tiles = splits * self.taps() * self.c_in.div_ceil(TILE) * self.c_out.div_ceil(TILE);
-        let mut sums = self
-            .matrix_launch("backward_weight", tiles, factors, scales(inputs))
+        let mut sums = launch("backward_weight", tiles, factors, scales(inputs), &self.params())
             .constant("STRIDE", self.stride as u32)
             .constant("X_HALF", inputs[0].half())
             .constant("NORMED", u32::from(slope.is_some()))

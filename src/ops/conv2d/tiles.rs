@@ -171,16 +171,9 @@ impl Sizes {
         slope: Option<f32>,
     ) -> Launch<ValueId> {
         let (splits, split_rows) = self.splits();
-        Launch::items(SHADER, entry, n)
-            .param("batch", self.batch)
-            .param("c_in", self.c_in)
-            .param("h_in", self.h_in)
-            .param("w_in", self.w_in)
-            .param("c_out", self.c_out)
-            .param("h_out", self.h_out)
-            .param("w_out", self.w_out)
-            .param("k_h", self.k_h)
-            .param("k_w", self.k_w)
+        let launch = Launch::items(SHADER, entry, n);
+        let launch = self.params().into_iter().fold(launch, |launch, (name, size)| launch.param(name, size));
+        launch
             .param("pad_y", padding.0)
             .param("pad_x", padding.1)
             .param("packed_row", packed_row)
