@@ -23,3 +23,12 @@ fn upstream_4(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 4> {
                                vec4<f32>(dy_two(first, o + 8u), dy_two(first, o + 10u)),
                                vec4<f32>(dy_two(first, o + 12u), dy_two(first, o + 14u)));
 }
+
+fn upstream_runs(first: u32, o: u32, size: u32, lane: u32) -> array<vec4<f32>, 8> {
+    let last = params.c_out - 1u;
+    return array<vec4<f32>, 8>(
+#repeat k 0 8
+        dy_as_vectors[first + min(o + $ku, last) * size],
+#end
+    );
+}

@@ -1,6 +1,6 @@
 // 2-D convolution with subgroup broadcasts: of the values that all lanes share, the first lanes load a part each,
-// and broadcasts pass them on. Needs subgroups of at least four lanes; forward_32x4, forward_unrolled_32x8 and
-// backward_weight_16 need eight.
+// and broadcasts pass them on. Needs subgroups of at least four lanes; forward_32x4, backward_weight_16 and
+// the unrolled kernels of 32 channels need eight.
 #import common/conv2d_body
 #import common/lane_rank
 #import common/packed_subgroup Q=2
@@ -24,4 +24,13 @@ fn upstream_4(first: u32, o: u32, lane: u32) -> array<vec4<f32>, 4> {
                                vec4<f32>(subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u)),
                                vec4<f32>(subgroupBroadcast(mine, 4u), subgroupBroadcast(mine, 5u)),
                                vec4<f32>(subgroupBroadcast(mine, 6u), subgroupBroadcast(mine, 7u)));
+}
+
+fn upstream_runs(first: u32, o: u32, size: u32, lane: u32) -> array<vec4<f32>, 8> {
+    let mine = dy_as_vectors[first + min(o + (lane & 7u), params.c_out - 1u) * size];
+    return array<vec4<f32>, 8>(
+#repeat k 0 8
+        subgroupBroadcast(mine, $ku),
+#end
+    );
 }

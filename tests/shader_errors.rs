@@ -38,7 +38,7 @@ fn naga_names_the_line_of_the_source() {
     for (file, part, to, of) in [
         ("sgd", "gradient[i]", "gradients[i]", "gradients"),
         ("sgd", "let i = item_index", "let i: f32 = item_index", "f32"),
-        ("sgd", "velocity[i] = v;", "velocity[i] = i;", ""),
+        ("sgd", "velocity[i] = select(old, v, finite);", "velocity[i] = i;", ""),
     ] {
         let (text, line) = broken(file, part, to);
         let error = reflect(file, Some(&text)).err().expect("the text is wrong");

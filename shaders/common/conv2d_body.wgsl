@@ -15,7 +15,8 @@
 // forward_OxP: conv2d_forward.wgsl, one invocation computes O output channels x P neighbouring pixels of a row.
 // backward_weight_O: conv2d_backward_weight.wgsl, one invocation computes O output channels x 3 x 3 taps of one input
 //   channel over some image rows, a split; `reduce` adds the splits in order.
-// forward_unrolled_OxP: conv2d_forward_unrolled.wgsl, the same sums as forward_OxP, for software adapters.
+// forward_unrolled_OxP, forward_1x1_unrolled_OxP, backward_weight_1x1_unrolled_OxC: conv2d_forward_unrolled.wgsl,
+//   conv2d_pointwise_unrolled.wgsl and conv2d_pointwise_weight_unrolled.wgsl, the same sums for software adapters.
 // forward_3x3_..., forward_1x1_..., backward_weight_3x3_..., backward_weight_1x1_...: conv2d_forward_tiled.wgsl,
 //   conv2d_pointwise_tiled.wgsl, conv2d_backward_weight_tiled.wgsl, conv2d_pointwise_weight_tiled.wgsl; the same sums,
 //   by tiles that a workgroup shares in its memory.
@@ -56,6 +57,9 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> y: array<u32>;
 @group(0) @binding(7) var<storage, read_write> packed_out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read> statistics: array<f32>;
+@group(0) @binding(9) var<storage, read> x_as_vectors: array<vec4<u32>>;
+@group(0) @binding(10) var<storage, read> dy_as_vectors: array<vec4<f32>>;
+@group(0) @binding(11) var<storage, read_write> y_as_pairs: array<vec2<u32>>;
 
 override STRIDE: u32 = 1u;
 override Y_HALF: bool = false;
@@ -202,6 +206,36 @@ fn store_pixel(o: u32, pixel: u32, sum: vec4<f32>) {
 #import common/conv2d_forward_tiled NAME=forward_3x3_32x128 Q=2 R=1 L=32 G=4 PATCH=160
 #import common/conv2d_pointwise_tiled NAME=forward_1x1_32x128 Q=2 P=4 L=32 G=4
 
+// Four neighbouring elements of x, the run-th of its runs. In half precision two runs share a vector.
+fn run_of_x(run: u32, channel: vec3<f32>) -> vec4<f32> {
+    var value = vec4<f32>(0.0);
+    if X_HALF {
+        let both = x_as_vectors[run / 2u];
+        let words = select(both.xy, both.zw, (run & 1u) == 1u);
+        value = vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
+    } else {
+        value = bitcast<vec4<f32>>(x_as_vectors[run]);
+    }
+    if NORMED {
+        value = vec4<f32>(activated(value.x, channel), activated(value.y, channel), activated(value.z, channel),
+                          activated(value.w, channel));
+    }
+    return value;
+}
+
+// Four neighbouring elements of y, the run-th of its runs.
+fn store_run(run: u32, value: vec4<f32>) {
+    if Y_HALF {
+        y_as_pairs[run] = vec2<u32>(pack2x16float(value.xy), pack2x16float(value.zw));
+    } else {
+        y_as_pairs[2u * run] = bitcast<vec2<u32>>(value.xy);
+        y_as_pairs[2u * run + 1u] = bitcast<vec2<u32>>(value.zw);
+    }
+}
+
+#import common/conv2d_pointwise_unrolled NAME=forward_1x1_unrolled_16x16 Q=4 P=4
+#import common/conv2d_pointwise_unrolled NAME=forward_1x1_unrolled_32x8 Q=8 P=2
+
 // ---------------------------------------------------------------------------------------------- backward_weight
 
 // dy of the output channels o, o+1 at one pixel; `first` is channel 0 of the image at that pixel.
@@ -224,6 +258,7 @@ override TAP_COLUMNS: u32 = 3u;
 #import common/conv2d_backward_weight_tiled NAME=backward_weight_3x3_64x16 Q=1 G=16
 #import common/conv2d_backward_weight_tiled NAME=backward_weight_3x3_32x16 Q=1 G=8
 #import common/conv2d_pointwise_weight_tiled NAME=backward_weight_1x1_32x80 C=80 Q=1 G=8
+#import common/conv2d_pointwise_weight_unrolled NAME=backward_weight_1x1_unrolled_32x4 Q=8 C=4
 
 // dw = sum of the splits, in order. Lanes side by side take neighbouring output channels, and an invocation takes a row of
 // the kernel: what it stores is then side by side, too.

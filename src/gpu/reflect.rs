@@ -95,6 +95,8 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
                 }
                 AddressSpace::Storage { access } => {
                     let writable = access.contains(StorageAccess::STORE);
+                    // `NAME_as_vectors` is the buffer NAME, read in other units.
+                    let name = name.split_once("_as_").map_or(name.as_str(), |(buffer, _)| buffer).to_owned();
                     storage.push(Resource { name: name.into(), binding: binding.binding, writable });
                 }
                 _ => return Err(fault(line, format!("{name} is neither uniform nor storage"))),

@@ -63,7 +63,7 @@ impl Operation for Sgd {
     }
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         vec![
-            Launch::items(SHADER, "step", inputs[0].len())
+            Launch::items(SHADER, "step", inputs[0].len() / 4)
                 .param("momentum", self.momentum)
                 .param("nesterov", u32::from(self.nesterov))
                 .param("health_mask", 1u32 << health::GRADIENT)

@@ -34,6 +34,10 @@ const FORWARD_32X4: Tile = plain("forward_32x4", 32, 4, 8);
 const UNROLLED: [(Tile, usize); 2] =
     [(plain("forward_unrolled_16x16", 16, 16, 4), 2), (plain("forward_unrolled_32x8", 32, 8, 8), 1)];
 
+/// The same of 1 x 1 kernels.
+const UNROLLED_1X1: [Tile; 2] =
+    [plain("forward_1x1_unrolled_16x16", 16, 16, 4), plain("forward_1x1_unrolled_32x8", 32, 8, 8)];
+
 /// Tiles of 3 x 3 kernels of stride 1 in workgroup memory, with the vectors of four pixels that their patch holds.
 const FORWARD_3X3: [(Tile, usize); 3] = [
     forward_3x3("forward_3x3_64x128", 64, 128, 32, 192),
@@ -91,6 +95,9 @@ const WEIGHT_1X1: Tile = Tile {
     memory: (4 * (WEIGHT_CHAIN * 17 * 80 / 16 + upstream(32))) as u32,
 };
 
+/// The same for software adapters: output channels for some input channels.
+const WEIGHT_1X1_UNROLLED: Tile = plain("backward_weight_1x1_unrolled_32x4", 32, 4, 8);
+
 /// Elements of a stage's upstream gradients: each output channel of its pixels, and a vector that spreads them over the
 /// memory's banks.
 const fn upstream(channels: usize) -> usize {
@@ -146,6 +153,22 @@ impl Sizes {
         let (tile, rows) = UNROLLED[usize::from(self.c_out > NARROW_TILE)];
         let runs = self.batch * self.h_out.div_ceil(rows) * self.w_out.div_ceil(tile.across / rows);
         tile.alternative(fold(runs.div_ceil(WORKGROUP as usize) * self.c_out.div_ceil(tile.down)))
+    }
+
+    /// Whether a 1 x 1 kernel of stride 1 takes every pixel as it is, and `pixels` of them are runs of four, in pairs where x
+    /// is stored in half precision.
+    fn is_pointwise(&self, pixels: usize, x: &Operand) -> bool {
+        let runs = self.batch * self.c_in * self.h_in * self.w_in / 4;
+        (self.k_h, self.k_w, self.stride, self.padding) == (1, 1, 1, 0)
+            && pixels.is_multiple_of(4)
+            && (x.half() == 0 || runs.is_multiple_of(2))
+    }
+
+    /// The same for 1 x 1 kernels.
+    fn unrolled_pointwise_tile(&self) -> Alternative {
+        let tile = UNROLLED_1X1[usize::from(self.c_out > NARROW_TILE)];
+        let pieces = self.batch * (self.h_out * self.w_out).div_ceil(tile.across);
+        tile.alternative(fold(pieces.div_ceil(WORKGROUP as usize) * self.c_out.div_ceil(tile.down)))
     }
 
     /// The tiles of backward_weight that go through workgroup memory.
@@ -213,12 +236,16 @@ impl Sizes {
             .bind("packed", packed)
             .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
             .bind("y", y);
+        forward.set_divisible_workgroup(WORKGROUP);
         forward.groups = grid(&FORWARD_8X4);
         let tile = |tile: Tile| tile.alternative(grid(&tile));
         let dense = stride == 1 && dilate == 1;
         let mut tiles = self.shared_tiles(dense);
         if dense && (self.k_h, self.k_w) == (3, 3) {
             tiles.push(self.unrolled_tile());
+        }
+        if dense && self.is_pointwise(self.h_out * self.w_out, &inputs[0]) {
+            tiles.push(self.unrolled_pointwise_tile());
         }
         // A tile that hangs over the edge computes what is thrown away.
         if self.c_out > NARROW_TILE {
@@ -275,6 +302,12 @@ impl Sizes {
         let grid = |tile: &Tile| fold(self.groups_per_split(tile.down) * splits);
         sums.groups = grid(&WEIGHT_4);
         sums.alternatives = self.shared_weight_tiles(splits);
+        if self.is_pointwise(self.w_out, &inputs[0]) {
+            let tile = WEIGHT_1X1_UNROLLED;
+            let (_, lanes) = self.columns();
+            let columns = self.c_in.div_ceil(tile.across * lanes);
+            sums.alternatives.push(tile.alternative(fold(splits * self.c_out.div_ceil(tile.down) * columns)));
+        }
         if self.c_out > 8 {
             sums.alternatives.push(WEIGHT_16.alternative(grid(&WEIGHT_16)));
         }
@@ -309,6 +342,7 @@ mod tests {
         let forward = [FORWARD_8X4, FORWARD_16X4, FORWARD_16X8, FORWARD_32X4, FORWARD_1X1];
         let dense = FORWARD_3X3.into_iter().chain(UNROLLED).map(|(tile, _)| tile);
         let forward = forward.into_iter().chain(dense).map(|tile| (tile, 1));
+        let forward = forward.chain(UNROLLED_1X1.into_iter().chain([WEIGHT_1X1_UNROLLED]).map(|tile| (tile, 1)));
         let weight = [WEIGHT_4, WEIGHT_8, WEIGHT_16].into_iter().chain(WEIGHT_3X3).map(|tile| (tile, 9));
         let tiles: Vec<_> = forward.chain(weight).chain([(WEIGHT_1X1, 1)]).collect();
         for shader in ["conv2d", "conv2d_subgroup"] {
