@@ -83,6 +83,8 @@ const BREAKS: &[Break] = &[
     ("common/conv2d_forward_tiled", "$NAME", "+ $ku * pitch + 1u", "+ 1u", "conv2d.forward"),
     ("common/conv2d_pointwise_tiled", "$NAME", "c$u <= last", "c$u < last", "conv2d.forward"),
     ("common/conv2d_backward_weight_tiled", "$NAME", "base += 2u * pitch", "base += pitch", "conv2d.forward"),
+    ("common/conv2d_backward_weight_unrolled", "$NAME", "before$k = here$k.w;", "", "conv2d.forward"),
+    ("common/conv2d_backward_weight_unrolled", "$NAME", "(j + 1u < runs)", "true", "conv2d.forward"),
     ("common/conv2d_pointwise_unrolled", "$NAME", "c + $uu < end", "true", "conv2d.forward"),
     ("common/conv2d_pointwise_unrolled", "$NAME", "piece + $pu * pieces, runs - 1u", "piece, runs - 1u", "conv2d.forward"),
     ("common/conv2d_pointwise_weight_unrolled", "$NAME", "vec4<f32>(v$p[$u])", "vec4<f32>(v$p[0])", "conv2d.forward"),

@@ -15,8 +15,9 @@
 // forward_OxP: conv2d_forward.wgsl, one invocation computes O output channels x P neighbouring pixels of a row.
 // backward_weight_O: conv2d_backward_weight.wgsl, one invocation computes O output channels x 3 x 3 taps of one input
 //   channel over some image rows, a split; `reduce` adds the splits in order.
-// forward_unrolled_OxP, forward_1x1_unrolled_OxP, backward_weight_1x1_unrolled_OxC: conv2d_forward_unrolled.wgsl,
-//   conv2d_pointwise_unrolled.wgsl and conv2d_pointwise_weight_unrolled.wgsl, the same sums for software adapters.
+// forward_unrolled_OxP, forward_1x1_unrolled_OxP, backward_weight_unrolled_O, backward_weight_1x1_unrolled_OxC: the same sums
+//   for software adapters, by conv2d_forward_unrolled.wgsl, conv2d_pointwise_unrolled.wgsl,
+//   conv2d_backward_weight_unrolled.wgsl and conv2d_pointwise_weight_unrolled.wgsl.
 // forward_3x3_..., forward_1x1_..., backward_weight_3x3_..., backward_weight_1x1_...: conv2d_forward_tiled.wgsl,
 //   conv2d_pointwise_tiled.wgsl, conv2d_backward_weight_tiled.wgsl, conv2d_pointwise_weight_tiled.wgsl; the same sums,
 //   by tiles that a workgroup shares in its memory.
@@ -207,20 +208,20 @@ fn store_pixel(o: u32, pixel: u32, sum: vec4<f32>) {
 #import common/conv2d_pointwise_tiled NAME=forward_1x1_32x128 Q=2 P=4 L=32 G=4
 
 // Four neighbouring elements of x, the run-th of its runs. In half precision two runs share a vector.
-fn run_of_x(run: u32, channel: vec3<f32>) -> vec4<f32> {
-    var value = vec4<f32>(0.0);
+fn stored_run(run: u32) -> vec4<f32> {
     if X_HALF {
         let both = x_as_vectors[run / 2u];
         let words = select(both.xy, both.zw, (run & 1u) == 1u);
-        value = vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
-    } else {
-        value = bitcast<vec4<f32>>(x_as_vectors[run]);
+        return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
     }
-    if NORMED {
-        value = vec4<f32>(activated(value.x, channel), activated(value.y, channel), activated(value.z, channel),
-                          activated(value.w, channel));
-    }
-    return value;
+    return bitcast<vec4<f32>>(x_as_vectors[run]);
+}
+
+fn run_of_x(run: u32, channel: vec3<f32>) -> vec4<f32> {
+    let value = stored_run(run);
+    if !NORMED { return value; }
+    return vec4<f32>(activated(value.x, channel), activated(value.y, channel), activated(value.z, channel),
+                     activated(value.w, channel));
 }
 
 // Four neighbouring elements of y, the run-th of its runs.
@@ -254,6 +255,16 @@ override TAP_COLUMNS: u32 = 3u;
 #import common/conv2d_backward_weight NAME=backward_weight_4 Q=1
 #import common/conv2d_backward_weight NAME=backward_weight_8 Q=2
 #import common/conv2d_backward_weight NAME=backward_weight_16 Q=4
+
+// A run of x with batch norm and LeakyReLU as the parameters say, zero outside the image.
+fn run_if(run: u32, inside: bool, channel: vec3<f32>) -> vec4<f32> {
+    let value = stored_run(run);
+    let y = vec4<f32>(activated(value.x, channel), activated(value.y, channel), activated(value.z, channel),
+                      activated(value.w, channel));
+    return select(vec4<f32>(0.0), y, inside);
+}
+
+#import common/conv2d_backward_weight_unrolled NAME=backward_weight_unrolled_16 Q=4
 
 #import common/conv2d_backward_weight_tiled NAME=backward_weight_3x3_64x16 Q=1 G=16
 #import common/conv2d_backward_weight_tiled NAME=backward_weight_3x3_32x16 Q=1 G=8

@@ -95,7 +95,10 @@ const WEIGHT_1X1: Tile = Tile {
     memory: (4 * (WEIGHT_CHAIN * 17 * 80 / 16 + upstream(32))) as u32,
 };
 
-/// The same for software adapters: output channels for some input channels.
+/// The same for software adapters, where rows are runs of four pixels.
+const WEIGHT_UNROLLED: Tile = weight("backward_weight_unrolled_16", 16, 8);
+
+/// The same of 1 x 1 kernels: output channels for some input channels.
 const WEIGHT_1X1_UNROLLED: Tile = plain("backward_weight_1x1_unrolled_32x4", 32, 4, 8);
 
 /// Elements of a stage's upstream gradients: each output channel of its pixels, and a vector that spreads them over the
@@ -155,11 +158,10 @@ impl Sizes {
         tile.alternative(fold(runs.div_ceil(WORKGROUP as usize) * self.c_out.div_ceil(tile.down)))
     }
 
-    /// Whether a 1 x 1 kernel of stride 1 takes every pixel as it is, and `pixels` of them are runs of four, in pairs where x
-    /// is stored in half precision.
-    fn is_pointwise(&self, pixels: usize, x: &Operand) -> bool {
+    /// Whether y has the pixels of x, and `pixels` of them are runs of four, in pairs where x is stored in half precision.
+    fn has_runs(&self, pixels: usize, x: &Operand) -> bool {
         let runs = self.batch * self.c_in * self.h_in * self.w_in / 4;
-        (self.k_h, self.k_w, self.stride, self.padding) == (1, 1, 1, 0)
+        (self.stride, self.k_h, self.k_w) == (1, 2 * self.padding + 1, 2 * self.padding + 1)
             && pixels.is_multiple_of(4)
             && (x.half() == 0 || runs.is_multiple_of(2))
     }
@@ -244,7 +246,7 @@ impl Sizes {
         if dense && (self.k_h, self.k_w) == (3, 3) {
             tiles.push(self.unrolled_tile());
         }
-        if dense && self.is_pointwise(self.h_out * self.w_out, &inputs[0]) {
+        if dense && self.k_w == 1 && self.has_runs(self.h_out * self.w_out, &inputs[0]) {
             tiles.push(self.unrolled_pointwise_tile());
         }
         // A tile that hangs over the edge computes what is thrown away.
@@ -302,11 +304,16 @@ impl Sizes {
         let grid = |tile: &Tile| fold(self.groups_per_split(tile.down) * splits);
         sums.groups = grid(&WEIGHT_4);
         sums.alternatives = self.shared_weight_tiles(splits);
-        if self.is_pointwise(self.w_out, &inputs[0]) {
-            let tile = WEIGHT_1X1_UNROLLED;
-            let (_, lanes) = self.columns();
-            let columns = self.c_in.div_ceil(tile.across * lanes);
-            sums.alternatives.push(tile.alternative(fold(splits * self.c_out.div_ceil(tile.down) * columns)));
+        match self.k_w {
+            1 if self.has_runs(self.w_out, &inputs[0]) => {
+                let tile = WEIGHT_1X1_UNROLLED;
+                let columns = self.c_in.div_ceil(tile.across * self.columns().1);
+                sums.alternatives.push(tile.alternative(fold(splits * self.c_out.div_ceil(tile.down) * columns)));
+            }
+            3 if self.c_out > 8 && self.has_runs(self.w_out, &inputs[0]) => {
+                sums.alternatives.push(WEIGHT_UNROLLED.alternative(grid(&WEIGHT_UNROLLED)));
+            }
+            _ => {}
         }
         if self.c_out > 8 {
             sums.alternatives.push(WEIGHT_16.alternative(grid(&WEIGHT_16)));
@@ -343,7 +350,8 @@ mod tests {
         let dense = FORWARD_3X3.into_iter().chain(UNROLLED).map(|(tile, _)| tile);
         let forward = forward.into_iter().chain(dense).map(|tile| (tile, 1));
         let forward = forward.chain(UNROLLED_1X1.into_iter().chain([WEIGHT_1X1_UNROLLED]).map(|tile| (tile, 1)));
-        let weight = [WEIGHT_4, WEIGHT_8, WEIGHT_16].into_iter().chain(WEIGHT_3X3).map(|tile| (tile, 9));
+        let weight =
+            [WEIGHT_4, WEIGHT_8, WEIGHT_16, WEIGHT_UNROLLED].into_iter().chain(WEIGHT_3X3).map(|tile| (tile, 9));
         let tiles: Vec<_> = forward.chain(weight).chain([(WEIGHT_1X1, 1)]).collect();
         for shader in ["conv2d", "conv2d_subgroup"] {
             agree(shader, &tiles);
