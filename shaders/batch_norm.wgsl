@@ -9,29 +9,28 @@
 // statistics [5, channels]: mean, rstd, var, scale, shift. Moments are mean and var alone. x may be stored in half precision
 // (X_HALF).
 //
-// Means and variances are exact in the way f32 allows: a workgroup takes the mean of its chunk (some images
-// of one channel), then the squares around that mean (two passes); chunks are joined with Chan's formula in
+// Means and variances are exact in the way f32 allows: the lanes of a channel take the mean of its chunk (some
+// images), then the squares around that mean (two passes); chunks are joined with Chan's formula in
 // order. E[x^2] - E[x]^2 would lose all digits where the mean is large.
-//   partial_statistics, partial_gradients: one workgroup per channel and chunk
+//   partial_statistics, partial_gradients: as many lanes of a workgroup per channel and chunk as its planes fill
 //   combine_statistics, combine_moments, combine_gradients, from_running, running: one invocation per channel
-//   apply, backward, backward_in_place (y holds dy and gets dx): one workgroup per run of 16 x WG elements
-//   ..._by_channel: the same, one workgroup per channel and chunk, which loads the channel's numbers once
+//   apply, backward, backward_in_place (y holds dy and gets dx): one invocation per unit of an image, over the images of a
+//   chunk, so that it loads its channel's numbers once
+//   ..._4: the same where a plane is made of units of four neighbouring elements; else a unit is one element. A software
+//   adapter loads four neighbours in little more time than one.
 #import common/half
 #import common/index
-#import common/reduce
 
 struct Params {
     n: u32,             // items of a one-dimensional entry point, or elements of x
     batch: u32,
     channels: u32,
     size: u32,
-    chunks: u32,        // chunks of a channel in x
-    first_chunk: u32,   // where x begins, of all_chunks, if it is a part
-    all_chunks: u32,
+    units: u32,         // of a plane
+    chunks: u32,        // of a channel
+    first_chunk: u32,   // where x begins, if it is a part of the batch
     chunk_images: u32,  // images of a chunk
-    step_plane: u32,    // WG / size: planes that WG elements span
-    step_size: u32,     // WG % size
-    step_channel: u32,  // step_plane % channels
+    lane_bits: u32,     // a chunk of a channel is summed by 1 << lane_bits lanes: 1, 4, 16 or 64, of which none is idle
     epsilon: f32,
     momentum: f32,
     slope: f32,
@@ -52,6 +51,9 @@ struct Params {
 @group(0) @binding(12) var<storage, read> running_var_in: array<f32>;
 @group(0) @binding(13) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(14) var<storage, read_write> running_var: array<f32>;
+@group(0) @binding(15) var<storage, read> x_4: array<vec4<f32>>;
+@group(0) @binding(16) var<storage, read> dy_4: array<vec4<f32>>;
+@group(0) @binding(17) var<storage, read_write> y_4: array<vec4<f32>>;
 
 override TRAIN: bool = true;
 override X_HALF: bool = false;
@@ -66,42 +68,47 @@ fn images_of(chunk: u32) -> u32 {
     return min(params.chunk_images, params.batch - min(chunk * params.chunk_images, params.batch));
 }
 
-// Walks the elements of one channel in the images of a chunk, WG lanes side by side.
+// Walks the units of one channel in the images of a chunk, its lanes side by side.
 struct Walk {
     image: u32,
     at: u32,
 }
 
-fn walk_from(chunk: u32, local: u32) -> Walk {
-    return Walk(chunk * params.chunk_images + local / params.size, local % params.size);
-}
-
-// As walk_from, over chunk `linear` of all channels; `last` is the image behind its last one, 0 where there is no such
-// chunk.
-struct ChannelWalk {
-    channel: u32,
-    first: Walk,
-    last: u32,
-}
-
-fn channel_walk(linear: u32, local: u32) -> ChannelWalk {
-    let channel = min(linear / params.chunks, params.channels - 1u);
-    let chunk = linear % params.chunks;
-    let last = select(0u, chunk * params.chunk_images + images_of(chunk), linear < params.chunks * params.channels);
-    return ChannelWalk(channel, walk_from(chunk, local), last);
-}
-
-fn element_of(walk: Walk, channel: u32) -> u32 {
-    return (walk.image * params.channels + channel) * params.size + walk.at;
-}
-
 fn walk_on(walk: Walk) -> Walk {
-    let at = walk.at + params.step_size;
-    let carry = u32(at >= params.size);
-    return Walk(walk.image + params.step_plane + carry, at - carry * params.size);
+    // A plane has as many units as there are lanes, or more.
+    let at = walk.at + (1u << params.lane_bits);
+    let carry = u32(at >= params.units);
+    return Walk(walk.image + carry, at - carry * params.units);
 }
 
-// Elements of a channel at four steps of a walk, and which of them there are: a round of a loop costs a software adapter
+// What a lane sums. Lanes beyond the last chunk walk nowhere.
+struct Part {
+    channel: u32,
+    lane: u32,      // among those of the channel
+    slot: u32,      // of partial_out
+    exists: bool,
+    images: u32,
+    first: Walk,
+    last: u32,      // the image behind its last one
+}
+
+// Neighbouring lanes take neighbouring units, also of short planes: those of the next channel.
+fn part_of(item: u32) -> Part {
+    let lane = item & ((1u << params.lane_bits) - 1u);
+    let sum = item >> params.lane_bits;
+    let chunk = sum / params.channels;
+    let channel = sum - chunk * params.channels;
+    let images = images_of(chunk);
+    let first = chunk * params.chunk_images;
+    return Part(channel, lane, channel * params.chunks + params.first_chunk + chunk, images > 0u, max(images, 1u),
+                Walk(first, lane), first + images);
+}
+
+fn unit_of(walk: Walk, channel: u32) -> u32 {
+    return (walk.image * params.channels + channel) * params.units + walk.at;
+}
+
+// Units of a channel at four steps of a walk, and which of them there are: a round of a loop costs a software adapter
 // more than what it adds up. Where there is none, the first stands for it.
 struct Four {
     at: vec4<u32>,
@@ -114,8 +121,8 @@ fn four_of(walk: Walk, channel: u32, last: u32) -> Four {
     let third = walk_on(second);
     let fourth = walk_on(third);
     let live = vec4<u32>(walk.image, second.image, third.image, fourth.image) < vec4<u32>(last);
-    let first = element_of(walk, channel);
-    let at = vec4<u32>(first, element_of(second, channel), element_of(third, channel), element_of(fourth, channel));
+    let first = unit_of(walk, channel);
+    let at = vec4<u32>(first, unit_of(second, channel), unit_of(third, channel), unit_of(fourth, channel));
     return Four(select(vec4<u32>(first), at, live), live, walk_on(fourth));
 }
 
@@ -123,45 +130,105 @@ fn four_x(at: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(x_at(at.x), x_at(at.y), x_at(at.z), x_at(at.w));
 }
 
-// The sum and four terms, added in order; those that are not live are left out.
-fn add_four(sum: f32, terms: vec4<f32>, live: vec4<bool>) -> f32 {
-    let term = select(vec4<f32>(0.0), terms, live);
-    return (((sum + term.x) + term.y) + term.z) + term.w;
+fn live_only(terms: vec4<f32>, live: vec4<bool>) -> vec4<f32> {
+    return select(vec4<f32>(0.0), terms, live);
+}
+
+fn sum_of(terms: vec4<f32>) -> f32 {
+    return (terms.x + terms.y) + (terms.z + terms.w);
+}
+
+var<workgroup> sh_sum: array<f32, WG>;
+var<workgroup> sh_sums: array<vec2<f32>, WG>;
+
+// Sum over the lanes of a channel, which all get, in one fixed order. All invocations of the workgroup must call it in uniform
+// control flow, and once.
+fn sum_of_lanes(value: f32, local: u32, lane: u32) -> f32 {
+    sh_sum[local] = value;
+    for (var quarter = (1u << params.lane_bits) / 4u; quarter > 0u; quarter /= 4u) {
+        workgroupBarrier();
+        if lane < quarter {
+            sh_sum[local] = (sh_sum[local] + sh_sum[local + quarter])
+                + (sh_sum[local + 2u * quarter] + sh_sum[local + 3u * quarter]);
+        }
+    }
+    workgroupBarrier();
+    return sh_sum[local - lane];
+}
+
+// As sum_of_lanes, of two sums, which the first lane alone gets.
+fn sums_of_lanes(value: vec2<f32>, local: u32, lane: u32) -> vec2<f32> {
+    sh_sums[local] = value;
+    for (var quarter = (1u << params.lane_bits) / 4u; quarter > 0u; quarter /= 4u) {
+        workgroupBarrier();
+        if lane < quarter {
+            sh_sums[local] = (sh_sums[local] + sh_sums[local + quarter])
+                + (sh_sums[local + 2u * quarter] + sh_sums[local + 3u * quarter]);
+        }
+    }
+    return sh_sums[local];
+}
+
+// Mean and squares of a chunk from the squares around a mean and what rounding left of that mean.
+fn store_moments(part: Part, mean: f32, sums: vec2<f32>) {
+    if part.lane == 0u && part.exists {
+        let correction = sums.y / f32(part.images * params.size);
+        partial_out[part.slot] = vec2<f32>(mean + correction, sums.x - correction * sums.y);
+    }
 }
 
 @compute @workgroup_size(WG)
 fn partial_statistics(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                       @builtin(local_invocation_index) local: u32) {
-    let linear = group_index(group, groups);
-    let channel = min(linear / params.chunks, params.channels - 1u);
-    let chunk = linear % params.chunks;
-    let images = images_of(chunk);
-    let last = chunk * params.chunk_images + images;
-    var sum = 0.0;
-    var w = walk_from(chunk, local);
-    while w.image < last {
-        let four = four_of(w, channel, last);
-        sum = add_four(sum, four_x(four.at), four.live);
+    let part = part_of(item_index(group, groups, local));
+    var sum = vec4<f32>(0.0);
+    var w = part.first;
+    while w.image < part.last {
+        let four = four_of(w, part.channel, part.last);
+        sum += live_only(four_x(four.at), four.live);
         w = four.next;
     }
-    let mean = workgroup_sum2(vec2<f32>(sum, 0.0), local).x / f32(max(images, 1u) * params.size);
-    var squares = 0.0;
-    var residue = 0.0;
-    w = walk_from(chunk, local);
-    while w.image < last {
-        let four = four_of(w, channel, last);
-        let d = four_x(four.at) - mean;
-        squares = add_four(squares, d * d, four.live);
-        residue = add_four(residue, d, four.live);
+    let mean = sum_of_lanes(sum_of(sum), local, part.lane) / f32(part.images * params.size);
+    var squares = vec4<f32>(0.0);
+    var residue = vec4<f32>(0.0);
+    w = part.first;
+    while w.image < part.last {
+        let four = four_of(w, part.channel, part.last);
+        let d = live_only(four_x(four.at) - mean, four.live);
+        squares += d * d;
+        residue += d;
         w = four.next;
     }
-    let both = workgroup_sum2(vec2<f32>(squares, residue), local);
-    if local == 0u && linear < params.chunks * params.channels {
-        // The residue is what rounding left of the mean.
-        let correction = both.y / f32(max(images, 1u) * params.size);
-        partial_out[channel * params.all_chunks + params.first_chunk + chunk] =
-            vec2<f32>(mean + correction, both.x - correction * both.y);
+    store_moments(part, mean, sums_of_lanes(vec2<f32>(sum_of(squares), sum_of(residue)), local, part.lane));
+}
+
+@compute @workgroup_size(WG)
+fn partial_statistics_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                        @builtin(local_invocation_index) local: u32) {
+    let part = part_of(item_index(group, groups, local));
+    var sum = vec4<f32>(0.0);
+    var w = part.first;
+    while w.image < part.last {
+        let four = four_of(w, part.channel, part.last);
+#repeat k 0 4
+        sum += live_only(x_4[four.at[$k]], vec4<bool>(four.live[$k]));
+#end
+        w = four.next;
     }
+    let mean = sum_of_lanes(sum_of(sum), local, part.lane) / f32(part.images * params.size);
+    var squares = vec4<f32>(0.0);
+    var residue = vec4<f32>(0.0);
+    w = part.first;
+    while w.image < part.last {
+        let four = four_of(w, part.channel, part.last);
+#repeat k 0 4
+        let d$k = live_only(x_4[four.at[$k]] - mean, vec4<bool>(four.live[$k]));
+        squares += d$k * d$k;
+        residue += d$k;
+#end
+        w = four.next;
+    }
+    store_moments(part, mean, sums_of_lanes(vec2<f32>(sum_of(squares), sum_of(residue)), local, part.lane));
 }
 
 fn store_statistics(c: u32, mean: f32, variance: f32) {
@@ -247,91 +314,105 @@ fn channel_of(c: u32) -> Channel {
                    statistics[4u * params.channels + c]);
 }
 
-// u of an element of a channel.
-fn normalised(value: f32, channel: Channel) -> f32 {
+// u of elements of a channel.
+fn normalised(value: vec4<f32>, channel: Channel) -> vec4<f32> {
     return (value - channel.mean) * channel.scale + channel.shift;
 }
 
-// y of an element of a channel.
-fn activated(value: f32, channel: Channel) -> f32 {
+// y of elements of a channel.
+fn activated(value: vec4<f32>, channel: Channel) -> vec4<f32> {
     let u = normalised(value, channel);
-    return select(params.slope * u, u, u > 0.0);
+    return select(params.slope * u, u, u > vec4<f32>(0.0));
 }
 
-// du of an element of a channel.
-fn through_activation(upstream: f32, value: f32, channel: Channel) -> f32 {
-    return select(params.slope * upstream, upstream, normalised(value, channel) > 0.0);
+// du of elements of a channel.
+fn through_activation(upstream: vec4<f32>, value: vec4<f32>, channel: Channel) -> vec4<f32> {
+    return select(params.slope * upstream, upstream, normalised(value, channel) > vec4<f32>(0.0));
 }
 
-// Walks a run of 16 x WG elements in memory order, WG lanes side by side.
-struct Run {
-    i: u32,
-    end: u32,
-    at: u32,
+// One unit of an image in the images of a chunk; none beyond the last one.
+struct Column {
     channel: u32,
+    first: u32,
+    images: u32,
+    step: u32,
 }
 
-fn run_from(group: u32, local: u32) -> Run {
-    let start = group * (16u * WG) + local;
-    let end = min(start + 16u * WG - local, params.n);
-    return Run(start, end, start % params.size, (start / params.size) % params.channels);
-}
-
-fn run_on(run: Run) -> Run {
-    var at = run.at + params.step_size;
-    var channel = run.channel + params.step_channel;
-    if at >= params.size {
-        at -= params.size;
-        channel += 1u;
-    }
-    if channel >= params.channels {
-        channel -= params.channels;
-    }
-    return Run(run.i + WG, run.end, at, channel);
+fn column_of(item: u32) -> Column {
+    let step = params.channels * params.units;
+    let chunk = item / step;
+    let at = item - chunk * step;
+    return Column(at / params.units, chunk * params.chunk_images * step + at, images_of(chunk), step);
 }
 
 @compute @workgroup_size(WG)
 fn apply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) local: u32) {
-    for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        y[r.i] = activated(x_at(r.i), channel_of(r.channel));
+    let column = column_of(item_index(group, groups, local));
+    let channel = channel_of(column.channel);
+    var i = column.first;
+    for (var image = 0u; image < column.images; image++) {
+        y[i] = activated(vec4<f32>(x_at(i)), channel).x;
+        i += column.step;
     }
 }
 
 @compute @workgroup_size(WG)
-fn apply_by_channel(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-                    @builtin(local_invocation_index) local: u32) {
-    let walk = channel_walk(group_index(group, groups), local);
-    let channel = channel_of(walk.channel);
-    for (var w = walk.first; w.image < walk.last; w = walk_on(w)) {
-        let i = element_of(w, walk.channel);
-        y[i] = activated(x_at(i), channel);
+fn apply_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+           @builtin(local_invocation_index) local: u32) {
+    let column = column_of(item_index(group, groups, local));
+    let channel = channel_of(column.channel);
+    var i = column.first;
+    for (var image = 0u; image < column.images; image++) {
+        y_4[i] = activated(x_4[i], channel);
+        i += column.step;
     }
 }
 
 @compute @workgroup_size(WG)
 fn partial_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                      @builtin(local_invocation_index) local: u32) {
-    let linear = group_index(group, groups);
-    let channel = min(linear / params.chunks, params.channels - 1u);
-    let chunk = linear % params.chunks;
-    let last = chunk * params.chunk_images + images_of(chunk);
-    let numbers = channel_of(channel);
-    var sums = vec2<f32>(0.0);
-    var w = walk_from(chunk, local);
-    while w.image < last {
-        let four = four_of(w, channel, last);
+    let part = part_of(item_index(group, groups, local));
+    let numbers = channel_of(part.channel);
+    var gamma_sum = vec4<f32>(0.0);
+    var beta_sum = vec4<f32>(0.0);
+    var w = part.first;
+    while w.image < part.last {
+        let four = four_of(w, part.channel, part.last);
         let value = four_x(four.at);
         let upstream = vec4<f32>(dy[four.at.x], dy[four.at.y], dy[four.at.z], dy[four.at.w]);
-        let u = (value - numbers.mean) * numbers.scale + numbers.shift;
-        let g = select(params.slope * upstream, upstream, u > vec4<f32>(0.0));
-        sums = vec2<f32>(add_four(sums.x, g * ((value - numbers.mean) * numbers.rstd), four.live),
-                         add_four(sums.y, g, four.live));
+        let g = through_activation(upstream, value, numbers);
+        gamma_sum += live_only(g * ((value - numbers.mean) * numbers.rstd), four.live);
+        beta_sum += live_only(g, four.live);
         w = four.next;
     }
-    let total = workgroup_sum2(sums, local);
-    if local == 0u && linear < params.chunks * params.channels {
-        partial_out[channel * params.all_chunks + params.first_chunk + chunk] = total;
+    let total = sums_of_lanes(vec2<f32>(sum_of(gamma_sum), sum_of(beta_sum)), local, part.lane);
+    if part.lane == 0u && part.exists {
+        partial_out[part.slot] = total;
+    }
+}
+
+@compute @workgroup_size(WG)
+fn partial_gradients_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                       @builtin(local_invocation_index) local: u32) {
+    let part = part_of(item_index(group, groups, local));
+    let numbers = channel_of(part.channel);
+    var gamma_sum = vec4<f32>(0.0);
+    var beta_sum = vec4<f32>(0.0);
+    var w = part.first;
+    while w.image < part.last {
+        let four = four_of(w, part.channel, part.last);
+#repeat k 0 4
+        let value$k = x_4[four.at[$k]];
+        let g$k = through_activation(dy_4[four.at[$k]], value$k, numbers);
+        gamma_sum += live_only(g$k * ((value$k - numbers.mean) * numbers.rstd), vec4<bool>(four.live[$k]));
+        beta_sum += live_only(g$k, vec4<bool>(four.live[$k]));
+#end
+        w = four.next;
+    }
+    let total = sums_of_lanes(vec2<f32>(sum_of(gamma_sum), sum_of(beta_sum)), local, part.lane);
+    if part.lane == 0u && part.exists {
+        partial_out[part.slot] = total;
     }
 }
 
@@ -357,8 +438,8 @@ fn means_of(c: u32) -> vec2<f32> {
     return vec2<f32>(0.0);
 }
 
-// dx of an element of a channel from dy.
-fn gradient(upstream: f32, value: f32, channel: Channel, means: vec2<f32>) -> f32 {
+// dx of elements of a channel from dy.
+fn gradient(upstream: vec4<f32>, value: vec4<f32>, channel: Channel, means: vec2<f32>) -> vec4<f32> {
     var g = through_activation(upstream, value, channel);
     if TRAIN {
         g -= means.y + (value - channel.mean) * (channel.rstd * means.x);
@@ -369,39 +450,51 @@ fn gradient(upstream: f32, value: f32, channel: Channel, means: vec2<f32>) -> f3
 @compute @workgroup_size(WG)
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
             @builtin(local_invocation_index) local: u32) {
-    for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        y[r.i] = gradient(dy[r.i], x_at(r.i), channel_of(r.channel), means_of(r.channel));
+    let column = column_of(item_index(group, groups, local));
+    let channel = channel_of(column.channel);
+    let means = means_of(column.channel);
+    var i = column.first;
+    for (var image = 0u; image < column.images; image++) {
+        y[i] = gradient(vec4<f32>(dy[i]), vec4<f32>(x_at(i)), channel, means).x;
+        i += column.step;
     }
 }
 
 @compute @workgroup_size(WG)
 fn backward_in_place(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                      @builtin(local_invocation_index) local: u32) {
-    for (var r = run_from(group_index(group, groups), local); r.i < r.end; r = run_on(r)) {
-        y[r.i] = gradient(y[r.i], x_at(r.i), channel_of(r.channel), means_of(r.channel));
+    let column = column_of(item_index(group, groups, local));
+    let channel = channel_of(column.channel);
+    let means = means_of(column.channel);
+    var i = column.first;
+    for (var image = 0u; image < column.images; image++) {
+        y[i] = gradient(vec4<f32>(y[i]), vec4<f32>(x_at(i)), channel, means).x;
+        i += column.step;
     }
 }
 
 @compute @workgroup_size(WG)
-fn backward_by_channel(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+fn backward_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+              @builtin(local_invocation_index) local: u32) {
+    let column = column_of(item_index(group, groups, local));
+    let channel = channel_of(column.channel);
+    let means = means_of(column.channel);
+    var i = column.first;
+    for (var image = 0u; image < column.images; image++) {
+        y_4[i] = gradient(dy_4[i], x_4[i], channel, means);
+        i += column.step;
+    }
+}
+
+@compute @workgroup_size(WG)
+fn backward_in_place_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                        @builtin(local_invocation_index) local: u32) {
-    let walk = channel_walk(group_index(group, groups), local);
-    let channel = channel_of(walk.channel);
-    let means = means_of(walk.channel);
-    for (var w = walk.first; w.image < walk.last; w = walk_on(w)) {
-        let i = element_of(w, walk.channel);
-        y[i] = gradient(dy[i], x_at(i), channel, means);
-    }
-}
-
-@compute @workgroup_size(WG)
-fn backward_in_place_by_channel(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-                                @builtin(local_invocation_index) local: u32) {
-    let walk = channel_walk(group_index(group, groups), local);
-    let channel = channel_of(walk.channel);
-    let means = means_of(walk.channel);
-    for (var w = walk.first; w.image < walk.last; w = walk_on(w)) {
-        let i = element_of(w, walk.channel);
-        y[i] = gradient(y[i], x_at(i), channel, means);
+    let column = column_of(item_index(group, groups, local));
+    let channel = channel_of(column.channel);
+    let means = means_of(column.channel);
+    var i = column.first;
+    for (var image = 0u; image < column.images; image++) {
+        y_4[i] = gradient(y_4[i], x_4[i], channel, means);
+        i += column.step;
     }
 }

@@ -4,7 +4,6 @@
 #import common/index
 
 var<workgroup> sh_reduce: array<f32, WG>;
-var<workgroup> sh_sum: array<vec2<f32>, WG>;
 
 // Sum over the workgroup.
 fn workgroup_sum(value: f32, local: u32) -> f32 {
@@ -32,18 +31,4 @@ fn workgroup_max(value: f32, local: u32) -> f32 {
     }
     workgroupBarrier();
     return sh_reduce[0];
-}
-
-// Sums of both components over the workgroup.
-fn workgroup_sum2(value: vec2<f32>, local: u32) -> vec2<f32> {
-    workgroupBarrier();
-    sh_sum[local] = value;
-    for (var half = WG / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local < half {
-            sh_sum[local] += sh_sum[local + half];
-        }
-    }
-    workgroupBarrier();
-    return sh_sum[0];
 }

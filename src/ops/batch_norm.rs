@@ -11,8 +11,8 @@ use super::case::{Case, Elements, Input};
 use super::operand::{ROW, WHOLE, by_rows};
 use super::{ByRows, Cost, Host, Joined, Norm, Op, Operand, Operation, PartialSums, Rewrites, shape};
 use crate::gpu::Launch;
-use crate::gpu::kernel::{WORKGROUP, fold};
-use crate::tape::{Graph, Node, Type, ValueId};
+use crate::gpu::kernel::WORKGROUP;
+use crate::tape::{Element, Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
 const SHADER: &str = "batch_norm";
@@ -23,8 +23,8 @@ pub const EPSILON: f32 = 1e-5;
 /// Weight of the new batch in the running statistics.
 pub const MOMENTUM: f32 = 0.1;
 
-/// Elements of a plane that are worth a walk by channel: a line of a GPU's cache.
-const LONG_PLANE: usize = 32;
+/// Images over which an invocation takes one unit.
+const COLUMN: usize = 16;
 
 /// x as [batch, channels, size].
 #[derive(Clone, Copy)]
@@ -60,56 +60,56 @@ impl Sizes {
         self.batch * self.size
     }
 
-    /// Chunks of a channel and images of a chunk: about 4096 elements each.
+    /// What a launch takes of x and of tensors of its shape.
+    fn units(&self, x: Element) -> Units {
+        let by_four = self.size.is_multiple_of(4) && x == Element::F32;
+        Units { of_plane: if by_four { self.size / 4 } else { self.size }, by_four }
+    }
+
+    /// Chunks of a channel and images of a chunk: about 64 elements for each lane, however x is stored.
     fn chunks(&self) -> (usize, usize) {
-        let images = (4096 / self.size.max(1)).clamp(1, self.batch.max(1));
+        let images = ((64 << self.units(Element::F32).lane_bits()) / self.size.max(1)).clamp(1, self.batch.max(1));
         (self.batch.div_ceil(images), images)
     }
 
-    fn launch(&self, entry: &'static str, n: usize, slope: f32) -> Launch<ValueId> {
+    fn launch(&self, entry: &'static str, n: usize, slope: f32, units: Units) -> Launch<ValueId> {
         let (chunks, images) = self.chunks();
-        let lanes = WORKGROUP as usize;
         Launch::items(SHADER, entry, n)
             .param("batch", self.batch)
             .param("channels", self.channels)
             .param("size", self.size)
+            .param("units", units.of_plane)
             .param("chunks", chunks)
             .param("first_chunk", 0_u32)
-            .param("all_chunks", chunks)
             .param("chunk_images", images)
-            .param("step_plane", lanes / self.size)
-            .param("step_size", lanes % self.size)
-            .param("step_channel", (lanes / self.size) % self.channels)
+            .param("lane_bits", units.lane_bits())
             .param("epsilon", EPSILON)
             .param("momentum", MOMENTUM)
             .param("slope", slope)
     }
 
     /// Over the chunks of these images, to which x is cut.
-    fn by_chunk(&self, entry: &'static str, slope: f32, images: Range<usize>) -> Launch<ValueId> {
+    fn by_chunk(&self, entries: [&'static str; 2], x: &Operand, slope: f32, images: Range<usize>) -> Launch<ValueId> {
+        let units = self.units(x.element);
         let chunk_images = self.chunks().1;
         let part = images.len().div_ceil(chunk_images);
-        let mut launch = self.launch(entry, 0, slope);
+        let mut launch = self.launch(units.pick(entries), (self.channels * part) << units.lane_bits(), slope, units);
         launch.set("batch", images.len());
-        launch.set("chunks", part);
         launch.set("first_chunk", images.start / chunk_images);
-        launch.groups = fold(self.channels * part);
-        launch
+        launch.constant("X_HALF", x.half()).bind(units.pick(["x", "x_4"]), x.id)
     }
 
-    /// Over all elements: in memory order, or by channel where the planes are long enough to be read in one piece.
-    fn by_element(&self, [in_order, by_channel]: [&'static str; 2], slope: f32) -> Launch<ValueId> {
-        if self.size >= LONG_PLANE {
-            return self.by_chunk(by_channel, slope, 0..self.batch);
-        }
-        let n = self.batch * self.channels * self.size;
-        let mut launch = self.launch(in_order, n, slope);
-        launch.groups = fold(n.div_ceil(16 * WORKGROUP as usize));
-        launch
+    /// Over all elements.
+    fn by_element(&self, entries: [&'static str; 2], x: &Operand, y: ValueId, slope: f32) -> Launch<ValueId> {
+        let units = self.units(x.element);
+        let chunks = self.batch.div_ceil(COLUMN);
+        let mut launch = self.launch(units.pick(entries), chunks * self.channels * units.of_plane, slope, units);
+        launch.set("chunk_images", COLUMN);
+        launch.constant("X_HALF", x.half()).bind(units.pick(["x", "x_4"]), x.id).bind(units.pick(["y", "y_4"]), y)
     }
 
     fn by_channel(&self, entry: &'static str) -> Launch<ValueId> {
-        self.launch(entry, self.channels, 1.0)
+        self.launch(entry, self.channels, 1.0, self.units(Element::F32))
     }
 
     /// Elements of channel `c`.
@@ -156,6 +156,25 @@ impl Sizes {
         let statistics = [mean, &rstd, var, &scale, affine[1]].concat();
         let y = wanted.then(|| activated(x, &statistics, slope));
         y.into_iter().chain([statistics]).collect()
+    }
+}
+
+/// What a launch takes of x and of tensors of its shape: one element, or a vector of four neighbours.
+#[derive(Clone, Copy)]
+struct Units {
+    of_plane: usize,
+    by_four: bool,
+}
+
+impl Units {
+    /// Lanes that sum a chunk of a channel, as a power of two: the largest power of four that leaves none idle.
+    fn lane_bits(self) -> u32 {
+        self.of_plane.clamp(1, WORKGROUP as usize).ilog2() / 2 * 2
+    }
+
+    /// The name in a shader of what takes one element or four.
+    fn pick(self, names: [&'static str; 2]) -> &'static str {
+        names[usize::from(self.by_four)]
     }
 }
 
@@ -273,18 +292,12 @@ impl Rewrites for BatchNorm {
 
 fn partial_statistics(x: &Operand, partial: ValueId, rows: Range<usize>) -> Launch<ValueId> {
     Sizes::of(x.shape)
-        .by_chunk("partial_statistics", 1.0, rows)
-        .constant("X_HALF", x.half())
-        .bind("x", x.id)
+        .by_chunk(["partial_statistics", "partial_statistics_4"], x, 1.0, rows)
         .bind("partial_out", partial)
 }
 
 fn apply(s: &Sizes, inputs: &[Operand], outputs: &[Operand], slope: f32) -> Launch<ValueId> {
-    s.by_element(["apply", "apply_by_channel"], slope)
-        .constant("X_HALF", inputs[0].half())
-        .bind("x", inputs[0].id)
-        .bind("statistics", outputs[1].id)
-        .bind("y", outputs[0].id)
+    s.by_element(["apply", "apply_4"], &inputs[0], outputs[0].id, slope).bind("statistics", outputs[1].id)
 }
 
 /// Whose statistics a batch norm has.
@@ -549,11 +562,11 @@ impl PartialSums for BatchNormSums {
     }
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
-        let launch = Sizes::of(inputs[0].shape)
-            .by_chunk("partial_gradients", self.slope, rows)
-            .constant("X_HALF", inputs[0].half())
-            .bind("x", inputs[0].id)
-            .bind("dy", inputs[1].id)
+        let s = Sizes::of(inputs[0].shape);
+        let dy = s.units(inputs[0].element).pick(["dy", "dy_4"]);
+        let launch = s
+            .by_chunk(["partial_gradients", "partial_gradients_4"], &inputs[0], self.slope, rows)
+            .bind(dy, inputs[1].id)
             .bind("statistics", inputs[2].id)
             .bind("partial_out", outputs[3].id);
         vec![launch]
@@ -630,18 +643,16 @@ impl Operation for BatchNormBackward {
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let s = Sizes::of(inputs[0].shape);
         let entries = match self.in_place {
-            true => ["backward_in_place", "backward_in_place_by_channel"],
-            false => ["backward", "backward_by_channel"],
+            true => ["backward_in_place", "backward_in_place_4"],
+            false => ["backward", "backward_4"],
         };
         let launch = s
-            .by_element(entries, self.slope)
+            .by_element(entries, &inputs[0], outputs[0].id, self.slope)
             .constant("TRAIN", u32::from(self.train))
-            .constant("X_HALF", inputs[0].half())
-            .bind("x", inputs[0].id)
             .bind("statistics", inputs[1].id)
             .bind("partial", inputs[2].id);
-        let launch = if self.in_place { launch } else { launch.bind("dy", inputs[3].id) };
-        vec![launch.bind("y", outputs[0].id)]
+        let dy = s.units(inputs[0].element).pick(["dy", "dy_4"]);
+        vec![if self.in_place { launch } else { launch.bind(dy, inputs[3].id) }]
     }
 
     fn by_rows(&self, _: usize) -> Option<ByRows> {
@@ -718,8 +729,23 @@ impl Operation for BatchNormRunning {
 pub fn cases() -> Vec<Case> {
     let positive = |c: usize| Input::normal([c]).with(Elements::Uniform(0.5, 2.0));
     let mut cases = Vec::new();
-    let shapes = [vec![3, 1], vec![16, 10], vec![3, 130], vec![4, 6, 5, 7], vec![9, 3, 28, 28], vec![70, 5, 1, 1]];
-    for (shape, slope) in shapes.into_iter().zip([1.0, 0.0, 0.1, 0.1, 1.0, 0.0]) {
+    // A chunk of a channel is summed by 1, 4, 16 or 64 lanes, over single elements or over four neighbours; some have several
+    // chunks, of which the last is short.
+    let shapes: [(&[usize], f32); 11] = [
+        (&[3, 1], 1.0),
+        (&[16, 10], 0.0),
+        (&[3, 130], 0.1),
+        (&[4, 6, 5, 7], 0.1),
+        (&[9, 3, 28, 28], 1.0),
+        (&[70, 5, 1, 1], 0.0),
+        (&[3, 2, 9, 9], 0.1),
+        (&[18, 21, 2, 2], 0.1),
+        (&[19, 5, 4, 4], 0.1),
+        (&[18, 5, 8, 8], 0.1),
+        (&[3, 7, 10, 10], 0.0),
+    ];
+    for (shape, slope) in shapes {
+        let shape = shape.to_vec();
         let c = shape[1];
         let affine = || vec![Input::normal(shape.clone()), positive(c), Input::normal([c])];
         let what = format!("{shape:?}, slope {slope}");
@@ -768,9 +794,12 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("x in half precision, in place {in_place}"), op, inputs));
     }
     // x has 7 digits and a mean of 60 deviations: 2 digits are gone before the kernel starts.
-    let far = Input::normal([8, 5, 3, 3]).with(Elements::Normal(30.0, 0.5));
-    let inputs = vec![far, positive(5), Input::normal([5])];
-    cases.push(Case::new("mean 60 sd from 0", BatchNorm { slope: 1.0, apply: true }, inputs).tolerance(1e-4));
+    for side in [3, 4] {
+        let far = Input::normal([8, 5, side, side]).with(Elements::Normal(30.0, 0.5));
+        let inputs = vec![far, positive(5), Input::normal([5])];
+        let what = format!("mean 60 sd from 0, side {side}");
+        cases.push(Case::new(what, BatchNorm { slope: 1.0, apply: true }, inputs).tolerance(1e-4));
+    }
     let far = Input::constant([8, 5, 3, 3], Elements::Normal(30.0, 0.5));
     cases.push(Case::new("mean 60 sd from 0", BatchNormMoments, vec![far]).tolerance(1e-4));
     let targets = vec![
