@@ -51,9 +51,9 @@ struct Params {
 @group(0) @binding(12) var<storage, read> running_var_in: array<f32>;
 @group(0) @binding(13) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(14) var<storage, read_write> running_var: array<f32>;
-@group(0) @binding(15) var<storage, read> x_4: array<vec4<f32>>;
-@group(0) @binding(16) var<storage, read> dy_4: array<vec4<f32>>;
-@group(0) @binding(17) var<storage, read_write> y_4: array<vec4<f32>>;
+@group(0) @binding(15) var<storage, read> x_as_vectors: array<vec4<f32>>;
+@group(0) @binding(16) var<storage, read> dy_as_vectors: array<vec4<f32>>;
+@group(0) @binding(17) var<storage, read_write> y_as_vectors: array<vec4<f32>>;
 
 override TRAIN: bool = true;
 override X_HALF: bool = false;
@@ -211,7 +211,7 @@ fn partial_statistics_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
     while w.image < part.last {
         let four = four_of(w, part.channel, part.last);
 #repeat k 0 4
-        sum += live_only(x_4[four.at[$k]], vec4<bool>(four.live[$k]));
+        sum += live_only(x_as_vectors[four.at[$k]], vec4<bool>(four.live[$k]));
 #end
         w = four.next;
     }
@@ -222,7 +222,7 @@ fn partial_statistics_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
     while w.image < part.last {
         let four = four_of(w, part.channel, part.last);
 #repeat k 0 4
-        let d$k = live_only(x_4[four.at[$k]] - mean, vec4<bool>(four.live[$k]));
+        let d$k = live_only(x_as_vectors[four.at[$k]] - mean, vec4<bool>(four.live[$k]));
         squares += d$k * d$k;
         residue += d$k;
 #end
@@ -364,7 +364,7 @@ fn apply_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let channel = channel_of(column.channel);
     var i = column.first;
     for (var image = 0u; image < column.images; image++) {
-        y_4[i] = activated(x_4[i], channel);
+        y_as_vectors[i] = activated(x_as_vectors[i], channel);
         i += column.step;
     }
 }
@@ -403,8 +403,8 @@ fn partial_gradients_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
     while w.image < part.last {
         let four = four_of(w, part.channel, part.last);
 #repeat k 0 4
-        let value$k = x_4[four.at[$k]];
-        let g$k = through_activation(dy_4[four.at[$k]], value$k, numbers);
+        let value$k = x_as_vectors[four.at[$k]];
+        let g$k = through_activation(dy_as_vectors[four.at[$k]], value$k, numbers);
         gamma_sum += live_only(g$k * ((value$k - numbers.mean) * numbers.rstd), vec4<bool>(four.live[$k]));
         beta_sum += live_only(g$k, vec4<bool>(four.live[$k]));
 #end
@@ -481,7 +481,7 @@ fn backward_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     let means = means_of(column.channel);
     var i = column.first;
     for (var image = 0u; image < column.images; image++) {
-        y_4[i] = gradient(dy_4[i], x_4[i], channel, means);
+        y_as_vectors[i] = gradient(dy_as_vectors[i], x_as_vectors[i], channel, means);
         i += column.step;
     }
 }
@@ -494,7 +494,7 @@ fn backward_in_place_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
     let means = means_of(column.channel);
     var i = column.first;
     for (var image = 0u; image < column.images; image++) {
-        y_4[i] = gradient(y_4[i], x_4[i], channel, means);
+        y_as_vectors[i] = gradient(y_as_vectors[i], x_as_vectors[i], channel, means);
         i += column.step;
     }
 }

@@ -96,7 +96,7 @@ impl Sizes {
         let mut launch = self.launch(units.pick(entries), (self.channels * part) << units.lane_bits(), slope, units);
         launch.set("batch", images.len());
         launch.set("first_chunk", images.start / chunk_images);
-        launch.constant("X_HALF", x.half()).bind(units.pick(["x", "x_4"]), x.id)
+        launch.constant("X_HALF", x.half()).bind("x", x.id)
     }
 
     /// Over all elements.
@@ -105,7 +105,7 @@ impl Sizes {
         let chunks = self.batch.div_ceil(COLUMN);
         let mut launch = self.launch(units.pick(entries), chunks * self.channels * units.of_plane, slope, units);
         launch.set("chunk_images", COLUMN);
-        launch.constant("X_HALF", x.half()).bind(units.pick(["x", "x_4"]), x.id).bind(units.pick(["y", "y_4"]), y)
+        launch.constant("X_HALF", x.half()).bind("x", x.id).bind("y", y)
     }
 
     fn by_channel(&self, entry: &'static str) -> Launch<ValueId> {
@@ -172,9 +172,9 @@ impl Units {
         self.of_plane.clamp(1, WORKGROUP as usize).ilog2() / 2 * 2
     }
 
-    /// The name in a shader of what takes one element or four.
-    fn pick(self, names: [&'static str; 2]) -> &'static str {
-        names[usize::from(self.by_four)]
+    /// The entry point, of one that takes single elements and one that takes four.
+    fn pick(self, entries: [&'static str; 2]) -> &'static str {
+        entries[usize::from(self.by_four)]
     }
 }
 
@@ -562,11 +562,9 @@ impl PartialSums for BatchNormSums {
     }
 
     fn part_launches(&self, inputs: &[Operand], outputs: &[Operand], rows: Range<usize>) -> Vec<Launch<ValueId>> {
-        let s = Sizes::of(inputs[0].shape);
-        let dy = s.units(inputs[0].element).pick(["dy", "dy_4"]);
-        let launch = s
+        let launch = Sizes::of(inputs[0].shape)
             .by_chunk(["partial_gradients", "partial_gradients_4"], &inputs[0], self.slope, rows)
-            .bind(dy, inputs[1].id)
+            .bind("dy", inputs[1].id)
             .bind("statistics", inputs[2].id)
             .bind("partial_out", outputs[3].id);
         vec![launch]
@@ -641,18 +639,16 @@ impl Operation for BatchNormBackward {
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let s = Sizes::of(inputs[0].shape);
         let entries = match self.in_place {
             true => ["backward_in_place", "backward_in_place_4"],
             false => ["backward", "backward_4"],
         };
-        let launch = s
+        let launch = Sizes::of(inputs[0].shape)
             .by_element(entries, &inputs[0], outputs[0].id, self.slope)
             .constant("TRAIN", u32::from(self.train))
             .bind("statistics", inputs[1].id)
             .bind("partial", inputs[2].id);
-        let dy = s.units(inputs[0].element).pick(["dy", "dy_4"]);
-        vec![if self.in_place { launch } else { launch.bind(dy, inputs[3].id) }]
+        vec![if self.in_place { launch } else { launch.bind("dy", inputs[3].id) }]
     }
 
     fn by_rows(&self, _: usize) -> Option<ByRows> {
