@@ -32,6 +32,14 @@ pub fn cases() -> Vec<Case> {
         (5, 16, 28, 28, 16, 3, 3, 1, 1),
         // By Winograd it takes two slices.
         (3, 1, 80, 80, 15, 3, 3, 1, 1),
+        // Four of its tiles lie side by side in an x that is not whole vectors of four words, nor of eight halves.
+        (1, 3, 5, 7, 5, 3, 3, 1, 1),
+        (1, 3, 5, 10, 5, 3, 3, 1, 0),
+        // Far beyond the edges of x, and with gradients within those of dy.
+        (2, 4, 6, 12, 5, 3, 3, 1, 3),
+        (2, 4, 3, 8, 3, 3, 3, 1, 3),
+        // Tiles that are even in number, but not whole fours.
+        (1, 8, 5, 4, 12, 3, 3, 1, 1),
     ]
     .into_iter()
     .flat_map(|(n, c, h, w, o, k_h, k_w, stride, padding)| {

@@ -165,26 +165,31 @@ impl Sizes {
     ) -> Vec<Launch<ValueId>> {
         let [y, weights, vectors, products] = [0, 1, 2, 3].map(|i| outputs[i].id);
         let n = self.c_in * self.row() / 4;
-        let mut pack = self.of_images("pack", n, &NONE, self.c_in, 0);
+        let mut pack = reading(self.of_images("pack", n, &NONE, self.c_in, 0), &inputs[1]);
         pack.set("mirrored", u32::from(mirrored));
-        let mut launches = vec![pack.bind("weight", inputs[1].id).bind("vectors_out", weights)];
+        let mut launches = vec![pack.bind("x_quads", inputs[1].id).bind("vectors_out", weights)];
         for images in slices(0..self.batch, self.slice_images()) {
-            let tiles = self.tiles_of(images.len());
-            let row = tiles.div_ceil(4);
+            let row = self.tiles_of(images.len()).div_ceil(4);
             let of = |entry, n| self.of_images(entry, n, &images, self.c_in, row);
-            launches.push(reading(of("input", self.c_in * 4 * row), inputs, padding, slope).bind("y", vectors));
+            let input = if self.tiles().1.is_multiple_of(4) {
+                of("input_side_by_side", self.c_in * row).bind("x_quads", inputs[0].id).bind("vectors_out", vectors)
+            } else {
+                of("input", self.c_in * 4 * row).bind("y", vectors)
+            };
+            launches.push(reading_x(input, inputs, padding, slope));
             launches.push(
                 self.product(self.c_in, row)
                     .bind("vectors", vectors)
                     .bind("packed", weights)
                     .bind("vectors_out", products),
             );
-            launches.push(
-                of("output", self.c_out * tiles)
-                    .constant("Y_HALF", outputs[0].half())
-                    .bind("products", products)
-                    .bind("y", y),
-            );
+            let half = outputs[0].half();
+            let output = if self.w_out.is_multiple_of(4) && half == 0 {
+                of("output_by_four", self.c_out * row).bind("vectors_out", y)
+            } else {
+                of("output", self.c_out * row).constant("Y_HALF", half).bind("y", y)
+            };
+            launches.push(output.bind("vectors", products));
         }
         launches
     }
@@ -206,10 +211,12 @@ impl Sizes {
             let tiles = self.tiles_of(images.len());
             let bound = images.start - rows.start..images.end - rows.start;
             let of = |entry, n| self.of_images(entry, n, &bound, tiles, row);
-            let mut input = reading(of("input", tiles * 4 * row), inputs, padding, slope);
+            let mut input = reading_x(of("input", tiles * 4 * row), inputs, padding, slope);
             input.set("by_channel", 1_u32);
             launches.push(input.bind("y", vectors));
-            launches.push(of("upstream", tiles * self.row()).bind("dy", inputs[1].id).bind("y", upstream));
+            let even = is_whole(&inputs[1]) && self.w_out.is_multiple_of(2);
+            let dy = reading(of("upstream", tiles * self.row() / 4), &inputs[1]).bind("x_quads", inputs[1].id);
+            launches.push(dy.constant("EVEN", even).bind("vectors_out", upstream));
             let mut product = self.product(tiles, row);
             product.set("add", u32::from(images.start > 0));
             launches.push(product.bind("vectors", vectors).bind("packed", upstream).bind("vectors_out", products));
@@ -219,29 +226,39 @@ impl Sizes {
 
     /// dw of all products.
     pub(super) fn winograd_weight_joining(&self, outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        let joining = self.of_images("weight_gradient", self.c_out * self.c_in, &NONE, 0, self.c_in.div_ceil(4));
-        vec![joining.bind("products", outputs[3].id).bind("y", outputs[0].id)]
+        let row = self.c_in.div_ceil(4);
+        let of = |entry| self.of_images(entry, self.c_out * row, &NONE, 0, row).bind("vectors", outputs[3].id);
+        let dw = outputs[0].id;
+        vec![if self.c_in.is_multiple_of(4) {
+            of("weight_gradient_by_four").bind("vectors_out", dw)
+        } else {
+            of("weight_gradient").bind("y", dw)
+        }]
     }
 }
 
 /// The images of a launch that reads none.
 const NONE: Range<usize> = 0..0;
 
+/// Whether an operand is whole vectors of four words; then so is every part of it that is bound, which begins at one.
+fn is_whole(operand: &Operand) -> bool {
+    let elements: usize = operand.shape.iter().product();
+    elements.is_multiple_of(4 << operand.half())
+}
+
+/// A launch that reads an operand as `x`.
+fn reading(launch: Launch<ValueId>, operand: &Operand) -> Launch<ValueId> {
+    launch.constant("X_HALF", operand.half()).constant("WHOLE", is_whole(operand)).bind("x", operand.id)
+}
+
 /// A launch that reads x as the convolution does.
-fn reading(
-    mut launch: Launch<ValueId>,
-    inputs: &[Operand],
-    padding: (i32, i32),
-    slope: Option<f32>,
-) -> Launch<ValueId> {
+fn reading_x(launch: Launch<ValueId>, inputs: &[Operand], padding: (i32, i32), slope: Option<f32>) -> Launch<ValueId> {
+    let mut launch = reading(launch, &inputs[0]);
     launch.set("pad_y", padding.0);
     launch.set("pad_x", padding.1);
     launch.set("normed", u32::from(slope.is_some()));
     launch.set("slope", slope.unwrap_or(1.0));
-    launch
-        .constant("X_HALF", inputs[0].half())
-        .bind("x", inputs[0].id)
-        .bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
+    launch.bind("statistics", inputs.get(2).unwrap_or(&inputs[0]).id)
 }
 
 /// Ranges of `step` at most.
