@@ -22,7 +22,7 @@
 #import common/index
 
 struct Params {
-    n: u32,             // items of a one-dimensional entry point, or elements of x
+    n: u32,             // items of a one-dimensional entry point
     batch: u32,
     channels: u32,
     size: u32,
@@ -169,12 +169,16 @@ fn sums_of_lanes(value: vec2<f32>, local: u32, lane: u32) -> vec2<f32> {
     return sh_sums[local];
 }
 
+fn store_sums(part: Part, sums: vec2<f32>) {
+    if part.lane == 0u && part.exists {
+        partial_out[part.slot] = sums;
+    }
+}
+
 // Mean and squares of a chunk from the squares around a mean and what rounding left of that mean.
 fn store_moments(part: Part, mean: f32, sums: vec2<f32>) {
-    if part.lane == 0u && part.exists {
-        let correction = sums.y / f32(part.images * params.size);
-        partial_out[part.slot] = vec2<f32>(mean + correction, sums.x - correction * sums.y);
-    }
+    let correction = sums.y / f32(part.images * params.size);
+    store_sums(part, vec2<f32>(mean + correction, sums.x - correction * sums.y));
 }
 
 @compute @workgroup_size(WG)
@@ -386,10 +390,7 @@ fn partial_gradients(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
         beta_sum += live_only(g, four.live);
         w = four.next;
     }
-    let total = sums_of_lanes(vec2<f32>(sum_of(gamma_sum), sum_of(beta_sum)), local, part.lane);
-    if part.lane == 0u && part.exists {
-        partial_out[part.slot] = total;
-    }
+    store_sums(part, sums_of_lanes(vec2<f32>(sum_of(gamma_sum), sum_of(beta_sum)), local, part.lane));
 }
 
 @compute @workgroup_size(WG)
@@ -410,10 +411,7 @@ fn partial_gradients_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
 #end
         w = four.next;
     }
-    let total = sums_of_lanes(vec2<f32>(sum_of(gamma_sum), sum_of(beta_sum)), local, part.lane);
-    if part.lane == 0u && part.exists {
-        partial_out[part.slot] = total;
-    }
+    store_sums(part, sums_of_lanes(vec2<f32>(sum_of(gamma_sum), sum_of(beta_sum)), local, part.lane));
 }
 
 @compute @workgroup_size(WG)

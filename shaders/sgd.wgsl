@@ -1,7 +1,7 @@
 // Stochastic gradient descent with momentum and weight decay, in PyTorch's form, over flat vectors [blocks, BLOCK]:
 //   d = g + decay p;  v = mu v + d;  p = p - rate factor v;  with nesterov p = p - rate factor (d + mu v)
-// One invocation updates four neighbouring elements. The rate is the step block's learning rate; rates [blocks] has the factor on it and
-// the decay of each block, which is of one tensor.
+// One invocation updates four neighbouring elements. The rate is the step block's learning rate; rates [blocks] has the factor on
+// it and the decay of each block, which is of one tensor.
 // Where g is not finite, p and v stay as they are and health_mask is raised in health[0].
 // Padding between tensors is 0 in all three vectors and stays 0.
 #import common/index

@@ -220,8 +220,7 @@ fn stored_run(run: u32) -> vec4<f32> {
 fn run_of_x(run: u32, channel: vec3<f32>) -> vec4<f32> {
     let value = stored_run(run);
     if !NORMED { return value; }
-    return vec4<f32>(activated(value.x, channel), activated(value.y, channel), activated(value.z, channel),
-                     activated(value.w, channel));
+    return activated_four(value, channel);
 }
 
 // Four neighbouring elements of y, the run-th of its runs.
@@ -258,10 +257,7 @@ override TAP_COLUMNS: u32 = 3u;
 
 // A run of x with batch norm and LeakyReLU as the parameters say, zero outside the image.
 fn run_if(run: u32, inside: bool, channel: vec3<f32>) -> vec4<f32> {
-    let value = stored_run(run);
-    let y = vec4<f32>(activated(value.x, channel), activated(value.y, channel), activated(value.z, channel),
-                      activated(value.w, channel));
-    return select(vec4<f32>(0.0), y, inside);
+    return select(vec4<f32>(0.0), activated_four(stored_run(run), channel), inside);
 }
 
 #import common/conv2d_backward_weight_unrolled NAME=backward_weight_unrolled_16 Q=4

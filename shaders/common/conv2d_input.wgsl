@@ -38,6 +38,11 @@ fn activated(value: f32, channel: vec3<f32>) -> f32 {
     return select(params.slope * y, y, y > 0.0);
 }
 
+fn activated_four(value: vec4<f32>, channel: vec3<f32>) -> vec4<f32> {
+    let y = (value - channel.x) * channel.y + channel.z;
+    return select(params.slope * y, y, y > vec4<f32>(0.0));
+}
+
 // x[i], zero outside the image.
 fn value_at(i: u32, inside: bool, channel: vec3<f32>) -> f32 {
     var value = stored_at(i);

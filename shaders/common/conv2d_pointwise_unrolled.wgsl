@@ -1,6 +1,7 @@
 // Entry point $NAME of conv2d for 1 x 1 kernels of stride 1 without padding, over images whose pixels are a multiple of
 // four: one invocation computes 4 x $Q output channels x $P runs, a run being four neighbouring pixels of an image.
-// This is for software adapters, as conv2d_forward_unrolled.wgsl is: a run is one load, and a round takes two terms.
+// This is for software adapters, as conv2d_forward_unrolled.wgsl is: a run is one load, and a round takes two terms. Whether x is
+// normalised is a constant here: its statistics would be loaded for every term, and shortcuts read x as it is.
 // The terms of `chain` input channels are summed before they join the total: the error of a sum grows with its length.
 
 // The tile, as `ops/conv2d/tiles.rs` has it.

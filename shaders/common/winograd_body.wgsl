@@ -18,7 +18,8 @@
 // weight_gradient: dw of the products
 // weight_gradient_by_four: the same where input channels are whole vectors of four
 //
-// What is read by `quad_at` is bound to `x` and `x_quads`, whatever it is: the weights for `pack`, dy for `upstream`.
+// What is read by `quad_at` is bound to `x` and `x_quads`, whatever it is: the weights for `pack`, dy for `upstream`. Some
+// of it is read by single words where it is not whole vectors, so it is bound under two names.
 #import common/index
 #import common/one_of
 #import common/conv2d_input_if_normed
@@ -281,11 +282,6 @@ fn input_side_by_side(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
         vectors_out[${4*k+3}u * params.n + i] = s$k1 - s$k3;
 #end
     }
-}
-
-fn activated_four(value: vec4<f32>, channel: vec3<f32>) -> vec4<f32> {
-    let y = (value - channel.x) * channel.y + channel.z;
-    return select(params.slope * y, y, y > vec4<f32>(0.0));
 }
 
 @compute @workgroup_size(WG)

@@ -19,6 +19,9 @@ pub struct Reflected {
     pub info: naga::valid::ModuleInfo,
 }
 
+/// What ends the name of a storage variable that is the buffer of the name before it, in vectors of four or pairs.
+const OTHER_UNITS: [&str; 2] = ["_as_vectors", "_as_pairs"];
+
 /// Assembles, parses, validates and reflects one shader. `find` finds it and what it imports by name.
 ///
 /// # Errors
@@ -95,9 +98,15 @@ pub fn reflect<'s>(name: &str, find: &dyn Fn(&str) -> Option<Source<'s>>) -> Res
                 }
                 AddressSpace::Storage { access } => {
                     let writable = access.contains(StorageAccess::STORE);
-                    // `NAME_as_vectors` is the buffer NAME, read in other units.
-                    let name = name.split_once("_as_").map_or(name.as_str(), |(buffer, _)| buffer).to_owned();
-                    storage.push(Resource { name: name.into(), binding: binding.binding, writable });
+                    let buffer =
+                        OTHER_UNITS.iter().find_map(|units| name.strip_suffix(units)).unwrap_or(&name).to_owned();
+                    if storage.iter().any(|resource: &Resource| resource.name == buffer.as_str()) {
+                        return Err(fault(
+                            line,
+                            format!("an entry point uses {buffer} in two units; one can be bound"),
+                        ));
+                    }
+                    storage.push(Resource { name: buffer.into(), binding: binding.binding, writable });
                 }
                 _ => return Err(fault(line, format!("{name} is neither uniform nor storage"))),
             }

@@ -50,7 +50,7 @@ pub struct Member {
 /// A storage buffer that an entry point uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// The variable's name, up to `_as_` where it has that: `x_as_vectors` is `x`.
+    /// The variable's name, without `_as_vectors` or `_as_pairs` at its end: `x_as_vectors` is the buffer `x`.
     pub name: Text,
     /// `@binding` number.
     pub binding: u32,

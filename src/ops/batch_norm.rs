@@ -11,7 +11,7 @@ use super::case::{Case, Elements, Input};
 use super::operand::{ROW, WHOLE, by_rows};
 use super::{ByRows, Cost, Host, Joined, Norm, Op, Operand, Operation, PartialSums, Rewrites, shape};
 use crate::gpu::Launch;
-use crate::gpu::kernel::WORKGROUP;
+use crate::gpu::kernel::{WORKGROUP, fold};
 use crate::tape::{Element, Graph, Node, Type, ValueId};
 use crate::{Error, Result};
 
@@ -66,7 +66,8 @@ impl Sizes {
         Units { of_plane: if by_four { self.size / 4 } else { self.size }, by_four }
     }
 
-    /// Chunks of a channel and images of a chunk: about 64 elements for each lane, however x is stored.
+    /// Chunks of a channel and images of a chunk: about 64 elements for each lane that f32 has. They do not depend on how x is
+    /// stored.
     fn chunks(&self) -> (usize, usize) {
         let images = ((64 << self.units(Element::F32).lane_bits()) / self.size.max(1)).clamp(1, self.batch.max(1));
         (self.batch.div_ceil(images), images)
@@ -93,7 +94,8 @@ impl Sizes {
         let units = self.units(x.element);
         let chunk_images = self.chunks().1;
         let part = images.len().div_ceil(chunk_images);
-        let mut launch = self.launch(units.pick(entries), (self.channels * part) << units.lane_bits(), slope, units);
+        let mut launch = self.launch(units.pick(entries), 0, slope, units);
+        launch.groups = groups_of((self.channels * part) << units.lane_bits());
         launch.set("batch", images.len());
         launch.set("first_chunk", images.start / chunk_images);
         launch.constant("X_HALF", x.half()).bind("x", x.id)
@@ -103,7 +105,8 @@ impl Sizes {
     fn by_element(&self, entries: [&'static str; 2], x: &Operand, y: ValueId, slope: f32) -> Launch<ValueId> {
         let units = self.units(x.element);
         let chunks = self.batch.div_ceil(COLUMN);
-        let mut launch = self.launch(units.pick(entries), chunks * self.channels * units.of_plane, slope, units);
+        let mut launch = self.launch(units.pick(entries), 0, slope, units);
+        launch.groups = groups_of(chunks * self.channels * units.of_plane);
         launch.set("chunk_images", COLUMN);
         launch.constant("X_HALF", x.half()).bind("x", x.id).bind("y", y)
     }
@@ -157,6 +160,11 @@ impl Sizes {
         let y = wanted.then(|| activated(x, &statistics, slope));
         y.into_iter().chain([statistics]).collect()
     }
+}
+
+/// Workgroups of so many invocations, which find by the sizes of x which of them there are.
+fn groups_of(invocations: usize) -> [u32; 3] {
+    fold(invocations.div_ceil(WORKGROUP as usize))
 }
 
 /// What a launch takes of x and of tensors of its shape: one element, or a vector of four neighbours.

@@ -106,3 +106,16 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case::new("gradients that are not finite", sgd, inputs(odd)));
     cases
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_the_rates_is_for_a_block() {
+        let text = &crate::gpu::shader::find(SHADER).unwrap().text;
+        let module = naga::front::wgsl::parse_str(text).unwrap();
+        assert_eq!(crate::ops::tile::tests::constant(&module, "VECTORS"), Some(BLOCK / 4));
+    }
+}

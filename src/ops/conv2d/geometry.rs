@@ -89,8 +89,11 @@ impl Sizes {
 
     /// Fails where an algorithm is asked for that is not for these sizes.
     pub(super) fn check_algorithm(&self, op: &'static str, algorithm: Algorithm) -> Result<()> {
-        if algorithm != Algorithm::Winograd || self.is_winograd() {
+        if algorithm != Algorithm::Winograd || self.is_winograd() && self.fills_vectors() {
             return Ok(());
+        }
+        if self.is_winograd() {
+            return Err(Error::shape(op, "by Winograd's formulas x and y must have eight elements or more"));
         }
         let Sizes { k_h, k_w, stride, .. } = self;
         Err(Error::shape(op, format!("Winograd's formulas are for 3x3 and stride 1, not for {k_h}x{k_w} and {stride}")))

@@ -95,7 +95,7 @@ const WEIGHT_1X1: Tile = Tile {
     memory: (4 * (WEIGHT_CHAIN * 17 * 80 / 16 + upstream(32))) as u32,
 };
 
-/// The same for software adapters, where rows are runs of four pixels.
+/// The tile of 3 x 3 weight gradients for software adapters, where rows are runs of four pixels.
 const WEIGHT_UNROLLED: Tile = weight("backward_weight_unrolled_16", 16, 8);
 
 /// The same of 1 x 1 kernels: output channels for some input channels.
@@ -305,7 +305,7 @@ impl Sizes {
         sums.groups = grid(&WEIGHT_4);
         sums.alternatives = self.shared_weight_tiles(splits);
         match self.k_w {
-            1 if self.has_runs(self.w_out, &inputs[0]) => {
+            1 if self.c_out > 8 && self.has_runs(self.w_out, &inputs[0]) => {
                 let tile = WEIGHT_1X1_UNROLLED;
                 let columns = self.c_in.div_ceil(tile.across * self.columns().1);
                 sums.alternatives.push(tile.alternative(fold(splits * self.c_out.div_ceil(tile.down) * columns)));

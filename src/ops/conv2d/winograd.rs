@@ -46,6 +46,11 @@ impl Sizes {
         (self.k_h, self.k_w, self.stride) == (3, 3, 1)
     }
 
+    /// Whether x and y have what their transforms read at once: 16 bytes, eight elements of half precision.
+    pub(super) fn fills_vectors(&self) -> bool {
+        self.batch * self.c_in * self.h_in * self.w_in >= 8 && self.batch * self.c_out * self.h_out * self.w_out >= 8
+    }
+
     /// Whether they also save time.
     pub(super) fn gains_by_winograd(&self) -> bool {
         let channels = self.c_in.min(self.c_out);
@@ -269,7 +274,19 @@ fn slices(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::conv2d::Algorithm;
     use crate::ops::tile::tests::agree;
+
+    /// A shader that reads vectors cannot be given less than one.
+    #[test]
+    fn tensors_smaller_than_a_vector_are_refused() {
+        let refused = |x: [usize; 4], padding| {
+            let sizes = Sizes::of(&x, &[1, 1, 3, 3], 1, padding);
+            sizes.check_algorithm("conv2d.forward", Algorithm::Winograd).is_err()
+        };
+        assert!(refused([1, 1, 3, 3], 0) && refused([1, 1, 1, 1], 4));
+        assert!(!refused([1, 1, 2, 4], 1));
+    }
 
     #[test]
     fn tiles_are_those_of_the_shader() {
