@@ -31,6 +31,11 @@ impl Operand<'_> {
         u32::from(self.element == Element::F16)
     }
 
+    /// Whether it is whole vectors of four words; then so is every part of it that is bound, which begins at one.
+    pub(super) fn is_whole(&self) -> bool {
+        self.len().is_multiple_of(4 << self.half())
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -158,12 +158,11 @@ impl Sizes {
         tile.alternative(fold(runs.div_ceil(WORKGROUP as usize) * self.c_out.div_ceil(tile.down)))
     }
 
-    /// Whether y has the pixels of x, and `pixels` of them are runs of four, in pairs where x is stored in half precision.
+    /// Whether y has the pixels of x, and `pixels` of them are runs of four, of which x holds whole vectors.
     fn has_runs(&self, pixels: usize, x: &Operand) -> bool {
-        let runs = self.batch * self.c_in * self.h_in * self.w_in / 4;
         (self.stride, self.k_h, self.k_w) == (1, 2 * self.padding + 1, 2 * self.padding + 1)
             && pixels.is_multiple_of(4)
-            && (x.half() == 0 || runs.is_multiple_of(2))
+            && x.is_whole()
     }
 
     /// The same for 1 x 1 kernels.

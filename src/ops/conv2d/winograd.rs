@@ -219,7 +219,7 @@ impl Sizes {
             let mut input = reading_x(of("input", tiles * 4 * row), inputs, padding, slope);
             input.set("by_channel", 1_u32);
             launches.push(input.bind("y", vectors));
-            let even = is_whole(&inputs[1]) && self.w_out.is_multiple_of(2);
+            let even = inputs[1].is_whole() && self.w_out.is_multiple_of(2);
             let dy = reading(of("upstream", tiles * self.row() / 4), &inputs[1]).bind("x_quads", inputs[1].id);
             launches.push(dy.constant("EVEN", even).bind("vectors_out", upstream));
             let mut product = self.product(tiles, row);
@@ -245,15 +245,9 @@ impl Sizes {
 /// The images of a launch that reads none.
 const NONE: Range<usize> = 0..0;
 
-/// Whether an operand is whole vectors of four words; then so is every part of it that is bound, which begins at one.
-fn is_whole(operand: &Operand) -> bool {
-    let elements: usize = operand.shape.iter().product();
-    elements.is_multiple_of(4 << operand.half())
-}
-
 /// A launch that reads an operand as `x`.
 fn reading(launch: Launch<ValueId>, operand: &Operand) -> Launch<ValueId> {
-    launch.constant("X_HALF", operand.half()).constant("WHOLE", is_whole(operand)).bind("x", operand.id)
+    launch.constant("X_HALF", operand.half()).constant("WHOLE", operand.is_whole()).bind("x", operand.id)
 }
 
 /// A launch that reads x as the convolution does.
