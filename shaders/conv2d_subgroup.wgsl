@@ -1,6 +1,6 @@
 // 2-D convolution with subgroup broadcasts: of the values that all lanes share, the first lanes load a part each,
 // and broadcasts pass them on. Needs subgroups of at least four lanes; forward_32x4, the unrolled
-// kernels of 32 channels, backward_weight_16 and backward_weight_unrolled_16 need eight.
+// kernels except forward_1x1_unrolled_16x16, and backward_weight_16 need eight.
 #import common/conv2d_body
 #import common/lane_rank
 #import common/packed_subgroup Q=2

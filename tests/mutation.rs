@@ -118,6 +118,10 @@ const BREAKS: &[Break] = &[
     ("matmul", "a_quad", "m + 12u", "m + 8u", "matmul.product"),
     ("matmul_subgroup", "a_quad", "(mine, 3u)", "(mine, 2u)", "matmul.product"),
     ("common/matmul_body", "product", "right, s15)", "right, s14)", "matmul.product"),
+    ("matmul", "a_eight", "m + $ru", "m", "matmul.product: large"),
+    ("matmul_subgroup", "a_eight", "lane & 7u", "lane & 3u", "matmul.product: large"),
+    ("common/matmul_body", "a_terms", "at + 3u * params.a_k", "at", "matmul.product: large"),
+    ("common/matmul_body", "product_by_four", "(b0[$u], b1[$u]", "(b0[$u], b0[$u]", "matmul.product: large"),
     ("common/matmul_body", "product_tiled", "s11 = fma(a1, b1", "s11 = fma(a1, b0", "matmul.product"),
     ("common/matmul_body", "add_row", "i % params.columns", "i / params.columns", "matmul.add_row"),
     ("common/matmul_body", "column_sum", "r = 0u", "r = 1u", "matmul.add_row"),
@@ -140,10 +144,18 @@ const BREAKS: &[Break] = &[
     ("common/matrix_units", "$NAME", "(left_low$r, right$c", "(left$r, right$c", "F32x3"),
     ("common/matrix_units", "$NAME", "total$r_$c + sum$r_$c;", "sum$r_$c;", "F16, x"),
     ("common/matrix_units", "$NAME", "coopLoadT<coop_mat$SIDEx$SIDE<f16, B>>", "coopLoad<coop_mat$SIDEx$SIDE<f16, B>>", "matmul.product: F16"),
-    ("pool", "sum_at", "u += second", "u -= second", "pool.max: sum"),
+    ("common/half", "four_halves_of", "(run & 1u) == 1u", "false", "in half precision"),
+    ("pool", "sum_of", "else { u += second; }", "else { u -= second; }", "pool.max: sum"),
+    ("pool", "norm2_of", "statistics2[3u", "statistics2[2u", "pool.max: 2 images"),
+    ("pool", "window_at", "x_at(below + 1u)", "x_at(below)", "pool.max"),
+    ("pool", "run_at", "x2_as_vectors[run / 2u], run", "x2_as_vectors[run / 2u], 0u", "in half precision"),
     ("pool", "wins", "value > best", "value < best", "pool.max"),
     ("pool", "max_2x2", "v[first_maximum(v)]", "v.x", "pool.max"),
-    ("pool", "max_2x2_backward", "vec4<u32>(first)", "vec4<u32>(0u)", "pool.max"),
+    ("pool", "max_2x2_by_four", "below.zw", "below.xy", "pool.max"),
+    ("pool", "gradient_of", "vec4<u32>(first)", "vec4<u32>(0u)", "pool.max"),
+    ("pool", "max_2x2_backward", "if below {", "if false {", "pool.max"),
+    ("pool", "max_2x2_backward_by_four", "left.zw, right.zw", "left.zw, right.xy", "pool.max"),
+    ("pool", "max_2x2_backward_by_four", "row < params.out_height", "true", "pool.max_backward"),
     ("pool", "mean", " / f32(size)", "", "pool.mean"),
     ("pool", "mean_backward", " / f32(size)", "", "pool.mean"),
     ("reduce", "sum_chunks", "i < params.n", "true", "reduce.mean"),
@@ -289,8 +301,9 @@ fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
     let made = SOURCES.iter().flat_map(|(_, text)| text.lines()).find_map(|line| line.strip_prefix(import.as_str()));
     let entry = match function {
         "$NAME" => made.and_then(|rest| rest.split(' ').next()),
-        // Only the plain product uses it.
+        // One product alone uses each.
         "a_quad" => Some("product"),
+        "a_eight" | "a_terms" => Some("product_by_four"),
         _ => Some(function),
     };
     let kernels = Kernels::new(gpu.clone()).preferring(entry.unwrap_or(function));

@@ -148,12 +148,35 @@ fn store_four(o: u32, at: u32, j: u32, live: bool, sum: vec4<f32>) {
     }
 }
 
+// Four neighbouring elements of x, the run-th of its runs. In half precision two runs share a vector.
+fn stored_run(run: u32) -> vec4<f32> {
+    if X_HALF { return four_halves_of(x_as_vectors[run / 2u], run); }
+    return bitcast<vec4<f32>>(x_as_vectors[run]);
+}
+
+// Ten neighbouring elements of x, and two more, from `first` on, which need not be a multiple of four; `last` is the last run of
+// x. What lies before or behind x has the value of some element.
+fn ten_of_x(first: i32, last: i32) -> array<vec4<f32>, 3> {
+    let run = first >> 2u;
+    let a = stored_run(u32(clamp(run, 0, last)));
+    let b = stored_run(u32(clamp(run + 1, 0, last)));
+    let c = stored_run(u32(clamp(run + 2, 0, last)));
+    let d = stored_run(u32(clamp(run + 3, 0, last)));
+    let two = (first & 2) != 0;
+    let e = select(a, vec4<f32>(a.zw, b.xy), two);
+    let f = select(b, vec4<f32>(b.zw, c.xy), two);
+    let g = select(c, vec4<f32>(c.zw, d.xy), two);
+    let one = (first & 1) != 0;
+    return array<vec4<f32>, 3>(select(e, vec4<f32>(e.yzw, f.x), one), select(f, vec4<f32>(f.yzw, g.x), one),
+                               select(g, vec4<f32>(g.yzw, g.w), one));
+}
+
 #import common/conv2d_forward NAME=forward_8x4 Q=2 P=1
 #import common/conv2d_forward NAME=forward_16x4 Q=4 P=1
 #import common/conv2d_forward NAME=forward_16x8 Q=4 P=2
 #import common/conv2d_forward NAME=forward_32x4 Q=8 P=1
-#import common/conv2d_forward_unrolled NAME=forward_unrolled_16x16 Q=4 P=2 R=2
-#import common/conv2d_forward_unrolled NAME=forward_unrolled_32x8 Q=8 P=2 R=1
+#import common/conv2d_forward_unrolled NAME=forward_unrolled_16x16 Q=4 R=2
+#import common/conv2d_forward_unrolled NAME=forward_unrolled_32x8 Q=8 R=1
 
 // A vector of the packed weights: output channels `vector` of an input channel and tap, zero beyond the last.
 fn packed_at(tap: u32, vector: u32) -> vec4<f32> {
@@ -206,16 +229,6 @@ fn store_pixel(o: u32, pixel: u32, sum: vec4<f32>) {
 #import common/conv2d_forward_tiled NAME=forward_3x3_32x256 Q=2 R=2 L=32 G=4 PATCH=192
 #import common/conv2d_forward_tiled NAME=forward_3x3_32x128 Q=2 R=1 L=32 G=4 PATCH=160
 #import common/conv2d_pointwise_tiled NAME=forward_1x1_32x128 Q=2 P=4 L=32 G=4
-
-// Four neighbouring elements of x, the run-th of its runs. In half precision two runs share a vector.
-fn stored_run(run: u32) -> vec4<f32> {
-    if X_HALF {
-        let both = x_as_vectors[run / 2u];
-        let words = select(both.xy, both.zw, (run & 1u) == 1u);
-        return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y));
-    }
-    return bitcast<vec4<f32>>(x_as_vectors[run]);
-}
 
 fn run_of_x(run: u32, channel: vec3<f32>) -> vec4<f32> {
     let value = stored_run(run);

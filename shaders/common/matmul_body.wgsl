@@ -2,6 +2,8 @@
 // One invocation computes 16 rows x 4 columns; the 16 values of A are shared by all lanes of a workgroup
 // and come from a_quad (matmul.wgsl: each lane loads all; matmul_subgroup.wgsl: four lanes load and
 // broadcast). Sums are f32 in the order of k.
+//   product_by_four: the same sums for software adapters: rows of 32, four terms at a time, and four neighbouring elements of B
+//     and of C by one load and store. Terms and columns are multiples of four.
 //   add_row:     y[r,c] = x[r,c] + bias[c]
 //   column_sum:  y[c] = sum_r x[r,c]
 #import common/index
@@ -22,6 +24,8 @@ struct Params {
 // The tiles, as ops/matmul.rs has them.
 const product_DOWN: u32 = 16u;
 const product_ACROSS: u32 = 4u;
+const product_by_four_DOWN: u32 = 32u;
+const product_by_four_ACROSS: u32 = 4u;
 const product_tiled_DOWN: u32 = 32u;
 const product_tiled_ACROSS: u32 = 32u;
 
@@ -36,6 +40,8 @@ struct Quad {
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read> b_as_vectors: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y_as_vectors: array<vec4<f32>>;
 
 // A(m..m+3, k); rows past the last repeat it and are not stored.
 fn a_four(m: u32, k: u32) -> vec4<f32> {
@@ -109,6 +115,54 @@ fn product(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     }
     for (var row = m + 8u; row < min(m + 16u, params.rows); row++) {
         store_row(row, n, one_of(row, s8, s9, s10, s11, s12, s13, s14, s15));
+    }
+}
+
+// A(m, k..k+3); a row past the last repeats it and is not stored.
+fn a_terms(m: u32, k: u32) -> vec4<f32> {
+    let at = min(m, params.rows - 1u) * params.a_m + k * params.a_k;
+    return vec4<f32>(a[at], a[at + params.a_k], a[at + 2u * params.a_k], a[at + 3u * params.a_k]);
+}
+
+@compute @workgroup_size(WG)
+fn product_by_four(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                   @builtin(local_invocation_index) local: u32) {
+    let lane = lane_rank();
+    let linear = group_index(group, groups);
+    let blocks = (params.rows + 31u) / 32u;
+    let m = (linear % blocks) * 32u;
+    let n = ((linear / blocks) * WG + local) * 4u;
+    let known = min(n, params.columns - 4u);
+    // Where B is stored transposed, a vector has four terms of a column, else four columns of a term.
+    let transposed = params.b_k == 1u;
+    let step = select(params.b_k, params.b_n, transposed) / 4u;
+#repeat r 0 32
+    var s$r = vec4<f32>(0.0);
+#end
+    for (var k = 0u; k < params.inner; k += 4u) {
+        let at = select(k * params.b_k + known, known * params.b_n + k, transposed) / 4u;
+#repeat u 0 4
+        let b$u = b_as_vectors[at + $uu * step];
+#end
+#repeat u 0 4
+        let right$u = select(b$u, vec4<f32>(b0[$u], b1[$u], b2[$u], b3[$u]), transposed);
+#end
+#repeat h 0 4
+        let q$h = a_eight(m + ${8*h}u, k, lane);
+#repeat r 0 8
+#repeat u 0 4
+        s${8*h+r} = fma(vec4<f32>(q$h[$r][$u]), right$u, s${8*h+r});
+#end
+#end
+#end
+    }
+    if n < params.columns {
+#repeat h 0 4
+        for (var row = m + ${8*h}u; row < min(m + ${8*h+8}u, params.rows); row++) {
+            y_as_vectors[(row * params.columns + n) / 4u] =
+                one_of(row, s${8*h}, s${8*h+1}, s${8*h+2}, s${8*h+3}, s${8*h+4}, s${8*h+5}, s${8*h+6}, s${8*h+7});
+        }
+#end
     }
 }
 

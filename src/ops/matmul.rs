@@ -15,6 +15,13 @@ const SHADER: &str = "matmul";
 /// What one invocation computes.
 const PRODUCT: Tile = Tile { entry: "product", down: 16, across: 4, lanes: 4, accumulators: 64, memory: 0 };
 
+/// The same for software adapters, where terms and columns are multiples of four.
+const PRODUCT_BY_FOUR: Tile =
+    Tile { entry: "product_by_four", down: 32, across: 4, lanes: 8, accumulators: 128, memory: 0 };
+
+/// The fewest multiply-adds for it: those of smaller products take less time than another pipeline takes to compile.
+const MANY: usize = 1 << 22;
+
 /// What a workgroup computes that brings both operands to its memory: 32 terms of 32 rows, spread over the banks.
 const PRODUCT_TILED: Tile =
     Tile { entry: "product_tiled", down: 32, across: 32, lanes: 0, accumulators: 4, memory: 2 * 4 * 32 * 34 };
@@ -136,9 +143,13 @@ impl Operation for Matmul {
             product.set(name, size);
         }
         product.set_divisible_workgroup(lanes as u32);
-        product.groups = fold(m.div_ceil(PRODUCT.down) * n.div_ceil(PRODUCT.across * lanes));
-        let tiles = m.div_ceil(PRODUCT_TILED.down) * n.div_ceil(PRODUCT_TILED.across);
-        product.alternatives = vec![PRODUCT_TILED.alternative(fold(tiles))];
+        let grid = |tile: Tile, lanes: usize| fold(m.div_ceil(tile.down) * n.div_ceil(tile.across * lanes));
+        product.groups = grid(PRODUCT, lanes);
+        product.alternatives = vec![PRODUCT_TILED.alternative(grid(PRODUCT_TILED, 1))];
+        let is_large = m.saturating_mul(k).saturating_mul(n) >= MANY && m > PRODUCT.down;
+        if is_large && k.is_multiple_of(4) && n.is_multiple_of(4) {
+            product.alternatives.push(PRODUCT_BY_FOUR.alternative(grid(PRODUCT_BY_FOUR, lanes)));
+        }
         vec![product]
     }
 
@@ -260,6 +271,13 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::new(what, Matmul::new(trans_a, trans_b), vec![Input::normal(a), Input::normal(b)]));
         }
     }
+    for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
+        let [m, k, n] = [602, 12, 584];
+        let a = if trans_a { [k, m] } else { [m, k] };
+        let b = if trans_b { [n, k] } else { [k, n] };
+        let what = format!("large, transposed {trans_a} {trans_b}");
+        cases.push(Case::new(what, Matmul::new(trans_a, trans_b), vec![normal(a), normal(b)]));
+    }
     for (m, k, n) in [(1, 1, 1), (7, 13, 5), (64, 16, 64), (65, 70, 130), (33, 257, 70)] {
         for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
             let a = if trans_a { [k, m] } else { [m, k] };
@@ -293,7 +311,7 @@ mod tests {
     #[test]
     fn tiles_are_those_of_the_shader() {
         for shader in [SHADER, "matmul_subgroup"] {
-            agree(shader, &[(PRODUCT, 1), (PRODUCT_TILED, 1)]);
+            agree(shader, &[(PRODUCT, 1), (PRODUCT_BY_FOUR, 1), (PRODUCT_TILED, 1)]);
         }
     }
 }

@@ -97,13 +97,22 @@ impl Pooled {
         if u > 0.0 { u } else { f64::from(self.slope) * u }
     }
 
-    fn launch(&self, entry: &'static str, n: usize, inputs: &[Operand]) -> Launch<ValueId> {
+    /// Over `rows` of windows: by `by_four` where rows are whole vectors, else by `entry` with `across` windows in a row.
+    fn launch(
+        &self,
+        [entry, by_four]: [&'static str; 2],
+        rows: usize,
+        across: usize,
+        inputs: &[Operand],
+    ) -> Launch<ValueId> {
         let (operands, statistics) = self.split(inputs);
-        let (_, h, w) = planes(operands[0].shape);
+        let (planes, h, w) = planes(operands[0].shape);
+        let is_whole = w.is_multiple_of(4) && operands.iter().all(Operand::is_whole);
+        let (entry, across) = if is_whole { (by_four, w / 4) } else { (entry, across) };
         let (first, second) = (operands[0].id, operands.last().map_or(operands[0].id, |o| o.id));
         // What is not there is not read; something must be bound.
         let statistics = statistics.map(|s| s.map_or(first, |s| s.id));
-        launch(entry, n, h, w)
+        launch(entry, planes * rows * across, h, w)
             .param("channels", operands[0].shape[1])
             .param("slope", self.slope)
             .constant("TWO", u32::from(operands.len() == 2))
@@ -182,7 +191,8 @@ impl Operation for MaxPool {
     }
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
-        vec![self.0.launch("max_2x2", outputs[0].len(), inputs).bind("y", outputs[0].id)]
+        let (_, h, w) = planes(inputs[0].shape);
+        vec![self.0.launch(["max_2x2", "max_2x2_by_four"], h / 2, w / 2, inputs).bind("y", outputs[0].id)]
     }
 
     fn by_rows(&self, inputs: usize) -> Option<ByRows> {
@@ -241,9 +251,10 @@ impl Operation for MaxPoolBackward {
 
     fn launches(&self, inputs: &[Operand], outputs: &[Operand]) -> Vec<Launch<ValueId>> {
         let (dy, rest) = (inputs[0].id, &inputs[1..]);
-        let (planes, h, w) = planes(rest[0].shape);
-        let windows = planes * h.div_ceil(2) * w.div_ceil(2);
-        vec![self.0.launch("max_2x2_backward", windows, rest).bind("dy", dy).bind("y", outputs[0].id)]
+        let (_, h, w) = planes(rest[0].shape);
+        let entries = ["max_2x2_backward", "max_2x2_backward_by_four"];
+        let launch = self.0.launch(entries, h.div_ceil(2), w.div_ceil(2), rest);
+        vec![launch.bind("dy", dy).bind("y", outputs[0].id)]
     }
 
     fn by_rows(&self, inputs: usize) -> Option<ByRows> {
@@ -350,28 +361,34 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(format!("sum {shape:?}"), MaxPool::new(0.1), vec![apart, other]));
         cases.push(Case::new(format!("{shape:?}"), GlobalAveragePool, vec![Input::normal(shape)]));
     }
-    let ties = || Input::constant([2, 3, 6, 6], Elements::Below(3));
-    let dy = || Input::constant([2, 3, 3, 3], Elements::Normal(0.0, 1.0));
-    let plain = MaxPool::new(1.0).0;
-    cases.push(Case::new("ties go to the first", MaxPoolBackward(plain), vec![dy(), ties()]));
     let given = |shape: &[usize]| Input::constant(shape.to_vec(), Elements::Normal(0.2, 1.0));
-    for (operands, normed) in [(1, [true, false]), (2, [true, false]), (2, [false, true]), (2, [true, true])] {
-        let pooled = Pooled { slope: 0.1, normed };
-        let shape: &[usize] = &[2, 3, 5, 7];
-        let statistics = normed.iter().filter(|n| **n).map(|_| given(&[5, 3]));
-        let inputs: Vec<Input> = (0..operands).map(|_| given(shape)).chain(statistics).collect();
-        let what = format!("{operands} images, normalised {normed:?}");
-        let with_dy = [given(&[2, 3, 2, 3])].into_iter().chain(inputs.clone()).collect();
-        cases.push(Case::new(&what, MaxPool(pooled.clone()), inputs));
-        cases.push(Case::new(&what, MaxPoolBackward(pooled), with_dy));
+    let dy_of = |[n, c, h, w]: [usize; 4]| given(&[n, c, h / 2, w / 2]);
+    for shape in [[2, 3, 6, 6], [2, 3, 5, 8]] {
+        let ties = Input::constant(shape, Elements::Below(3));
+        let plain = MaxPool::new(1.0).0;
+        let what = format!("ties go to the first, {shape:?}");
+        cases.push(Case::new(what, MaxPoolBackward(plain), vec![dy_of(shape), ties]));
     }
-    for halves in [1, 2] {
-        let image = |i: usize| if i < halves { given(&[2, 3, 5, 6]).half() } else { given(&[2, 3, 5, 6]) };
+    // Rows of whole vectors, and others.
+    for shape in [[2, 3, 5, 7], [2, 3, 5, 8], [2, 2, 4, 12]] {
+        for (operands, normed) in [(1, [true, false]), (2, [true, false]), (2, [false, true]), (2, [true, true])] {
+            let pooled = Pooled { slope: 0.1, normed };
+            let statistics = normed.iter().filter(|n| **n).map(|_| given(&[5, shape[1]]));
+            let inputs: Vec<Input> = (0..operands).map(|_| given(&shape)).chain(statistics).collect();
+            let what = format!("{operands} images {shape:?}, normalised {normed:?}");
+            let with_dy = [dy_of(shape)].into_iter().chain(inputs.clone()).collect();
+            cases.push(Case::new(&what, MaxPool(pooled.clone()), inputs));
+            cases.push(Case::new(&what, MaxPoolBackward(pooled), with_dy));
+        }
+    }
+    for (shape, halves) in [[2, 3, 5, 6], [2, 4, 5, 8], [1, 1, 5, 4]].into_iter().flat_map(|s| [(s, 1), (s, 2)]) {
+        let image = |i: usize| if i < halves { given(&shape).half() } else { given(&shape) };
         let images: Vec<Input> = (0..2).map(image).collect();
         let pooled = Pooled { slope: 0.1, normed: [false; 2] };
-        let with_dy = [given(&[2, 3, 2, 3])].into_iter().chain(images.clone()).collect();
-        cases.push(Case::new(format!("{halves} images of two in half precision"), MaxPool(pooled.clone()), images));
-        cases.push(Case::new(format!("{halves} images of two in half precision"), MaxPoolBackward(pooled), with_dy));
+        let with_dy = [dy_of(shape)].into_iter().chain(images.clone()).collect();
+        let what = format!("{halves} images of two in half precision, {shape:?}");
+        cases.push(Case::new(&what, MaxPool(pooled.clone()), images));
+        cases.push(Case::new(&what, MaxPoolBackward(pooled), with_dy));
     }
     cases
 }

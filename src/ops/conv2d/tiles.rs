@@ -32,7 +32,7 @@ const FORWARD_32X4: Tile = plain("forward_32x4", 32, 4, 8);
 /// Tiles of 3 x 3 kernels of stride 1 for software adapters, with the rows of pixels that each has: few output channels,
 /// and many.
 const UNROLLED: [(Tile, usize); 2] =
-    [(plain("forward_unrolled_16x16", 16, 16, 4), 2), (plain("forward_unrolled_32x8", 32, 8, 8), 1)];
+    [(plain("forward_unrolled_16x16", 16, 16, 8), 2), (plain("forward_unrolled_32x8", 32, 8, 8), 1)];
 
 /// The same of 1 x 1 kernels.
 const UNROLLED_1X1: [Tile; 2] =
@@ -242,7 +242,7 @@ impl Sizes {
         let tile = |tile: Tile| tile.alternative(grid(&tile));
         let dense = stride == 1 && dilate == 1;
         let mut tiles = self.shared_tiles(dense);
-        if dense && (self.k_h, self.k_w) == (3, 3) {
+        if dense && (self.k_h, self.k_w) == (3, 3) && inputs[0].is_whole() {
             tiles.push(self.unrolled_tile());
         }
         if dense && self.k_w == 1 && self.has_runs(self.h_out * self.w_out, &inputs[0]) {
@@ -304,7 +304,7 @@ impl Sizes {
         sums.groups = grid(&WEIGHT_4);
         sums.alternatives = self.shared_weight_tiles(splits);
         match self.k_w {
-            1 if self.c_out > 8 && self.has_runs(self.w_out, &inputs[0]) => {
+            1 if self.c_out > 8 && self.c_in > 8 && self.has_runs(self.w_out, &inputs[0]) => {
                 let tile = WEIGHT_1X1_UNROLLED;
                 let columns = self.c_in.div_ceil(tile.across * self.columns().1);
                 sums.alternatives.push(tile.alternative(fold(splits * self.c_out.div_ceil(tile.down) * columns)));
