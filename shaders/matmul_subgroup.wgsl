@@ -1,6 +1,6 @@
 // Matrix product with subgroup broadcasts: each of the first four lanes loads four of the 16 values that
 // all lanes share. Needs subgroups of at least four lanes, of any size; product_by_four
-// needs eight.
+// needs eight: each loads four terms of a row.
 #import common/matmul_body
 #import common/lane_rank
 

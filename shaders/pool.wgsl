@@ -76,6 +76,17 @@ fn x2_at(i: u32) -> f32 {
     return bitcast<f32>(x2[i]);
 }
 
+// Four neighbouring elements, the run-th four of the tensor.
+fn x_run(run: u32) -> vec4<f32> {
+    if X_HALF { return four_halves_of(x_as_vectors[run / 2u], run); }
+    return bitcast<vec4<f32>>(x_as_vectors[run]);
+}
+
+fn x2_run(run: u32) -> vec4<f32> {
+    if X2_HALF { return four_halves_of(x2_as_vectors[run / 2u], run); }
+    return bitcast<vec4<f32>>(x2_as_vectors[run]);
+}
+
 fn activated(u: vec4<f32>) -> vec4<f32> {
     return select(params.slope * u, u, u > vec4<f32>(0.0));
 }
@@ -89,15 +100,11 @@ fn window_at(at: u32, plane: u32) -> vec4<f32> {
     return sum_of(first, second, plane % params.channels);
 }
 
-// u of four neighbouring elements, the run-th four of the tensor.
+// u of four neighbouring elements.
 fn run_at(run: u32, c: u32) -> vec4<f32> {
-    var first = vec4<f32>(0.0);
-    if X_HALF { first = four_halves_of(x_as_vectors[run / 2u], run); } else { first = bitcast<vec4<f32>>(x_as_vectors[run]); }
     var second = vec4<f32>(0.0);
-    if TWO {
-        if X2_HALF { second = four_halves_of(x2_as_vectors[run / 2u], run); } else { second = bitcast<vec4<f32>>(x2_as_vectors[run]); }
-    }
-    return sum_of(first, second, c);
+    if TWO { second = x2_run(run); }
+    return sum_of(x_run(run), second, c);
 }
 
 // Whether a value takes the place of the maximum so far. The first NaN wins and stays: it must not vanish.

@@ -19,12 +19,17 @@ fn open(default_limits: bool) -> Arc<Gpu> {
     gpu
 }
 
-fn all_cases(cases: &[Case], mut kernels: Kernels) {
+/// Runs the cases; the bits that each made, by its name.
+fn all_cases(cases: &[Case], mut kernels: Kernels) -> BTreeMap<String, Vec<u64>> {
+    let mut made = BTreeMap::new();
     let filter = std::env::var("IEQ_CASE").unwrap_or_default();
     let mut failures = Vec::new();
     for case in cases.iter().filter(|c| c.name.contains(&filter)) {
         match check::run(case, &mut kernels) {
-            Ok(outcome) if outcome.passed() => eprintln!("ok   {:9.2e} {}", outcome.error, outcome.name),
+            Ok(outcome) if outcome.passed() => {
+                eprintln!("ok   {:9.2e} {}", outcome.error, outcome.name);
+                made.insert(outcome.name, outcome.made.iter().map(|value| value.to_bits()).collect());
+            }
             Ok(outcome) => failures.push(format!(
                 "{}: {} is off by {:.2e}, allowed {:.2e}",
                 outcome.name, outcome.worst, outcome.error, outcome.tolerance
@@ -33,6 +38,7 @@ fn all_cases(cases: &[Case], mut kernels: Kernels) {
         }
     }
     assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
+    made
 }
 
 #[test]
@@ -40,7 +46,7 @@ fn every_kernel_agrees_with_its_twin() {
     all_cases(&check::cases(), Kernels::new(open(false)));
 }
 
-/// Tuning may choose any of them, and this adapter prefers only one.
+/// Tuning may choose any of them, and this adapter prefers only one. All give the same bits.
 #[test]
 fn every_alternative_agrees_with_the_twin() {
     let gpu = open(false);
@@ -60,7 +66,11 @@ fn every_alternative_agrees_with_the_twin() {
             continue;
         }
         eprintln!("{entry}: {} cases", cases.len());
-        all_cases(cases, Kernels::new(gpu.clone()).preferring(entry));
+        let made = all_cases(cases, Kernels::new(gpu.clone()).preferring(entry));
+        let preferred = all_cases(cases, Kernels::new(gpu.clone()));
+        let differing: Vec<_> = made.iter().filter(|(name, bits)| preferred.get(*name) != Some(bits)).collect();
+        let names: Vec<_> = differing.iter().map(|(name, _)| name).collect();
+        assert!(names.is_empty(), "{entry} gives other bits: {names:?}");
     }
 }
 

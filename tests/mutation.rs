@@ -7,7 +7,7 @@
 #![allow(clippy::print_stderr, reason = "a test reports its adapter and what it saw")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -86,6 +86,9 @@ const BREAKS: &[Break] = &[
     ("common/conv2d_body", "activated_at", "params.w_in", "params.w_in + 1u", "conv2d.forward"),
     ("common/conv2d_forward", "$NAME", "w$p, tx$q_$p)", "w$p, ty$q_$p)", "conv2d.forward"),
     ("common/conv2d_backward_weight", "$NAME", "(row * STRIDE + k0)", "(row + k0)", "stride 2"),
+    ("common/conv2d_body", "ten_of_x", "u32(first) & 3u", "u32(first) & 2u", "conv2d.forward"),
+    ("common/conv2d_body", "ten_of_x", "run + 3", "run + 2", "conv2d.forward"),
+    ("common/conv2d_forward_unrolled", "$NAME", "f${2*h+1} = array<vec4<f32>, 4>(pair$h[4]", "f${2*h+1} = array<vec4<f32>, 4>(pair$h[0]", "conv2d.forward"),
     ("common/conv2d_forward_unrolled", "$NAME", "v${r+k}_$l_$p, t$q", "v${r}_$l_$p, t$q", "conv2d.forward"),
     ("common/conv2d_forward_tiled", "$NAME", "+ $ku * pitch + 1u", "+ 1u", "conv2d.forward"),
     ("common/conv2d_pointwise_tiled", "$NAME", "c$u <= last", "c$u < last", "conv2d.forward"),
@@ -148,7 +151,7 @@ const BREAKS: &[Break] = &[
     ("pool", "sum_of", "else { u += second; }", "else { u -= second; }", "pool.max: sum"),
     ("pool", "norm2_of", "statistics2[3u", "statistics2[2u", "pool.max: 2 images"),
     ("pool", "window_at", "x_at(below + 1u)", "x_at(below)", "pool.max"),
-    ("pool", "run_at", "x2_as_vectors[run / 2u], run", "x2_as_vectors[run / 2u], 0u", "in half precision"),
+    ("pool", "x2_run", "x2_as_vectors[run / 2u], run", "x2_as_vectors[run / 2u], 0u", "in half precision"),
     ("pool", "wins", "value > best", "value < best", "pool.max"),
     ("pool", "max_2x2", "v[first_maximum(v)]", "v.x", "pool.max"),
     ("pool", "max_2x2_by_four", "below.zw", "below.xy", "pool.max"),
@@ -209,7 +212,7 @@ const BREAKS: &[Break] = &[
     ("common/winograd_body", "ten_at", "(i + 12u) / 4u", "(i + 8u) / 4u", "by Winograd"),
     ("common/winograd_body", "ten_at", "(i + 16u) / 8u", "(i + 8u) / 8u", "by Winograd"),
     ("common/winograd_body", "halves_of", "a.y, b, c.x", "a, b", "by Winograd"),
-    ("common/winograd_body", "four_of", "a.w, b.xyz", "a.zw, b.xy", "by Winograd"),
+    ("common/four_of", "four_of", "a.w, b.xyz", "a.zw, b.xy", "by Winograd"),
     ("common/winograd_body", "quad_at", "x[min(at + 3u, last)]", "x[at]", "x 1x3x5x7"),
     ("common/winograd_body", "two_at", "(i & 2u) != 0u", "false", "by Winograd"),
     ("common/winograd_body", "next_tile", "params.h_out", "params.w_out + 2u", "by Winograd"),
@@ -294,19 +297,24 @@ fn open() -> Arc<Gpu> {
     gpu
 }
 
-/// Kernels that run `function` of `file`, which may be one that this adapter would not choose: an entry point, or the
-/// first that a template makes. Where a file has a variant for subgroups, its own functions run without them only.
-fn kernels_for(gpu: &Arc<Gpu>, file: &str, function: &'static str) -> Kernels {
+/// The entry point that runs `function` of `file`: itself, or the first that a template makes.
+fn entry_of(file: &str, function: &'static str) -> &'static str {
     let import = format!("#import {file} NAME=");
     let made = SOURCES.iter().flat_map(|(_, text)| text.lines()).find_map(|line| line.strip_prefix(import.as_str()));
-    let entry = match function {
-        "$NAME" => made.and_then(|rest| rest.split(' ').next()),
+    match function {
+        "$NAME" => made.and_then(|rest| rest.split(' ').next()).unwrap_or(function),
         // One product alone uses each.
-        "a_quad" => Some("product"),
-        "a_eight" | "a_terms" => Some("product_by_four"),
-        _ => Some(function),
-    };
-    let kernels = Kernels::new(gpu.clone()).preferring(entry.unwrap_or(function));
+        "a_quad" => "product",
+        "a_eight" | "a_terms" => "product_by_four",
+        "ten_of_x" => "forward_unrolled_16x16",
+        _ => function,
+    }
+}
+
+/// Kernels that prefer `entry`, which may be one that this adapter would not choose. Where a file has a variant for
+/// subgroups, its own functions run without them only.
+fn kernels_for(gpu: &Arc<Gpu>, file: &str, entry: &'static str) -> Kernels {
+    let kernels = Kernels::new(gpu.clone()).preferring(entry);
     let other = format!("{file}_subgroup");
     if SOURCES.iter().any(|(name, _)| *name == other) { kernels.without_subgroups() } else { kernels }
 }
@@ -317,6 +325,8 @@ fn every_break_turns_a_case_red() {
     let unit = check::find_matrix_unit(&mut Kernels::new(gpu.clone())).unwrap().right;
     let subgroups = gpu.features().contains(wgpu::Features::SUBGROUP) && gpu.info().subgroup_min_size >= 4;
     let mut cases = check::cases();
+    let launches = cases.iter().flat_map(|case| case.launches().unwrap());
+    let lanes: BTreeMap<_, _> = launches.flat_map(|l| l.alternatives).map(|other| (other.entry, other.lanes)).collect();
     let size = |case: &Case| case.inputs.iter().map(|input| input.ty.len()).sum::<usize>();
     cases.retain(|case| size(case) <= LARGEST);
     // Small ones first: the first red one ends the search.
@@ -337,11 +347,17 @@ fn every_break_turns_a_case_red() {
             eprintln!("left out: {what}: this adapter has no matrix units");
             continue;
         }
-        let mut kernels = kernels_for(&gpu, file, function).with_source(file, &broken(row)).unwrap();
+        let entry = entry_of(file, function);
+        let wanted = lanes.get(entry).copied().unwrap_or(0);
+        let plain = SOURCES.iter().any(|(name, _)| name.strip_suffix("_subgroup") == Some(file));
+        if subgroups && !plain && wanted > gpu.info().subgroup_min_size {
+            eprintln!("left out: {what}: this adapter has no subgroups of {wanted} lanes");
+            continue;
+        }
+        let mut kernels = kernels_for(&gpu, file, entry).with_source(file, &broken(row)).unwrap();
         if file == "common/matrix_units" {
             kernels.use_matrix_unit(unit);
         }
-        let plain = SOURCES.iter().any(|(name, _)| name.strip_suffix("_subgroup") == Some(file));
         let (unbroken, green) = &mut whole[usize::from(plain)];
         let mut red = None;
         for case in cases.iter().filter(|case| case.name.contains(filter)) {

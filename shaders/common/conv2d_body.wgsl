@@ -23,6 +23,7 @@
 //   by tiles that a workgroup shares in its memory.
 // The values that all lanes of a workgroup share come from packed_N and upstream_N, which differ between
 // conv2d.wgsl (each lane loads all) and conv2d_subgroup.wgsl (the lanes load a part each, the subgroup broadcasts).
+#import common/four_of
 #import common/index
 #import common/one_of
 #import common/conv2d_input_if_normed
@@ -154,21 +155,20 @@ fn stored_run(run: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(x_as_vectors[run]);
 }
 
-// Ten neighbouring elements of x, and two more, from `first` on, which need not be a multiple of four; `last` is the last run of
-// x. What lies before or behind x has the value of some element.
+fn run_words(run: i32, last: i32) -> vec4<u32> {
+    return bitcast<vec4<u32>>(stored_run(u32(clamp(run, 0, last))));
+}
+
+// Ten neighbouring elements of x from `first` on, and two more that are not used; `last` is the last run of x. What lies before
+// or behind x has the value of some element.
 fn ten_of_x(first: i32, last: i32) -> array<vec4<f32>, 3> {
     let run = first >> 2u;
-    let a = stored_run(u32(clamp(run, 0, last)));
-    let b = stored_run(u32(clamp(run + 1, 0, last)));
-    let c = stored_run(u32(clamp(run + 2, 0, last)));
-    let d = stored_run(u32(clamp(run + 3, 0, last)));
-    let two = (first & 2) != 0;
-    let e = select(a, vec4<f32>(a.zw, b.xy), two);
-    let f = select(b, vec4<f32>(b.zw, c.xy), two);
-    let g = select(c, vec4<f32>(c.zw, d.xy), two);
-    let one = (first & 1) != 0;
-    return array<vec4<f32>, 3>(select(e, vec4<f32>(e.yzw, f.x), one), select(f, vec4<f32>(f.yzw, g.x), one),
-                               select(g, vec4<f32>(g.yzw, g.w), one));
+    let b = run_words(run + 1, last);
+    let c = run_words(run + 2, last);
+    let begin = u32(first) & 3u;
+    return array<vec4<f32>, 3>(bitcast<vec4<f32>>(four_of(run_words(run, last), b, begin)),
+                               bitcast<vec4<f32>>(four_of(b, c, begin)),
+                               bitcast<vec4<f32>>(four_of(c, run_words(run + 3, last), begin)));
 }
 
 #import common/conv2d_forward NAME=forward_8x4 Q=2 P=1

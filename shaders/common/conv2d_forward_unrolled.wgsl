@@ -1,6 +1,7 @@
 // Entry point $NAME of conv2d for 3 x 3 kernels of stride 1: one invocation computes 4 x $Q output channels x $R rows of
 // eight neighbouring pixels. Of an input channel it loads all that its tile needs, and all nine taps of the weights, before the
-// sums: each sum then takes its nine terms at once. A row of packed weights has $Q vectors, or whole tiles of them where $Q is 8.
+// sums: each sum then takes its nine terms at once. x is whole vectors, and packed_row is $Q or a
+// multiple of it.
 // This is for software adapters. There a load costs as much as twenty products, a variable that a loop changes is stored
 // under a mask in every round, and what does not fit the registers is in the nearest cache.
 // The terms of `chain` input channels are summed before they join the total: the error of a sum grows with its length.

@@ -1,9 +1,9 @@
 // C[m,n] = sum_k A(m,k) B(k,n), each operand stored as it is or transposed: A(m,k) = a[m a_m + k a_k].
 // One invocation computes 16 rows x 4 columns; the 16 values of A are shared by all lanes of a workgroup
 // and come from a_quad (matmul.wgsl: each lane loads all; matmul_subgroup.wgsl: four lanes load and
-// broadcast). Sums are f32 in the order of k.
-//   product_by_four: the same sums for software adapters: rows of 32, four terms at a time, and four neighbouring elements of B
-//     and of C by one load and store. Terms and columns are multiples of four.
+// broadcast; eight in a_eight). Sums are f32 in the order of k.
+//   product_by_four: the same sums for software adapters: 32 rows, four terms at a time, and four neighbouring elements of B
+//     and of C by one load and store. A comes from a_eight, four terms of eight rows. Terms and columns are multiples of four.
 //   add_row:     y[r,c] = x[r,c] + bias[c]
 //   column_sum:  y[c] = sum_r x[r,c]
 #import common/index

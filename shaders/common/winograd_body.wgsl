@@ -20,6 +20,7 @@
 //
 // What is read by `quad_at` is bound to `x` and `x_quads`, whatever it is: the weights for `pack`, dy for `upstream`. Some
 // of it is read by single words where it is not whole vectors, so it is bound under two names.
+#import common/four_of
 #import common/index
 #import common/one_of
 #import common/conv2d_input_if_normed
@@ -98,14 +99,6 @@ fn quad_at(i: u32) -> vec4<u32> {
     let last = arrayLength(&x) - 1u;
     let at = 4u * min(i, last / 4u);
     return vec4<u32>(x[at], x[min(at + 1u, last)], x[min(at + 2u, last)], x[min(at + 3u, last)]);
-}
-
-// Four of eight words, from number `first` on, which is 3 at most.
-fn four_of(a: vec4<u32>, b: vec4<u32>, first: u32) -> vec4<u32> {
-    let odd = (first & 1u) != 0u;
-    let low = select(a, vec4<u32>(a.yzw, b.x), odd);
-    let high = select(vec4<u32>(a.zw, b.xy), vec4<u32>(a.w, b.xyz), odd);
-    return select(low, high, (first & 2u) != 0u);
 }
 
 // Four halves from element i on, whose word is the first.

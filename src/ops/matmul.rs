@@ -15,7 +15,7 @@ const SHADER: &str = "matmul";
 /// What one invocation computes.
 const PRODUCT: Tile = Tile { entry: "product", down: 16, across: 4, lanes: 4, accumulators: 64, memory: 0 };
 
-/// The same for software adapters, where terms and columns are multiples of four.
+/// The same for software adapters, where terms and columns are multiples of four, and rows more than the other has.
 const PRODUCT_BY_FOUR: Tile =
     Tile { entry: "product_by_four", down: 32, across: 4, lanes: 8, accumulators: 128, memory: 0 };
 
@@ -263,25 +263,25 @@ pub fn linear(graph: &mut Graph, x: ValueId, weight: ValueId, bias: ValueId) -> 
 pub fn cases() -> Vec<Case> {
     let normal = |shape: [usize; 2]| Input::constant(shape, Elements::Normal(0.0, 1.0));
     let mut cases = Vec::new();
+    let transposed = [(false, false), (false, true), (true, false), (true, true)];
+    let shapes = |[m, k, n]: [usize; 3], (trans_a, trans_b)| {
+        (if trans_a { [k, m] } else { [m, k] }, if trans_b { [n, k] } else { [k, n] })
+    };
     for (m, k, n) in [(1, 1, 1), (7, 13, 5), (17, 64, 65), (33, 5, 300), (64, 257, 10)] {
-        for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
-            let a = if trans_a { [k, m] } else { [m, k] };
-            let b = if trans_b { [n, k] } else { [k, n] };
+        for (trans_a, trans_b) in transposed {
+            let (a, b) = shapes([m, k, n], (trans_a, trans_b));
             let what = format!("{m}x{k} by {k}x{n}, transposed {trans_a} {trans_b}");
             cases.push(Case::new(what, Matmul::new(trans_a, trans_b), vec![Input::normal(a), Input::normal(b)]));
         }
     }
-    for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
-        let [m, k, n] = [602, 12, 584];
-        let a = if trans_a { [k, m] } else { [m, k] };
-        let b = if trans_b { [n, k] } else { [k, n] };
+    for (trans_a, trans_b) in transposed {
+        let (a, b) = shapes([602, 12, 584], (trans_a, trans_b));
         let what = format!("large, transposed {trans_a} {trans_b}");
         cases.push(Case::new(what, Matmul::new(trans_a, trans_b), vec![normal(a), normal(b)]));
     }
     for (m, k, n) in [(1, 1, 1), (7, 13, 5), (64, 16, 64), (65, 70, 130), (33, 257, 70)] {
-        for (trans_a, trans_b) in [(false, false), (false, true), (true, false), (true, true)] {
-            let a = if trans_a { [k, m] } else { [m, k] };
-            let b = if trans_b { [n, k] } else { [k, n] };
+        for (trans_a, trans_b) in transposed {
+            let (a, b) = shapes([m, k, n], (trans_a, trans_b));
             for factors in [Factors::F16, Factors::F32x3] {
                 let what = format!("{factors:?}, {m}x{k} by {k}x{n}, transposed {trans_a} {trans_b}");
                 let inputs = matrix::scaled(vec![normal(a), normal(b)], [1.0, 1.0]);

@@ -97,7 +97,8 @@ impl Pooled {
         if u > 0.0 { u } else { f64::from(self.slope) * u }
     }
 
-    /// Over `rows` of windows: by `by_four` where rows are whole vectors, else by `entry` with `across` windows in a row.
+    /// Over planes of `rows` rows of windows: by `by_four` where the rows and images of x are whole vectors, else by `entry` with
+    /// `across` windows in a row.
     fn launch(
         &self,
         [entry, by_four]: [&'static str; 2],
@@ -107,7 +108,9 @@ impl Pooled {
     ) -> Launch<ValueId> {
         let (operands, statistics) = self.split(inputs);
         let (planes, h, w) = planes(operands[0].shape);
-        let is_whole = w.is_multiple_of(4) && operands.iter().all(Operand::is_whole);
+        // By what an image has, so that every part of the batch is done in the same way.
+        let image = operands[0].shape[1] * h * w;
+        let is_whole = w.is_multiple_of(4) && operands.iter().all(|x| image.is_multiple_of(4 << x.half()));
         let (entry, across) = if is_whole { (by_four, w / 4) } else { (entry, across) };
         let (first, second) = (operands[0].id, operands.last().map_or(operands[0].id, |o| o.id));
         // What is not there is not read; something must be bound.
@@ -370,7 +373,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(what, MaxPoolBackward(plain), vec![dy_of(shape), ties]));
     }
     // Rows of whole vectors, and others.
-    for shape in [[2, 3, 5, 7], [2, 3, 5, 8], [2, 2, 4, 12]] {
+    for shape in [[2, 3, 5, 7], [2, 3, 5, 8], [2, 2, 4, 12], [2, 1, 2, 4]] {
         for (operands, normed) in [(1, [true, false]), (2, [true, false]), (2, [false, true]), (2, [true, true])] {
             let pooled = Pooled { slope: 0.1, normed };
             let statistics = normed.iter().filter(|n| **n).map(|_| given(&[5, shape[1]]));
@@ -381,7 +384,9 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case::new(&what, MaxPoolBackward(pooled), with_dy));
         }
     }
-    for (shape, halves) in [[2, 3, 5, 6], [2, 4, 5, 8], [1, 1, 5, 4]].into_iter().flat_map(|s| [(s, 1), (s, 2)]) {
+    for (shape, halves) in
+        [[2, 3, 5, 6], [2, 4, 5, 8], [1, 2, 3, 4], [1, 1, 5, 4]].into_iter().flat_map(|s| [(s, 1), (s, 2)])
+    {
         let image = |i: usize| if i < halves { given(&shape).half() } else { given(&shape) };
         let images: Vec<Input> = (0..2).map(image).collect();
         let pooled = Pooled { slope: 0.1, normed: [false; 2] };

@@ -29,8 +29,8 @@ const FORWARD_16X4: Tile = plain("forward_16x4", 16, 4, 4);
 const FORWARD_16X8: Tile = plain("forward_16x8", 16, 8, 4);
 const FORWARD_32X4: Tile = plain("forward_32x4", 32, 4, 8);
 
-/// Tiles of 3 x 3 kernels of stride 1 for software adapters, with the rows of pixels that each has: few output channels,
-/// and many.
+/// Tiles of 3 x 3 kernels of stride 1 for software adapters, where x is whole vectors, with the rows of pixels that each has:
+/// few output channels, and many.
 const UNROLLED: [(Tile, usize); 2] =
     [(plain("forward_unrolled_16x16", 16, 16, 8), 2), (plain("forward_unrolled_32x8", 32, 8, 8), 1)];
 
@@ -304,6 +304,7 @@ impl Sizes {
         sums.groups = grid(&WEIGHT_4);
         sums.alternatives = self.shared_weight_tiles(splits);
         match self.k_w {
+            // Lanes are input channels, four of them each: of fewer than eight most lanes have none.
             1 if self.c_out > 8 && self.c_in > 8 && self.has_runs(self.w_out, &inputs[0]) => {
                 let tile = WEIGHT_1X1_UNROLLED;
                 let columns = self.c_in.div_ceil(tile.across * self.columns().1);
