@@ -17,7 +17,7 @@
 //   apply, backward, backward_in_place (y holds dy and gets dx): one invocation per unit of an image, over the images of a
 //   chunk, so that it loads its channel's numbers once
 //   ..._4: the same where a plane is made of units of four neighbouring elements; else a unit is one element. A software
-//   adapter loads four neighbours in little more time than one.
+//   adapter loads four neighbours in about twice the time of one.
 #import common/half
 #import common/index
 
