@@ -1,7 +1,6 @@
 // Entry point $NAME of conv2d for 3 x 3 kernels of stride 1: one invocation computes 4 x $Q output channels x $R rows of
 // eight neighbouring pixels. Of an input channel it loads all that its tile needs, and all nine taps of the weights, before the
-// sums: each sum then takes its nine terms at once. x is whole vectors, and packed_row is $Q or a
-// multiple of it.
+// sums: each sum then takes its nine terms at once. x is whole vectors, and packed_row is $Q or a multiple of it.
 // This is for software adapters. There a load costs as much as twenty products, a variable that a loop changes is stored
 // under a mask in every round, and what does not fit the registers is in the nearest cache.
 // The terms of `chain` input channels are summed before they join the total: the error of a sum grows with its length.
@@ -60,14 +59,14 @@ fn $NAME(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
             let source$k = place_of(up + $k, params.h_in);
             let ten$k = ten_of_x(i32((plane + source$k.at) * params.w_in) + left, last);
 #repeat m 0 3
-            let x$k_$m = select(vec4<f32>(0.0), activated_four(ten$k[$m], channel), inside$m & vec4<bool>(source$k.inside));
+            let four$k_$m = select(vec4<f32>(0.0), activated_four(ten$k[$m], channel), inside$m & vec4<bool>(source$k.inside));
 #repeat u 0 4
-            let x$k_${4*m+u}_ = x$k_$m[$u];
+            let x$k_${4*m+u} = four$k_$m[$u];
 #end
 #end
 #repeat p 0 2
 #repeat l 0 3
-            let v$k_$l_$p = vec4<f32>(x$k_${4*p+l}_, x$k_${4*p+l+1}_, x$k_${4*p+l+2}_, x$k_${4*p+l+3}_);
+            let v$k_$l_$p = vec4<f32>(x$k_${4*p+l}, x$k_${4*p+l+1}, x$k_${4*p+l+2}, x$k_${4*p+l+3});
 #end
 #end
 #end
